@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The nouns of an extend: which disk of which guest, and who asked.
+
+An extend names a (server, volume) and never a size: the size is read from Cinder when the work is done, so that
+a replayed, late or reordered event cannot carry an old size to a disk.
+"""
+
+import re
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NewType
+
+Bytes = NewType("Bytes", int)
+GIB = 1024**3
+
+_UUID = re.compile(r"\A[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z", re.IGNORECASE)
+_REQUEST_ID = re.compile(r"\A[A-Za-z0-9._:-]{1,128}\Z")
+
+
+def gib(size: int) -> Bytes:
+    """Cinder's unit (whole GiB) in bytes."""
+    return Bytes(size * GIB)
+
+
+def is_uuid(text: object) -> bool:
+    """Whether `text` is a UUID in its canonical form, dashes included, in either case."""
+    return isinstance(text, str) and _UUID.match(text) is not None
+
+
+def new_id() -> str:
+    """An id that cannot collide, for attempts and for rows that several writers make."""
+    return str(uuid.uuid4())
+
+
+def clean_request_id(text: object) -> str | None:
+    """A request id that is safe in a header and in a log line, or None where it is not one."""
+    return text if isinstance(text, str) and _REQUEST_ID.match(text) else None
+
+
+class Source(StrEnum):
+    """Who opened an extend."""
+
+    API = "api"  # an event by HTTP: the listener's, Cinder's own, an operator's curl
+    RECONCILE = "reconcile"  # the engine saw that a guest is behind
+    OPERATOR = "operator"  # `event retry`
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ExtendKey:
+    """One disk of one guest: the unit of work everywhere."""
+
+    server_id: str
+    volume_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrival:
+    """One accepted event.
+
+    `request_id` is the bridge's own id of the HTTP request that brought it; `global_request_id` is the caller's
+    (X-OpenStack-Request-ID), which for the listener is the id of the user's own resize.
+    """
+
+    key: ExtendKey
+    request_id: str | None = None
+    global_request_id: str | None = None
+    source: Source = Source.API
+
+
+def log_context(key: ExtendKey, **more: object) -> Mapping[str, object]:
+    """The same key names in every log line and audit record."""
+    return {"server": key.server_id, "volume": key.volume_id, **more}

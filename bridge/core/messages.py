@@ -1,0 +1,342 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What engine and host agent say to each other: Order down, Reports and Inventory up.
+
+Every message carries `version`. Unknown keys are ignored, so a newer sender may add; a message of a higher major
+version is refused by name. Wire form is JSON; the golden files in tests/fixtures/messages hold each version.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+from bridge.core.extend import Bytes, ExtendKey, clean_request_id, is_uuid
+from bridge.core.outcome import Outcome
+
+VERSION: Final = 1  # raised when a reader of the old version could misread the new; added keys do not raise it
+_TEXT_MAX: Final = 255
+
+
+class BadMessageError(ValueError):
+    """The message cannot be read; the text names the key and what was expected, never the value."""
+
+
+class GuestState(StrEnum):
+    """A domain as far as an extend cares."""
+
+    ACTIVE = "active"  # running or paused: QEMU has the disk open
+    INCOMING = "incoming"  # the receiving side of a migration: not ours to touch yet
+    OFF = "off"  # shut off, saved or crashed: no QEMU
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """Bring one disk of one guest up to `target` bytes. Sent by the engine, in groups per host.
+
+    `connection` is the attachment's connection data in os-brick's form ({driver_volume_type, data}), reduced by
+    allow-list, or None where Cinder gives none.
+    """
+
+    attempt_id: str
+    key: ExtendKey
+    gen: int
+    target: Bytes
+    connection: Mapping[str, Any] | None = None
+    request_id: str | None = None
+    global_request_id: str | None = None
+
+    def to_wire(self) -> dict[str, Any]:
+        """A JSON-ready dict."""
+        return {
+            "version": VERSION,
+            "attempt_id": self.attempt_id,
+            "server_id": self.key.server_id,
+            "volume_id": self.key.volume_id,
+            "gen": self.gen,
+            "target_bytes": int(self.target),
+            "connection": dict(self.connection) if self.connection is not None else None,
+            "request_id": self.request_id,
+            "global_request_id": self.global_request_id,
+        }
+
+    @classmethod
+    def from_wire(cls, raw: object) -> "Order":
+        """Read one order; raises BadMessageError."""
+        message = _versioned(raw)
+        connection = message.get("connection")
+        if connection is not None and not isinstance(connection, Mapping):
+            raise BadMessageError("connection: expected an object or null")
+        return cls(
+            attempt_id=_text(message, "attempt_id"),
+            key=_key(message),
+            gen=_whole(message, "gen"),
+            target=Bytes(_whole(message, "target_bytes")),
+            connection=connection,
+            request_id=clean_request_id(message.get("request_id")),
+            global_request_id=clean_request_id(message.get("global_request_id")),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One step of the host's work: what was done, how long it took, what was seen."""
+
+    name: str
+    ok: bool
+    seconds: float
+    detail: str = ""
+    size: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What became of one order. Settles only the attempt it names.
+
+    `before` and `after` are the guest's capacity in bytes as read from libvirt, None where it was not read.
+    """
+
+    attempt_id: str
+    key: ExtendKey
+    gen: int
+    outcome: Outcome
+    reason: str
+    target: Bytes
+    before: Bytes | None = None
+    after: Bytes | None = None
+    detail: str = ""
+    steps: tuple[Step, ...] = ()
+
+    def to_wire(self) -> dict[str, Any]:
+        """A JSON-ready dict."""
+        return {
+            "attempt_id": self.attempt_id,
+            "server_id": self.key.server_id,
+            "volume_id": self.key.volume_id,
+            "gen": self.gen,
+            "outcome": self.outcome.value,
+            "reason": self.reason,
+            "target_bytes": int(self.target),
+            "before_bytes": self.before,
+            "after_bytes": self.after,
+            "detail": self.detail,
+            "steps": [
+                {
+                    "name": s.name,
+                    "ok": s.ok,
+                    "seconds": round(s.seconds, 6),
+                    "detail": s.detail,
+                    "size": s.size,
+                }
+                for s in self.steps
+            ],
+        }
+
+    @classmethod
+    def from_wire(cls, raw: object) -> "Report":
+        """Read one report; raises BadMessageError. An outcome of a newer agent reads as `error`."""
+        message = _object(raw, "report")
+        try:
+            outcome = Outcome(_text(message, "outcome"))
+        except ValueError:
+            outcome = Outcome.ERROR
+        return cls(
+            attempt_id=_text(message, "attempt_id"),
+            key=_key(message),
+            gen=_whole(message, "gen"),
+            outcome=outcome,
+            reason=_text(message, "reason"),
+            target=Bytes(_whole(message, "target_bytes")),
+            before=_size(message, "before_bytes"),
+            after=_size(message, "after_bytes"),
+            detail=str(message.get("detail") or "")[:500],
+            steps=tuple(_step(step) for step in _list(message, "steps")[:64]),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiskSeen:
+    """One volume of one domain: the size the guest has, None where libvirt does not say."""
+
+    volume_id: str
+    size: Bytes | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DomainSeen:
+    """One domain on the reporting host."""
+
+    server_id: str
+    state: GuestState
+    disks: tuple[DiskSeen, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inventory:
+    """What a host has. `full` replaces what is known of the host; else `domains` and `gone` are changes.
+
+    An inventory without domains and gone and not full is a heartbeat.
+    """
+
+    full: bool
+    domains: tuple[DomainSeen, ...] = ()
+    gone: tuple[str, ...] = ()
+    capabilities: tuple[str, ...] = ()
+
+    def to_wire(self) -> dict[str, Any]:
+        """A JSON-ready dict."""
+        return {
+            "full": self.full,
+            "domains": [
+                {
+                    "server_id": d.server_id,
+                    "state": d.state.value,
+                    "disks": [{"volume_id": k.volume_id, "size_bytes": k.size} for k in d.disks],
+                }
+                for d in self.domains
+            ],
+            "gone": list(self.gone),
+            "capabilities": list(self.capabilities),
+        }
+
+    @classmethod
+    def from_wire(cls, raw: object) -> "Inventory":
+        """Read one inventory; raises BadMessageError."""
+        message = _object(raw, "inventory")
+        full = message.get("full")
+        if not isinstance(full, bool):
+            raise BadMessageError("full: expected true or false")
+        return cls(
+            full=full,
+            domains=tuple(_domain(d) for d in _list(message, "domains")),
+            gone=tuple(str(s) for s in _list(message, "gone") if is_uuid(s)),
+            capabilities=tuple(str(c) for c in _list(message, "capabilities")),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostMessage:
+    """What travels on the reports queue: reports, an inventory, or both, from one run of one agent.
+
+    `boot_id` changes with each start of the agent; `seq` grows by one with each message of that run.
+    `sent_at` is the host's clock (seconds since the epoch) and is only shown, never compared. `unread` counts
+    reports of the message that could not be read: their neighbours are taken all the same.
+    """
+
+    host: str
+    boot_id: str
+    seq: int
+    sent_at: float
+    reports: tuple[Report, ...] = ()
+    inventory: Inventory | None = None
+    unread: int = 0
+
+    def to_wire(self) -> dict[str, Any]:
+        """A JSON-ready dict."""
+        return {
+            "version": VERSION,
+            "host": self.host,
+            "boot_id": self.boot_id,
+            "seq": self.seq,
+            "sent_at": self.sent_at,
+            "reports": [r.to_wire() for r in self.reports],
+            "inventory": self.inventory.to_wire() if self.inventory is not None else None,
+        }
+
+    @classmethod
+    def from_wire(cls, raw: object) -> "HostMessage":
+        """Read one message of the reports queue; raises BadMessageError."""
+        message = _versioned(raw)
+        inventory = message.get("inventory")
+        sent_at = message.get("sent_at")
+        reports, unread = [], 0
+        for report in _list(message, "reports"):
+            try:
+                reports.append(Report.from_wire(report))
+            except BadMessageError:
+                unread += 1
+        return cls(
+            host=_text(message, "host"),
+            boot_id=_text(message, "boot_id"),
+            seq=_whole(message, "seq"),
+            sent_at=float(sent_at) if isinstance(sent_at, int | float) else 0.0,
+            reports=tuple(reports),
+            inventory=Inventory.from_wire(inventory) if inventory is not None else None,
+            unread=unread,
+        )
+
+
+def _object(raw: object, name: str) -> Mapping[str, Any]:
+    if not isinstance(raw, Mapping):
+        raise BadMessageError(f"{name}: expected an object")
+    return raw
+
+
+def _versioned(raw: object) -> Mapping[str, Any]:
+    message = _object(raw, "message")
+    version = _whole(message, "version")
+    if version > VERSION:
+        raise BadMessageError(f"version: this side reads up to {VERSION}, upgrade it")
+    return message
+
+
+def _text(message: Mapping[str, Any], key: str) -> str:
+    value = message.get(key)
+    if not isinstance(value, str) or not value or len(value) > _TEXT_MAX:
+        raise BadMessageError(f"{key}: expected a text of 1 to {_TEXT_MAX} characters")
+    return value
+
+
+def _whole(message: Mapping[str, Any], key: str) -> int:
+    value = message.get(key)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise BadMessageError(f"{key}: expected a whole number from 0")
+    return value
+
+
+def _size(message: Mapping[str, Any], key: str) -> Bytes | None:
+    return None if message.get(key) is None else Bytes(_whole(message, key))
+
+
+def _list(message: Mapping[str, Any], key: str) -> Sequence[Any]:
+    value = message.get(key)
+    if value is None:
+        return ()
+    if not isinstance(value, list):
+        raise BadMessageError(f"{key}: expected a list")
+    return value
+
+
+def _key(message: Mapping[str, Any]) -> ExtendKey:
+    server_id, volume_id = message.get("server_id"), message.get("volume_id")
+    if not is_uuid(server_id) or not is_uuid(volume_id):
+        raise BadMessageError("server_id, volume_id: expected UUIDs")
+    return ExtendKey(str(server_id).lower(), str(volume_id).lower())
+
+
+def _step(raw: object) -> Step:
+    step = _object(raw, "step")
+    seconds = step.get("seconds")
+    size = step.get("size")
+    return Step(
+        name=_text(step, "name"),
+        ok=step.get("ok") is True,
+        seconds=float(seconds) if isinstance(seconds, int | float) else 0.0,
+        detail=str(step.get("detail") or "")[:500],
+        size=size if isinstance(size, int) else None,
+    )
+
+
+def _domain(raw: object) -> DomainSeen:
+    domain = _object(raw, "domain")
+    if not is_uuid(domain.get("server_id")):
+        raise BadMessageError("server_id: expected a UUID")
+    try:
+        state = GuestState(_text(domain, "state"))
+    except ValueError as ex:
+        raise BadMessageError("state: not one of active, incoming, off") from ex
+    disks = []
+    for raw_disk in _list(domain, "disks"):
+        disk = _object(raw_disk, "disk")
+        if is_uuid(disk.get("volume_id")):
+            disks.append(DiskSeen(volume_id=str(disk["volume_id"]).lower(), size=_size(disk, "size_bytes")))
+    return DomainSeen(server_id=str(domain["server_id"]).lower(), state=state, disks=tuple(disks))

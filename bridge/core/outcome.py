@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a host can say of an extend, and what follows from it. Closed: a new outcome is a new member here."""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final
+
+
+class Outcome(StrEnum):
+    """The result of one attempt on one host, or the reason the control plane closed the extend itself."""
+
+    RESIZED = "resized"  # the guest had less and now has the size, read back
+    ALREADY = "already"  # the guest had the size before anything was touched
+    GUEST_OFF = "guest_off"  # host side done; the guest reads the size at its next start
+    NOT_HERE = "not_here"  # the domain is not active on this host
+    NOT_ATTACHED = "not_attached"  # the domain is here, without this volume
+    DEVICE_STALE = "device_stale"  # the host's device is still smaller than the volume
+    PATHS_DOWN = "paths_down"  # a path of the multipath map does not answer
+    BUSY = "busy"  # libvirt: a block job or another operation holds the disk
+    BRICK_FAILED = "brick_failed"  # os-brick raised, hung or was killed
+    LIBVIRT_FAILED = "libvirt_failed"  # libvirt refused, hung or went away
+    ERROR = "error"  # anything we could not name: uncertain, so tried again
+    UNSUPPORTED = "unsupported"  # nobody can extend this volume type on this host
+    REFUSED = "refused"  # a guard said no: it would shrink, or it is the wrong device
+    VOLUME_GONE = "volume_gone"  # Cinder: 404
+    DETACHED = "detached"  # Cinder: the volume is no longer attached to this server
+
+
+class Then(StrEnum):
+    """What the journal does with the extend after an outcome."""
+
+    CLOSE = "close"  # done, verified
+    LOCATE = "locate"  # look for the host again
+    RECHECK = "recheck"  # ask Cinder whether it is still attached
+    RETRY = "retry"  # due again after a back-off
+    FAIL = "fail"  # closed as failed, alarm; `event retry` opens it again
+    DROP = "drop"  # closed: there is nothing left to extend
+
+
+THEN: Final[Mapping[Outcome, Then]] = MappingProxyType(
+    {
+        Outcome.RESIZED: Then.CLOSE,
+        Outcome.ALREADY: Then.CLOSE,
+        Outcome.GUEST_OFF: Then.CLOSE,
+        Outcome.NOT_HERE: Then.LOCATE,
+        Outcome.NOT_ATTACHED: Then.RECHECK,
+        Outcome.DEVICE_STALE: Then.RETRY,
+        Outcome.PATHS_DOWN: Then.RETRY,
+        Outcome.BUSY: Then.RETRY,
+        Outcome.BRICK_FAILED: Then.RETRY,
+        Outcome.LIBVIRT_FAILED: Then.RETRY,
+        Outcome.ERROR: Then.RETRY,
+        Outcome.UNSUPPORTED: Then.FAIL,
+        Outcome.REFUSED: Then.FAIL,
+        Outcome.VOLUME_GONE: Then.DROP,
+        Outcome.DETACHED: Then.DROP,
+    }
+)

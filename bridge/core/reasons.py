@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every reason code, one line each: what logs, audit records, metrics labels and the docs call it."""
+
+from enum import StrEnum
+from typing import Self
+
+
+class Reason(StrEnum):
+    """A closed set; the value is the stable code, `.text` the line an operator reads."""
+
+    text: str
+
+    def __new__(cls, code: str, text: str) -> Self:
+        member = str.__new__(cls, code)
+        member._value_ = code
+        member.text = text
+        return member
+
+    # Listener: messages and attachment rows that are no extend (skipped, acknowledged).
+    OTHER_EVENT = "other_event", "another notification than volume.resize.end"
+    NOT_ATTACHED = "not_attached", "the volume is attached to no server"
+    NO_SERVER = "no_server", "an attachment row without instance_uuid (Glance store, bare metal)"
+    ROW_NOT_ATTACHED = (
+        "row_not_attached",
+        "an attachment row that is reserved, attaching, detaching or deleted",
+    )
+    SAME_SERVER = "same_server", "another attachment row of a server that already has its event"
+    BAD_ROW = "bad_row", "an attachment row that is no object or names no valid server id"
+
+    # Listener: messages nobody can read (kept raw in the unreadable lane).
+    NOT_UTF8 = "not_utf8", "the body is not UTF-8"
+    NOT_JSON = "not_json", "the body, or the message inside the envelope, is not JSON"
+    NOT_AN_OBJECT = "not_an_object", "the body, or the message inside the envelope, is JSON but no object"
+    UNKNOWN_ENVELOPE = "unknown_envelope", "an oslo.messaging envelope of an unknown version"
+    TOO_LARGE = "too_large", "the body is larger than [listener] max_message_bytes"
+    TOO_DEEP = "too_deep", "the JSON is nested too deeply to be a notification"
+
+    # Listener: a volume.resize.end that cannot be acted on (scrubbed, parked).
+    BAD_PAYLOAD = "bad_payload", "a volume.resize.end whose payload is no object"
+    BAD_VOLUME_ID = "bad_volume_id", "a volume.resize.end without a valid volume_id"
+    BAD_ATTACHMENTS = "bad_attachments", "a volume.resize.end whose volume_attachment is no list"
+    TOO_MANY_ROWS = "too_many_rows", "a volume.resize.end with more attachment rows than [listener] max_rows"
+
+    # Listener: answers of the endpoint.
+    DELIVERED = "delivered", "the endpoint took the event (code 200)"
+    EVENT_BAD = "event_bad", "the endpoint answered 400 for this event"
+    EVENT_UNKNOWN_SERVER = "event_unknown_server", "the endpoint does not know the server (code 404)"
+    EVENT_NO_HOST = "event_no_host", "the server is on no host (code 422)"
+    EVENT_NO_CODE = "event_no_code", "the endpoint's answer lacks this event, or its code"
+    EVENT_OTHER_CODE = "event_other_code", "the endpoint answered this event with a code nobody defines"
+    REQUEST_BAD = "request_bad", "the endpoint answered 400 for a request with this event alone"
+    REQUEST_FAILED = "request_failed", "the endpoint answered 500 for a request with this event alone"
+    REQUEST_TOO_LARGE = "request_too_large", "the endpoint answered 413 for a request with this event alone"
+    BATCH_REFUSED = "batch_refused", "the endpoint refused the batch; it is sent again in halves"
+    ALL_HIDDEN = "all_hidden", "the endpoint answers 404 for every server: its role hides them from us"
+    UNAUTHORIZED = "unauthorized", "the endpoint answered 401, also with a new token"
+    FORBIDDEN = "forbidden", "the endpoint answered 403: our user lacks the role service or admin"
+    WRONG_URL = "wrong_url", "the endpoint's URL answers 404 or 405: it is not the compute API"
+    WRONG_VERSION = "wrong_version", "the endpoint answered 406: it does not speak compute 2.51"
+    UNEXPECTED_STATUS = "unexpected_status", "the endpoint answered with a status nobody defines"
+    TOLD_TO_WAIT = "told_to_wait", "the endpoint asked us to come back later (429 or 503 with Retry-After)"
+    UNAVAILABLE = "unavailable", "the endpoint answered 502, 503 or 504"
+    UNREACHABLE = "unreachable", "the endpoint cannot be connected to, or TLS failed"
+    TIMED_OUT = "timed_out", "the endpoint did not answer in time"
+    BAD_ANSWER = "bad_answer", "the endpoint's 200 or 207 is not the JSON it should be"
+    NO_SLOW_LANE = "no_slow_lane", "to be tried again later, but parked: this release has no slow lane"
+
+    # Engine.
+    NO_HOST = "no_host", "no host reports the server"
+    HOST_DOWN = "host_down", "the server's host has no fresh heartbeat; handed over when it comes up"
+    UNDELIVERABLE = "undeliverable", "the broker has no queue for the host agent"
+    CAST_FAILED = "cast_failed", "the broker did not take the cast"
+    CINDER_UNREACHABLE = "cinder_unreachable", "Cinder cannot be reached or answered 5xx"
+    CINDER_REFUSED = "cinder_refused", "Cinder answered 401 or 403: our user may not read this volume"
+    CINDER_BAD_ANSWER = "cinder_bad_answer", "Cinder's answer is not a volume"
+    VOLUME_EXTENDING = "volume_extending", "Cinder is still extending the volume"
+    VOLUME_ERROR_EXTENDING = (
+        "volume_error_extending",
+        "Cinder failed to extend the volume; its old size stands",
+    )
+    NOT_REPORTED = "not_reported", "the host did not report in time; cast again"
+    NEWER_GENERATION = "newer_generation", "another extend of the same disk arrived meanwhile"
+
+    # Host agent.
+    SIZE_REACHED = "size_reached", "the guest's disk has the size"
+    DOMAIN_ABSENT = "domain_absent", "libvirt does not know the domain"
+    DOMAIN_INCOMING = "domain_incoming", "the domain is the incoming side of a migration"
+    DISK_ABSENT = "disk_absent", "the domain has no disk with this volume's serial or alias"
+    DOMAIN_OFF = "domain_off", "the domain is shut off, saved or crashed"
+    DEVICE_SMALLER = "device_smaller", "after the refresh the host device is still smaller than the volume"
+    WOULD_SHRINK = "would_shrink", "the size asked for is below the disk's current capacity"
+    WRONG_DEVICE = "wrong_device", "the domain's disk is not the device the connection data names"
+    BLOCK_JOB = "block_job", "a block job holds the disk"
+    CANNOT_GROW_DEVICE = "cannot_grow_device", "QEMU: the device under the disk is too small"
+    NO_STRATEGY = "no_strategy", "no strategy extends this volume type"
+    BRICK_RAISED = "brick_raised", "os-brick raised an error"
+    BRICK_TIMED_OUT = "brick_timed_out", "os-brick did not return in time; its process was killed"
+    BRICK_DIED = "brick_died", "the os-brick process died"
+    BRICK_NO_SIZE = "brick_no_size", "os-brick returned no size"
+    LIBVIRT_RAISED = "libvirt_raised", "libvirt raised an error"
+    LIBVIRT_TIMED_OUT = "libvirt_timed_out", "a libvirt call did not return in time"
+    LIBVIRT_DOWN = "libvirt_down", "libvirt cannot be reached"
+    NOT_VERIFIED = "not_verified", "the size read back after the resize is below the target"
+    UNCERTAIN = "uncertain", "an error that has no name yet; tried again"
+    BAD_ORDER = "bad_order", "an order that could not be read"
+
+    # Transport.
+    RETURNED = "returned", "the broker has no queue for the message (mandatory return)"
+    NACKED = "nacked", "the broker refused the message (nack)"

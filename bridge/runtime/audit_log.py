@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where audit records go: a file that logrotate may move away, or standard error.
+
+A line that cannot be written (disk full, directory gone) is counted and said once; it never stops the work.
+"""
+
+import logging
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from bridge.core.trail import Record
+from bridge.runtime.settings import ConfigError
+
+LOG = logging.getLogger(__name__)
+_LOOK_EVERY = 1.0  # seconds between looks whether the file was moved away
+
+
+class AuditLog(Protocol):
+    """Takes records; never raises."""
+
+    def write(self, *records: Record) -> None:
+        """Write one line per record."""
+
+
+class StreamAudit:
+    """Audit lines of one part of the bridge, to a file or standard error. Safe for several threads."""
+
+    def __init__(self, part: str, path: str | None = None) -> None:
+        self._part = part
+        self._path = Path(path) if path else None
+        self._lock = threading.Lock()
+        self._stream: BinaryIO | None = None
+        self._looked = 0.0
+        self.lost = 0
+        if self._path is not None:
+            try:
+                self._open()
+            except OSError as ex:
+                raise ConfigError(f"the audit log {path} cannot be written: {ex.strerror}") from ex
+
+    def write(self, *records: Record) -> None:
+        """One line per record, in one write."""
+        self._write("".join(f"{record.to_line(self._part)}\n" for record in records).encode(), len(records))
+
+    def _write(self, text: bytes, lines: int) -> None:
+        if not text:
+            return
+        with self._lock:
+            try:
+                stream = self._current()
+                stream.write(text)
+                stream.flush()
+            except (OSError, ValueError) as ex:
+                if self.lost == 0:
+                    LOG.error("the audit log cannot be written, lines are lost: %s", ex)  # noqa: TRY400
+                self.lost += lines
+                self._stream = None
+
+    def _current(self) -> BinaryIO:
+        if self._path is None:
+            return sys.stderr.buffer
+        now = time.monotonic()
+        if self._stream is None or now - self._looked >= _LOOK_EVERY:
+            self._looked = now
+            if self._stream is None or _moved(self._stream, self._path):
+                return self._open()
+        return self._stream
+
+    def _open(self) -> BinaryIO:
+        assert self._path is not None  # noqa: S101 - only called where there is a path
+        if self._stream is not None:
+            self._stream.close()
+        self._stream = self._path.open("ab", buffering=0)
+        return self._stream
+
+
+def _moved(stream: BinaryIO, path: Path) -> bool:
+    try:
+        here, there = os.fstat(stream.fileno()), path.stat()
+    except FileNotFoundError:
+        return True
+    return (here.st_dev, here.st_ino) != (there.st_dev, there.st_ino)

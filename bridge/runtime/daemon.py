@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A daemon is a set of supervised threads, a stop flag and two signals.
+
+The first SIGTERM or SIGINT asks every part to drain within the grace time; the second leaves at once, which is safe
+because nothing is acknowledged before it is safe.
+"""
+
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Protocol
+
+from bridge.runtime.backoff import Backoff
+from bridge.runtime.health import Health
+
+LOG = logging.getLogger(__name__)
+_SETTLED = 60.0  # seconds a body has to run for its next failure to count as the first again
+
+
+class Part(Protocol):
+    """A piece of a daemon with a life of its own."""
+
+    def start(self) -> None:
+        """Begin; returns at once and does not raise for what may come up later (broker, database, libvirt)."""
+
+    def stop(self) -> None:
+        """Ask it to end; returns at once."""
+
+    def join(self, seconds: float) -> bool:
+        """Wait for the end; whether it ended in time."""
+
+
+class Supervised:
+    """A thread that runs `body(stop)` until the stop flag is set, and starts it anew when it raises.
+
+    A part never dies of one bad thing: the error is logged with its traceback, the part shows as not ready, and the
+    body runs again after a back-off.
+    """
+
+    def __init__(self, name: str, body: Callable[[threading.Event], None], health: Health) -> None:
+        self._name = name
+        self._body = body
+        self._health = health
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Set the flag the body was given."""
+        self._stop.set()
+
+    def join(self, seconds: float) -> bool:
+        """Wait for the body to return."""
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        backoff, failures = Backoff(first=0.5, cap=30, floor=0.2), 0
+        while not self._stop.is_set():
+            started = time.monotonic()
+            try:
+                self._body(self._stop)
+                return
+            except Exception as ex:
+                LOG.exception("%s failed; it is started again", self._name)
+                self._health.bad(self._name, f"failed: {type(ex).__name__}; started again")
+            failures = 1 if time.monotonic() - started > _SETTLED else failures + 1
+            self._stop.wait(backoff.delay(failures))
+
+
+class Daemon:
+    """Starts parts in order, waits for a signal, stops them in reverse order within the grace time."""
+
+    def __init__(self, name: str, parts: list[Part], *, grace: float = 20.0) -> None:
+        self._name = name
+        self._parts = parts
+        self._grace = grace
+        self._stop = threading.Event()
+
+    def run(self) -> int:
+        """Run until told to stop. 0 when every part ended in time, else 1."""
+        self._install_signals()
+        with self.running() as ended:
+            notify("READY=1")
+            LOG.info("%s is running", self._name)
+            while not self._stop.wait(3600):
+                pass
+            LOG.info("%s stops; up to %.0f s to drain", self._name, self._grace)
+            notify("STOPPING=1")
+        return 0 if ended() else 1
+
+    @contextmanager
+    def running(self) -> Iterator[Callable[[], bool]]:
+        """The parts, started; stopped on the way out. The value tells afterwards whether all ended in time."""
+        late: list[Part] = []
+        started: list[Part] = []
+        try:
+            for part in self._parts:
+                part.start()
+                started.append(part)
+            yield lambda: not late
+        finally:
+            deadline = time.monotonic() + self._grace
+            for part in reversed(started):
+                part.stop()
+                if not part.join(max(0.1, deadline - time.monotonic())):
+                    late.append(part)
+                    LOG.warning("%s did not end within the grace time", part)
+
+    def stop(self) -> None:
+        """As the first SIGTERM."""
+        self._stop.set()
+
+    def _install_signals(self) -> None:
+        def on_signal(number: int, _frame: FrameType | None) -> None:
+            if self._stop.is_set():
+                os._exit(128 + number)
+            self._stop.set()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, on_signal)
+
+
+def notify(state: str) -> None:
+    """Tell systemd (sd_notify protocol); nothing happens where there is none."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    if address.startswith("@"):
+        address = "\0" + address[1:]
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+            sock.sendto(state.encode(), address)
+    except OSError as ex:
+        LOG.warning("systemd was not notified: %s", ex)

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every Prometheus metric of every daemon, in one place, with its help text.
+
+Parts take the metrics object they count with; each process has a registry of its own.
+"""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+
+from bridge import VERSION
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
+
+
+def new_registry(part: str) -> CollectorRegistry:
+    """A registry with the build info of this part."""
+    registry = CollectorRegistry()
+    Info("extend_bridge_build", "Version of the running code", registry=registry).info(
+        {"version": VERSION, "part": part}
+    )
+    return registry
+
+
+class ListenerMetrics:
+    """What the listener counts."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.messages = Counter(
+            "extend_bridge_listener_messages", "Messages taken off the notification queue", registry=registry
+        )
+        self.skipped = Counter(
+            "extend_bridge_listener_skipped",
+            "Messages and attachment rows that are no extend, by reason",
+            ["reason"],
+            registry=registry,
+        )
+        self.events = Counter(
+            "extend_bridge_listener_events",
+            "Events by verdict and reason",
+            ["verdict", "reason"],
+            registry=registry,
+        )
+        self.unreadable = Counter(
+            "extend_bridge_listener_unreadable",
+            "Messages kept in the unreadable lane",
+            ["reason"],
+            registry=registry,
+        )
+        self.in_hand = Gauge(
+            "extend_bridge_listener_in_hand", "Messages taken and not yet acknowledged", registry=registry
+        )
+
+
+class ApiMetrics:
+    """What the API counts."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.requests = Counter("extend_bridge_api_requests", "Requests by status", ["status"], registry=registry)
+        self.events = Counter("extend_bridge_api_events", "Events by their code", ["code"], registry=registry)
+
+
+class EngineMetrics:
+    """What the engine counts."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.casts = Counter(
+            "extend_bridge_engine_casts", "Orders by result of the cast", ["result"], registry=registry
+        )
+        self.attempts = Counter(
+            "extend_bridge_engine_attempts", "Reported attempts by outcome", ["outcome"], registry=registry
+        )
+        self.closed = Counter(
+            "extend_bridge_engine_closed", "Closed extends by outcome", ["outcome"], registry=registry
+        )
+        self.open = Gauge("extend_bridge_engine_open", "Open extends in the journal", registry=registry)
+        self.extend_seconds = Histogram(
+            "extend_bridge_engine_extend_seconds",
+            "From the acceptance of an extend to its verified end",
+            buckets=_SECONDS,
+            registry=registry,
+        )
+
+
+class AgentMetrics:
+    """What the host agent counts."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.orders = Counter("extend_bridge_hostagent_orders", "Orders by outcome", ["outcome"], registry=registry)
+        self.step_seconds = Histogram(
+            "extend_bridge_hostagent_step_seconds",
+            "Duration of each step of an extend",
+            ["step"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.in_flight = Gauge("extend_bridge_hostagent_in_flight", "Orders being worked on", registry=registry)
+        self.unsent = Gauge("extend_bridge_hostagent_unsent", "Reports waiting for the broker", registry=registry)
+        self.abandoned = Gauge(
+            "extend_bridge_hostagent_abandoned",
+            "Libvirt calls given up on that have not returned",
+            registry=registry,
+        )

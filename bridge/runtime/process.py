@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every daemon does around its parts: configuration, logs, ops port, audit log, signals."""
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from oslo_config import cfg
+from prometheus_client import CollectorRegistry
+
+from bridge.runtime import settings as door
+from bridge.runtime.audit_log import StreamAudit
+from bridge.runtime.daemon import Daemon, Part
+from bridge.runtime.health import Health
+from bridge.runtime.metrics import new_registry
+from bridge.runtime.ops import OpsServer
+
+S = TypeVar("S")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Process:
+    """What the parts of one process share. `conf` is for oslo.messaging, which takes nothing else."""
+
+    conf: cfg.ConfigOpts
+    registry: CollectorRegistry
+    health: Health = field(default_factory=Health)
+    audit_file: str | None = None
+
+    def audit(self, part: str) -> StreamAudit:
+        """The audit log under the name of one part."""
+        return StreamAudit(part, self.audit_file)
+
+
+def serve(
+    part: str,
+    groups: door.OptGroups,
+    reader: Callable[[cfg.ConfigOpts], S],
+    build: Callable[[S, Process], Sequence[Part]],
+    *,
+    description: str,
+    argv: Sequence[str] | None = None,
+) -> int:
+    """Run the daemon `extend-bridge-<part>` until a signal; returns its exit code.
+
+    `reader` makes the settings object, `build` the parts; the part's option group is its name with underscores.
+    """
+    prog = f"extend-bridge-{part}"
+
+    def main() -> int:
+        conf = door.load(
+            prog,
+            groups,
+            sys.argv[1:] if argv is None else argv,
+            description=description,
+            epilog=f"Example: {prog} --config-file /etc/extend-bridge/extend-bridge.conf",
+        )
+        settings = door.read(conf, reader)
+        ops = door.read(conf, lambda c: door.ops_settings(c, part.replace("-", "_")))
+        door.setup_logging(conf, prog)
+        process = Process(conf=conf, registry=new_registry(part), audit_file=conf.audit.file)
+        server = OpsServer(ops, process.health, process.registry)
+        return Daemon(prog, [server, *build(settings, process)]).run()
+
+    return door.run(main, prog)

@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Configuration at the door: oslo.config in, frozen settings objects out.
+
+Each part declares its own options beside its settings class; this module holds what all parts share. ConfigOpts is
+private to a process and never read outside `*_settings(conf)` functions (oslo.messaging is handed it, as it must).
+"""
+
+import socket
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from oslo_config import cfg
+from oslo_log import log as oslo_log
+from oslo_messaging import opts as messaging_opts
+
+from bridge import VERSION
+
+EXIT_USAGE = 2
+"""Bad usage or configuration."""
+EXIT_UNREACHABLE = 3
+"""Something it needs cannot be reached."""
+
+OptGroups = Sequence[tuple[str, Sequence[cfg.Opt]]]
+S = TypeVar("S")
+
+BUS_OPTS = [
+    cfg.StrOpt(
+        "transport_url",
+        secret=True,
+        default="rabbit://guest:guest@127.0.0.1:5672/",
+        help="Our own message bus: slow, parked and unreadable lanes, casts to host agents and their reports. "
+        "rabbit://user:password@host:port,user:password@host:port/vhost; memory:// keeps everything inside one "
+        "process (extend-bridge-all-in-one only).",
+    ),
+    cfg.IntOpt(
+        "heartbeat",
+        default=30,
+        min=5,
+        help="Seconds after which a silent broker connection counts as dead.",
+    ),
+]
+
+OPS_OPTS = [
+    cfg.HostAddressOpt(
+        "ops_host",
+        default="127.0.0.1",
+        help="Address of /healthz/live, /healthz/ready and /metrics of this daemon.",
+    ),
+    cfg.PortOpt("ops_port", default=0, help="Port of the same; 0 picks a free one and logs it."),
+]
+"""Part of each daemon's own group, so that all daemons can share one file."""
+
+AUDIT_OPTS = [
+    cfg.StrOpt(
+        "file",
+        help="File of the audit log, one JSON line per transition of each extend. Unset: standard error. "
+        "May be moved away by logrotate at any time.",
+    ),
+]
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used; the text is one line that says what to change."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BusSettings:
+    """Where our own bus is. `heartbeat` in seconds."""
+
+    transport_url: str
+    heartbeat: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpsSettings:
+    """Address of the health and metrics port."""
+
+    host: str
+    port: int
+
+
+def default_host() -> str:
+    """The name a host agent reports itself by when none is configured: as nova-compute's `host` default."""
+    return socket.gethostname()
+
+
+def bus_settings(conf: cfg.ConfigOpts) -> BusSettings:
+    """Read [bus]."""
+    return BusSettings(transport_url=conf.bus.transport_url, heartbeat=conf.bus.heartbeat)
+
+
+def ops_settings(conf: cfg.ConfigOpts, group: str) -> OpsSettings:
+    """Read the ops port of one daemon's group."""
+    return OpsSettings(host=conf[group].ops_host, port=conf[group].ops_port)
+
+
+COMMON_OPTS: OptGroups = [("bus", BUS_OPTS), ("audit", AUDIT_OPTS)]
+
+
+def load(
+    prog: str,
+    groups: OptGroups,
+    argv: Sequence[str],
+    *,
+    description: str,
+    epilog: str = "",
+    cli: Iterable[cfg.Opt] = (),
+) -> cfg.ConfigOpts:
+    """Parse the command line and the configuration files into a private ConfigOpts.
+
+    Raises ConfigError for a missing or unreadable file; argparse itself ends the process with status 2 for an
+    unknown option, as everywhere.
+    """
+    conf = cfg.ConfigOpts()
+    oslo_log.register_options(conf)
+    for group, opts in messaging_opts.list_opts():
+        conf.register_opts(opts, group=group)
+    for name, opts in [*COMMON_OPTS, *groups]:
+        conf.register_opts(opts, group=name)
+    conf.register_cli_opts(list(cli))
+    try:
+        conf(
+            list(argv),
+            project="extend-bridge",
+            prog=prog,
+            version=VERSION,
+            description=description,
+            epilog=epilog,
+        )
+    except cfg.Error as ex:
+        raise ConfigError(_one_line(ex)) from ex
+    return conf
+
+
+def read(conf: cfg.ConfigOpts, reader: Callable[[cfg.ConfigOpts], S]) -> S:
+    """Turn options into a settings object; a value that cannot be read becomes a ConfigError."""
+    try:
+        return reader(conf)
+    except (cfg.Error, ValueError) as ex:
+        raise ConfigError(_one_line(ex)) from ex
+
+
+def setup_logging(conf: cfg.ConfigOpts, prog: str) -> None:
+    """oslo.log as operators know it; third-party chatter at WARNING."""
+    conf.set_default("default_log_levels", ["amqp=WARNING", "kombu=WARNING", "urllib3=WARNING", "alembic=WARNING"])
+    oslo_log.setup(conf, prog, version=VERSION)
+
+
+def run(main: Callable[[], int], prog: str) -> int:
+    """Run an entry point's body; a ConfigError becomes one line on standard error and status 2."""
+    try:
+        return main()
+    except ConfigError as ex:
+        sys.stderr.write(f"{prog}: {ex}\n")
+        return EXIT_USAGE
+    except KeyboardInterrupt:
+        return 130
+
+
+def _one_line(ex: Exception) -> str:
+    return " ".join(str(ex).split())

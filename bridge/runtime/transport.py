@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From an oslo transport_url to connections: kombu's for queues of our own, oslo.messaging's for casts.
+
+`memory://` means both inside this process: kombu's memory transport and oslo's fake driver (all in one, tests).
+"""
+
+import logging
+from dataclasses import dataclass
+from typing import Any, Final
+
+import amqp.exceptions
+import kombu
+import oslo_messaging
+from kombu.exceptions import OperationalError
+from oslo_config import cfg
+
+from bridge.core.redact import safe_url
+from bridge.runtime.settings import ConfigError
+
+LOG = logging.getLogger(__name__)
+
+MEMORY: Final = "memory://"
+_MEMORY_POLL: Final = 0.01  # seconds; kombu's memory transport polls once a second unless told otherwise
+_CONNECT_TIMEOUT: Final = 5.0
+
+REPORTS_QUEUE: Final = "extend_bridge.reports"
+PARKED_QUEUE: Final = "extend_bridge.parked"
+UNREADABLE_QUEUE: Final = "extend_bridge.unreadable"
+AGENT_TOPIC: Final = "extend_bridge_agent"
+
+BROKER_ERRORS: Final = (
+    OSError,
+    OperationalError,
+    amqp.exceptions.AMQPError,
+    amqp.exceptions.RecoverableConnectionError,
+)
+"""What any use of a broker connection may raise when the broker is away or refuses us."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueSpec:
+    """One of our own queues. `ttl` in seconds, None: messages stay until they are taken."""
+
+    name: str
+    ttl: float | None = None
+
+    def arguments(self) -> dict[str, Any]:
+        """Queue arguments for RabbitMQ ≥ 3.10: quorum, so that it survives a node."""
+        arguments: dict[str, Any] = {"x-queue-type": "quorum"}
+        if self.ttl is not None:
+            arguments["x-message-ttl"] = int(self.ttl * 1000)
+        return arguments
+
+
+def is_memory(url: str) -> bool:
+    """Whether the URL means "inside this process"."""
+    return url.startswith(MEMORY)
+
+
+def check_url(url: str, option: str) -> None:
+    """Refuse a transport_url nobody can use, in words; raises ConfigError."""
+    if is_memory(url):
+        return
+    try:
+        parsed = oslo_messaging.TransportURL.parse(cfg.ConfigOpts(), url)
+    except Exception as ex:
+        raise ConfigError(f"{option}: {safe_url(url)!r} is not a transport_url ({ex})") from ex
+    if parsed.transport not in {"rabbit", "kombu"}:
+        raise ConfigError(
+            f"{option}: transport {parsed.transport!r} is unknown; use rabbit://user:password@host:port/vhost or memory://"
+        )
+    if not parsed.hosts or not all(host.hostname for host in parsed.hosts):
+        raise ConfigError(f"{option}: {safe_url(url)!r} names no host")
+
+
+def kombu_connection(url: str, *, heartbeat: int, name: str) -> kombu.Connection:
+    """A lazy connection to any node of the transport_url, publisher confirms on. Raises nothing yet."""
+    if is_memory(url):
+        return kombu.Connection(MEMORY, transport_options={"polling_interval": _MEMORY_POLL})
+    parsed = oslo_messaging.TransportURL.parse(cfg.ConfigOpts(), url)
+    first, *others = [
+        kombu.Connection(
+            transport="amqp",
+            hostname=host.hostname,
+            port=host.port or 5672,
+            userid=host.username,
+            password=host.password,
+            virtual_host=parsed.virtual_host or "/",
+        ).as_uri(include_password=True)
+        for host in parsed.hosts
+    ]
+    return kombu.Connection(
+        first,
+        alternates=others,
+        failover_strategy="round-robin",
+        heartbeat=heartbeat,
+        connect_timeout=_CONNECT_TIMEOUT,
+        transport_options={
+            "confirm_publish": True,
+            "client_properties": {"connection_name": name},
+            "connect_timeout": _CONNECT_TIMEOUT,
+            "read_timeout": heartbeat * 2,
+            "write_timeout": heartbeat,
+        },
+    )
+
+
+def ensure_queue(connection: kombu.Connection, spec: QueueSpec) -> None:
+    """Have the queue. One that exists is left as it is: other arguments would be an error 406 for everybody."""
+    with connection.channel() as channel:
+        try:
+            kombu.Queue(spec.name, channel=channel).queue_declare(passive=True)
+            return
+        except (amqp.exceptions.NotFound, *connection.channel_errors):
+            LOG.debug("queue %s is not there yet", spec.name)
+    with connection.channel() as channel:
+        kombu.Queue(
+            spec.name, exchange=kombu.Exchange(""), routing_key=spec.name, durable=True, channel=channel,
+            queue_arguments={} if is_memory_connection(connection) else spec.arguments(),
+        ).queue_declare()  # fmt: skip
+
+
+def is_memory_connection(connection: kombu.Connection) -> bool:
+    """Whether the connection is kombu's memory transport, which has no confirms and no arguments."""
+    return bool(connection.transport.driver_type == "memory")
+
+
+def rpc_transport(conf: cfg.ConfigOpts, url: str) -> oslo_messaging.Transport:
+    """oslo.messaging's transport for casts. `conf` must hold oslo.messaging's options (settings.load does that)."""
+    return oslo_messaging.get_rpc_transport(conf, url="fake://" if is_memory(url) else url)
