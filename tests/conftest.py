@@ -3,10 +3,11 @@
 
 import bridge.runtime.threads  # noqa: F401 - must come before anything that imports oslo.messaging or os-brick
 
-import os  # noqa: E402
-from typing import NoReturn  # noqa: E402
+# isort: split
+import os
+from typing import NoReturn
 
-import pytest  # noqa: E402
+import pytest
 
 
 def missing(part: str) -> NoReturn:
