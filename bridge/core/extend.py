@@ -47,6 +47,13 @@ class Source(StrEnum):
     OPERATOR = "operator"  # `event retry`
 
 
+class Standing(StrEnum):
+    """What the inventory knows of a server. A server nobody ever reported has no standing: it is unknown."""
+
+    ON_HOST = "on_host"  # an agent reports it on a host
+    NO_HOST = "no_host"  # known, but on no host now
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class ExtendKey:
     """One disk of one guest: the unit of work everywhere."""

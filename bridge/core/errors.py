@@ -1,0 +1,14 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Errors that cross the border of a part, so that neither side has to import the other to name them."""
+
+
+class JournalUnavailableError(Exception):
+    """The journal cannot be read or written now; nothing was committed and it is safe to come back.
+
+    `retry_after` in seconds: when to try again. The text says why, in words an operator can act on, and holds no
+    value of any row.
+    """
+
+    def __init__(self, why: str, *, retry_after: float = 5.0) -> None:
+        super().__init__(why)
+        self.retry_after = retry_after
