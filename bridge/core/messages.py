@@ -15,6 +15,8 @@ from bridge.core.outcome import Outcome
 
 VERSION: Final = 1  # raised when a reader of the old version could misread the new; added keys do not raise it
 _TEXT_MAX: Final = 255
+_CODE_MAX: Final = 64
+_WHOLE_MAX: Final = 2**63 - 1  # what a database's BIGINT holds
 
 
 class BadMessageError(ValueError):
@@ -144,7 +146,7 @@ class Report:
             key=_key(message),
             gen=_whole(message, "gen"),
             outcome=outcome,
-            reason=_text(message, "reason"),
+            reason=_text(message, "reason")[:_CODE_MAX],
             target=Bytes(_whole(message, "target_bytes")),
             before=_size(message, "before_bytes"),
             after=_size(message, "after_bytes"),
@@ -247,6 +249,9 @@ class HostMessage:
         """Read one message of the reports queue; raises BadMessageError."""
         message = _versioned(raw)
         inventory = message.get("inventory")
+        boot_id = _text(message, "boot_id")
+        if not is_uuid(boot_id):
+            raise BadMessageError("boot_id: expected a UUID")
         sent_at = message.get("sent_at")
         reports, unread = [], 0
         for report in _list(message, "reports"):
@@ -256,7 +261,7 @@ class HostMessage:
                 unread += 1
         return cls(
             host=_text(message, "host"),
-            boot_id=_text(message, "boot_id"),
+            boot_id=boot_id,
             seq=_whole(message, "seq"),
             sent_at=float(sent_at) if isinstance(sent_at, int | float) else 0.0,
             reports=tuple(reports),
@@ -281,15 +286,15 @@ def _versioned(raw: object) -> Mapping[str, Any]:
 
 def _text(message: Mapping[str, Any], key: str) -> str:
     value = message.get(key)
-    if not isinstance(value, str) or not value or len(value) > _TEXT_MAX:
-        raise BadMessageError(f"{key}: expected a text of 1 to {_TEXT_MAX} characters")
+    if not isinstance(value, str) or not value or len(value) > _TEXT_MAX or not value.isprintable():
+        raise BadMessageError(f"{key}: expected a printable text of 1 to {_TEXT_MAX} characters")
     return value
 
 
 def _whole(message: Mapping[str, Any], key: str) -> int:
     value = message.get(key)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise BadMessageError(f"{key}: expected a whole number from 0")
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _WHOLE_MAX:
+        raise BadMessageError(f"{key}: expected a whole number from 0 to {_WHOLE_MAX}")
     return value
 
 
@@ -322,7 +327,7 @@ def _step(raw: object) -> Step:
         ok=step.get("ok") is True,
         seconds=float(seconds) if isinstance(seconds, int | float) else 0.0,
         detail=str(step.get("detail") or "")[:500],
-        size=size if isinstance(size, int) else None,
+        size=size if isinstance(size, int) and not isinstance(size, bool) else None,
     )
 
 

@@ -1,0 +1,11 @@
+# SPDX-License-Identifier: Apache-2.0
+"""alembic's entry: runs on the connection that bridge.journal.schema hands over."""
+
+from alembic import context
+
+from bridge.journal.tables import metadata
+
+context.configure(
+    connection=context.config.attributes["connection"], target_metadata=metadata, render_as_batch=True
+)
+context.run_migrations()

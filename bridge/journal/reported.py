@@ -1,0 +1,242 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a batch of host messages does to the journal, in one transaction: liveness, inventory, reports.
+
+The caller acknowledges the messages when this has returned, not before.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from bridge.core.extend import Bytes
+from bridge.core.messages import HostMessage, Report
+from bridge.core.trail import Event
+from bridge.journal import hosts as host_rows
+from bridge.journal.database import Database
+from bridge.journal.states import Attempt, Decision, Extend, Move, State, settle
+from bridge.journal.tables import attempts, extends, transitions
+from bridge.journal.work import EXTEND_COLUMNS, extend_of
+from bridge.runtime.backoff import Backoff
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settled:
+    """One report and what it did. `extend` is None for a report that came after the end."""
+
+    host: str
+    report: Report
+    attempt: Attempt | None
+    extend: Extend | None
+    decision: Decision | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taken:
+    """What a batch did: each report's fate, and the hosts that came up."""
+
+    settled: list[Settled]
+    came_up: list[str]
+
+
+class Reported:
+    """Takes host messages into the journal."""
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        backoff: Backoff,
+        host_timeout: float,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._database = database
+        self._backoff = backoff
+        self._host_timeout = host_timeout
+        self._clock = clock
+
+    def take(self, messages: Sequence[HostMessage]) -> Taken:
+        """Commit a batch; raises JournalUnavailableError with nothing done."""
+        return self._database.write(lambda connection: self._take(connection, messages))
+
+    def _take(self, connection: sa.Connection, messages: Sequence[HostMessage]) -> Taken:
+        now = self._clock()
+        came_up: list[str] = []
+        for message in messages:
+            heard = host_rows.hear(connection, message, now=now, alive_since=now - self._host_timeout)
+            if heard.came_up:
+                came_up.append(heard.host)
+                _hand_over(connection, heard, now)
+        settled = list(self._settle(connection, messages, now))
+        _write(
+            connection, [s for s in settled if s.decision is not None and s.decision.move is not Move.IGNORE], now
+        )
+        return Taken(settled=settled, came_up=came_up)
+
+    def _settle(self, connection: sa.Connection, messages: Sequence[HostMessage], now: float) -> Iterator[Settled]:
+        """Decide report by report, in order; each decision sees what the ones before it did."""
+        known = _attempts(connection, [r.attempt_id for m in messages for r in m.reports])
+        rows = _open_extends(connection, {a.extend_id for a in known.values()})
+        pending = _pending_hosts(connection, rows)
+        for host, report in ((m.host, r) for m in messages for r in m.reports):
+            attempt = known.get(report.attempt_id)
+            if attempt is None:
+                yield Settled(host=host, report=report, attempt=None, extend=None, decision=None)
+                continue
+            extend = rows.get(attempt.extend_id)
+            awaited = pending.get((attempt.extend_id, attempt.number), set())
+            decision = settle(
+                extend,
+                attempt,
+                report,
+                host=host,
+                siblings_pending=bool(awaited - {attempt.host}),
+                now=now,
+                backoff=self._backoff,
+            )
+            if decision.move is not Move.IGNORE:
+                awaited.discard(attempt.host)
+                known[attempt.id] = dataclasses.replace(attempt, ended=True)
+                if decision.move in _ENDS:
+                    rows.pop(attempt.extend_id, None)
+            yield Settled(host=host, report=report, attempt=attempt, extend=extend, decision=decision)
+
+
+def _hand_over(connection: sa.Connection, heard: host_rows.Heard, now: float) -> None:
+    """What waits for the host is due now; and what its last run had in hand, since that run is gone."""
+    due_now = {"due_at": now, "waiting_for": None}
+    connection.execute(
+        sa.update(extends).where(extends.c.open == 1, extends.c.waiting_for == heard.host).values(**due_now)
+    )
+    if heard.restarted:
+        in_hand = sa.select(attempts.c.extend_id).where(
+            attempts.c.host == heard.host, attempts.c.ended_at.is_(None)
+        )
+        connection.execute(
+            sa.update(extends)
+            .where(extends.c.open == 1, extends.c.state == State.DISPATCHED, extends.c.id.in_(in_hand))
+            .values(**due_now)
+        )
+
+
+def _attempts(connection: sa.Connection, ids: Sequence[str]) -> dict[str, Attempt]:
+    if not ids:
+        return {}
+    rows = connection.execute(sa.select(attempts).where(attempts.c.id.in_(set(ids))))
+    return {
+        row.id: Attempt(
+            id=row.id,
+            extend_id=row.extend_id,
+            host=row.host,
+            number=row.number,
+            gen=row.gen,
+            target=Bytes(row.target),
+            ended=row.ended_at is not None,
+        )
+        for row in rows
+    }
+
+
+def _open_extends(connection: sa.Connection, ids: set[str]) -> dict[str, Extend]:
+    if not ids:
+        return {}
+    rows = connection.execute(
+        sa.select(*EXTEND_COLUMNS)
+        .where(extends.c.id.in_(ids), extends.c.open == 1)
+        .order_by(extends.c.id)
+        .with_for_update()
+    )
+    return {extend.id: extend for extend in map(extend_of, rows.mappings())}
+
+
+def _pending_hosts(connection: sa.Connection, rows: Mapping[str, Extend]) -> dict[tuple[str, int], set[str]]:
+    """Hosts whose report is awaited, by extend and dispatch."""
+    pending: dict[tuple[str, int], set[str]] = {}
+    if rows:
+        found = connection.execute(
+            sa.select(attempts.c.extend_id, attempts.c.number, attempts.c.host).where(
+                attempts.c.extend_id.in_(rows), attempts.c.ended_at.is_(None)
+            )
+        )
+        for extend_id, number, host in found:
+            pending.setdefault((extend_id, number), set()).add(host)
+    return pending
+
+
+_ENDS: Final = frozenset({Move.CLOSE, Move.FAIL})
+_EVENTS: Final[Mapping[Move, Event]] = {
+    Move.CLOSE: Event.CLOSED,
+    Move.FAIL: Event.FAILED,
+    Move.AGAIN: Event.REPORTED,
+    Move.NEWER: Event.REOPENED,
+    Move.NOTE: Event.LATE,
+}
+
+
+def _write(connection: sa.Connection, settled: Sequence[Settled], now: float) -> None:
+    """Write all decisions of a batch, one statement per table and kind."""
+    if not settled:
+        return
+    connection.execute(
+        sa.update(attempts)
+        .where(attempts.c.id == sa.bindparam("b_id"))
+        .values(
+            ended_at=now,
+            outcome=sa.bindparam("b_outcome"),
+            reason=sa.bindparam("b_reason"),
+            size_before=sa.bindparam("b_before"),
+            size_after=sa.bindparam("b_after"),
+        ),
+        [
+            {**_said(s), "b_id": s.report.attempt_id, "b_before": s.report.before, "b_after": s.report.after}
+            for s in settled
+        ],
+    )
+    moved = [
+        s for s in settled if s.extend is not None and s.decision is not None and s.decision.move is not Move.NOTE
+    ]
+    ended = [s for s in moved if s.decision is not None and s.decision.move in _ENDS]
+    again = [s for s in moved if s.decision is not None and s.decision.move not in _ENDS]
+    this_row = sa.update(extends).where(extends.c.id == sa.bindparam("b_id"))
+    said: dict[str, Any] = {"outcome": sa.bindparam("b_outcome"), "reason": sa.bindparam("b_reason")}
+    if ended:
+        connection.execute(
+            this_row.values(state=State.CLOSED, open=None, closed_at=now, waiting_for=None, **said),
+            [{**_said(s), "b_id": s.extend.id} for s in ended if s.extend is not None],
+        )
+    if again:
+        connection.execute(
+            this_row.values(
+                state=State.DUE, due_at=sa.bindparam("b_due_at"), failures=sa.bindparam("b_failures"), **said
+            ),
+            [
+                {**_said(s), "b_id": s.extend.id, "b_due_at": s.decision.due_at, "b_failures": s.decision.failures}
+                for s in again
+                if s.extend is not None and s.decision is not None
+            ],
+        )
+    connection.execute(sa.insert(transitions), [_line(s, now) for s in settled])
+
+
+def _said(settled: Settled) -> dict[str, object]:
+    decision = settled.decision
+    return {"b_outcome": decision.outcome, "b_reason": decision.reason} if decision is not None else {}
+
+
+def _line(settled: Settled, now: float) -> dict[str, object]:
+    attempt, extend, decision = settled.attempt, settled.extend, settled.decision
+    assert attempt is not None  # noqa: S101 - only reports of known attempts get here
+    assert decision is not None  # noqa: S101
+    return {
+        "extend_id": attempt.extend_id,
+        "at": now,
+        "event": _EVENTS[decision.move],
+        "outcome": decision.outcome,
+        "reason": decision.reason,
+        "host": attempt.host,
+        "request_id": extend.request_id if extend is not None else None,
+        "global_request_id": extend.global_request_id if extend is not None else None,
+    }

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The life of an extend, as values.
+
+        arrival                claim                     verified report, gen == wanted_gen
+    ──────────────▶ DUE ──────────────▶ DISPATCHED ──────────────────────────────────────▶ CLOSED
+                     ▲  ▲                 │  │                                                ▲
+                     │  └─────────────────┘  │  a guard or nobody can (failed, alarm),        │
+                     │   retryable outcome,  └── volume gone, detached ───────────────────────┘
+                     │   no report in time,
+                     │   newer generation
+                     └── arrival (wanted_gen + 1), also while DISPATCHED
+
+`overdue` is a mark, not a state: time never ends an extend. A row closes only by a report of an attempt that wanted
+the newest generation and that verified the size against the target this side wrote down.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from bridge.core.extend import Bytes, ExtendKey
+from bridge.core.messages import Report
+from bridge.core.outcome import THEN, Outcome, Then
+from bridge.core.reasons import Reason
+from bridge.runtime.backoff import Backoff
+
+
+class State(StrEnum):
+    """Where an extend stands."""
+
+    DUE = "due"  # open: to be dispatched at due_at
+    DISPATCHED = "dispatched"  # open: an order is on its way; due again at due_at when no report came
+    CLOSED = "closed"  # ended; outcome says how
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extend:
+    """An open row of the journal, as read in the transaction that decides on it. Times in epoch seconds."""
+
+    id: str
+    key: ExtendKey
+    wanted_gen: int
+    attempt: int
+    failures: int
+    opened_at: float
+    request_id: str | None
+    global_request_id: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """What this side wrote down before it cast: a report is judged against it, not against its own words."""
+
+    id: str
+    extend_id: str
+    host: str
+    number: int
+    gen: int
+    target: Bytes
+    ended: bool
+
+
+class Move(StrEnum):
+    """What a report does to its extend."""
+
+    CLOSE = "close"  # ends it with the outcome
+    FAIL = "fail"  # ends it with the outcome, alarm
+    AGAIN = "again"  # due again at due_at
+    NEWER = "newer"  # this attempt is done, a newer generation is wanted: due now
+    NOTE = "note"  # recorded on the attempt, nothing more
+    IGNORE = "ignore"  # a duplicate, or not this host's attempt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """The move, and what it writes: `due_at` for AGAIN and NEWER, `failures` the new count of failures in a row."""
+
+    move: Move
+    outcome: Outcome
+    reason: str
+    due_at: float | None = None
+    failures: int = 0
+
+
+_VERIFIED_BY_SIZE: Final = frozenset({Outcome.RESIZED, Outcome.ALREADY})
+
+
+def settle(
+    extend: Extend | None,
+    attempt: Attempt,
+    report: Report,
+    *,
+    host: str,
+    siblings_pending: bool,
+    now: float,
+    backoff: Backoff,
+) -> Decision:
+    """Decide what a report does. `extend` is None when the row has been closed meanwhile.
+
+    `siblings_pending`: another host got an order in the same dispatch (a migration) and has not reported yet.
+    """
+    outcome, reason = believed(attempt, report)
+    if attempt.ended or attempt.host != host:
+        return Decision(move=Move.IGNORE, outcome=outcome, reason=reason)
+    if extend is None:
+        return Decision(move=Move.NOTE, outcome=outcome, reason=reason)
+    then = THEN[outcome]
+    if then in {Then.CLOSE, Then.FAIL, Then.DROP}:
+        if attempt.gen < extend.wanted_gen:
+            return Decision(move=Move.NEWER, outcome=outcome, reason=Reason.NEWER_GENERATION, due_at=now)
+        move = Move.FAIL if then is Then.FAIL else Move.CLOSE
+        return Decision(move=move, outcome=outcome, reason=reason)
+    if attempt.number < extend.attempt or siblings_pending:
+        return Decision(move=Move.NOTE, outcome=outcome, reason=reason)
+    failures = extend.failures + 1
+    return Decision(
+        move=Move.AGAIN, outcome=outcome, reason=reason, due_at=now + backoff.delay(failures), failures=failures
+    )
+
+
+def believed(attempt: Attempt, report: Report) -> tuple[Outcome, str]:
+    """The outcome as far as the report proves it: a size that was not read back does not count as reached."""
+    proven = report.after is not None and report.after >= attempt.target
+    if report.outcome in _VERIFIED_BY_SIZE and not proven:
+        return Outcome.ERROR, Reason.NOT_VERIFIED
+    return report.outcome, report.reason

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the API does with the journal: which servers are known, and the commit behind a 200."""
+
+import time
+from collections.abc import Collection, Mapping, Sequence
+
+import sqlalchemy as sa
+
+from bridge.core.extend import Arrival, ExtendKey, Standing, new_id
+from bridge.core.trail import Event
+from bridge.journal import schema
+from bridge.journal.database import Database
+from bridge.journal.hosts import GONE
+from bridge.journal.settings import JournalSettings
+from bridge.journal.states import State
+from bridge.journal.tables import domains, extends, transitions
+
+
+def open_journal(settings: JournalSettings) -> "Journal":
+    """The journal of these settings. Connects later; raises ConfigError for a URL nobody can use."""
+    return Journal(Database(settings))
+
+
+class Journal:
+    """Accepts extends. Safe for many threads and many processes on one database."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    def ping(self) -> str | None:
+        """None when the journal can be used, else why not, in words. Raises JournalUnavailableError."""
+        have, want = schema.current(self.database), schema.head()
+        if have == want:
+            return None
+        return (
+            f"the journal's tables are at version {have or 'none'}, not {want}: run `extend-bridge-manage db sync`"
+        )
+
+    def standing(self, server_ids: Collection[str]) -> Mapping[str, Standing]:
+        """What is known of each server; a server that is absent from the answer is unknown.
+
+        Mirrors Nova's instance mapping: a server no host reports any more is known, but on no host (422).
+        """
+        if not server_ids:
+            return {}
+
+        def ask(connection: sa.Connection) -> Mapping[str, Standing]:
+            rows = connection.execute(
+                sa.select(domains.c.server_id, domains.c.state).where(domains.c.server_id.in_(set(server_ids)))
+            )
+            found: dict[str, Standing] = {}
+            for server_id, state in rows:
+                if state != GONE:
+                    found[server_id] = Standing.ON_HOST
+                else:
+                    found.setdefault(server_id, Standing.NO_HOST)
+            return found
+
+        return self.database.read(ask)
+
+    def accept(self, arrivals: Sequence[Arrival]) -> None:
+        """Open an extend for each (server, volume), or raise the generation of the open one. Committed on return.
+
+        Several arrivals of one pair become one generation; each leaves its own line in `transitions`.
+        """
+        if arrivals:
+            self.database.write(lambda connection: _accept(connection, arrivals, time.time()))
+
+
+def _accept(connection: sa.Connection, arrivals: Sequence[Arrival], now: float) -> None:
+    newest = {arrival.key: arrival for arrival in arrivals}
+    ids = _open_ids(connection, newest)
+    if ids:
+        connection.execute(
+            sa.update(extends)
+            .where(extends.c.id == sa.bindparam("b_id"))
+            .values(
+                state=State.DUE,
+                wanted_gen=extends.c.wanted_gen + 1,
+                failures=0,
+                due_at=now,
+                waiting_for=None,
+                request_id=sa.bindparam("b_request_id"),
+                global_request_id=sa.bindparam("b_global_request_id"),
+            ),
+            [
+                {
+                    "b_id": row_id,
+                    "b_request_id": newest[key].request_id,
+                    "b_global_request_id": newest[key].global_request_id,
+                }
+                for key, row_id in ids.items()
+            ],
+        )
+    fresh = sorted(key for key in newest if key not in ids)
+    if fresh:
+        ids.update({key: new_id() for key in fresh})
+        connection.execute(sa.insert(extends), [_new_row(ids[key], newest[key], now) for key in fresh])
+    connection.execute(
+        sa.insert(transitions),
+        [
+            {
+                "extend_id": ids[arrival.key],
+                "at": now,
+                "event": Event.ACCEPTED,
+                "request_id": arrival.request_id,
+                "global_request_id": arrival.global_request_id,
+            }
+            for arrival in arrivals
+        ],
+    )
+
+
+def _open_ids(connection: sa.Connection, keys: Collection[ExtendKey]) -> dict[ExtendKey, str]:
+    """Ids of the open rows of these pairs, locked until the commit (on SQLite the transaction holds the lock)."""
+    rows = connection.execute(
+        sa.select(extends.c.id, extends.c.server_id, extends.c.volume_id)
+        .where(extends.c.open == 1, extends.c.server_id.in_({key.server_id for key in keys}))
+        .order_by(extends.c.id)
+        .with_for_update()
+    )
+    found = {ExtendKey(server_id, volume_id): row_id for row_id, server_id, volume_id in rows}
+    return {key: found[key] for key in keys if key in found}
+
+
+def _new_row(row_id: str, arrival: Arrival, now: float) -> dict[str, object]:
+    return {
+        "id": row_id,
+        "server_id": arrival.key.server_id,
+        "volume_id": arrival.key.volume_id,
+        "open": 1,
+        "state": State.DUE,
+        "source": arrival.source,
+        "wanted_gen": 1,
+        "attempt": 0,
+        "failures": 0,
+        "due_at": now,
+        "opened_at": now,
+        "request_id": arrival.request_id,
+        "global_request_id": arrival.global_request_id,
+    }

@@ -1,0 +1,281 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the engine does with due rows: claim them, write attempts down before they are cast, wait, close.
+
+Any number of engines may do this on one database. There are no leases: a claim only moves `due_at` and counts
+`attempt`, and an order that is sent twice is harmless because sizes are compared before anything is touched.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from bridge.core.extend import Bytes, ExtendKey, new_id
+from bridge.core.outcome import Outcome
+from bridge.core.reasons import Reason
+from bridge.core.trail import Event
+from bridge.journal import hosts as host_rows
+from bridge.journal.database import Database
+from bridge.journal.states import Extend, State
+from bridge.journal.tables import attempts, extends, transitions
+
+EXTEND_COLUMNS = (
+    extends.c.id, extends.c.server_id, extends.c.volume_id, extends.c.wanted_gen, extends.c.attempt,
+    extends.c.failures, extends.c.opened_at, extends.c.request_id, extends.c.global_request_id,
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewAttempt:
+    """An order about to be cast to a host."""
+
+    id: str
+    extend: Extend
+    host: str
+    target: Bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Later:
+    """An extend that cannot go on now. `waiting_for`: the host whose return makes it due at once."""
+
+    extend: Extend
+    reason: Reason
+    due_at: float
+    failures: int
+    waiting_for: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """An extend that ends without a host: the volume is gone, or detached."""
+
+    extend: Extend
+    outcome: Outcome
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """Counts for status and metrics. `oldest` in epoch seconds, None when nothing is open."""
+
+    open: int
+    oldest: float | None
+
+
+class Work:
+    """The journal as the engine sees it. Safe for several threads."""
+
+    def __init__(self, database: Database, *, clock: Callable[[], float] = time.time) -> None:
+        self._database = database
+        self._clock = clock
+
+    def claim(self, limit: int, *, report_within: float) -> list[Extend]:
+        """Take up to `limit` due extends, oldest first. Each is due again in `report_within` seconds, so that an
+        engine or an agent that dies with them in hand loses nothing."""
+        now = self._clock()
+        due = self._database.read(lambda c: _due(c, now, limit))
+        return self._database.write(lambda c: _claim(c, due, now + report_within)) if due else []
+
+    def locate(self, claimed: Sequence[Extend], *, host_timeout: float) -> Mapping[str, list[host_rows.Location]]:
+        """The hosts that report each extend's server; a host silent for `host_timeout` seconds is not fresh."""
+        alive_since = self._clock() - host_timeout
+        servers = {extend.key.server_id for extend in claimed}
+        return self._database.read(lambda c: host_rows.locate(c, servers, alive_since=alive_since))
+
+    def write_attempts(self, new: Sequence[NewAttempt]) -> None:
+        """Write attempts down. Before the cast: a report must find its attempt."""
+        now = self._clock()
+
+        def work(connection: sa.Connection) -> None:
+            connection.execute(
+                sa.insert(attempts),
+                [
+                    {
+                        "id": a.id,
+                        "extend_id": a.extend.id,
+                        "host": a.host,
+                        "number": a.extend.attempt,
+                        "gen": a.extend.wanted_gen,
+                        "target": a.target,
+                        "sent_at": now,
+                    }
+                    for a in new
+                ],
+            )
+            _note(connection, [_line(a.extend, now, Event.DISPATCHED, host=a.host) for a in new])
+
+        if new:
+            self._database.write(work)
+
+    def end_attempts(self, ids: Sequence[str], reason: Reason) -> None:
+        """Attempts whose cast the broker did not take: no report will come."""
+        now = self._clock()
+        if ids:
+            self._database.write(
+                lambda c: c.execute(
+                    sa.update(attempts)
+                    .where(attempts.c.id.in_(ids))
+                    .values(ended_at=now, outcome=Outcome.ERROR, reason=reason)
+                )
+            )
+
+    def wait(self, later: Sequence[Later]) -> None:
+        """Put claimed extends off. One that got a newer generation meanwhile stays due as it is."""
+        now = self._clock()
+
+        def work(connection: sa.Connection) -> None:
+            connection.execute(
+                _still_claimed().values(
+                    state=State.DUE,
+                    due_at=sa.bindparam("b_due_at"),
+                    failures=sa.bindparam("b_failures"),
+                    reason=sa.bindparam("b_reason"),
+                    waiting_for=sa.bindparam("b_waiting_for"),
+                ),
+                [
+                    {
+                        **_claim_of(x.extend),
+                        "b_due_at": x.due_at,
+                        "b_failures": x.failures,
+                        "b_reason": x.reason,
+                        "b_waiting_for": x.waiting_for,
+                    }
+                    for x in later
+                ],
+            )
+            _note(
+                connection,
+                [_line(x.extend, now, Event.WAITING, reason=x.reason, host=x.waiting_for) for x in later],
+            )
+
+        if later:
+            self._database.write(work)
+
+    def end(self, ended: Sequence[Ended]) -> None:
+        """Close claimed extends that have nothing left to extend. One with a newer generation stays open."""
+        now = self._clock()
+
+        def work(connection: sa.Connection) -> None:
+            connection.execute(
+                _still_claimed().values(
+                    state=State.CLOSED,
+                    open=None,
+                    closed_at=now,
+                    outcome=sa.bindparam("b_outcome"),
+                    reason=sa.bindparam("b_reason"),
+                    waiting_for=None,
+                ),
+                [{**_claim_of(x.extend), "b_outcome": x.outcome, "b_reason": x.reason} for x in ended],
+            )
+            _note(
+                connection, [_line(x.extend, now, Event.CLOSED, outcome=x.outcome, reason=x.reason) for x in ended]
+            )
+
+        if ended:
+            self._database.write(work)
+
+    def mark_overdue(self, *, older_than: float) -> list[Extend]:
+        """Mark open extends older than so many seconds, once each; returns the newly marked."""
+        now = self._clock()
+
+        def work(connection: sa.Connection) -> list[Extend]:
+            late = sa.and_(
+                extends.c.open == 1, extends.c.overdue_at.is_(None), extends.c.opened_at < now - older_than
+            )
+            found = [
+                extend_of(row) for row in connection.execute(sa.select(*EXTEND_COLUMNS).where(late)).mappings()
+            ]
+            if found:
+                connection.execute(
+                    sa.update(extends).where(extends.c.id.in_([x.id for x in found])).values(overdue_at=now)
+                )
+                _note(connection, [_line(x, now, Event.OVERDUE) for x in found])
+            return found
+
+        return self._database.write(work)
+
+    def standing(self) -> Standing:
+        """How much is open, and since when."""
+
+        def ask(connection: sa.Connection) -> Standing:
+            count, oldest = connection.execute(
+                sa.select(sa.func.count(), sa.func.min(extends.c.opened_at)).where(extends.c.open == 1)
+            ).one()
+            return Standing(open=count, oldest=oldest)
+
+        return self._database.read(ask)
+
+
+def extend_of(row: sa.RowMapping) -> Extend:
+    """An open extend from a row of EXTEND_COLUMNS."""
+    return Extend(
+        id=row["id"],
+        key=ExtendKey(row["server_id"], row["volume_id"]),
+        wanted_gen=row["wanted_gen"],
+        attempt=row["attempt"],
+        failures=row["failures"],
+        opened_at=row["opened_at"],
+        request_id=row["request_id"],
+        global_request_id=row["global_request_id"],
+    )
+
+
+def _due(connection: sa.Connection, now: float, limit: int) -> list[tuple[str, int]]:
+    rows = connection.execute(
+        sa.select(extends.c.id, extends.c.attempt)
+        .where(extends.c.open == 1, extends.c.due_at <= now)
+        .order_by(extends.c.due_at)
+        .limit(limit)
+    )
+    return sorted((row_id, attempt) for row_id, attempt in rows)
+
+
+def _claim(connection: sa.Connection, due: Sequence[tuple[str, int]], due_at: float) -> list[Extend]:
+    token = new_id()
+    connection.execute(
+        sa.update(extends)
+        .where(
+            extends.c.id == sa.bindparam("b_id"),
+            extends.c.attempt == sa.bindparam("b_attempt"),
+            extends.c.open == 1,
+        )
+        .values(
+            state=State.DISPATCHED, due_at=due_at, attempt=extends.c.attempt + 1, claim=token, waiting_for=None
+        ),
+        [{"b_id": row_id, "b_attempt": attempt} for row_id, attempt in due],
+    )
+    return [
+        extend_of(row) for row in connection.execute(sa.select(*EXTEND_COLUMNS).where(extends.c.claim == token))
+    ]
+
+
+def _still_claimed() -> sa.Update:
+    return sa.update(extends).where(
+        extends.c.id == sa.bindparam("b_id"),
+        extends.c.attempt == sa.bindparam("b_attempt"),
+        extends.c.wanted_gen == sa.bindparam("b_gen"),
+        extends.c.open == 1,
+    )
+
+
+def _claim_of(extend: Extend) -> dict[str, object]:
+    return {"b_id": extend.id, "b_attempt": extend.attempt, "b_gen": extend.wanted_gen}
+
+
+def _line(extend: Extend, at: float, event: Event, **more: object) -> dict[str, object]:
+    return {
+        "extend_id": extend.id,
+        "at": at,
+        "event": event,
+        "outcome": more.get("outcome"),
+        "reason": more.get("reason"),
+        "host": more.get("host"),
+        "request_id": extend.request_id,
+        "global_request_id": extend.global_request_id,
+    }
+
+
+def _note(connection: sa.Connection, lines: Sequence[dict[str, object]]) -> None:
+    connection.execute(sa.insert(transitions), list(lines))
