@@ -65,6 +65,13 @@ class Reason(StrEnum):
     BAD_ANSWER = "bad_answer", "the endpoint's 200 or 207 is not the JSON it should be"
     NO_SLOW_LANE = "no_slow_lane", "to be tried again later, but parked: this release has no slow lane"
 
+    # API: events that got another code than 200.
+    UNKNOWN_SERVER = "unknown_server", "no host agent ever reported the server (code 404)"
+    SERVER_NO_HOST = "server_no_host", "the server is known, but on no host now (code 422)"
+    NO_TAG = "no_tag", "an event without a tag: it names no volume (code 400)"
+    TAG_NO_VOLUME = "tag_no_volume", "an event whose tag is no volume id (code 400)"
+    NOT_OURS = "not_ours", "an event that Nova handles and the bridge does not (code 400)"
+
     # Engine.
     NO_HOST = "no_host", "no host reports the server"
     HOST_DOWN = "host_down", "the server's host has no fresh heartbeat; handed over when it comes up"
