@@ -53,7 +53,7 @@ class Heard:
 def hear(connection: sa.Connection, message: HostMessage, *, now: float, alive_since: float) -> Heard:
     """Take liveness and inventory from one message.
 
-    Within a run, an inventory older than the newest one is left out (messages may be delivered again, out of order).
+    Within a run, an inventory older than the newest is left out: messages may come again, and out of order.
     """
     row = connection.execute(
         sa.select(hosts.c.boot_id, hosts.c.seq, hosts.c.heartbeat_at, hosts.c.capabilities)

@@ -246,9 +246,8 @@ def _claim(connection: sa.Connection, due: Sequence[tuple[str, int]], due_at: fl
         ),
         [{"b_id": row_id, "b_attempt": attempt} for row_id, attempt in due],
     )
-    return [
-        extend_of(row) for row in connection.execute(sa.select(*EXTEND_COLUMNS).where(extends.c.claim == token))
-    ]
+    mine = sa.select(*EXTEND_COLUMNS).where(extends.c.claim == token)
+    return [extend_of(row) for row in connection.execute(mine).mappings()]
 
 
 def _still_claimed() -> sa.Update:
