@@ -22,9 +22,8 @@ _BACKLOG: Final = 128
 _IDLE_CONNECTIONS: Final = 100  # clients keep connections; above this an answer closes its own
 
 # cheroot keeps the last of a repeated header unless its name is here; microversion headers may be repeated
-for _name in (b"Openstack-Api-Version", b"X-Openstack-Nova-Api-Version"):
-    if _name not in cheroot_server.comma_separated_headers:
-        cheroot_server.comma_separated_headers.append(_name)
+_repeatable: list[bytes] = cheroot_server.comma_separated_headers  # type: ignore[attr-defined]  # not in its stubs
+_repeatable.extend((b"Openstack-Api-Version", b"X-Openstack-Nova-Api-Version"))
 
 
 class _Request(cheroot_server.HTTPRequest):
@@ -34,6 +33,12 @@ class _Request(cheroot_server.HTTPRequest):
 
 class _Connection(cheroot_server.HTTPConnection):
     RequestHandlerClass = _Request
+
+
+class _Server(wsgi.Server):
+    def error_log(self, msg: str = "", level: int = logging.INFO, traceback: bool = False) -> None:
+        """cheroot's own errors: a client that went away, broken TLS. Of the message its first line."""
+        LOG.log(level, "http server: %s", msg.splitlines()[0] if msg else "error", exc_info=traceback)
 
 
 class HttpServer:
@@ -53,11 +58,11 @@ class HttpServer:
         threads: int,
         option: str,
         server_name: str,
-        grace: float = 10.0,
-        timeout: float = 30.0,
+        grace: int = 10,
+        timeout: int = 30,
     ) -> None:
         self._name = name
-        self._server = wsgi.Server(
+        self._server = _Server(
             (host, port),
             app,
             numthreads=threads,
@@ -72,7 +77,6 @@ class HttpServer:
         self._server.max_request_header_size = _MAX_HEADER
         self._server.max_request_body_size = _MAX_BODY
         self._server.keep_alive_conn_limit = _IDLE_CONNECTIONS
-        self._server.error_log = _log_error
         try:
             self._server.prepare()
         except OSError as ex:
@@ -108,8 +112,3 @@ class HttpServer:
         self._stopper.join(seconds)
         self._thread.join(0.1 if self._stopper.is_alive() else 1.0)
         return not self._thread.is_alive() and not self._stopper.is_alive()
-
-
-def _log_error(msg: str = "", level: int = logging.INFO, traceback: bool = False) -> None:
-    """cheroot's own errors: a client that went away, broken TLS. Never more than its first line."""
-    LOG.log(level, "http server: %s", msg.splitlines()[0] if msg else "error", exc_info=traceback)

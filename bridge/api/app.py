@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The WSGI application: paths, and what happens to every request around its resource.
+
+Order of the middleware, each before the next for a reason:
+1. request ids: whatever refuses the request afterwards, its answer can be found in the log;
+2. size: a body that is too large is refused before anything, a token check included, is spent on it;
+3. authentication: before routing, so that a stranger cannot learn which paths exist;
+then the path, and in the resource the microversion, which knows its path (the legacy /v2 has none).
+"""
+
+import re
+import uuid
+from collections.abc import Callable, Iterable
+from http import HTTPStatus
+from typing import Any, Final
+
+import falcon
+
+from bridge.api import discovery, microversion
+from bridge.api.auth import Authenticator, authenticator
+from bridge.api.events import EventsResource, Journal
+from bridge.api.faults import JSON, handle, not_found
+from bridge.api.limits import check_length
+from bridge.api.settings import ApiSettings
+from bridge.api.wake import waker
+from bridge.core.extend import clean_request_id
+from bridge.runtime.audit_log import AuditLog
+from bridge.runtime.http_server import StartResponse, WsgiApp
+from bridge.runtime.metrics import ApiMetrics
+
+_EVENTS: Final = "os-server-external-events"
+_VERSIONED: Final = re.compile(r"/(v2|v2\.1)(/|\Z)")
+_DOCUMENT: Final = re.compile(r"/(?P<path>v2|v2\.1)/?\Z")
+
+
+class RequestIds:
+    """Our id of the request in both headers, as Nova; the caller's own becomes the global id."""
+
+    def process_request(self, req: falcon.Request, _resp: falcon.Response) -> None:
+        """Make the id and read the caller's."""
+        req.context.request_id = f"req-{uuid.uuid4()}"
+        req.context.global_request_id = clean_request_id(req.get_header("X-OpenStack-Request-ID"))
+
+    def process_response(self, req: falcon.Request, resp: falcon.Response, _resource: object, _ok: bool) -> None:
+        """Send the id, except with the unversioned documents, where Nova sends none."""
+        if _VERSIONED.match(req.path):
+            resp.set_header("x-openstack-request-id", req.context.request_id)
+            resp.set_header("x-compute-request-id", req.context.request_id)
+
+
+class Doorkeeper:
+    """Size, then authentication. The version documents are open to everybody."""
+
+    def __init__(self, auth: Authenticator) -> None:
+        self._auth = auth
+
+    def process_request(self, req: falcon.Request, _resp: falcon.Response) -> None:
+        """Raises FaultError 413 or 401."""
+        check_length(req)
+        if _VERSIONED.match(req.path) and not _DOCUMENT.match(req.path):
+            req.context.caller = self._auth.authenticate(req)
+
+
+class _Context:
+    """What one request carries from the middleware to its resource."""
+
+    __slots__ = ("caller", "global_request_id", "request_id")
+
+
+class _Request(falcon.Request):
+    context_type = _Context
+
+
+def build(
+    settings: ApiSettings,
+    journal: Journal,
+    metrics: ApiMetrics,
+    audit: AuditLog,
+    *,
+    wake: Callable[[], None] | None = None,
+) -> WsgiApp:
+    """The application. `wake` replaces the datagram to [api] wake_host and wake_port."""
+    app: falcon.App[Any, Any] = falcon.App(
+        request_type=_Request, middleware=[RequestIds(), Doorkeeper(authenticator(settings))]
+    )
+    app.add_error_handler((Exception, falcon.HTTPError), handle)  # the second, or falcon keeps its own for it
+    call = waker(settings.wake_host, settings.wake_port) if wake is None else wake
+    # the sink added last is asked first
+    app.add_sink(_choices, r"/")
+    app.add_sink(_nothing_there, _VERSIONED)
+    app.add_sink(_version_document, _DOCUMENT)
+    app.add_sink(_root_document, r"/\Z")
+    for path in ("/v2", "/v2.1"):
+        events = EventsResource(journal, metrics, audit, call, versioned=path == "/v2.1")
+        app.add_route(f"{path}/{_EVENTS}", events)
+        app.add_route(f"{path}/{{project_id}}/{_EVENTS}", events)
+    return _finish(app, metrics)
+
+
+def _finish(app: WsgiApp, metrics: ApiMetrics) -> WsgiApp:
+    """Count answers by status, and send Vary as two headers as Nova does (falcon joins them)."""
+
+    def finished(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+        def start(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Any:
+            metrics.requests.labels(status=status[:3]).inc()
+            return start_response(status, _split_vary(headers), *exc_info)
+
+        return app(environ, start)
+
+    return finished
+
+
+def _split_vary(headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    return [
+        (name, value)
+        for name, values in headers
+        for value in (values.split(", ") if name.lower() == "vary" else (values,))
+    ]
+
+
+def _root_document(req: falcon.Request, resp: falcon.Response, **_: Any) -> None:
+    _send(resp, HTTPStatus.OK, discovery.root_document(req.prefix))
+
+
+def _version_document(req: falcon.Request, resp: falcon.Response, path: str = "", **_: Any) -> None:
+    if req.method == "OPTIONS":
+        return
+    if req.method not in {"GET", "HEAD"}:
+        raise not_found()
+    if path == "v2.1":
+        resp.set_headers(microversion.headers(microversion.of_request(req)))
+    _send(resp, HTTPStatus.OK, discovery.version_document(path, req.prefix))
+
+
+def _choices(req: falcon.Request, resp: falcon.Response, **_: Any) -> None:
+    _send(resp, HTTPStatus.MULTIPLE_CHOICES, discovery.choices_document(req.path, req.prefix))
+
+
+def _nothing_there(req: falcon.Request, resp: falcon.Response, **_: Any) -> None:
+    del req, resp
+    raise not_found()
+
+
+def _send(resp: falcon.Response, status: HTTPStatus, body: bytes) -> None:
+    resp.status = status.value
+    resp.content_type = JSON
+    resp.data = body

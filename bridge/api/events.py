@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""POST os-server-external-events: check, commit, answer. Calls nobody but the journal.
+
+Order of checks as Nova's: size, authentication (both before routing, in app.py), microversion, content type, JSON,
+project of the URL, schema, then per event.
+"""
+
+import json
+import logging
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from http import HTTPStatus
+from typing import Any, Final, Protocol
+
+import falcon
+
+from bridge.api import microversion, schema
+from bridge.api.auth import Caller
+from bridge.api.decide import Decision, answer, decide, servers
+from bridge.api.faults import JSON, fault, not_found
+from bridge.api.limits import read_body
+from bridge.core.extend import Arrival, Standing, is_uuid
+from bridge.core.trail import Event, Record
+from bridge.runtime.audit_log import AuditLog
+from bridge.runtime.metrics import ApiMetrics
+
+LOG = logging.getLogger(__name__)
+
+_JSON_TYPES: Final = frozenset({"application/json", "application/vnd.openstack.compute+json", "text/plain", ""})
+_PROJECT: Final = re.compile(r"[0-9a-f-]+")  # Nova's default project_id_regex: another segment is another path
+
+
+class Journal(Protocol):
+    """What the API needs of the journal (bridge.journal.store)."""
+
+    def standing(self, server_ids: Collection[str]) -> Mapping[str, Standing]:
+        """What the inventory knows of each server; one that is absent is unknown.
+
+        Raises JournalUnavailableError.
+        """
+
+    def accept(self, arrivals: Sequence[Arrival]) -> None:
+        """Open or renew an extend for each arrival; committed on return. Raises JournalUnavailableError."""
+
+
+class EventsResource:
+    """The one resource. `wake` tells the engine that there is work, after the commit; it does not raise.
+
+    With `versioned` false it is Nova's legacy /v2 endpoint: microversion headers are not read, it is always 2.1.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        metrics: ApiMetrics,
+        audit: AuditLog,
+        wake: Callable[[], None],
+        *,
+        versioned: bool,
+    ) -> None:
+        self._journal = journal
+        self._metrics = metrics
+        self._audit = audit
+        self._wake = wake
+        self._versioned = versioned
+
+    def on_post(self, req: falcon.Request, resp: falcon.Response, project_id: str | None = None) -> None:
+        """Answer 200 or 207 with a code per event, after the commit; FaultError refuses the request as a whole."""
+        if project_id is not None and not _PROJECT.fullmatch(project_id):
+            raise not_found()
+        version = self._negotiate(req, resp)
+        body = _parse(req)
+        _check_project(project_id, req.context.caller)
+        refused = schema.refusal(body, version)
+        if refused is not None:
+            raise fault(HTTPStatus.BAD_REQUEST, refused)
+        events: list[dict[str, Any]] = body["events"]
+        resp.status, answered = self._take(events, req.context.request_id, req.context.global_request_id)
+        resp.content_type = JSON
+        resp.data = json.dumps({"events": answered}).encode()
+
+    def on_options(self, _req: falcon.Request, resp: falcon.Response, project_id: str | None = None) -> None:
+        """Nova answers OPTIONS with an empty 200."""
+        if project_id is not None and not _PROJECT.fullmatch(project_id):
+            raise not_found()
+        resp.status = HTTPStatus.OK.value
+
+    def _negotiate(self, req: falcon.Request, resp: falcon.Response) -> microversion.Version:
+        if not self._versioned:
+            return microversion.MIN
+        version = microversion.of_request(req)
+        resp.set_headers(microversion.headers(version))
+        return version
+
+    def _take(
+        self, events: Sequence[Mapping[str, Any]], request_id: str, global_request_id: str | None
+    ) -> tuple[int, list[dict[str, Any]]]:
+        standing = self._journal.standing(servers(events))
+        decisions = [decide(event, standing) for event in events]
+        keys = dict.fromkeys(decision.key for decision in decisions if decision.key is not None)
+        arrivals = [Arrival(key=key, request_id=request_id, global_request_id=global_request_id) for key in keys]
+        if arrivals:
+            self._journal.accept(arrivals)
+            self._wake()
+        self._record(events, decisions, arrivals, request_id, global_request_id)
+        return answer(events, decisions)
+
+    def _record(
+        self,
+        events: Sequence[Mapping[str, Any]],
+        decisions: Sequence[Decision],
+        arrivals: Sequence[Arrival],
+        request_id: str,
+        global_request_id: str | None,
+    ) -> None:
+        now = time.time()
+        taken = [
+            Record(
+                event=Event.ACCEPTED,
+                at=now,
+                server=arrival.key.server_id,
+                volume=arrival.key.volume_id,
+                request_id=request_id,
+                global_request_id=global_request_id,
+            )
+            for arrival in arrivals
+        ]
+        refused = [
+            Record(
+                event=Event.REFUSED,
+                at=now,
+                server=_id(event["server_uuid"]),
+                volume=_id(event.get("tag")),
+                request_id=request_id,
+                global_request_id=global_request_id,
+                reason=decision.reason.value,
+                data={"code": decision.code.value},
+            )
+            for event, decision in zip(events, decisions, strict=True)
+            if decision.reason is not None
+        ]
+        self._audit.write(*taken, *refused)
+        for code, count in Counter(decision.code for decision in decisions).items():
+            self._metrics.events.labels(code=str(code.value)).inc(count)
+        LOG.info(
+            "request %s (%s): %d events, %d extends accepted, %d events refused",
+            request_id, global_request_id or "-", len(events), len(arrivals), len(refused),
+        )  # fmt: skip
+
+
+def _parse(req: falcon.Request) -> Any:
+    """The JSON of the body, None where there is no body; raises FaultError 413, 415 or 400."""
+    kind = (req.content_type or "").partition(";")[0].strip()
+    if kind not in _JSON_TYPES:
+        raise fault(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "Unsupported Content-Type")
+    raw = read_body(req)
+    if not raw:
+        return None
+    try:
+        return json.loads(raw.decode())
+    except (ValueError, RecursionError) as ex:
+        raise fault(HTTPStatus.BAD_REQUEST, "Malformed request body") from ex
+
+
+def _check_project(project_id: str | None, caller: Caller) -> None:
+    if project_id is not None and caller.project_id is not None and project_id != caller.project_id:
+        raise fault(
+            HTTPStatus.BAD_REQUEST,
+            f"Malformed request URL: URL's project_id '{project_id}' doesn't match "
+            f"Context's project_id '{caller.project_id}'",
+        )
+
+
+def _id(text: object) -> str | None:
+    """An id as it may stand in an audit record: nothing a caller made up."""
+    return text.lower() if isinstance(text, str) and is_uuid(text) else None

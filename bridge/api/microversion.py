@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Microversions as Nova negotiates them: two headers, 2.1 without either, 2.51 at most.
+
+OpenStack-API-Version: `service version` pairs, the last one for `compute` counts, in any case of letters.
+X-OpenStack-Nova-API-Version: the older header, a bare version; read only where the first names no `compute`.
+Source: nova/api/openstack/wsgi.py set_api_version_request and microversion_parse.get_version.
+"""
+
+import re
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Final
+
+import falcon
+
+from bridge.api.faults import FaultError, fault
+
+_SERVICE: Final = "compute"
+_FORM: Final = re.compile(r"([1-9][0-9]*)\.([1-9][0-9]*|0)")
+_MAX_TEXT: Final = 64  # of a refused version, in our answer
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Version:
+    """A microversion; they compare as numbers, 2.9 < 2.51."""
+
+    major: int
+    minor: int
+
+    def __str__(self) -> str:
+        return f"{self.major}.{self.minor}"
+
+
+MIN: Final = Version(2, 1)
+MAX: Final = Version(2, 51)
+VOLUME_EXTENDED: Final = Version(2, 51)
+"""The first version that knows the event `volume-extended`."""
+
+VARY: Final = "OpenStack-API-Version, X-OpenStack-Nova-API-Version"
+
+
+def requested(standard: str | None, legacy: str | None) -> str | None:
+    """The version text a request asks for by its two headers (repeated ones joined by commas), None for none."""
+    for pair in reversed((standard or "").split(",")):
+        words = pair.lower().split(maxsplit=1)
+        if len(words) > 1 and words[0] == _SERVICE:
+            return words[1].strip()
+    return legacy.split(",")[-1].strip() if legacy is not None else None
+
+
+def of_request(req: falcon.Request) -> Version:
+    """The version to answer a request in; raises FaultError 400 or 406."""
+    return negotiate(
+        requested(req.get_header("OpenStack-API-Version"), req.get_header("X-OpenStack-Nova-API-Version"))
+    )
+
+
+def negotiate(asked: str | None) -> Version:
+    """The version to answer in; raises FaultError 400 for a malformed and 406 for an unsupported one."""
+    if asked is None:
+        return MIN
+    if asked == "latest":
+        return MAX
+    match = _FORM.fullmatch(asked)
+    if match is None or len(asked) > _MAX_TEXT:
+        raise fault(
+            HTTPStatus.BAD_REQUEST,
+            f"API Version String {asked[:_MAX_TEXT]} is of invalid format. Must be of format MajorNum.MinorNum.",
+        )
+    version = Version(int(match[1]), int(match[2]))
+    if not MIN <= version <= MAX:
+        raise _unsupported(version)
+    return version
+
+
+def headers(version: Version) -> dict[str, str]:
+    """The headers that say in which version an answer is."""
+    return {
+        "OpenStack-API-Version": f"{_SERVICE} {version}",
+        "X-OpenStack-Nova-API-Version": str(version),
+        "Vary": VARY,
+    }
+
+
+def _unsupported(version: Version) -> FaultError:
+    return fault(
+        HTTPStatus.NOT_ACCEPTABLE,
+        f"Version {version} is not supported by the API. Minimum is {MIN} and maximum is {MAX}.",
+        headers(version),
+    )

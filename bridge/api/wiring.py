@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The API process, wired."""
+
+from bridge.api.app import build as build_app
+from bridge.api.probe import journal_probe
+from bridge.api.settings import ApiSettings, refuse_open_door
+from bridge.journal import schema
+from bridge.journal.store import open_journal
+from bridge.runtime.daemon import Part
+from bridge.runtime.http_server import HttpServer, WsgiApp
+from bridge.runtime.metrics import ApiMetrics
+from bridge.runtime.process import Process
+
+
+def build(settings: ApiSettings, process: Process) -> list[Part]:
+    """Built-in server and journal probe; raises ConfigError."""
+    refuse_open_door(settings, built_in=True)
+    journal = open_journal(settings.journal)
+    app = build_app(settings, journal, ApiMetrics(process.registry), process.audit("api"))
+    prepare = (lambda: schema.sync(journal.database)) if settings.journal.sync_on_startup else None
+    return [
+        journal_probe(journal.ping, process.health, prepare=prepare),
+        HttpServer(
+            "api",
+            app,
+            host=settings.bind_host,
+            port=settings.bind_port,
+            threads=settings.threads,
+            option="[api] bind_host, bind_port",
+            server_name="extend-bridge-api",
+        ),
+    ]
+
+
+def build_wsgi(settings: ApiSettings, process: Process) -> WsgiApp:
+    """The application alone, for a WSGI server of the operator's; raises ConfigError."""
+    refuse_open_door(settings, built_in=False)
+    journal = open_journal(settings.journal)
+    return build_app(settings, journal, ApiMetrics(process.registry), process.audit("api"))

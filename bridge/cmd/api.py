@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: Apache-2.0
+"""extend-bridge-api: Nova's os-server-external-events, served by the built-in server."""
+
+import bridge.runtime.threads  # noqa: F401 - first, before anything that may choose another backend
+
+# isort: split
+from bridge.api.settings import API_GROUPS, api_settings
+from bridge.api.wiring import build
+from bridge.runtime import process
+
+
+def main() -> int:
+    """Entry point; returns the exit code."""
+    return process.serve(
+        "api",
+        API_GROUPS,
+        api_settings,
+        build,
+        description="Takes volume-extended events as Nova does, POST /v2.1/os-server-external-events in compute "
+        "2.51, and commits them to the journal.",
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The API for a WSGI server of the operator's: `bridge.wsgi:application` under uWSGI, gunicorn or mod_wsgi.
+
+The configuration file is $EXTEND_BRIDGE_CONFIG, by default /etc/extend-bridge/extend-bridge.conf. Nothing is read,
+opened or connected before the first request, so that every forked worker has connections of its own.
+"""
+
+import bridge.runtime.threads  # noqa: F401 - first, before anything that may choose another backend
+
+# isort: split
+import json
+import logging
+import os
+import threading
+from collections.abc import Iterable
+from typing import Any, Final
+
+from bridge.api.settings import API_GROUPS, api_settings
+from bridge.api.wiring import build_wsgi
+from bridge.runtime import settings as door
+from bridge.runtime.http_server import StartResponse, WsgiApp
+from bridge.runtime.metrics import new_registry
+from bridge.runtime.process import Process
+
+LOG = logging.getLogger(__name__)
+
+CONFIG_VARIABLE: Final = "EXTEND_BRIDGE_CONFIG"
+DEFAULT_CONFIG: Final = "/etc/extend-bridge/extend-bridge.conf"
+_PROG: Final = "extend-bridge-api"
+
+
+class Application:
+    """Builds itself at its first request; a configuration that cannot be used is answered 503 until mended."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._app: WsgiApp | None = None
+
+    def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+        """WSGI."""
+        app = self._app
+        if app is None:
+            with self._lock:
+                try:
+                    app = self._app = self._app or _build()
+                except door.ConfigError as ex:
+                    LOG.error("%s: %s", _PROG, ex)  # noqa: TRY400 - a sentence for the operator, not a fault of ours
+                    return _unusable(start_response)
+        return app(environ, start_response)
+
+
+def _build() -> WsgiApp:
+    path = os.environ.get(CONFIG_VARIABLE, DEFAULT_CONFIG)
+    conf = door.load(_PROG, API_GROUPS, ["--config-file", path], description="The API under a WSGI server.")
+    settings = door.read(conf, api_settings)
+    door.setup_logging(conf, _PROG)
+    return build_wsgi(settings, Process(conf=conf, registry=new_registry("api"), audit_file=conf.audit.file))
+
+
+def _unusable(start_response: StartResponse) -> Iterable[bytes]:
+    message = "The service is not configured; its log says why."
+    body = json.dumps({"serviceUnavailable": {"code": 503, "message": message}}).encode()
+    start_response(
+        "503 Service Unavailable",
+        [
+            ("Content-Type", "application/json; charset=UTF-8"),
+            ("Content-Length", str(len(body))),
+            ("Retry-After", "30"),
+        ],
+    )
+    return [body]
+
+
+application = Application()
