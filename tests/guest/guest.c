@@ -1,0 +1,175 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A guest that does one thing: it says on COM1 how large its disks are, each time that changes.
+ *
+ *   GUEST-READY
+ *   SIZE vda 1073741824
+ *
+ * A disk is a virtio-blk device with the legacy I/O window on PCI bus 0 (machine type "pc"); they are named vda, vdb,
+ * ... in slot order, which is the order libvirt places them in. The capacity is read from the device's configuration
+ * space 50 times a second, with the CPU halted in between: what is printed is what QEMU shows the guest.
+ */
+
+#include <stdint.h>
+
+enum {
+    COM1 = 0x3F8,
+    LINE_STATUS = COM1 + 5,
+    TRANSMIT_EMPTY = 0x20,
+    PCI_ADDRESS = 0xCF8,
+    PCI_DATA = 0xCFC,
+    PIC_MASTER_MASK = 0x21,
+    PIC_SLAVE_MASK = 0xA1,
+    PIT_CHANNEL_0 = 0x40,
+    PIT_COMMAND = 0x43,
+    TICK_DIVISOR = 23864, /* 1193182 Hz / 23864 = 50 Hz */
+    TIMER_VECTOR = 8,     /* where the BIOS left IRQ 0 */
+    MAX_DISKS = 26,
+    CAPACITY_LOW = 0x14, /* legacy virtio header without MSI-X: the device's own registers begin here */
+    CAPACITY_HIGH = 0x18,
+};
+
+static const uint32_t VIRTIO_BLK = 0x10011AF4; /* device 1001, vendor 1AF4 */
+
+struct gate {
+    uint16_t low, selector;
+    uint8_t zero, flags;
+    uint16_t high;
+} __attribute__((packed));
+
+struct table {
+    uint16_t limit;
+    uint32_t base;
+} __attribute__((packed));
+
+struct disk {
+    uint16_t port;
+    uint64_t said; /* bytes last printed */
+};
+
+extern void on_timer(void);
+
+static struct gate gates[TIMER_VECTOR + 1];
+static struct disk disks[MAX_DISKS];
+static int disk_count;
+
+static inline void outb(uint16_t port, uint8_t value) { __asm__ volatile("outb %0, %1" : : "a"(value), "Nd"(port)); }
+
+static inline void outl(uint16_t port, uint32_t value) { __asm__ volatile("outl %0, %1" : : "a"(value), "Nd"(port)); }
+
+static inline uint8_t inb(uint16_t port)
+{
+    uint8_t value;
+    __asm__ volatile("inb %1, %0" : "=a"(value) : "Nd"(port));
+    return value;
+}
+
+static inline uint32_t inl(uint16_t port)
+{
+    uint32_t value;
+    __asm__ volatile("inl %1, %0" : "=a"(value) : "Nd"(port));
+    return value;
+}
+
+static void put(char c)
+{
+    while (!(inb(LINE_STATUS) & TRANSMIT_EMPTY))
+        ;
+    outb(COM1, (uint8_t)c);
+}
+
+static void say(const char *text)
+{
+    while (*text)
+        put(*text++);
+}
+
+/* Decimal by subtraction: a 64-bit division would need libgcc. */
+static void say_number(uint64_t number)
+{
+    static const uint64_t powers[] = {
+        10000000000000000000ULL, 1000000000000000000ULL, 100000000000000000ULL, 10000000000000000ULL,
+        1000000000000000ULL,     100000000000000ULL,     10000000000000ULL,     1000000000000ULL,
+        100000000000ULL,         10000000000ULL,         1000000000ULL,         100000000ULL,
+        10000000ULL,             1000000ULL,             100000ULL,             10000ULL,
+        1000ULL,                 100ULL,                 10ULL,                 1ULL,
+    };
+    int begun = 0;
+    for (unsigned i = 0; i < sizeof powers / sizeof *powers; i++) {
+        char digit = '0';
+        while (number >= powers[i]) {
+            number -= powers[i];
+            digit++;
+        }
+        begun |= digit != '0' || powers[i] == 1;
+        if (begun)
+            put(digit);
+    }
+}
+
+static uint32_t pci_read(uint32_t slot, uint32_t function, uint32_t reg)
+{
+    outl(PCI_ADDRESS, 0x80000000U | slot << 11 | function << 8 | reg);
+    return inl(PCI_DATA);
+}
+
+static void find_disks(void)
+{
+    for (uint32_t slot = 0; slot < 32; slot++) {
+        for (uint32_t function = 0; function < 8 && disk_count < MAX_DISKS; function++) {
+            if (pci_read(slot, function, 0x00) != VIRTIO_BLK)
+                continue;
+            uint32_t command = pci_read(slot, function, 0x04);
+            outl(PCI_DATA, command | 1); /* I/O space on */
+            disks[disk_count++].port = (uint16_t)(pci_read(slot, function, 0x10) & ~3U);
+        }
+    }
+}
+
+static void start_ticking(void)
+{
+    uint32_t handler = (uint32_t)on_timer;
+    struct table table = {.limit = sizeof gates - 1, .base = (uint32_t)gates};
+    gates[TIMER_VECTOR] = (struct gate){
+        .low = (uint16_t)handler, .selector = 0x08, .flags = 0x8E, .high = (uint16_t)(handler >> 16)};
+    __asm__ volatile("lidt %0" : : "m"(table));
+    outb(PIC_MASTER_MASK, 0xFE);
+    outb(PIC_SLAVE_MASK, 0xFF);
+    outb(COM1 + 1, 0); /* no serial interrupts */
+    outb(PIT_COMMAND, 0x34);
+    outb(PIT_CHANNEL_0, TICK_DIVISOR & 0xFF);
+    outb(PIT_CHANNEL_0, TICK_DIVISOR >> 8);
+}
+
+static uint64_t capacity(const struct disk *disk)
+{
+    uint32_t low, high;
+    do { /* the two halves must belong together */
+        high = inl(disk->port + CAPACITY_HIGH);
+        low = inl(disk->port + CAPACITY_LOW);
+    } while (high != inl(disk->port + CAPACITY_HIGH));
+    return ((uint64_t)high << 32 | low) * 512;
+}
+
+void watch_disks(void)
+{
+    start_ticking();
+    find_disks();
+    say("GUEST-READY\n");
+    for (int i = 0; i < disk_count; i++)
+        disks[i].said = ~0ULL;
+    for (;;) {
+        for (int i = 0; i < disk_count; i++) {
+            uint64_t now = capacity(&disks[i]);
+            if (now == disks[i].said)
+                continue;
+            disks[i].said = now;
+            say("SIZE vd");
+            put((char)('a' + i));
+            put(' ');
+            say_number(now);
+            put('\n');
+        }
+        __asm__ volatile("sti\n\thlt\n\tcli");
+    }
+}
