@@ -81,10 +81,6 @@ class Reason(StrEnum):
     CINDER_REFUSED = "cinder_refused", "Cinder answered 401 or 403: our user may not read this volume"
     CINDER_BAD_ANSWER = "cinder_bad_answer", "Cinder's answer is not a volume"
     VOLUME_EXTENDING = "volume_extending", "Cinder is still extending the volume"
-    VOLUME_ERROR_EXTENDING = (
-        "volume_error_extending",
-        "Cinder failed to extend the volume; its old size stands",
-    )
     NOT_REPORTED = "not_reported", "the host did not report in time; cast again"
     NEWER_GENERATION = "newer_generation", "another extend of the same disk arrived meanwhile"
 

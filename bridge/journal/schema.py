@@ -2,6 +2,8 @@
 """The schema's version: alembic's migrations live in this package and need no ini file."""
 
 import functools
+import itertools
+import threading
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -10,15 +12,24 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
+from bridge.core.errors import JournalUnavailableError
 from bridge.journal.database import Database
+from bridge.runtime.backoff import Backoff
+from bridge.runtime.health import Health
 
 
-def sync(database: Database) -> str:
-    """Bring the tables to the newest version; returns it. Raises SQLAlchemyError."""
-    config = _config()
-    with database.engine.connect() as connection, connection.begin():
+def upgrade(database: Database) -> str:
+    """Bring the tables to the newest version; returns it. Raises JournalUnavailableError.
+
+    Several processes may do this at once on SQLite; elsewhere run it once (`extend-bridge-manage db sync`).
+    """
+
+    def work(connection: sa.Connection) -> None:
+        config = _config()
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
+
+    database.write(work)
     return head()
 
 
@@ -36,6 +47,33 @@ def current(database: Database) -> str | None:
         return revision
 
     return database.read(ask)
+
+
+def problem(database: Database) -> str | None:
+    """None when the tables are the ones this code wants, else what to do. Raises JournalUnavailableError."""
+    have, want = current(database), head()
+    if have == want:
+        return None
+    return f"the journal's tables are at version {have or 'none'}, not {want}: run `extend-bridge-manage db sync`"
+
+
+def until_usable(database: Database, *, sync: bool, health: Health, stop: threading.Event, name: str) -> bool:
+    """Wait until the journal can be used, saying in health what it waits for; False when told to stop before."""
+    away = Backoff(first=0.5, cap=10, floor=0.2)
+    for failures in itertools.count(1):
+        try:
+            if sync:
+                upgrade(database)
+            why_not = problem(database)
+        except JournalUnavailableError as ex:
+            why_not = str(ex)
+        if why_not is None:
+            health.ok(name)
+            return True
+        health.bad(name, why_not)
+        if stop.wait(away.delay(failures)):
+            break
+    return False
 
 
 def _config() -> Config:

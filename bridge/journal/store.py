@@ -29,12 +29,7 @@ class Journal:
 
     def ping(self) -> str | None:
         """None when the journal can be used, else why not, in words. Raises JournalUnavailableError."""
-        have, want = schema.current(self.database), schema.head()
-        if have == want:
-            return None
-        return (
-            f"the journal's tables are at version {have or 'none'}, not {want}: run `extend-bridge-manage db sync`"
-        )
+        return schema.problem(self.database)
 
     def standing(self, server_ids: Collection[str]) -> Mapping[str, Standing]:
         """What is known of each server; a server that is absent from the answer is unknown.

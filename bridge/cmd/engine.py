@@ -1,0 +1,17 @@
+# SPDX-License-Identifier: Apache-2.0
+"""extend-bridge-engine."""
+
+from bridge.engine.settings import engine_groups, engine_settings
+from bridge.engine.wiring import build
+from bridge.runtime.process import serve
+
+
+def main() -> int:
+    """Run the engine until a signal."""
+    return serve(
+        "engine",
+        engine_groups(),
+        engine_settings,
+        build,
+        description="Takes due extends from the journal, casts them to their hosts, closes what hosts verified.",
+    )

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What Cinder says of a volume now: its size, its status, and which servers it is attached to.
+
+Mirrors GET /v3/volumes/{id} (size in whole GiB; `attachments` lists attached rows only) and
+GET /v3/attachments/{id} (3.27+: connection_info flat, with secrets, which are left behind here).
+"""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from keystoneauth1.adapter import Adapter
+from keystoneauth1.exceptions import ClientException
+
+from bridge.core.extend import Bytes, gib, is_uuid
+from bridge.core.reasons import Reason
+from bridge.core.redact import scrub_connection
+
+LOG = logging.getLogger(__name__)
+
+_HEADERS: Final = {"OpenStack-API-Version": "volume 3.27", "Accept": "application/json"}
+_LARGEST_GIB: Final = 2**33  # what fits a signed 64-bit number of bytes
+_OK, _NOT_FOUND = 200, 404
+_REFUSED: Final = frozenset({401, 403})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attached:
+    """One attachment of the volume. `host` is the compute host, None unless our user is admin or service."""
+
+    server_id: str
+    attachment_id: str
+    host: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Volume:
+    """The volume as Cinder has it now."""
+
+    id: str
+    size: Bytes
+    extending: bool
+    attached: tuple[Attached, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """Cinder does not know the volume."""
+
+
+@dataclass(frozen=True, slots=True)
+class NotNow:
+    """Cinder could not be asked, or not understood; says nothing about the volume."""
+
+    reason: Reason
+
+
+Answer = Volume | Gone | NotNow
+
+
+class CinderReader:
+    """Reads; never changes anything in Cinder. One request per call, no retries: the journal has those."""
+
+    def __init__(self, adapter: Adapter) -> None:
+        self._adapter = adapter
+
+    def volume(self, volume_id: str, *, global_request_id: str | None = None) -> Answer:
+        """The volume now. Never raises for what Cinder does."""
+        status, body = self._get(f"/volumes/{volume_id}", global_request_id)
+        if status is None:
+            return NotNow(Reason.CINDER_UNREACHABLE)
+        return read_volume(status, body, volume_id)
+
+    def connection(self, attachment: Attached, *, global_request_id: str | None = None) -> Mapping[str, Any] | None:
+        """The attachment's connection data without its secrets, None where Cinder gives none.
+
+        None is no failure: the host then goes by what it sees itself (the local strategy).
+        """
+        status, body = self._get(f"/attachments/{attachment.attachment_id}", global_request_id)
+        record = body.get("attachment") if status == _OK and isinstance(body, Mapping) else None
+        flat = record.get("connection_info") if isinstance(record, Mapping) else None
+        return scrub_connection(flat) if isinstance(flat, Mapping) else None
+
+    def _get(self, path: str, global_request_id: str | None) -> tuple[int | None, Any]:
+        headers = dict(_HEADERS)
+        if global_request_id is not None:
+            headers["X-OpenStack-Request-ID"] = global_request_id
+        try:
+            response = self._adapter.get(path, headers=headers, raise_exc=False)
+        except ClientException as ex:
+            LOG.warning("Cinder cannot be asked for %s: %s", path, type(ex).__name__)
+            return None, None
+        try:
+            return response.status_code, response.json()
+        except ValueError:
+            return response.status_code, None
+
+
+def read_volume(status: int, body: object, volume_id: str) -> Answer:
+    """What an answer of GET /volumes/{id} means."""
+    if status == _NOT_FOUND:
+        return Gone() if isinstance(body, Mapping) and "itemNotFound" in body else NotNow(Reason.CINDER_BAD_ANSWER)
+    if status in _REFUSED:
+        return NotNow(Reason.CINDER_REFUSED)
+    if status != _OK:
+        return NotNow(Reason.CINDER_UNREACHABLE)
+    record = body.get("volume") if isinstance(body, Mapping) else None
+    if not isinstance(record, Mapping) or str(record.get("id", "")).lower() != volume_id:
+        return NotNow(Reason.CINDER_BAD_ANSWER)
+    size, state, rows = record.get("size"), record.get("status"), record.get("attachments")
+    if (
+        not isinstance(size, int)
+        or isinstance(size, bool)
+        or not 0 < size < _LARGEST_GIB
+        or not isinstance(rows, list)
+    ):
+        return NotNow(Reason.CINDER_BAD_ANSWER)
+    attached = tuple(
+        Attached(
+            server_id=row["server_id"].lower(),
+            attachment_id=row["attachment_id"].lower(),
+            host=row["host_name"] if isinstance(row.get("host_name"), str) else None,
+        )
+        for row in rows
+        if isinstance(row, Mapping) and is_uuid(row.get("server_id")) and is_uuid(row.get("attachment_id"))
+    )
+    return Volume(id=volume_id, size=gib(size), extending=state == "extending", attached=attached)

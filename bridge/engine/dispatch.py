@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From due rows to orders: claim, ask Cinder once per volume, decide, write the attempts down, cast per host."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Protocol
+
+from bridge.core.errors import JournalUnavailableError
+from bridge.core.extend import new_id
+from bridge.core.messages import Order
+from bridge.core.reasons import Reason
+from bridge.core.trail import Event, Record
+from bridge.engine.cinder import Answer, Attached
+from bridge.engine.locate import Cast, Plan, plan
+from bridge.engine.settings import EngineSettings
+from bridge.engine.wake import Wake
+from bridge.journal.states import Extend
+from bridge.journal.work import Ended, Later, NewAttempt, Work
+from bridge.runtime.audit_log import AuditLog
+from bridge.runtime.backoff import Backoff
+from bridge.runtime.health import Health
+from bridge.runtime.metrics import EngineMetrics
+
+LOG = logging.getLogger(__name__)
+
+_POLL: Final = 1.0  # seconds: stands behind a lost wake-up
+_ORDERS_PER_CAST: Final = 50
+_DATABASE: Final = "engine.database"
+
+
+class Cinder(Protocol):
+    """What is asked of Cinder."""
+
+    def volume(self, volume_id: str, *, global_request_id: str | None = None) -> Answer:
+        """The volume now."""
+
+    def connection(self, attachment: Attached, *, global_request_id: str | None = None) -> Mapping[str, Any] | None:
+        """The attachment's connection data, scrubbed."""
+
+
+class Caster(Protocol):
+    """How orders reach a host."""
+
+    def cast(self, host: str, orders: Sequence[Order]) -> Reason | None:
+        """None when the broker has them."""
+
+
+class Dispatcher:
+    """Works off due rows, as one supervised thread; any number of these may run on one journal."""
+
+    def __init__(
+        self,
+        *,
+        settings: EngineSettings,
+        work: Work,
+        cinder: Cinder,
+        agents: Caster,
+        wake: Wake,
+        health: Health,
+        metrics: EngineMetrics,
+        audit: AuditLog,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._settings = settings
+        self._work = work
+        self._cinder = cinder
+        self._agents = agents
+        self._wake = wake
+        self._health = health
+        self._metrics = metrics
+        self._audit = audit
+        self._clock = clock
+
+    def run(self, stop: threading.Event) -> None:
+        """Until told to stop: rounds while there is something due, else sleep for a wake-up."""
+        away = Backoff(first=0.5, cap=10, floor=0.2)
+        failures = 0
+        while not stop.is_set():
+            try:
+                taken = self.round()
+            except JournalUnavailableError as ex:
+                failures += 1
+                self._health.bad(_DATABASE, str(ex))
+                stop.wait(away.delay(failures))
+                continue
+            failures = 0
+            self._health.ok(_DATABASE)
+            if taken < self._settings.batch:
+                self._wake.wait(_POLL)
+
+    def round(self) -> int:
+        """Claim and dispatch one batch; how many were claimed. Raises JournalUnavailableError."""
+        claimed = self._work.claim(self._settings.batch, report_within=self._settings.report_within)
+        if not claimed:
+            return 0
+        locations = self._work.locate(claimed, host_timeout=self._settings.host_timeout)
+        answers = self._ask_cinder(claimed)
+        now = self._clock()
+        plans: list[Plan] = [
+            plan(
+                extend,
+                answers[extend.key.volume_id],
+                locations.get(extend.key.server_id, ()),
+                now=now,
+                backoff=self._settings.backoff,
+            )
+            for extend in claimed
+        ]
+        self._put_off([p for p in plans if isinstance(p, Later)])
+        self._end([p for p in plans if isinstance(p, Ended)])
+        self._cast([p for p in plans if isinstance(p, Cast)])
+        return len(claimed)
+
+    def _ask_cinder(self, claimed: Sequence[Extend]) -> dict[str, Answer]:
+        answers: dict[str, Answer] = {}
+        for extend in claimed:
+            volume_id = extend.key.volume_id
+            if volume_id not in answers:
+                answers[volume_id] = self._cinder.volume(volume_id, global_request_id=extend.global_request_id)
+        return answers
+
+    def _put_off(self, later: Sequence[Later]) -> None:
+        self._work.wait(later)
+        self._audit.write(
+            *(self._record(Event.WAITING, x.extend, host=x.waiting_for, reason=x.reason.value) for x in later)
+        )
+
+    def _end(self, ended: Sequence[Ended]) -> None:
+        self._work.end(ended)
+        for x in ended:
+            self._metrics.closed.labels(x.outcome).inc()
+        self._audit.write(
+            *(self._record(Event.CLOSED, x.extend, outcome=x.outcome.value, reason=str(x.reason)) for x in ended)
+        )
+
+    def _cast(self, casts: Sequence[Cast]) -> None:
+        """Write all attempts down in one transaction, then cast group by group; one host never stops another."""
+        groups: dict[str, list[tuple[NewAttempt, Order]]] = {}
+        for cast in casts:
+            for host in cast.hosts:
+                groups.setdefault(host, []).append(self._order(cast, host))
+        self._work.write_attempts([attempt for group in groups.values() for attempt, _ in group])
+        for host, group in groups.items():
+            for start in range(0, len(group), _ORDERS_PER_CAST):
+                self._cast_group(host, group[start : start + _ORDERS_PER_CAST])
+
+    def _order(self, cast: Cast, host: str) -> tuple[NewAttempt, Order]:
+        extend = cast.extend
+        attempt = NewAttempt(id=new_id(), extend=extend, host=host, target=cast.volume.size)
+        attachment = cast.attachment(host)
+        connection = (
+            self._cinder.connection(attachment, global_request_id=extend.global_request_id) if attachment else None
+        )
+        return attempt, Order(
+            attempt_id=attempt.id,
+            key=extend.key,
+            gen=extend.wanted_gen,
+            target=attempt.target,
+            connection=connection,
+            request_id=extend.request_id,
+            global_request_id=extend.global_request_id,
+        )
+
+    def _cast_group(self, host: str, group: Sequence[tuple[NewAttempt, Order]]) -> None:
+        why_not = self._agents.cast(host, [order for _, order in group])
+        self._metrics.casts.labels("sent" if why_not is None else why_not.value).inc(len(group))
+        if why_not is None:
+            self._audit.write(*(self._dispatched(attempt) for attempt, _ in group))
+            return
+        self._work.end_attempts([attempt.id for attempt, _ in group], why_not)
+        now = self._clock()
+        self._put_off(
+            [
+                Later(
+                    extend=attempt.extend,
+                    reason=why_not,
+                    due_at=now + self._settings.backoff.delay(attempt.extend.failures + 1),
+                    failures=attempt.extend.failures + 1,
+                    waiting_for=host if why_not is Reason.UNDELIVERABLE else None,
+                )
+                for attempt, _ in group
+            ]
+        )
+
+    def _dispatched(self, attempt: NewAttempt) -> Record:
+        return self._record(
+            Event.DISPATCHED,
+            attempt.extend,
+            host=attempt.host,
+            attempt_id=attempt.id,
+            data={"target": attempt.target, "gen": attempt.extend.wanted_gen},
+        )
+
+    def _record(self, event: Event, extend: Extend, **more: Any) -> Record:
+        return Record(
+            event=event,
+            at=self._clock(),
+            server=extend.key.server_id,
+            volume=extend.key.volume_id,
+            extend_id=extend.id,
+            request_id=extend.request_id,
+            global_request_id=extend.global_request_id,
+            attempt=extend.attempt,
+            **more,
+        )

@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What hosts send: taken off the reports queue in batches, committed, then acknowledged. In that order."""
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import kombu
+
+from bridge.core.errors import JournalUnavailableError
+from bridge.core.messages import BadMessageError, HostMessage
+from bridge.core.trail import Event, Record
+from bridge.journal.reported import Reported, Settled
+from bridge.journal.states import Move
+from bridge.runtime.audit_log import AuditLog
+from bridge.runtime.backoff import Backoff
+from bridge.runtime.health import Health
+from bridge.runtime.metrics import EngineMetrics
+from bridge.runtime.transport import BROKER_ERRORS, REPORTS_QUEUE, QueueSpec, ensure_queue
+
+LOG = logging.getLogger(__name__)
+
+_BATCH: Final = 200
+_IDLE: Final = 1.0  # seconds to wait for a first message
+_MORE: Final = 0.002  # seconds to wait for one more of the same burst
+_BUS: Final = "engine.bus"
+
+_EVENTS: Final = {
+    Move.CLOSE: Event.CLOSED,
+    Move.FAIL: Event.FAILED,
+    Move.AGAIN: Event.REPORTED,
+    Move.NEWER: Event.REOPENED,
+    Move.NOTE: Event.LATE,
+    Move.IGNORE: Event.LATE,
+}
+
+
+class ReportsConsumer:
+    """One supervised thread on the reports queue; several engines share the queue."""
+
+    def __init__(
+        self,
+        *,
+        connect: Callable[[], kombu.Connection],
+        reported: Reported,
+        on_due: Callable[[], None],
+        health: Health,
+        metrics: EngineMetrics,
+        audit: AuditLog,
+    ) -> None:
+        self._connect = connect
+        self._reported = reported
+        self._on_due = on_due
+        self._health = health
+        self._metrics = metrics
+        self._audit = audit
+
+    def run(self, stop: threading.Event) -> None:
+        """Until told to stop; a lost broker is connected to again, with back-off."""
+        away = Backoff(first=0.5, cap=10, floor=0.2)
+        failures = 0
+        while not stop.is_set():
+            try:
+                with self._connect() as connection:
+                    ensure_queue(connection, QueueSpec(name=REPORTS_QUEUE))
+                    failures = 0
+                    self._consume(connection, stop)
+            except BROKER_ERRORS as ex:
+                failures += 1
+                self._health.bad(_BUS, f"our bus cannot be reached: {type(ex).__name__}")
+                stop.wait(away.delay(failures))
+
+    def _consume(self, connection: kombu.Connection, stop: threading.Event) -> None:
+        inbox: list[kombu.Message] = []
+        with connection.channel() as channel:
+            consumer = kombu.Consumer(
+                channel,
+                [kombu.Queue(REPORTS_QUEUE, no_declare=True)],
+                on_message=inbox.append,
+                prefetch_count=_BATCH,
+                accept=None,
+                auto_declare=False,
+            )
+            with consumer:
+                self._health.ok(_BUS)
+                while not stop.is_set():
+                    self._gather(connection, inbox)
+                    if inbox:
+                        self._settle(inbox, stop)
+                        inbox.clear()
+
+    @staticmethod
+    def _gather(connection: kombu.Connection, inbox: Sequence[Any]) -> None:
+        """Wait for a message, then take what came with it."""
+        connection.heartbeat_check()
+        wait = _IDLE
+        while len(inbox) < _BATCH:
+            try:
+                connection.drain_events(timeout=wait)
+            except TimeoutError:
+                return
+            wait = _MORE
+
+    def _settle(self, inbox: Sequence[kombu.Message], stop: threading.Event) -> None:
+        messages = [message for message in map(_read, inbox) if message is not None]
+        away = Backoff(first=0.2, cap=5, floor=0.1)
+        for failures in range(1, 1_000_000):
+            try:
+                taken = self._reported.take(messages)
+                break
+            except JournalUnavailableError as ex:
+                self._health.bad("engine.database", str(ex))
+                if stop.wait(away.delay(failures)):
+                    return  # not acknowledged: delivered again after the restart
+        for message in inbox:
+            message.ack()
+        for settled in taken.settled:
+            self._say(settled)
+        if taken.came_up or any(s.decision and s.decision.move is Move.NEWER for s in taken.settled):
+            self._on_due()
+        for host in taken.came_up:
+            LOG.info("host %s is up", host)
+
+    def _say(self, settled: Settled) -> None:
+        report, extend, decision = settled.report, settled.extend, settled.decision
+        if decision is None:
+            LOG.warning(
+                "host %s reported attempt %s, which the journal does not hold", settled.host, report.attempt_id
+            )
+            return
+        self._metrics.attempts.labels(decision.outcome.value).inc()
+        if decision.move in {Move.CLOSE, Move.FAIL}:
+            self._metrics.closed.labels(decision.outcome.value).inc()
+            if extend is not None:
+                self._metrics.extend_seconds.observe(max(0.0, time.time() - extend.opened_at))
+        if decision.move is Move.FAIL:
+            LOG.error(
+                "extend of volume %s on server %s failed on host %s: %s (%s); the next event opens it again",
+                report.key.volume_id, report.key.server_id, settled.host, decision.outcome.value, decision.reason,
+            )  # fmt: skip
+        self._audit.write(*_records(settled, time.time()))
+
+
+def _read(message: kombu.Message) -> HostMessage | None:
+    """One message, or None where it cannot be read: what it reported comes again, since its extend stays open."""
+    try:
+        body = message.body
+        read = HostMessage.from_wire(json.loads(body))
+    except (BadMessageError, ValueError, RecursionError) as ex:
+        LOG.warning("a message of the reports queue cannot be read and is dropped: %s", ex)
+        return None
+    if read.unread:
+        LOG.warning("host %s sent %d reports that cannot be read", read.host, read.unread)
+    return read
+
+
+def _records(settled: Settled, now: float) -> list[Record]:
+    """The agent's steps and the end, so that control-plane logs alone tell the whole story."""
+    report, extend, attempt, decision = settled.report, settled.extend, settled.attempt, settled.decision
+    if attempt is None or decision is None:
+        return []
+    common: dict[str, Any] = {
+        "at": now,
+        "server": report.key.server_id,
+        "volume": report.key.volume_id,
+        "host": settled.host,
+        "extend_id": attempt.extend_id,
+        "attempt": attempt.number,
+        "attempt_id": attempt.id,
+        "request_id": extend.request_id if extend is not None else None,
+        "global_request_id": extend.global_request_id if extend is not None else None,
+    }
+    steps = [
+        Record(
+            event=Event.STEP,
+            outcome="ok" if step.ok else "failed",
+            reason=None,
+            seconds=step.seconds,
+            data={"step": step.name, "detail": step.detail, "size": step.size},
+            **common,
+        )
+        for step in report.steps
+    ]
+    sizes = {"before": report.before, "target": report.target, "after": report.after, "detail": report.detail}
+    end = Record(
+        event=_EVENTS[decision.move],
+        outcome=decision.outcome.value,
+        reason=str(decision.reason),
+        seconds=now - extend.opened_at if extend is not None else None,
+        data={k: v for k, v in sizes.items() if v not in (None, "")},
+        **common,
+    )
+    return [*steps, end]

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""[engine] and [cinder]: how patient the engine is, and where Cinder is."""
+
+from dataclasses import dataclass
+
+from oslo_config import cfg
+
+from bridge.journal.settings import JOURNAL_OPTS, JournalSettings, journal_settings
+from bridge.runtime.backoff import Backoff
+from bridge.runtime.sessions import endpoint_opts, endpoint_sample_opts
+from bridge.runtime.settings import OPS_OPTS, BusSettings, OptGroups, bus_settings
+
+_CINDER_TIMEOUT = 10  # seconds
+
+ENGINE_OPTS = [
+    cfg.IntOpt("batch", default=200, min=1, max=1000, help="Extends taken from the journal at a time."),
+    cfg.FloatOpt(
+        "report_within",
+        default=300,
+        min=1,
+        help="Seconds a host has to report an order; then it is cast again. Longer than the host agent's "
+        "device_wait, or slow storage is asked twice (harmless, but noisy).",
+    ),
+    cfg.FloatOpt(
+        "host_timeout",
+        default=60,
+        min=1,
+        help="Seconds of silence after which a host counts as down. Its extends wait and go out when it is back.",
+    ),
+    cfg.FloatOpt(
+        "overdue_after",
+        default=900,
+        min=1,
+        help="Seconds after which an open extend is marked overdue, for alarms. It goes on all the same.",
+    ),
+    cfg.FloatOpt(
+        "retry_first", default=1, min=0.01, help="Seconds, upper bound of the first back-off of an extend."
+    ),
+    cfg.FloatOpt("retry_cap", default=600, min=1, help="Seconds, upper bound of every later back-off."),
+    cfg.HostAddressOpt("wake_host", default="127.0.0.1", help="Address to take the API's wake-up datagrams on."),
+    cfg.PortOpt(
+        "wake_port",
+        default=9786,
+        help="Port of the same. A lost or missing wake-up costs a second at most: the journal is polled besides.",
+    ),
+    *OPS_OPTS,
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineSettings:
+    """As [engine], [journal], [bus]; times in seconds. `wake` is the address to take wake-ups on."""
+
+    journal: JournalSettings
+    bus: BusSettings
+    backoff: Backoff
+    batch: int = 200
+    report_within: float = 300
+    host_timeout: float = 60
+    overdue_after: float = 900
+    wake: tuple[str, int] = ("127.0.0.1", 0)
+
+
+def engine_groups() -> OptGroups:
+    """The engine's option groups."""
+    return [
+        ("engine", ENGINE_OPTS),
+        ("journal", JOURNAL_OPTS),
+        ("cinder", endpoint_opts("block-storage", timeout=_CINDER_TIMEOUT)),
+    ]
+
+
+def engine_settings(conf: cfg.ConfigOpts) -> EngineSettings:
+    """Read them."""
+    section = conf.engine
+    return EngineSettings(
+        journal=journal_settings(conf),
+        bus=bus_settings(conf),
+        backoff=Backoff(first=section.retry_first, cap=section.retry_cap),
+        batch=section.batch,
+        report_within=section.report_within,
+        host_timeout=section.host_timeout,
+        overdue_after=section.overdue_after,
+        wake=(section.wake_host, section.wake_port),
+    )
+
+
+def list_opts() -> OptGroups:
+    """For oslo-config-generator."""
+    return [
+        ("engine", ENGINE_OPTS),
+        ("journal", JOURNAL_OPTS),
+        ("cinder", endpoint_sample_opts("block-storage", timeout=_CINDER_TIMEOUT)),
+    ]

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The engine's wiring: the one place that knows which object gets which."""
+
+import logging
+import socket
+import threading
+import time
+from collections.abc import Callable
+
+from bridge.core.errors import JournalUnavailableError
+from bridge.core.trail import Event, Record
+from bridge.engine.agents import Agents
+from bridge.engine.cinder import CinderReader
+from bridge.engine.dispatch import Dispatcher
+from bridge.engine.reports import ReportsConsumer
+from bridge.engine.settings import EngineSettings
+from bridge.engine.wake import Wake
+from bridge.journal.database import Database
+from bridge.journal.reported import Reported
+from bridge.journal.schema import until_usable
+from bridge.journal.work import Work
+from bridge.runtime.audit_log import AuditLog
+from bridge.runtime.daemon import Part, Supervised
+from bridge.runtime.metrics import EngineMetrics
+from bridge.runtime.process import Process
+from bridge.runtime.sessions import open_adapter
+from bridge.runtime.transport import check_url, kombu_connection, rpc_transport
+
+LOG = logging.getLogger(__name__)
+_SWEEP = 10.0  # seconds between looks at what is overdue
+
+
+def build(settings: EngineSettings, process: Process) -> list[Part]:
+    """The engine's parts. Connects to nothing yet; raises ConfigError."""
+    check_url(settings.bus.transport_url, "[bus] transport_url")
+    health, metrics, audit = process.health, EngineMetrics(process.registry), process.audit("engine")
+    health.expect("engine.database", "engine.bus")
+    database = Database(settings.journal)
+    work = Work(database)
+    wake = Wake(settings.wake)
+    dispatcher = Dispatcher(
+        settings=settings,
+        work=work,
+        cinder=CinderReader(open_adapter(process.conf, "cinder", user_agent="extend-bridge-engine")),
+        agents=Agents(rpc_transport(process.conf, settings.bus.transport_url)),
+        wake=wake,
+        health=health,
+        metrics=metrics,
+        audit=audit,
+    )
+    consumer = ReportsConsumer(
+        connect=lambda: kombu_connection(
+            settings.bus.transport_url, heartbeat=settings.bus.heartbeat, name="extend-bridge-engine"
+        ),
+        reported=Reported(database, backoff=settings.backoff, host_timeout=settings.host_timeout),
+        on_due=_waker(wake.address),
+        health=health,
+        metrics=metrics,
+        audit=audit,
+    )
+
+    def when_usable(body: Callable[[threading.Event], None]) -> Callable[[threading.Event], None]:
+        def run(stop: threading.Event) -> None:
+            if until_usable(
+                database, sync=settings.journal.sync_on_startup, health=health, stop=stop, name="engine.database"
+            ):
+                body(stop)
+
+        return run
+
+    sweep = _sweeper(work, settings.overdue_after, metrics, audit)
+    return [
+        Supervised("engine.reports", when_usable(consumer.run), health),
+        Supervised("engine.dispatch", when_usable(dispatcher.run), health),
+        Supervised("engine.sweep", when_usable(sweep), health),
+    ]
+
+
+def _waker(address: tuple[str, int]) -> Callable[[], None]:
+    sender = socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET, socket.SOCK_DGRAM)
+
+    def wake() -> None:
+        try:
+            sender.sendto(b"due", address)
+        except OSError as ex:
+            LOG.debug("the dispatcher was not woken and polls within a second: %s", ex)
+
+    return wake
+
+
+def _sweeper(
+    work: Work, overdue_after: float, metrics: EngineMetrics, audit: AuditLog
+) -> Callable[[threading.Event], None]:
+    def run(stop: threading.Event) -> None:
+        while not stop.wait(_SWEEP):
+            try:
+                late = work.mark_overdue(older_than=overdue_after)
+                standing = work.standing()
+            except JournalUnavailableError:
+                continue  # the dispatcher says so in health
+            metrics.open.set(standing.open)
+            for extend in late:
+                LOG.warning(
+                    "extend of volume %s on server %s is overdue; it goes on",
+                    extend.key.volume_id,
+                    extend.key.server_id,
+                )
+            audit.write(*(_overdue(extend.id, extend.key.server_id, extend.key.volume_id) for extend in late))
+
+    return run
+
+
+def _overdue(extend_id: str, server_id: str, volume_id: str) -> Record:
+    return Record(event=Event.OVERDUE, at=time.time(), extend_id=extend_id, server=server_id, volume=volume_id)
