@@ -1,0 +1,253 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The journal on a real SQLite file: arrivals, claims, waits, reports, hosts."""
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from bridge.core.errors import JournalUnavailableError
+from bridge.core.extend import Arrival, ExtendKey, Standing, new_id
+from bridge.core.messages import GuestState
+from bridge.core.outcome import Outcome
+from bridge.core.reasons import Reason
+from bridge.journal import schema
+from bridge.journal.database import Database
+from bridge.journal.settings import JournalSettings
+from bridge.journal.states import Move, State
+from bridge.journal.store import Journal
+from bridge.journal.tables import extends, metadata, transitions
+from bridge.journal.work import Ended, Later
+from bridge.runtime.settings import ConfigError
+from tests.unit.journal.conftest import HOST_TIMEOUT, REPORT_WITHIN, Bench
+
+
+def rows(bench: Bench) -> Sequence[sa.Row[tuple[object, ...]]]:
+    """All extends, open and closed."""
+    return bench.database.read(lambda c: c.execute(sa.select(extends).order_by(extends.c.opened_at)).all())
+
+
+def test_an_arrival_opens_an_extend_that_is_due_at_once(bench: Bench, key: ExtendKey) -> None:
+    bench.arrive(key)
+    (extend,) = bench.claim()
+    assert (extend.key, extend.wanted_gen, extend.attempt, extend.request_id) == (key, 1, 1, "req-1")
+
+
+def test_arrivals_of_one_disk_share_one_open_row_and_count_its_generation(bench: Bench, key: ExtendKey) -> None:
+    bench.arrive(key, "req-1")
+    bench.arrive(key, "req-2")
+    (extend,) = bench.claim()
+    assert (extend.wanted_gen, extend.request_id) == (2, "req-2")
+    seen = bench.database.read(lambda c: c.scalars(sa.select(transitions.c.request_id)).all())
+    assert list(seen) == ["req-1", "req-2"]  # every arrival keeps its own request id
+
+
+def test_several_arrivals_of_one_request_are_one_generation(bench: Bench, key: ExtendKey) -> None:
+    bench.journal.accept([Arrival(key=key), Arrival(key=key)])
+    assert bench.claim()[0].wanted_gen == 1
+
+
+def test_a_claimed_extend_is_not_due_for_another_engine_until_its_report_is_overdue(
+    bench: Bench, key: ExtendKey
+) -> None:
+    bench.arrive(key)
+    assert len(bench.claim()) == 1
+    assert bench.claim() == []
+    bench.now += REPORT_WITHIN
+    (again,) = bench.claim()
+    assert again.attempt == 2
+
+
+def test_two_engines_never_claim_the_same_attempt(bench: Bench) -> None:
+    for _ in range(40):
+        bench.arrive(ExtendKey(new_id(), new_id()))
+    taken: list[tuple[str, int]] = []
+    together = threading.Barrier(4)
+
+    def engine() -> None:
+        together.wait()
+        taken.extend((e.id, e.attempt) for _ in range(4) for e in bench.work.claim(10, report_within=300))
+
+    threads = [threading.Thread(target=engine) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(taken) == len(set(taken)) == 40
+
+
+def test_a_newer_arrival_makes_a_dispatched_extend_due_at_once(bench: Bench, key: ExtendKey) -> None:
+    bench.arrive(key)
+    bench.claim()
+    bench.arrive(key)
+    (again,) = bench.claim()
+    assert (again.wanted_gen, again.attempt) == (2, 2)
+
+
+def test_putting_off_does_not_swallow_an_arrival_that_came_meanwhile(bench: Bench, key: ExtendKey) -> None:
+    bench.arrive(key)
+    (claimed,) = bench.claim()
+    bench.arrive(key)
+    bench.work.wait([Later(extend=claimed, reason=Reason.NO_HOST, due_at=bench.now + 500, failures=1)])
+    assert len(bench.claim()) == 1
+
+
+def test_ending_does_not_swallow_an_arrival_that_came_meanwhile(bench: Bench, key: ExtendKey) -> None:
+    bench.arrive(key)
+    (claimed,) = bench.claim()
+    bench.arrive(key)
+    bench.work.end([Ended(extend=claimed, outcome=Outcome.DETACHED, reason="detached")])
+    assert len(bench.claim()) == 1
+
+
+def test_a_verified_report_closes_and_the_next_arrival_opens_a_new_row(bench: Bench, key: ExtendKey) -> None:
+    bench.arrive(key)
+    (attempt,) = bench.dispatch(bench.claim()[0], "h1")
+    taken = bench.report(attempt, Outcome.RESIZED)
+    assert taken.settled[0].decision is not None
+    assert taken.settled[0].decision.move is Move.CLOSE
+    bench.now += 1
+    bench.arrive(key)
+    old, new = rows(bench)
+    assert (old.state, old.open, old.outcome) == (State.CLOSED, None, Outcome.RESIZED)
+    assert (new.state, new.open, new.wanted_gen) == (State.DUE, 1, 1)
+
+
+def test_a_success_of_the_older_generation_leaves_the_newer_one_due(bench: Bench, key: ExtendKey) -> None:
+    bench.arrive(key)
+    (attempt,) = bench.dispatch(bench.claim()[0], "h1")
+    bench.arrive(key)
+    bench.report(attempt, Outcome.RESIZED)
+    (again,) = bench.claim()
+    assert again.wanted_gen == 2
+
+
+def test_a_report_delivered_twice_in_one_batch_settles_once(bench: Bench, key: ExtendKey) -> None:
+    bench.arrive(key)
+    (attempt,) = bench.dispatch(bench.claim()[0], "h1")
+    first = bench.report(attempt, Outcome.BUSY, after=None)
+    second = bench.report(attempt, Outcome.BUSY, after=None)
+    moves = [s.decision.move for t in (first, second) for s in t.settled if s.decision is not None]
+    assert moves == [Move.AGAIN, Move.IGNORE]
+
+
+def test_a_report_of_an_attempt_nobody_wrote_down_changes_nothing(bench: Bench, key: ExtendKey) -> None:
+    bench.arrive(key)
+    (attempt,) = bench.dispatch(bench.claim()[0], "h1")
+    forged = type(attempt)(id=new_id(), extend=attempt.extend, host="h1", target=attempt.target)
+    assert bench.report(forged, Outcome.RESIZED).settled[0].decision is None
+    assert rows(bench)[0].open == 1
+
+
+def test_a_host_cannot_settle_another_hosts_attempt(bench: Bench, key: ExtendKey) -> None:
+    bench.arrive(key)
+    (attempt,) = bench.dispatch(bench.claim()[0], "h1")
+    bench.report(attempt, Outcome.RESIZED, host="h2")
+    assert rows(bench)[0].open == 1
+
+
+def test_what_waits_for_a_silent_host_is_due_when_the_host_is_heard_again(bench: Bench, key: ExtendKey) -> None:
+    bench.has("h1", key)
+    bench.arrive(key)
+    bench.now += HOST_TIMEOUT + 1
+    (claimed,) = bench.claim()
+    assert [at.fresh for at in bench.work.locate([claimed], host_timeout=HOST_TIMEOUT)[key.server_id]] == [False]
+    bench.work.wait(
+        [Later(extend=claimed, reason=Reason.HOST_DOWN, due_at=bench.now + 9999, failures=0, waiting_for="h1")]
+    )
+    assert bench.claim() == []
+    assert bench.has("h1", key).came_up == ["h1"]
+    assert len(bench.claim()) == 1
+
+
+def test_a_restarted_agent_gets_again_what_its_last_run_had_in_hand(bench: Bench, key: ExtendKey) -> None:
+    bench.has("h1", key)
+    bench.arrive(key)
+    bench.dispatch(bench.claim()[0], "h1")
+    assert bench.claim() == []
+    bench.boot, bench.seq = new_id(), 0
+    bench.has("h1", key)
+    (again,) = bench.claim()
+    assert again.attempt == 2
+
+
+def test_an_inventory_that_comes_late_does_not_undo_a_newer_one(bench: Bench, key: ExtendKey) -> None:
+    old = bench.message("h1")
+    bench.has("h1", key)
+    bench.reported.take([old])
+    stale = bench.message("h1")
+    object.__setattr__(stale, "seq", 1)
+    bench.reported.take([stale])
+    assert bench.journal.standing([key.server_id]) == {key.server_id: Standing.ON_HOST}
+
+
+def test_a_server_its_host_no_longer_reports_is_known_but_on_no_host(bench: Bench, key: ExtendKey) -> None:
+    bench.has("h1", key)
+    bench.has("h1")
+    assert bench.journal.standing([key.server_id, new_id()]) == {key.server_id: Standing.NO_HOST}
+
+
+def test_a_partial_inventory_leaves_the_other_servers_alone(bench: Bench, key: ExtendKey) -> None:
+    other = ExtendKey(new_id(), new_id())
+    bench.has("h1", key)
+    bench.has("h1", other, full=False)
+    found = bench.journal.standing([key.server_id, other.server_id])
+    assert set(found.values()) == {Standing.ON_HOST}
+    assert len(found) == 2
+
+
+def test_a_migrating_server_is_located_on_both_hosts(bench: Bench, key: ExtendKey) -> None:
+    bench.has("h1", key)
+    bench.has("h2", key, state=GuestState.INCOMING)
+    bench.arrive(key)
+    found = bench.work.locate(bench.claim(), host_timeout=HOST_TIMEOUT)[key.server_id]
+    assert {(at.host, at.state) for at in found} == {("h1", GuestState.ACTIVE), ("h2", GuestState.INCOMING)}
+
+
+def test_an_old_open_extend_is_marked_overdue_once_and_goes_on(bench: Bench, key: ExtendKey) -> None:
+    bench.arrive(key)
+    assert bench.work.mark_overdue(older_than=10) == []
+    bench.now += 11
+    assert [x.key for x in bench.work.mark_overdue(older_than=10)] == [key]
+    assert bench.work.mark_overdue(older_than=10) == []
+    assert len(bench.claim()) == 1
+
+
+def test_a_journal_without_tables_says_what_to_run(tmp_path: Path) -> None:
+    journal = Journal(Database(JournalSettings(connection=f"sqlite:///{tmp_path / 'new.sqlite3'}")))
+    assert "extend-bridge-manage db sync" in str(journal.ping())
+
+
+def test_a_journal_that_is_away_is_an_error_that_says_so(tmp_path: Path, key: ExtendKey) -> None:
+    journal = Journal(Database(JournalSettings(connection=f"sqlite:///{tmp_path / 'no' / 'such' / 'dir.sqlite3'}")))
+    with pytest.raises(JournalUnavailableError, match="unable to open database file"):
+        journal.accept([Arrival(key=key)])
+
+
+@pytest.mark.parametrize("url", ["nonsense", "oracle+nothing://x/y", "sqlite+nodriver:///x"])
+def test_a_connection_nobody_can_use_is_one_clear_line(url: str) -> None:
+    with pytest.raises(ConfigError, match=r"\[journal\] connection"):
+        Database(JournalSettings(connection=url))
+
+
+def test_migrations_make_exactly_the_tables_the_code_uses(bench: Bench) -> None:
+    """Column by column: name, type, nullability; and every index."""
+
+    def look(connection: sa.Connection) -> dict[str, object]:
+        inspector = sa.inspect(connection)
+        return {
+            table: (
+                {c["name"]: (str(c["type"]), c["nullable"]) for c in inspector.get_columns(table)},
+                {tuple(i["column_names"]) for i in inspector.get_indexes(table)},
+            )
+            for table in metadata.tables
+        }
+
+    fresh = Database(JournalSettings(connection="sqlite://"))
+    with fresh.engine.connect() as connection, connection.begin():
+        metadata.create_all(connection)
+        wanted = look(connection)
+    assert bench.database.read(look) == wanted
+    assert schema.problem(bench.database) is None
