@@ -83,7 +83,8 @@ def build(
     app: falcon.App[Any, Any] = falcon.App(
         request_type=_Request, middleware=[RequestIds(), Doorkeeper(authenticator(settings))]
     )
-    app.add_error_handler((Exception, falcon.HTTPError), handle)  # the second, or falcon keeps its own for it
+    app.add_error_handler(Exception, handle)
+    app.add_error_handler(falcon.HTTPError, handle)  # falcon has one of its own for these
     call = waker(settings.wake_host, settings.wake_port) if wake is None else wake
     # the sink added last is asked first
     app.add_sink(_choices, r"/")

@@ -10,7 +10,7 @@ from bridge.core.errors import JournalUnavailableError
 from bridge.runtime.daemon import Supervised
 from bridge.runtime.health import Health
 
-CHECK: Final = "api.journal"
+CHECK: Final = "api.database"
 
 
 def journal_probe(

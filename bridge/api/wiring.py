@@ -17,7 +17,7 @@ def build(settings: ApiSettings, process: Process) -> list[Part]:
     refuse_open_door(settings, built_in=True)
     journal = open_journal(settings.journal)
     app = build_app(settings, journal, ApiMetrics(process.registry), process.audit("api"))
-    prepare = (lambda: schema.sync(journal.database)) if settings.journal.sync_on_startup else None
+    prepare = (lambda: schema.upgrade(journal.database)) if settings.journal.sync_on_startup else None
     return [
         journal_probe(journal.ping, process.health, prepare=prepare),
         HttpServer(

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A small Cinder for tests, the demo and for trying the bridge without one. It says what it is on every answer."""
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from bridge.runtime.http_server import HttpServer, WsgiApp
+from bridge.runtime.settings import ConfigError
+from bridge.standin.app import build
+from bridge.standin.faulty import Fault, Faults
+from bridge.standin.views import DESCRIPTION
+from bridge.standin.volumes import Attachment, RefusedError, Volume, Volumes
+
+LOG = logging.getLogger(__name__)
+SERVER_NAME: Final = "extend-bridge-cinder-standin"
+
+
+class StandInCinder:
+    """Volumes and their REST API, in one object. `extend_seconds` is how long a volume stays `extending`."""
+
+    def __init__(self, *, extend_seconds: float = 0.0) -> None:
+        self.volumes = Volumes(extend_seconds=extend_seconds)
+        self._faults = Faults()
+        self.app: WsgiApp = build(self.volumes, self._faults)
+
+    @property
+    def requests(self) -> Counter[tuple[str, str]]:
+        """Requests so far, by (method, path)."""
+        return self._faults.requests
+
+    def add_volume(
+        self,
+        volume_id: str,
+        size_gib: int,
+        *attachments: Attachment,
+        status: str | None = None,
+        **more: Any,
+    ) -> Volume:
+        """Have a volume; `in-use` where it has attachments. `more`: fields of Volume. Raises ValueError."""
+        return self.volumes.add(
+            Volume(
+                id=volume_id,
+                size=size_gib,
+                status=status or ("in-use" if attachments else "available"),
+                attachments=attachments,
+                **more,
+            )
+        )
+
+    def extend(self, volume_id: str, new_gib: int) -> None:
+        """As the API's os-extend; raises RefusedError."""
+        self.volumes.extend(volume_id, new_gib)
+
+    def set_status(self, volume_id: str, status: str) -> None:
+        """Set a status by hand."""
+        self.volumes.change(volume_id, status=status)
+
+    def fail(self, fault: Fault | None, *, times: int | None = None) -> None:
+        """Fail from now on, or `times` times; None: work again."""
+        self._faults.set(fault, times=times)
+
+    def server(self, *, host: str = "127.0.0.1", port: int = 0, threads: int = 8) -> HttpServer:
+        """Its HTTP server as a part, bound and not yet started; raises ConfigError."""
+        LOG.warning("%s", DESCRIPTION)
+        return HttpServer(
+            SERVER_NAME,
+            self.app,
+            host=host,
+            port=port,
+            threads=threads,
+            option="--bind-host, --bind-port",
+            server_name=SERVER_NAME,
+            grace=1,
+        )
+
+
+def load_volumes(cinder: StandInCinder, path: str) -> int:
+    """Add the volumes of a JSON file ([{id, size, status?, name?, attachments?: [{server_id, ...}]}, ...]).
+
+    Returns how many; raises ConfigError that says what is wrong and where.
+    """
+    try:
+        rows = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as ex:
+        raise ConfigError(f"{path}: {ex.strerror}") from ex
+    except (ValueError, RecursionError) as ex:
+        raise ConfigError(f"{path}: not JSON: {ex}") from ex
+    if not isinstance(rows, list):
+        raise ConfigError(f"{path}: expected a list of volumes")
+    for number, row in enumerate(rows):
+        try:
+            _add(cinder, row)
+        except (KeyError, TypeError, ValueError) as ex:
+            raise ConfigError(f"{path}: volume {number}: {type(ex).__name__}: {ex}") from ex
+    return len(rows)
+
+
+def _add(cinder: StandInCinder, row: Mapping[str, Any]) -> None:
+    more = {key: value for key, value in row.items() if key not in {"id", "size", "attachments"}}
+    attachments = [Attachment(**attachment) for attachment in row.get("attachments", ())]
+    cinder.add_volume(row["id"], row["size"], *attachments, **more)
+
+
+__all__ = ["Attachment", "Fault", "RefusedError", "StandInCinder", "Volume", "load_volumes"]
