@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""tools/test: the stages of a run, cheapest first. Standard library only."""
+
+import argparse
+import os
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from tests.lab import install
+from tests.lab.install import BROKER_PACKAGES, HYPERVISOR_PACKAGES, TREE, say
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One command of a run; `{bin}` is the virtualenv's bin directory. `limit` in seconds, None: no limit."""
+
+    name: str
+    about: str
+    commands: tuple[tuple[str, ...], ...]
+    limit: float | None = None
+    real: bool = False  # needs the hypervisor and the broker
+
+
+STAGES: Final = (
+    Stage(
+        "lint",
+        "ruff, format, spelling, layers",
+        (
+            ("{bin}/ruff", "check", "-q", "."),
+            ("{bin}/ruff", "format", "-q", "--check", "."),
+            ("{bin}/codespell", "-q", "3"),
+            ("{bin}/lint-imports", "--no-cache"),
+        ),
+    ),
+    Stage("type", "mypy --strict", (("{bin}/mypy",),)),
+    Stage(
+        "unit", "unit and wire tests, under 30 s", (("{bin}/pytest", "-q", "tests/unit", "tests/wire"),), limit=30
+    ),
+    Stage(
+        "noeventlet",
+        "unit tests with every import of eventlet and greenlet blocked",
+        (("{bin}/pytest", "-q", "-p", "tests.lab.noeventlet", "tests/unit"),),
+    ),
+    Stage(
+        "demo",
+        "the README's demo, each way",
+        (
+            ("tools/demo",),
+            ("tools/demo", "--disk", "raw"),
+            ("tools/demo", "--disk", "qcow2"),
+            ("tools/demo", "--broker", "rabbitmq"),
+        ),
+        real=True,
+    ),
+    Stage(
+        "functional",
+        "real RabbitMQ, libvirt and guests",
+        (("{bin}/pytest", "--durations=5", "tests/functional"),),
+        real=True,
+    ),
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the stages; 0 when all passed."""
+    names = [stage.name for stage in STAGES]
+    parser = argparse.ArgumentParser(
+        prog="tools/test",
+        description="Runs what CI runs, cheapest stage first, and installs what it needs (apt as root, PyPI).",
+        epilog="Example: tools/test lint unit",
+    )
+    parser.add_argument("stage", nargs="*", help=f"stages to run, of {', '.join(names)}; all by default")
+    parser.add_argument("--list", action="store_true", help="say what each stage does and end")
+    options = parser.parse_args(argv)
+    if options.list:
+        for stage in STAGES:
+            print(f"{stage.name:12} {stage.about}")
+        return 0
+    if unknown := sorted(set(options.stage) - set(names)):
+        parser.error(f"no stage named {', '.join(unknown)}; there are {', '.join(names)}")
+    wanted = [stage for stage in STAGES if not options.stage or stage.name in options.stage]
+    real = any(stage.real for stage in wanted)
+    packages = [*HYPERVISOR_PACKAGES, *(BROKER_PACKAGES if real else ())]
+    python = install.ensure(packages=packages, extras=("docs", "hostagent", "test"))
+    if real:
+        subprocess.run([python, "-m", "tests.lab.hypervisor", "prepare"], cwd=TREE, check=True)
+    return _run(wanted, python.parent)
+
+
+def _run(stages: Sequence[Stage], bin_directory: Path) -> int:
+    environment = dict(os.environ, PYTHONPATH=str(TREE))
+    times: list[tuple[str, float]] = []
+    for stage in stages:
+        say(f"=== {stage.name}: {stage.about}")
+        started = time.monotonic()
+        for command in stage.commands:
+            line = [part.format(bin=bin_directory) for part in command]
+            if subprocess.run(line, cwd=TREE, env=environment, check=False).returncode != 0:
+                say(f"=== {stage.name} failed: {' '.join(command).format(bin='.venv/bin')}")
+                return 1
+        took = time.monotonic() - started
+        times.append((stage.name, took))
+        if stage.limit is not None and took > stage.limit:
+            say(f"=== {stage.name} took {took:.0f} s, its limit is {stage.limit:.0f} s")
+            return 1
+        say(f"=== {stage.name} passed in {took:.1f} s")
+    say("=== " + ", ".join(f"{name} {took:.1f} s" for name, took in times))
+    return 0

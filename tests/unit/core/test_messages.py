@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The wire form between engine and agent: golden files per version, unknown keys, hostile content."""
+
+import contextlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bridge.core.extend import Bytes, ExtendKey
+from bridge.core.messages import (
+    VERSION,
+    BadMessageError,
+    DiskSeen,
+    DomainSeen,
+    GuestState,
+    HostMessage,
+    Inventory,
+    Order,
+    Report,
+    Step,
+)  # fmt: skip
+from bridge.core.outcome import Outcome
+
+GOLDEN = Path(__file__).parents[2] / "fixtures" / "messages"
+KEY = ExtendKey("11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222")
+ORDER = Order(
+    attempt_id="33333333-3333-4333-8333-333333333333",
+    key=KEY,
+    gen=2,
+    target=Bytes(2 * 1024**3),
+    connection={"driver_volume_type": "iscsi", "data": {"target_lun": 1}},
+    request_id="req-a",
+    global_request_id="req-b",
+)
+REPORT = Report(
+    attempt_id=ORDER.attempt_id,
+    key=KEY,
+    gen=2,
+    outcome=Outcome.RESIZED,
+    reason="size_reached",
+    target=ORDER.target,
+    before=Bytes(1024**3),
+    after=Bytes(2 * 1024**3),
+    steps=(Step(name="find", ok=True, seconds=0.25, detail="vda", size=1024**3),),
+)
+MESSAGE = HostMessage(
+    host="cmp-1",
+    boot_id="44444444-4444-4444-8444-444444444444",
+    seq=7,
+    sent_at=1795348580.5,
+    reports=(REPORT,),
+    inventory=Inventory(
+        full=True,
+        domains=(
+            DomainSeen(
+                server_id=KEY.server_id,
+                state=GuestState.ACTIVE,
+                disks=(DiskSeen(volume_id=KEY.volume_id, size=None),),
+            ),
+        ),
+        gone=("55555555-5555-4555-8555-555555555555",),
+        capabilities=("local", "file"),
+    ),
+)
+
+
+@pytest.mark.parametrize(("name", "message"), [("order", ORDER), ("host_message", MESSAGE)])
+def test_this_version_is_the_golden_file_of_its_number(name: str, message: Order | HostMessage) -> None:
+    """Whoever changes the wire form changes VERSION, or adds a key and the file."""
+    golden = json.loads((GOLDEN / f"v{VERSION}" / f"{name}.json").read_text())
+    assert message.to_wire() == golden
+    assert type(message).from_wire(golden) == message
+
+
+def test_keys_of_a_newer_sender_are_ignored() -> None:
+    assert Order.from_wire({**ORDER.to_wire(), "priority": 9}) == ORDER
+
+
+def test_a_newer_major_version_is_refused_by_name() -> None:
+    with pytest.raises(BadMessageError, match="upgrade"):
+        Order.from_wire({**ORDER.to_wire(), "version": VERSION + 1})
+
+
+def test_an_outcome_of_a_newer_agent_reads_as_uncertain() -> None:
+    assert Report.from_wire({**REPORT.to_wire(), "outcome": "teleported"}).outcome is Outcome.ERROR
+
+
+def test_a_report_that_cannot_be_read_does_not_take_its_neighbours_along() -> None:
+    wire = MESSAGE.to_wire()
+    read = HostMessage.from_wire({**wire, "reports": [{"gen": -1}, wire["reports"][0], "x"]})
+    assert (read.reports, read.unread) == ((REPORT,), 2)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("target_bytes", -1),
+        ("target_bytes", "2147483648"),
+        ("target_bytes", 2**63),
+        ("target_bytes", True),
+        ("gen", None),
+        ("attempt_id", "a\x00b"),
+        ("attempt_id", ""),
+        ("server_id", "../../etc"),
+        ("volume_id", None),
+        ("connection", "text"),
+    ],
+)
+def test_a_value_nobody_may_send_is_refused_by_the_name_of_its_key(key: str, value: object) -> None:
+    with pytest.raises(BadMessageError, match=key):
+        Order.from_wire({**ORDER.to_wire(), key: value})
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(data=st.data())
+def test_whatever_is_put_in_place_of_a_value_is_read_or_refused_but_never_raises_else(data: st.DataObject) -> None:
+    wire: dict[str, Any] = json.loads(json.dumps(MESSAGE.to_wire()))
+    holder: Any = data.draw(
+        st.sampled_from([wire, wire["reports"][0], wire["inventory"], wire["inventory"]["domains"][0]])
+    )
+    holder[data.draw(st.sampled_from(sorted(holder)))] = data.draw(_JSON)
+    with contextlib.suppress(BadMessageError):
+        HostMessage.from_wire(wire)

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What Cinder's answers mean."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bridge.core.extend import gib, new_id
+from bridge.core.reasons import Reason
+from bridge.engine.cinder import Gone, NotNow, Volume, read_volume
+
+ID = new_id()
+SERVER = new_id()
+
+
+def body(**changes: Any) -> dict[str, Any]:
+    """A volume as Cinder 29 shows it, cut to what is read."""
+    record = {
+        "id": ID,
+        "size": 2,
+        "status": "in-use",
+        "metadata": {"extend_new_size": "999"},
+        "attachments": [
+            {
+                "id": ID,
+                "attachment_id": new_id(),
+                "server_id": SERVER.upper(),
+                "host_name": "cmp-1",
+                "volume_id": ID,
+            },
+            {"id": ID, "attachment_id": new_id(), "server_id": None, "host_name": "glance-1", "volume_id": ID},
+        ],
+    }
+    return {"volume": {**record, **changes}}
+
+
+def test_size_is_whole_gibibytes_and_attachments_without_a_server_are_left_out() -> None:
+    answer = read_volume(200, body(), ID)
+    assert isinstance(answer, Volume)
+    assert answer.size == gib(2)
+    assert [(a.server_id, a.host) for a in answer.attached] == [(SERVER, "cmp-1")]
+
+
+def test_only_cinders_own_404_means_that_the_volume_is_gone() -> None:
+    assert read_volume(404, {"itemNotFound": {"code": 404, "message": "..."}}, ID) == Gone()
+    assert read_volume(404, {"message": "no such page"}, ID) == NotNow(Reason.CINDER_BAD_ANSWER)
+    assert read_volume(404, None, ID) == NotNow(Reason.CINDER_BAD_ANSWER)
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [
+        (401, Reason.CINDER_REFUSED),
+        (403, Reason.CINDER_REFUSED),
+        (429, Reason.CINDER_UNREACHABLE),
+        (500, Reason.CINDER_UNREACHABLE),
+        (503, Reason.CINDER_UNREACHABLE),
+    ],
+)
+def test_an_error_says_nothing_about_the_volume(status: int, reason: Reason) -> None:
+    assert read_volume(status, body(), ID) == NotNow(reason)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"size": "2"},
+        {"size": 0},
+        {"size": -1},
+        {"size": True},
+        {"size": 2**40},
+        {"id": new_id()},
+        {"attachments": None},
+    ],
+)
+def test_a_200_that_is_not_this_volume_is_not_believed(changes: dict[str, Any]) -> None:
+    assert read_volume(200, body(**changes), ID) == NotNow(Reason.CINDER_BAD_ANSWER)
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["volume", "id", "size", "attachments"]), inner)
+    ),
+    max_leaves=8,
+)
+
+
+@given(status=st.integers(100, 599), answer=_JSON)
+def test_no_answer_raises(status: int, answer: object) -> None:
+    assert isinstance(read_volume(status, answer, ID), Volume | Gone | NotNow)
