@@ -33,6 +33,35 @@ class Process:
         return StreamAudit(part, self.audit_file)
 
 
+def daemon(
+    part: str,
+    groups: door.OptGroups,
+    reader: Callable[[cfg.ConfigOpts], S],
+    build: Callable[[S, Process], Sequence[Part]],
+    *,
+    description: str,
+    argv: Sequence[str],
+) -> Daemon:
+    """The daemon `extend-bridge-<part>`, wired and not yet started; raises ConfigError.
+
+    `reader` makes the settings object, `build` the parts; the part's option group is its name with underscores.
+    """
+    prog = f"extend-bridge-{part}"
+    conf = door.load(
+        prog,
+        groups,
+        argv,
+        description=description,
+        epilog=f"Example: {prog} --config-file /etc/extend-bridge/extend-bridge.conf",
+    )
+    settings = door.read(conf, reader)
+    ops = door.read(conf, lambda c: door.ops_settings(c, part.replace("-", "_")))
+    door.setup_logging(conf, prog)
+    process = Process(conf=conf, registry=new_registry(part), audit_file=conf.audit.file)
+    server = OpsServer(ops, process.health, process.registry)
+    return Daemon(prog, [server, *build(settings, process)])
+
+
 def serve(
     part: str,
     groups: door.OptGroups,
@@ -42,25 +71,9 @@ def serve(
     description: str,
     argv: Sequence[str] | None = None,
 ) -> int:
-    """Run the daemon `extend-bridge-<part>` until a signal; returns its exit code.
-
-    `reader` makes the settings object, `build` the parts; the part's option group is its name with underscores.
-    """
-    prog = f"extend-bridge-{part}"
-
-    def main() -> int:
-        conf = door.load(
-            prog,
-            groups,
-            sys.argv[1:] if argv is None else argv,
-            description=description,
-            epilog=f"Example: {prog} --config-file /etc/extend-bridge/extend-bridge.conf",
-        )
-        settings = door.read(conf, reader)
-        ops = door.read(conf, lambda c: door.ops_settings(c, part.replace("-", "_")))
-        door.setup_logging(conf, prog)
-        process = Process(conf=conf, registry=new_registry(part), audit_file=conf.audit.file)
-        server = OpsServer(ops, process.health, process.registry)
-        return Daemon(prog, [server, *build(settings, process)]).run()
-
-    return door.run(main, prog)
+    """Run that daemon until a signal; returns its exit code."""
+    arguments = sys.argv[1:] if argv is None else argv
+    return door.run(
+        lambda: daemon(part, groups, reader, build, description=description, argv=arguments).run(),
+        f"extend-bridge-{part}",
+    )

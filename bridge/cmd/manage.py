@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""extend-bridge-manage: the journal's tables."""
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+from oslo_config import cfg
+
+from bridge.core.errors import JournalUnavailableError
+from bridge.journal import schema
+from bridge.journal.database import Database
+from bridge.journal.settings import JOURNAL_OPTS, journal_settings
+from bridge.runtime import settings as door
+
+_PROG: Final = "extend-bridge-manage"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """`db sync` or `db version`; 0, or 3 when the database cannot be reached."""
+
+    def body() -> int:
+        conf = door.load(
+            _PROG,
+            [("journal", JOURNAL_OPTS)],
+            sys.argv[1:] if argv is None else argv,
+            description="Looks after the journal.",
+            epilog=f"Example: {_PROG} --config-file /etc/extend-bridge/extend-bridge.conf db sync",
+            cli=[cfg.SubCommandOpt("command", title="command", handler=_commands)],
+        )
+        if conf.command.name is None:
+            raise door.ConfigError("say what to do: db sync, db version")
+        door.setup_logging(conf, _PROG)
+        database = Database(door.read(conf, journal_settings))
+        try:
+            sys.stdout.write(f"{_ACTIONS[conf.command.action](database)}\n")
+        except JournalUnavailableError as ex:
+            sys.stderr.write(f"{_PROG}: the journal cannot be reached: {ex}\n")
+            return door.EXIT_UNREACHABLE
+        return 0
+
+    return door.run(body, _PROG)
+
+
+def _commands(parsers: Any) -> None:
+    db = parsers.add_parser("db", help="the journal's tables", description="The journal's tables.")
+    db.add_argument(
+        "action",
+        choices=sorted(_ACTIONS),
+        help="sync: bring them to the newest version; version: say which they are at",
+    )
+
+
+def _version(database: Database) -> str:
+    return f"{schema.current(database) or 'none'} (this code wants {schema.head()})"
+
+
+_ACTIONS: Final[Mapping[str, Callable[[Database], str]]] = {"sync": schema.upgrade, "version": _version}

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Cinder's side of the bus: a recorded volume.resize.end addressed to one's own volume, published as Cinder does."""
+
+import json
+import uuid
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import kombu
+
+from bridge.runtime.transport import is_memory, kombu_connection
+from tests.lab.paths import ROOT
+
+RECORDED: Final = ROOT / "tests" / "fixtures" / "cinder29" / "one_server.json"
+EXCHANGE: Final = "openstack"
+
+
+def resize_end(
+    *, volume_id: str, server_id: str, attachment_id: str, host: str, size: int, recorded: Path = RECORDED
+) -> tuple[bytes, str]:
+    """The recorded message with these ids and this size (GiB), and the request id it carries."""
+    envelope: dict[str, Any] = json.loads(json.loads(recorded.read_text())["body"])
+    message: dict[str, Any] = json.loads(envelope["oslo.message"])
+    payload = message["payload"]
+    (row,) = payload["volume_attachment"]
+    request_id = f"req-{uuid.uuid4()}"
+    message |= {
+        "message_id": str(uuid.uuid4()),
+        "_unique_id": uuid.uuid4().hex,
+        "timestamp": datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S.%f"),
+        "_context_request_id": request_id,
+    }
+    row |= {"id": attachment_id, "volume_id": volume_id, "instance_uuid": server_id, "attached_host": host}
+    row["volume"] |= {"id": volume_id, "size": size}
+    payload |= {"volume_id": volume_id, "size": size}
+    return json.dumps({**envelope, "oslo.message": json.dumps(message)}).encode(), request_id
+
+
+class CinderBus:
+    """Publishes as oslo.messaging's notifier does: topic exchange and queue declared by the sender, not durable."""
+
+    def __init__(self, url: str, topic: str = "extend_bridge") -> None:
+        self._connection = kombu_connection(url, heartbeat=0, name="cinder")
+        exchange = kombu.Exchange(EXCHANGE, type="topic", durable=False)
+        self._queues = [
+            kombu.Queue(name, exchange=exchange, routing_key=name, durable=False)
+            for name in (f"{topic}.info", f"{topic}.error")
+        ]
+        self._mandatory = {} if is_memory(url) else {"mandatory": True}
+        self.declare()
+
+    def declare(self) -> None:
+        """Have exchange and queues, as after Cinder's first notification."""
+        for queue in self._queues:
+            queue(self._connection.default_channel).declare()
+
+    def publish(self, body: bytes) -> None:
+        """Put one message on `<topic>.info`."""
+        queue = self._queues[0]
+        self._connection.Producer(auto_declare=False).publish(
+            body,
+            exchange=queue.exchange.name,
+            routing_key=queue.routing_key,
+            content_type="application/json",
+            content_encoding="utf-8",
+            delivery_mode=2,
+            **self._mandatory,
+        )
+
+    def close(self) -> None:
+        """Let go of the broker."""
+        self._connection.release()

@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The story: a guest, a volume that grows, and what the bridge does about it."""
+
+import logging
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+from typing import Final
+
+import bridge.runtime.threads  # noqa: F401
+
+# isort: split
+from bridge.core.extend import Standing, gib, new_id
+from bridge.journal.settings import JournalSettings
+from bridge.journal.store import open_journal
+from bridge.standin.cinder import Attachment, StandInCinder
+from tests.lab.cinder_bus import CinderBus, resize_end
+from tests.lab.demo.deploy import Deployment, all_in_one, four_processes
+from tests.lab.demo.options import Options, parse
+from tests.lab.demo.timeline import AuditTail, Timeline, size
+from tests.lab.disks import Disk, LoopDevice, Qcow2File, RawFile
+from tests.lab.guest import Guest, new_guest
+from tests.lab.hypervisor import Hypervisor, prepare_machine, private_hypervisor
+
+HOST: Final = "demo-host"
+_PATIENCE: Final = 60.0
+_DISKS: Final[dict[str, Callable[[Path, int], Disk]]] = {
+    "loop": lambda directory, n: LoopDevice(directory / "volume.img", n),
+    "raw": lambda directory, n: RawFile(directory / "volume.raw", n),
+    "qcow2": lambda directory, n: Qcow2File(directory / "volume.qcow2", n),
+}
+
+
+class StoppedError(Exception):
+    """SIGTERM or SIGINT: clean up and go."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """0 when the guest printed the new size, 1 when it did not, 130 when interrupted."""
+    options = parse(argv)
+    logging.basicConfig(level=logging.CRITICAL)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, _stop)
+    try:
+        with _scratch() as directory, ExitStack() as stack:
+            return _story(options, directory, stack)
+    except (StoppedError, KeyboardInterrupt):
+        sys.stderr.write("tools/demo: interrupted; everything is cleaned up\n")
+        return 130
+    except (TimeoutError, RuntimeError, OSError) as ex:
+        sys.stderr.write(f"tools/demo: {ex}\n")
+        return 1
+
+
+def _stop(_number: int, _frame: FrameType | None) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # once is enough: the way out must not be cut short
+    raise StoppedError
+
+
+@contextmanager
+def _scratch() -> Iterator[Path]:
+    directory = Path(tempfile.mkdtemp(prefix="eb-"))  # short: QEMU's sockets lie below it
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _story(options: Options, directory: Path, stack: ExitStack) -> int:
+    say = Timeline()
+    way = "all in one process" if options.broker == "none" else "four processes over RabbitMQ"
+    say.title(f"Extend Bridge demo: {way}, the guest's disk is a {options.disk} of 1 GiB")
+    prepare_machine()
+    hypervisor = stack.enter_context(private_hypervisor(directory / "lv"))
+    disk = _DISKS[options.disk](directory, gib(1))
+    stack.callback(disk.close)
+    guest = _boot(hypervisor, disk, directory, say)
+    cinder, attachment_id = _cinder(disk, guest, stack)
+    deploy = all_in_one if options.broker == "none" else four_processes
+    deployment = deploy(directory, stack, cinder_url=cinder.url, libvirt_uri=hypervisor.uri, host=HOST)
+    _until(lambda: _knows(deployment, guest.server_id), "the bridge did not learn of the guest")
+    say.before("bridge", f"ready {deployment.seconds:.1f} s after its start: {deployment.about}")
+    bus = CinderBus(deployment.notifications_url)
+    stack.callback(bus.close)
+    body, request_id = resize_end(
+        volume_id=disk.volume_id, server_id=guest.server_id, attachment_id=attachment_id, host=HOST, size=2
+    )
+    say.zero()
+    disk.grow(gib(2))
+    cinder.standin.extend(disk.volume_id, 2)
+    bus.publish(body)
+    say.at(time.time(), "cinder", f"grew the volume to {size(gib(2))}; volume.resize.end is on the bus, {request_id}")
+    return _watch(deployment, guest, disk, say)
+
+
+def _boot(hypervisor: Hypervisor, disk: Disk, directory: Path, say: Timeline) -> Guest:
+    guest = new_guest([disk], directory)
+    hypervisor.start(guest.xml())
+    guest.wait_size(gib(1))
+    say.before("guest", f"server {guest.server_id} runs; it sees vda with {size(guest.sizes()[-1])}")
+    say.before("volume", disk.volume_id)
+    return guest
+
+
+class _Cinder:
+    def __init__(self, standin: StandInCinder, url: str) -> None:
+        self.standin = standin
+        self.url = url
+
+
+def _cinder(disk: Disk, guest: Guest, stack: ExitStack) -> tuple[_Cinder, str]:
+    standin, attachment_id = StandInCinder(), new_id()
+    attachment = Attachment(
+        id=attachment_id,
+        server_id=guest.server_id,
+        host_name=HOST,
+        connection_info={"driver_volume_type": "local", "volume_id": disk.volume_id, "encrypted": False},
+    )
+    standin.add_volume(disk.volume_id, 1, attachment)
+    server = standin.server()
+    server.start()
+    stack.callback(lambda: (server.stop(), server.join(2)))
+    return _Cinder(standin, f"{server.url}/v3"), attachment_id
+
+
+def _knows(deployment: Deployment, server_id: str) -> bool:
+    deployment.check()
+    journal = open_journal(JournalSettings(connection=deployment.journal_url))
+    try:
+        with suppress(Exception):  # no tables yet
+            return journal.standing([server_id]).get(server_id) is Standing.ON_HOST
+        return False
+    finally:
+        journal.database.dispose()
+
+
+def _watch(deployment: Deployment, guest: Guest, disk: Disk, say: Timeline) -> int:
+    """Tell audit lines and the guest's console as they come, until both have come to the end."""
+    tail = AuditTail(deployment.audit_file, disk.volume_id)
+    seen = False
+    deadline = time.monotonic() + _PATIENCE
+    while time.monotonic() < deadline and not (seen and tail.ended):
+        tail.tell(say)
+        if not seen and guest.sizes()[-1] == gib(2):
+            seen = True
+            say.at(time.time(), "guest", f"sees vda with {size(guest.sizes()[-1])}")
+        deployment.check()
+        time.sleep(0.005)
+    if not (seen and tail.ended):
+        raise TimeoutError(f"the guest still sees {guest.sizes()[-1]} bytes after {_PATIENCE:.0f} s")
+    say.end(f"OK guest sees {guest.sizes()[-1]} bytes")
+    return 0
+
+
+def _until(condition: Callable[[], bool], otherwise: str) -> None:
+    deadline = time.monotonic() + _PATIENCE
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{otherwise} within {_PATIENCE:.0f} s")
+        time.sleep(0.02)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
