@@ -77,7 +77,7 @@ def too_large() -> FaultError:
 
 def write(resp: falcon.Response, refusal: FaultError) -> None:
     """Turn a refusal into the answer; what was set before (version headers) stays."""
-    resp.status = refusal.status
+    resp.status = f"{refusal.status} {HTTPStatus(refusal.status).phrase}"
     resp.content_type = refusal.content_type
     resp.data = refusal.body
     resp.text = None

@@ -26,9 +26,18 @@ _repeatable: list[bytes] = cheroot_server.comma_separated_headers  # type: ignor
 _repeatable.extend((b"Openstack-Api-Version", b"X-Openstack-Nova-Api-Version"))
 
 
+class _HeaderReader(cheroot_server.HeaderReader):
+    """Drops names with an underscore: X_Auth_Token would become the same WSGI key as X-Auth-Token.
+
+    (cheroot's DropUnderscoreHeaderReader compares bytes with text and fails on every request, 11.1.)
+    """
+
+    def _allow_header(self, key_name: bytes) -> bool:
+        return b"_" not in key_name
+
+
 class _Request(cheroot_server.HTTPRequest):
-    # with underscores, X_Auth_Token would become the same WSGI key as X-Auth-Token
-    header_reader = cheroot_server.DropUnderscoreHeaderReader()
+    header_reader = _HeaderReader()
 
 
 class _Connection(cheroot_server.HTTPConnection):
@@ -77,6 +86,9 @@ class HttpServer:
         self._server.max_request_header_size = _MAX_HEADER
         self._server.max_request_body_size = _MAX_BODY
         self._server.keep_alive_conn_limit = _IDLE_CONNECTIONS
+        # cheroot's workers are no daemon threads: begun here, they would keep a process alive whose start fails
+        self._threads = threads
+        self._server.requests.min = 0
         try:
             self._server.prepare()
         except OSError as ex:
@@ -100,6 +112,7 @@ class HttpServer:
 
     def start(self) -> None:
         """Serve."""
+        self._server.requests.grow(self._threads)
         self._thread.start()
         LOG.info("%s listens at %s", self._name, self.url)
 

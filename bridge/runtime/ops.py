@@ -2,25 +2,18 @@
 """The ops port of each daemon: /healthz/live, /healthz/ready, /metrics. Up before anything it depends on."""
 
 import json
-import logging
-import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
-from cheroot import wsgi
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import generate_latest
 
 from bridge.runtime.health import Health
-from bridge.runtime.settings import ConfigError, OpsSettings
-
-LOG = logging.getLogger(__name__)
-StartResponse = Callable[[str, list[tuple[str, str]]], Any]
+from bridge.runtime.http_server import HttpServer, StartResponse, WsgiApp
+from bridge.runtime.settings import OpsSettings
 
 
-def ops_app(
-    health: Health, registry: CollectorRegistry
-) -> Callable[[dict[str, Any], StartResponse], Iterable[bytes]]:
+def ops_app(health: Health, registry: CollectorRegistry) -> WsgiApp:
     """The WSGI application: 200 or 503 with each check and its reason, and Prometheus' text format."""
 
     def app(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
@@ -44,35 +37,17 @@ def ops_app(
     return app
 
 
-class OpsServer:
-    """A part that serves the ops port with two threads. Binding happens in the constructor: a taken port is a
-    configuration error and ends the start with one line."""
+class OpsServer(HttpServer):
+    """A part that serves the ops port with two threads; a taken port is a ConfigError and ends the start."""
 
     def __init__(self, settings: OpsSettings, health: Health, registry: CollectorRegistry) -> None:
-        self._server = wsgi.Server(
-            (settings.host, settings.port), ops_app(health, registry), numthreads=2, server_name="ops"
+        super().__init__(
+            "ops",
+            ops_app(health, registry),
+            host=settings.host,
+            port=settings.port,
+            threads=2,
+            option="ops_host, ops_port",
+            server_name="ops",
+            grace=1,
         )
-        try:
-            self._server.prepare()
-        except OSError as ex:
-            raise ConfigError(f"the ops port {settings.host}:{settings.port} cannot be used: {ex}") from ex
-        self._thread = threading.Thread(target=self._server.serve, name="ops", daemon=True)
-
-    @property
-    def port(self) -> int:
-        """The port in use, also where a free one was picked."""
-        return int(self._server.bind_addr[1])
-
-    def start(self) -> None:
-        """Serve."""
-        self._thread.start()
-        LOG.info("health and metrics at http://%s:%d/", self._server.bind_addr[0], self.port)
-
-    def stop(self) -> None:
-        """Close the port."""
-        self._server.stop()
-
-    def join(self, seconds: float) -> bool:
-        """Wait for the server thread."""
-        self._thread.join(seconds)
-        return not self._thread.is_alive()

@@ -94,8 +94,10 @@ def load_volumes(cinder: StandInCinder, path: str) -> int:
     for number, row in enumerate(rows):
         try:
             _add(cinder, row)
-        except (KeyError, TypeError, ValueError) as ex:
-            raise ConfigError(f"{path}: volume {number}: {type(ex).__name__}: {ex}") from ex
+        except KeyError as ex:
+            raise ConfigError(f"{path}: volume {number}: {ex} is missing") from ex
+        except (AttributeError, TypeError, ValueError) as ex:
+            raise ConfigError(f"{path}: volume {number}: {ex}") from ex
     return len(rows)
 
 

@@ -15,6 +15,7 @@ from bridge.standin.cinder import StandInCinder, load_volumes
 
 LOG = logging.getLogger(__name__)
 _PROG = "extend-bridge-cinder-standin"
+_LAST_PORT = 65535
 
 _EXAMPLE = """\
 example of FILE.json:
@@ -41,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--bind-host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    parser.add_argument("--bind-port", type=int, default=8776, help="0 picks a free one (default: %(default)s)")
+    parser.add_argument("--bind-port", type=_port, default=8776, help="0 picks a free one (default: %(default)s)")
     parser.add_argument("--volumes", metavar="FILE.json", help="volumes to begin with")
     parser.add_argument(
         "--extend-seconds", type=float, default=0.0, help="how long an extend takes (default: %(default)s)"
@@ -57,6 +58,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return Daemon(_PROG, [server], grace=3.0).run()
 
     return door.run(serve, _PROG)
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > _LAST_PORT:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port")
+    return int(text)
 
 
 if __name__ == "__main__":

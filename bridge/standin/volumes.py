@@ -11,12 +11,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from http import HTTPStatus
-from types import MappingProxyType
 from typing import Any, Final
 
 from bridge.core.extend import is_uuid, new_id
 
-_EMPTY: Final[Mapping[str, Any]] = MappingProxyType({})
 ATTACHED: Final = "attached"
 EXTENDING: Final = "extending"
 _EXTENDABLE_ATTACHED: Final = (3, 42)
@@ -34,7 +32,7 @@ class Attachment:
     host: str | None = "cmp-1"
     device: str = "/dev/vdb"
     attach_mode: str = "rw"
-    connection_info: Mapping[str, Any] = _EMPTY
+    connection_info: Mapping[str, Any] = field(default_factory=dict)
     attached_at: float = field(default_factory=time.time)
 
 
@@ -49,7 +47,7 @@ class Volume:
     volume_type: str = "__DEFAULT__"
     multiattach: bool = False
     encrypted: bool = False
-    metadata: Mapping[str, str] = _EMPTY
+    metadata: Mapping[str, str] = field(default_factory=dict)
     attachments: tuple[Attachment, ...] = ()
     created_at: float = field(default_factory=time.time)
     updated_at: float = field(default_factory=time.time)
