@@ -96,7 +96,9 @@ def _story(options: Options, directory: Path, stack: ExitStack) -> int:
     disk.grow(gib(2))
     cinder.standin.extend(disk.volume_id, 2)
     bus.publish(body)
-    say.at(time.time(), "cinder", f"grew the volume to {size(gib(2))}; volume.resize.end is on the bus, {request_id}")
+    say.at(
+        time.time(), "cinder", f"grew the volume to {size(gib(2))}; volume.resize.end is on the bus, {request_id}"
+    )
     return _watch(deployment, guest, disk, say)
 
 

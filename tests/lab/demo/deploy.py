@@ -55,7 +55,9 @@ def all_in_one(directory: Path, stack: ExitStack, *, cinder_url: str, libvirt_ur
     )
 
 
-def four_processes(directory: Path, stack: ExitStack, *, cinder_url: str, libvirt_uri: str, host: str) -> Deployment:
+def four_processes(
+    directory: Path, stack: ExitStack, *, cinder_url: str, libvirt_uri: str, host: str
+) -> Deployment:
     """A private RabbitMQ node and four processes."""
     started = time.monotonic()
     node = stack.enter_context(RabbitNode())
@@ -126,7 +128,7 @@ wake_port = {wake}
 [hostagent]
 host = {host}
 libvirt_uri = {libvirt_uri}
-lock_path = {directory}/locks
+state_path = {directory}
 """
     )
     return conf

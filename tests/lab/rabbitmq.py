@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A RabbitMQ node of one's own: started by hand, loopback only, everything it writes in one directory.
+
+Nothing under /etc or /var is read or touched. The Erlang port mapper is ours too and runs as a child, so that both can
+be stopped by their pids.
+"""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+import kombu
+
+from bridge.runtime.transport import BROKER_ERRORS
+
+_BIN: Final = Path("/usr/lib/rabbitmq/bin")
+_START_SECONDS: Final = 90.0
+_STOP_SECONDS: Final = 30.0
+_POLL: Final = 0.05
+
+
+def have_rabbitmq() -> bool:
+    """Whether the broker is installed."""
+    return (_BIN / "rabbitmq-server").exists() and shutil.which("epmd") is not None
+
+
+class RabbitNode:
+    """One node. `config` is added to its rabbitmq.conf, for consumer timeouts and the like."""
+
+    def __init__(self, directory: Path | None = None, *, config: str = "") -> None:
+        self._own = directory is None
+        self.directory = directory or Path(tempfile.mkdtemp(prefix="eb-rabbit-"))
+        self.port, self._dist_port, self._epmd_port = _free_ports(3)
+        self.name = f"eb{self.port}@localhost"
+        self._config = config
+        self._epmd: subprocess.Popen[bytes] | None = None
+        self._server: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """The node as an oslo transport_url, default virtual host."""
+        return self.url_of("/")
+
+    def url_of(self, vhost: str) -> str:
+        """The node as an oslo transport_url."""
+        return f"rabbit://guest:guest@127.0.0.1:{self.port}/{vhost if vhost != '/' else ''}"
+
+    @property
+    def pid(self) -> int | None:
+        """The pid of the server's process group, None while it is down."""
+        return self._server.pid if self._server is not None else None
+
+    def start(self) -> Self:
+        """Start and wait until a client can log in. Raises RuntimeError with the end of the log."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        (self.directory / "enabled_plugins").write_text("[].\n")
+        (self.directory / "rabbitmq.conf").write_text(
+            f"listeners.tcp.1 = 127.0.0.1:{self.port}\nloopback_users = none\n{self._config}\n"
+        )
+        environment = self._environment()
+        if self._epmd is None or self._epmd.poll() is not None:
+            self._epmd = subprocess.Popen(
+                ["epmd", "-port", str(self._epmd_port), "-address", "127.0.0.1"],
+                env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            )  # fmt: skip
+            self._wait(lambda: _accepts(self._epmd_port))
+        with (self.directory / "server.out").open("ab") as output:
+            self._server = subprocess.Popen(
+                [str(_BIN / "rabbitmq-server")],
+                env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
+            )  # fmt: skip
+        self._wait(self._logs_in)
+        return self
+
+    def stop(self) -> None:
+        """Stop as an operator does; what is durable stays on disk."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Stop as a power cut does."""
+        self._end(signal.SIGKILL)
+
+    def restart(self) -> None:
+        """Stop and start again, same ports, same data."""
+        self.stop()
+        self.start()
+
+    def ctl(self, *arguments: str) -> str:
+        """Run rabbitmqctl; what it printed."""
+        return subprocess.run(
+            [str(_BIN / "rabbitmqctl"), "-q", "-n", self.name, *arguments],
+            env=self._environment(), capture_output=True, text=True, check=True,
+        ).stdout  # fmt: skip
+
+    def close(self) -> None:
+        """Stop node and port mapper and remove what they wrote."""
+        self.stop()
+        if self._epmd is not None:
+            self._epmd.terminate()
+            self._epmd.wait(10)
+            self._epmd = None
+        if self._own:
+            shutil.rmtree(self.directory, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        try:
+            return self.start()
+        except BaseException:
+            self.close()
+            raise
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _environment(self) -> dict[str, str]:
+        d = str(self.directory)
+        return {
+            "PATH": os.environ.get("PATH", "/usr/bin:/bin") + ":/usr/sbin",
+            "LANG": "C.UTF-8",
+            "HOME": d,  # the Erlang cookie lies here
+            "ERL_EPMD_PORT": str(self._epmd_port),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODENAME": self.name,
+            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODE_PORT": str(self.port),
+            "RABBITMQ_DIST_PORT": str(self._dist_port),
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1} +S 2:2",
+            "RABBITMQ_CONF_ENV_FILE": "/dev/null",
+            "RABBITMQ_CONFIG_FILE": f"{d}/rabbitmq.conf",
+            "RABBITMQ_ENABLED_PLUGINS_FILE": f"{d}/enabled_plugins",
+            "RABBITMQ_MNESIA_BASE": f"{d}/mnesia",
+            "RABBITMQ_LOG_BASE": f"{d}/log",
+            "RABBITMQ_SCHEMA_DIR": f"{d}/schema",
+            "RABBITMQ_GENERATED_CONFIG_DIR": f"{d}/generated",
+            "RABBITMQ_PID_FILE": f"{d}/pid",
+        }
+
+    def _logs_in(self) -> bool:
+        if self._server is None or self._server.poll() is not None:
+            raise RuntimeError(f"RabbitMQ did not start:\n{self._said()}")
+        try:
+            with kombu.Connection(f"amqp://guest:guest@127.0.0.1:{self.port}//", connect_timeout=5) as connection:
+                connection.connect()
+                return True
+        except BROKER_ERRORS:
+            return False
+
+    def _wait(self, condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + _START_SECONDS
+        while not condition():
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"RabbitMQ did not start within {_START_SECONDS:.0f} s:\n{self._said()}")
+            time.sleep(_POLL)
+
+    def _said(self) -> str:
+        output = self.directory / "server.out"
+        return output.read_text(errors="replace")[-2000:] if output.exists() else ""
+
+    def _end(self, number: int) -> None:
+        server, self._server = self._server, None
+        if server is None:
+            return
+        with suppress(ProcessLookupError):
+            os.killpg(server.pid, number)
+        deadline = time.monotonic() + _STOP_SECONDS
+        while server.poll() is None or _group_lives(server.pid):
+            if time.monotonic() > deadline:
+                with suppress(ProcessLookupError):
+                    os.killpg(server.pid, signal.SIGKILL)
+            time.sleep(_POLL)
+
+
+def _group_lives(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _accepts(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _free_ports(count: int) -> list[int]:
+    probes = [socket.socket() for _ in range(count)]
+    try:
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
+    finally:
+        for probe in probes:
+            probe.close()
