@@ -1,1 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
+"""How the host learns that a volume has grown, one strategy per kind of volume, chosen in one place."""
+
+from collections.abc import Sequence
+
+from hostagent.devices.base import Strategy
+from hostagent.devices.files import FileStrategy
+from hostagent.devices.local import LocalStrategy
+from hostagent.domain import Disk
+from hostagent.ports import Brick
+
+
+def all_strategies(brick: Brick) -> tuple[Strategy, ...]:
+    """Every strategy of this release, the most particular first."""
+    return (LocalStrategy(brick), FileStrategy())
+
+
+def choose(strategies: Sequence[Strategy], disk: Disk) -> Strategy | None:
+    """The first that takes the disk, None where the disk cannot be extended on this host."""
+    return next((strategy for strategy in strategies if strategy.takes(disk)), None)

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The only file that imports os-brick, and it runs as a process of its own: `python -m hostagent.brick`.
+
+os-brick waits up to 600 s for a command, and holds a host-wide file lock meanwhile. A process can be killed, and
+its lock goes with it. It speaks JSON lines: the first line in is its set-up, each further one a request
+{"id", "protocol", "properties"}, each answered by {"id", "size"} or {"id", "error": kind, "detail"}. When standard
+input ends, the agent is gone, and the process ends itself with all it has started.
+"""
+
+import bridge.runtime.threads  # noqa: F401 - before os-brick, which would bring eventlet
+
+# isort: split
+import json
+import logging
+import os
+import queue
+import signal
+import sys
+import threading
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any, BinaryIO, Final
+
+import os_brick
+from os_brick import exception, privileged
+from os_brick.initiator import connector
+from oslo_concurrency import lockutils
+from oslo_config import cfg
+from oslo_utils import strutils
+
+_DETAIL_MAX: Final = 300
+
+
+class ErrorKind(StrEnum):
+    """How a request failed."""
+
+    RAISED = "raised"  # os-brick raised
+    UNSUPPORTED = "unsupported"  # os-brick cannot extend this kind of volume
+    NO_SIZE = "no_size"  # it returned None, its silent way to fail
+    PATHS_DOWN = "paths_down"  # a path of a multipath map does not answer
+
+
+def set_up(options: Mapping[str, Any]) -> None:
+    """Configure os-brick as Nova does, in this process's own oslo.config.
+
+    As root the commands run in this very process: a privsep daemon would outlive a kill. Else they go through
+    privsep-helper, started by the root helper.
+    """
+    cfg.CONF([], project="extend-bridge", default_config_files=[])
+    lockutils.set_defaults(options["lock_path"])
+    os_brick.setup(cfg.CONF)
+    for context in (privileged.default, getattr(privileged, "brick_privsep_hide_output", None)):
+        if context is not None and os.geteuid() == 0:
+            context.set_client_mode(False)
+    if os.geteuid() != 0:
+        cfg.CONF.set_override("helper_command", f"{options['root_helper']} privsep-helper", "privsep_osbrick")
+
+
+def extend(options: Mapping[str, Any], request: Mapping[str, Any]) -> dict[str, Any]:
+    """Answer one request. Whatever os-brick raises becomes an answer: it raises KeyError and TypeError, too."""
+    try:
+        connected = connector.InitiatorConnector.factory(
+            request["protocol"], options["root_helper"], use_multipath=options["use_multipath"]
+        )
+        size = connected.extend_volume(dict(request["properties"]))
+    except (NotImplementedError, exception.InvalidConnectorProtocol) as ex:
+        return _error(ErrorKind.UNSUPPORTED, ex)
+    except Exception as ex:  # noqa: BLE001 - see above
+        return _error(ErrorKind.PATHS_DOWN if "paths need to be up" in str(ex) else ErrorKind.RAISED, ex)
+    if not isinstance(size, int) or size <= 0:
+        return {"error": ErrorKind.NO_SIZE.value, "detail": f"returned {type(size).__name__}"}
+    return {"size": size}
+
+
+def _error(kind: ErrorKind, ex: Exception) -> dict[str, Any]:
+    text = strutils.mask_password(" ".join(str(ex).split()))
+    return {"error": kind.value, "detail": f"{type(ex).__name__}: {text}"[:_DETAIL_MAX]}
+
+
+def _serve(options: Mapping[str, Any], requests: "queue.SimpleQueue[Mapping[str, Any]]", out: BinaryIO) -> None:
+    while True:
+        request = requests.get()
+        answer = {"id": request["id"], **extend(options, request)}
+        out.write(json.dumps(answer).encode() + b"\n")
+        out.flush()
+
+
+def main() -> None:
+    """Serve until standard input ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal reaches the agent, which ends this process
+    out = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a library prints must not get between the answers
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s brick[%(process)d] %(levelname)s %(message)s")
+    options = json.loads(sys.stdin.buffer.readline())
+    set_up(options)
+    requests: queue.SimpleQueue[Mapping[str, Any]] = queue.SimpleQueue()
+    threading.Thread(target=_serve, args=(options, requests, out), daemon=True).start()
+    for line in sys.stdin.buffer:
+        requests.put(json.loads(line))
+    os.killpg(0, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    main()

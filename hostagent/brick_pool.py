@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A few os-brick processes, each used by one volume at a time; one that hangs is killed with its whole group."""
+
+import itertools
+import json
+import logging
+import os
+import queue
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Final
+
+from bridge.core.outcome import Outcome
+from bridge.core.reasons import Reason
+from hostagent.failure import StoppedError
+from hostagent.settings import BrickSettings
+
+LOG = logging.getLogger(__name__)
+
+CHILD: Final = (sys.executable, "-m", "hostagent.brick")
+_ANSWER_MAX: Final = 1 << 20
+_REAP: Final = 2.0  # seconds; a process in uninterruptible sleep cannot die before its device answers
+
+_ERRORS: Final[Mapping[str, tuple[Outcome, Reason]]] = {
+    "unsupported": (Outcome.UNSUPPORTED, Reason.NO_STRATEGY),
+    "no_size": (Outcome.BRICK_FAILED, Reason.BRICK_NO_SIZE),
+    "paths_down": (Outcome.PATHS_DOWN, Reason.BRICK_RAISED),
+}
+
+
+class BrickPool:
+    """Hands each call to a free process; starts processes when they are needed. For several threads."""
+
+    def __init__(self, settings: BrickSettings, *, command: Sequence[str] = CHILD) -> None:
+        self._settings = settings
+        self._command = command
+        self._free: queue.LifoQueue[_Process | None] = queue.LifoQueue()
+        self._lock = threading.Lock()
+        self._all: set[_Process] = set()
+        self._closed = False
+        for _ in range(settings.processes):
+            self._free.put(None)
+
+    def extend(self, protocol: str, properties: Mapping[str, Any]) -> int:
+        """See ports.Brick. Waiting for a free process and the call itself have the limit each."""
+        try:
+            process = self._free.get(timeout=self._settings.limit)
+        except queue.Empty as ex:
+            raise StoppedError(
+                Outcome.BRICK_FAILED, Reason.BRICK_TIMED_OUT, "every os-brick process is busy"
+            ) from ex
+        try:
+            if process is None:
+                process = self._start()
+            return process.call({"protocol": protocol, "properties": dict(properties)}, self._settings.limit)
+        finally:
+            if process is not None and not process.usable:
+                self._retire(process)
+                process = None
+            self._free.put(process)
+
+    def pids(self) -> list[int]:
+        """Processes that run now."""
+        with self._lock:
+            return [process.pid for process in self._all]
+
+    def close(self) -> None:
+        """Kill them all; calls on their way end as failed."""
+        with self._lock:
+            self._closed = True
+            processes = list(self._all)
+        for process in processes:
+            process.kill()
+        while True:
+            try:
+                idle = self._free.get_nowait()
+            except queue.Empty:
+                return
+            if idle is not None:
+                self._retire(idle)
+
+    def _retire(self, process: "_Process") -> None:
+        process.kill()
+        process.release()
+        with self._lock:
+            self._all.discard(process)
+
+    def _start(self) -> "_Process":
+        with self._lock:
+            if self._closed:
+                raise StoppedError(Outcome.BRICK_FAILED, Reason.BRICK_DIED, "the agent is stopping")
+            try:
+                process = _Process(self._command, self._settings)
+            except OSError as ex:
+                raise StoppedError(Outcome.BRICK_FAILED, Reason.BRICK_DIED, f"cannot start: {ex.strerror}") from ex
+            self._all.add(process)
+            return process
+
+
+class _Process:
+    """One child and the pipe to it."""
+
+    def __init__(self, command: Sequence[str], settings: BrickSettings) -> None:
+        self._child = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+        )
+        self._ids = itertools.count(1)
+        self._buffer = b""
+        self.usable = True
+        self.pid = self._child.pid
+        options = {
+            "lock_path": settings.lock_path,
+            "root_helper": settings.root_helper,
+            "use_multipath": settings.use_multipath,
+        }
+        self._send(options)
+
+    def call(self, request: Mapping[str, Any], limit: float) -> int:
+        """One request, one answer. Not usable any more after a time-out or a death."""
+        number = next(self._ids)
+        if not self._send({"id": number, **request}):
+            raise self._died()
+        deadline = time.monotonic() + limit
+        while True:
+            answer = self._answer(deadline)
+            if answer.get("id") == number:
+                break
+        if (error := answer.get("error")) is not None:
+            outcome, reason = _ERRORS.get(str(error), (Outcome.BRICK_FAILED, Reason.BRICK_RAISED))
+            raise StoppedError(outcome, reason, str(answer.get("detail", "")))
+        return int(answer["size"])
+
+    def kill(self) -> None:
+        """Kill the process group: os-brick's commands go, too."""
+        self.usable = False
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        try:
+            self._child.wait(_REAP)
+        except subprocess.TimeoutExpired:
+            LOG.error("os-brick process %d does not die: a device under it does not answer", self.pid)  # noqa: TRY400
+
+    def release(self) -> None:
+        """Close the pipes; by the thread that used them last."""
+        for pipe in (self._child.stdin, self._child.stdout):
+            with suppress(OSError):
+                if pipe is not None:
+                    pipe.close()
+
+    def _send(self, message: Mapping[str, Any]) -> bool:
+        stdin = self._child.stdin
+        assert stdin is not None  # noqa: S101 - made with a pipe
+        try:
+            stdin.write(json.dumps(message).encode() + b"\n")
+            stdin.flush()
+        except (OSError, ValueError):
+            return False
+        return True
+
+    def _answer(self, deadline: float) -> Mapping[str, Any]:
+        stdout = self._child.stdout
+        assert stdout is not None  # noqa: S101 - made with a pipe
+        poll = select.poll()
+        poll.register(stdout, select.POLLIN)
+        while b"\n" not in self._buffer:
+            if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+                self.usable = False
+                raise StoppedError(Outcome.BRICK_FAILED, Reason.BRICK_TIMED_OUT)
+            more = os.read(stdout.fileno(), 65536)
+            if not more or len(self._buffer) > _ANSWER_MAX:
+                raise self._died()
+            self._buffer += more
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        try:
+            answer = json.loads(line)
+        except ValueError as ex:
+            raise self._died() from ex
+        return answer if isinstance(answer, Mapping) else {}
+
+    def _died(self) -> StoppedError:
+        self.usable = False
+        return StoppedError(Outcome.BRICK_FAILED, Reason.BRICK_DIED)

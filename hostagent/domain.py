@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a domain's XML to its disks, and from a volume to its disk. Pure.
+
+A disk is known by its <serial>, which Nova sets to the volume id, else by the alias `ua-<volume id>`
+(nova/virt/libvirt/config.py: make_libvirt_device_alias). The device path never finds it: paths are reused.
+"""
+
+import xml.etree.ElementTree as ET
+from dataclasses import dataclass
+from enum import StrEnum
+
+from bridge.core.extend import is_uuid
+from bridge.core.messages import GuestState
+
+_ALIAS = "ua-"
+_DISK_DEVICES = frozenset({"disk", "lun"})
+
+
+class BadDomainError(ValueError):
+    """The XML is not a domain's; the text says what is wrong with it, never quotes it."""
+
+
+class SourceKind(StrEnum):
+    """Where the bytes of a disk are."""
+
+    BLOCK = "block"  # a block device of this host
+    FILE = "file"  # a file this host sees: local, NFS and friends
+    NETWORK = "network"  # QEMU's own client: RBD and others
+    OTHER = "other"  # volume, dir, nvme, vhostuser: nothing Nova attaches a Cinder volume by
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Disk:
+    """One disk of a domain. `driver_format` and `source` as in the XML, never probed."""
+
+    target: str
+    kind: SourceKind
+    source: str | None
+    driver_format: str
+    volume_id: str | None
+    encrypted: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Domain:
+    """A domain as libvirt shows it now."""
+
+    server_id: str
+    state: GuestState
+    disks: tuple[Disk, ...]
+
+    def disks_of(self, volume_id: str) -> tuple[Disk, ...]:
+        """The disks that carry this volume id; more than one means that something is badly wrong."""
+        return tuple(disk for disk in self.disks if disk.volume_id == volume_id)
+
+
+def parse_disks(xml: str) -> tuple[Disk, ...]:
+    """The disks of a domain's XML; raises BadDomainError.
+
+    A document type, and with it any entity, is refused before the parser sees it: libvirt writes none.
+    """
+    if "<!DOCTYPE" in xml or "<!ENTITY" in xml:
+        raise BadDomainError("a document type in a domain's XML")
+    try:
+        root = ET.fromstring(xml)  # noqa: S314 - no document type gets here, hence no entity
+    except (ET.ParseError, ValueError) as ex:
+        raise BadDomainError(f"not XML ({type(ex).__name__})") from ex
+    if root.tag != "domain":
+        raise BadDomainError("not a domain")
+    found = (_disk(element) for element in root.iterfind("./devices/disk"))
+    return tuple(disk for disk in found if disk is not None)
+
+
+def _disk(element: ET.Element) -> Disk | None:
+    if element.get("device", "disk") not in _DISK_DEVICES:
+        return None
+    target = element.find("target")
+    name = target.get("dev") if target is not None else None
+    if not name:
+        return None
+    kind = _kind(element.get("type", ""))
+    source, driver = element.find("source"), element.find("driver")
+    return Disk(
+        target=name,
+        kind=kind,
+        source=_source(source, kind),
+        driver_format=(driver.get("type") if driver is not None else None) or "",
+        volume_id=_volume_id(element),
+        encrypted=element.find("encryption") is not None
+        or (source is not None and source.find("encryption") is not None),
+    )
+
+
+def _kind(text: str) -> SourceKind:
+    try:
+        return SourceKind(text)
+    except ValueError:
+        return SourceKind.OTHER
+
+
+def _source(source: ET.Element | None, kind: SourceKind) -> str | None:
+    if source is None:
+        return None
+    names = {SourceKind.BLOCK: "dev", SourceKind.FILE: "file", SourceKind.NETWORK: "name"}
+    return source.get(names[kind]) if kind in names else None
+
+
+def _volume_id(element: ET.Element) -> str | None:
+    serial = (element.findtext("serial") or "").strip().lower()
+    if is_uuid(serial):
+        return serial
+    alias = element.find("alias")
+    name = (alias.get("name") or "").lower() if alias is not None else ""
+    volume_id = name.removeprefix(_ALIAS)
+    return volume_id if name.startswith(_ALIAS) and is_uuid(volume_id) else None

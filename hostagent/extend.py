@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One order, from finding the disk to reading its new size back. Every step is timed and recorded.
+
+find → before → (already there?) → refresh → wait → resize → verify. Nothing is touched before `already there`, and
+what a step says is compared with the target before the next begins. Nova's order of work (libvirt/driver.py:
+extend_volume), with the checks it leaves out.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from bridge.core.extend import Bytes
+from bridge.core.messages import GuestState, Order, Report, Step
+from bridge.core.outcome import Outcome
+from bridge.core.reasons import Reason
+from hostagent.devices import choose
+from hostagent.devices.base import Strategy
+from hostagent.domain import Disk, Domain, SourceKind
+from hostagent.failure import StoppedError
+from hostagent.identity import check_identity
+from hostagent.ports import Hypervisor
+from hostagent.resize import WouldShrinkError, grow
+
+LOG = logging.getLogger(__name__)
+
+_FIRST_LOOK: Final = 0.1  # seconds; doubled at each look at a device that is not there yet
+_LAST_LOOK: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """How long the host's device may take to show the new size, in seconds, and how often it is nudged."""
+
+    device_wait: float
+    nudge_every: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tools:
+    """What the work is done with. `sleep(seconds)` returns whether the agent is stopping."""
+
+    hypervisor: Hypervisor
+    strategies: Sequence[Strategy]
+    patience: Patience
+    sleep: Callable[[float], bool]
+    clock: Callable[[], float] = time.monotonic
+
+
+def extend(order: Order, tools: Tools) -> Report:
+    """Work on one order. Never raises: what has no name yet becomes `error`, and its traceback is logged."""
+    work = _Work(order, tools)
+    detail = ""
+    try:
+        outcome, reason = work.run()
+    except StoppedError as ex:
+        outcome, reason, detail = ex.outcome, ex.reason, ex.detail
+    except Exception as ex:
+        LOG.exception("server %s volume %s: the extend failed", order.key.server_id, order.key.volume_id)
+        outcome, reason, detail = Outcome.ERROR, Reason.UNCERTAIN, type(ex).__name__
+    return Report(
+        attempt_id=order.attempt_id,
+        key=order.key,
+        gen=order.gen,
+        outcome=outcome,
+        reason=reason.value,
+        target=order.target,
+        before=work.before,
+        after=work.after,
+        detail=detail,
+        steps=tuple(work.steps),
+    )
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What a step found, filled in while it runs."""
+
+    detail: str = ""
+    size: int | None = None
+
+
+@dataclass(slots=True)
+class _Work:
+    order: Order
+    tools: Tools
+    steps: list[Step] = field(default_factory=list)
+    before: Bytes | None = None
+    after: Bytes | None = None
+
+    def run(self) -> tuple[Outcome, Reason]:
+        """The outcome of an order that came to an end of its own; every other end is raised."""
+        domain, disk = self._find()
+        if domain.state is GuestState.OFF:
+            return self._off(disk)
+        self.before = self._capacity("before", disk)
+        if self.before >= self.order.target:
+            self.after = self.before
+            return Outcome.ALREADY, Reason.SIZE_REACHED
+        self._refresh(self._strategy(disk), disk)
+        asked = self._resize(disk)
+        self.after = self._capacity("verify", disk)
+        if self.after < self.order.target:
+            raise StoppedError(
+                Outcome.LIBVIRT_FAILED, Reason.NOT_VERIFIED, f"{self.after} of {self.order.target} bytes"
+            )
+        return (Outcome.RESIZED if asked else Outcome.ALREADY), Reason.SIZE_REACHED
+
+    def _find(self) -> tuple[Domain, Disk]:
+        key = self.order.key
+        with self._step("find") as seen:
+            domain = self.tools.hypervisor.domain(key.server_id)
+            if domain is None:
+                raise StoppedError(Outcome.NOT_HERE, Reason.DOMAIN_ABSENT)
+            if domain.state is GuestState.INCOMING:
+                raise StoppedError(Outcome.NOT_HERE, Reason.DOMAIN_INCOMING)
+            disks = domain.disks_of(key.volume_id)
+            if not disks:
+                raise StoppedError(Outcome.NOT_ATTACHED, Reason.DISK_ABSENT)
+            if len(disks) > 1:
+                names = ", ".join(disk.target for disk in disks)
+                raise StoppedError(
+                    Outcome.REFUSED, Reason.WRONG_DEVICE, f"several disks carry this volume's id: {names}"
+                )
+            seen.detail = f"{domain.state} {disks[0].target} {disks[0].kind} {disks[0].driver_format}"
+            return domain, disks[0]
+
+    def _strategy(self, disk: Disk) -> Strategy:
+        strategy = choose(self.tools.strategies, disk)
+        if strategy is None:
+            what = f"{disk.kind} {disk.driver_format or 'no format'}{' encrypted' if disk.encrypted else ''}"
+            raise StoppedError(Outcome.UNSUPPORTED, Reason.NO_STRATEGY, what)
+        return strategy
+
+    def _off(self, disk: Disk) -> tuple[Outcome, Reason]:
+        """The guest reads the size at its next start, so only the host's side is there to do.
+
+        A file is the exception: QEMU would grow it, and QEMU is off. Saying `guest_off` would close the extend with
+        an image that is too small for good, so the order stays open and is done once the guest runs.
+        """
+        strategy = self._strategy(disk)
+        if disk.kind is SourceKind.BLOCK and disk.source is not None and not Path(disk.source).exists():
+            return Outcome.GUEST_OFF, Reason.DOMAIN_OFF  # not connected; connecting it will show its size
+        size = strategy.size(disk)
+        if size is None:
+            self.before = self.after = self._capacity("before", disk)
+            if self.after < self.order.target:
+                raise StoppedError(
+                    Outcome.DEVICE_STALE, Reason.DOMAIN_OFF, "QEMU grows the file, done when the guest runs"
+                )
+        elif size < self.order.target:
+            self._refresh(strategy, disk)
+        return Outcome.GUEST_OFF, Reason.DOMAIN_OFF
+
+    def _capacity(self, name: str, disk: Disk) -> Bytes:
+        with self._step(name) as seen:
+            seen.size = self.tools.hypervisor.capacity(self.order.key.server_id, disk.target).capacity
+            return Bytes(seen.size)
+
+    def _refresh(self, strategy: Strategy, disk: Disk) -> None:
+        """Return once the host has the size, or has no device to have it; raises StoppedError."""
+        began = self.tools.clock()
+        with self._step("refresh") as seen:
+            seen.detail = strategy.name
+            seen.size = size = strategy.refresh(disk, self.order.connection)
+            check_identity(disk, self.order.connection)
+        if size is not None and size < self.order.target:
+            with self._step("wait") as seen:
+                seen.size = size
+                self._wait_for_device(strategy, disk, began, seen)
+
+    def _wait_for_device(self, strategy: Strategy, disk: Disk, began: float, seen: _Seen) -> None:
+        tools, pause = self.tools, _FIRST_LOOK
+        nudge_at = began + tools.patience.nudge_every
+        while (left := began + tools.patience.device_wait - tools.clock()) > 0:
+            if tools.sleep(min(pause, left)):
+                break
+            pause = min(pause * 2, _LAST_LOOK)
+            size = strategy.size(disk)
+            if size is not None and size < self.order.target and tools.clock() >= nudge_at:
+                size = strategy.refresh(disk, self.order.connection)
+                nudge_at = tools.clock() + tools.patience.nudge_every
+            seen.size = size
+            if size is None or size >= self.order.target:
+                return
+        raise StoppedError(
+            Outcome.DEVICE_STALE, Reason.DEVICE_SMALLER, f"the device has {seen.size} of {self.order.target} bytes"
+        )
+
+    def _resize(self, disk: Disk) -> bool:
+        """Whether libvirt was asked; not where somebody else (nova-compute) was quicker."""
+        with self._step("resize") as seen:
+            try:
+                resized = grow(self.tools.hypervisor, self.order.key.server_id, disk, self.order.target)
+            except WouldShrinkError as ex:
+                seen.detail = ex.detail  # it grew since `before`; `verify` will see that
+                return False
+            seen.size = resized.before
+            return resized.asked
+
+    @contextmanager
+    def _step(self, name: str) -> Iterator[_Seen]:
+        seen, began, ok = _Seen(), self.tools.clock(), False
+        try:
+            yield seen
+            ok = True
+        except StoppedError as ex:
+            seen.detail = f"{ex.reason}{f': {ex.detail}' if ex.detail else ''}"
+            raise
+        finally:
+            seconds = self.tools.clock() - began
+            self.steps.append(Step(name=name, ok=ok, seconds=seconds, detail=seen.detail, size=seen.size))

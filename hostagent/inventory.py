@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is on this host: its domains, their volumes, the size each guest sees.
+
+In full at the start, after every reconnect and every `inventory_interval`; in between what libvirt's events name.
+An extend by somebody else (nova-compute) raises no event: the full look finds it.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, Final, Protocol, TypeVar
+
+from bridge.core.extend import Bytes, is_uuid
+from bridge.core.messages import DiskSeen, DomainSeen, GuestState, Inventory
+from bridge.core.reasons import Reason
+from bridge.runtime.backoff import Backoff
+from bridge.runtime.health import Health
+from hostagent.domain import Domain
+from hostagent.failure import StoppedError
+from hostagent.ports import Capacity
+
+LOG = logging.getLogger(__name__)
+T = TypeVar("T")
+
+HEALTH: Final = "hostagent.libvirt"
+_GATHER: Final = 0.2  # seconds: a start raises several events, and a host's start raises many
+_LOOK_ALIVE: Final = 5.0  # seconds between looks whether the connection still stands
+_EVENTS: Final = (0, 15, 22)  # VIR_DOMAIN_EVENT_ID_LIFECYCLE, _DEVICE_REMOVED, _DEVICE_ADDED
+
+
+class Libvirt(Protocol):
+    """A session, as far as the inventory uses it."""
+
+    def domain(self, server_id: str) -> Domain | None:
+        """See ports.Hypervisor."""
+
+    def capacity(self, server_id: str, target: str) -> Capacity:
+        """See ports.Hypervisor."""
+
+    def on_connection(self, what: str, work: Callable[[Any], T]) -> T:
+        """Run `work(virConnect)`."""
+
+
+class Touched:
+    """The servers to look at again. For several threads."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._servers: set[str] = set()
+        self._closed = False
+
+    def add(self, server_ids: Collection[str]) -> None:
+        """Something happened to these."""
+        with self._changed:
+            self._servers.update(server_ids)
+            self._changed.notify_all()
+
+    def take(self, seconds: float) -> set[str]:
+        """Those added since; waits up to `seconds` for the first."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._servers or self._closed, max(0.0, seconds))
+            taken, self._servers = self._servers, set()
+            return taken
+
+    def close(self) -> None:
+        """Wake whoever waits."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+
+class InventoryKeeper:
+    """Looks and tells; the body of a supervised thread."""
+
+    def __init__(
+        self,
+        libvirt: Libvirt,
+        *,
+        tell: Callable[[Inventory], None],
+        touched: Touched,
+        capabilities: Sequence[str],
+        interval: float,
+        health: Health,
+        backoff: Backoff | None = None,
+    ) -> None:
+        self._libvirt = libvirt
+        self._tell = tell
+        self._touched = touched
+        self._capabilities = tuple(capabilities)
+        self._interval = interval
+        self._health = health
+        self._backoff = backoff or Backoff(first=0.5, cap=10, floor=0.2)
+        self._registered: Any = None
+        self._known: dict[str, DomainSeen] = {}
+        health.expect(HEALTH)
+
+    def run(self, stop: threading.Event) -> None:
+        """Until told to stop; a libvirt that is away is waited for."""
+        failures = 0
+        while not stop.is_set():
+            try:
+                self._watch(stop)
+            except StoppedError as ex:
+                failures += 1
+                self._health.bad(HEALTH, f"{ex.reason.text}: {ex.detail}")
+                stop.wait(self._backoff.delay(failures))
+            else:
+                failures = 0
+
+    def look_at_all(self) -> Inventory:
+        """Every domain. Raises StoppedError where libvirt cannot be asked at all."""
+        server_ids = self._libvirt.on_connection(
+            "list", lambda connection: [domain.UUIDString() for domain in connection.listAllDomains(0)]
+        )
+        here = {server_id.lower() for server_id in server_ids if is_uuid(server_id)}
+        for server_id in self._known.keys() - here:
+            del self._known[server_id]
+        domains = [self._look(server_id) for server_id in sorted(here)]
+        return Inventory(
+            full=True,
+            domains=tuple(domain for domain in domains if domain is not None),
+            capabilities=self._capabilities,
+        )
+
+    def look_at(self, server_ids: Collection[str]) -> Inventory:
+        """The named domains, and which of them are gone."""
+        seen = {server_id: self._look(server_id) for server_id in sorted(server_ids)}
+        return Inventory(
+            full=False,
+            domains=tuple(domain for domain in seen.values() if domain is not None),
+            gone=tuple(server_id for server_id, domain in seen.items() if domain is None),
+        )
+
+    def _watch(self, stop: threading.Event) -> None:
+        """From one connection to its end."""
+        session = self._libvirt.on_connection("register for events", self._register)
+        full_at = 0.0
+        while not stop.is_set():
+            if time.monotonic() >= full_at:
+                self._touched.take(0)
+                self._tell(self.look_at_all())
+                self._health.ok(HEALTH)
+                full_at = time.monotonic() + self._interval
+            if self._touched_soon(stop, min(_LOOK_ALIVE, full_at - time.monotonic())):
+                self._tell(self.look_at(self._touched.take(0)))
+            elif not self._libvirt.on_connection("look", lambda now: now is session and bool(now.isAlive())):
+                LOG.info("the connection to libvirt was lost; looking at everything anew")
+                return
+
+    def _touched_soon(self, stop: threading.Event, seconds: float) -> bool:
+        """Whether something was touched within the time; gives its neighbours a moment to arrive, too."""
+        touched = self._touched.take(seconds)
+        if not touched or stop.is_set():
+            return False
+        stop.wait(_GATHER)
+        self._touched.add(touched)
+        return True
+
+    def _register(self, connection: Any) -> Any:
+        if connection is not self._registered:
+            for event in _EVENTS:
+                connection.domainEventRegisterAny(None, event, self._on_event, None)
+            self._registered = connection
+        return connection
+
+    def _on_event(self, _connection: Any, domain: Any, *_details: Any) -> None:
+        """In libvirt's event thread: nothing but a note."""
+        self._touched.add({domain.UUIDString().lower()})
+
+    def _look(self, server_id: str) -> DomainSeen | None:
+        try:
+            domain = self._libvirt.domain(server_id)
+        except StoppedError as ex:
+            if ex.reason is Reason.LIBVIRT_DOWN or server_id not in self._known:
+                raise
+            LOG.warning("server %s cannot be looked at, reported as it was: %s", server_id, ex)
+            return self._known[server_id]
+        if domain is None:
+            self._known.pop(server_id, None)
+            return None
+        self._known[server_id] = seen = self._seen(domain)
+        return seen
+
+    def _seen(self, domain: Domain) -> DomainSeen:
+        return DomainSeen(
+            server_id=domain.server_id,
+            state=domain.state,
+            disks=tuple(
+                DiskSeen(volume_id=disk.volume_id, size=self._size(domain, disk.target))
+                for disk in domain.disks
+                if disk.volume_id is not None
+            ),
+        )
+
+    def _size(self, domain: Domain, target: str) -> Bytes | None:
+        """None where the guest sees nothing now, or QEMU does not answer: one hung guest hides no other."""
+        if domain.state is not GuestState.ACTIVE:
+            return None
+        try:
+            return Bytes(self._libvirt.capacity(domain.server_id, target).capacity)
+        except StoppedError as ex:
+            LOG.warning("server %s disk %s: its size is not known: %s", domain.server_id, target, ex)
+            return None

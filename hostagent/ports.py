@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the work on an order needs of the outside, as narrow as it is used. Tests hand in fakes with behaviour."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from hostagent.domain import Domain
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """virDomainBlockInfo in bytes: what QEMU shows the guest, and how large the source is now.
+
+    On a block device `physical > capacity` means that the device has grown and the guest does not know yet; for
+    files `physical` is the space in use.
+    """
+
+    capacity: int
+    physical: int
+
+
+class LibvirtDomain(Protocol):
+    """The two calls of a virDomain that a resize needs."""
+
+    def blockInfo(self, target: str) -> Sequence[int]:  # noqa: N802 - libvirt's name
+        """[capacity, allocation, physical] in bytes."""
+
+    def blockResize(self, target: str, size: int, flags: int) -> int:  # noqa: N802 - libvirt's name
+        """virDomainBlockResize. Makes disks smaller, too, when told so."""
+
+
+class Hypervisor(Protocol):
+    """Libvirt as one worker sees it. Every method raises StoppedError, also when a call takes too long."""
+
+    def domain(self, server_id: str) -> Domain | None:
+        """The domain now, None where libvirt does not know it."""
+
+    def capacity(self, server_id: str, target: str) -> Capacity:
+        """One disk's sizes now."""
+
+    def on_domain(self, server_id: str, what: str, work: Callable[[LibvirtDomain, Callable[[], bool]], T]) -> T:
+        """Run `work(domain, wanted)` within the call limit; `wanted()` turns false once the caller has given up.
+
+        `work` may be run a second time, after a reconnect.
+        """
+
+
+class Brick(Protocol):
+    """os-brick, somewhere it can be killed."""
+
+    def extend(self, protocol: str, properties: Mapping[str, Any]) -> int:
+        """InitiatorConnector.factory(protocol).extend_volume(properties), in bytes. Raises StoppedError."""

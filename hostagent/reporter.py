@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What this host has to say, on its way to the control plane: reports, inventory, signs of life.
+
+One thread sends. A message the broker did not take is sent again, the very same, before any newer one; what comes
+meanwhile gathers and goes out together.
+"""
+
+import json
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+
+from bridge.core.extend import new_id
+from bridge.core.messages import DomainSeen, HostMessage, Inventory, Report
+from bridge.runtime.backoff import Backoff
+from bridge.runtime.health import Health
+from bridge.runtime.metrics import AgentMetrics
+from bridge.runtime.publisher import NotPublishedError
+from bridge.runtime.transport import REPORTS_QUEUE
+
+LOG = logging.getLogger(__name__)
+
+HEALTH: Final = "hostagent.reports"
+KEPT_MAX: Final = 10_000
+"""Reports kept while the broker is away; above it the oldest is dropped, and the journal casts that order again."""
+_PER_MESSAGE: Final = 100
+
+
+class Publisher(Protocol):
+    """How a message leaves the process."""
+
+    def publish(self, queue: str, body: bytes) -> None:
+        """Returns when the broker has it; raises NotPublishedError."""
+
+
+class Outbox:
+    """What waits to be sent. For several threads."""
+
+    def __init__(self, metrics: AgentMetrics, kept_max: int = KEPT_MAX) -> None:
+        self._changed = threading.Condition()
+        self._reports: deque[Report] = deque()
+        self._inventory: Inventory | None = None
+        self._metrics = metrics
+        self._kept_max = kept_max
+        self._closed = False
+
+    def add_reports(self, reports: Sequence[Report]) -> None:
+        """Have reports sent."""
+        with self._changed:
+            self._reports.extend(reports)
+            dropped = 0
+            while len(self._reports) > self._kept_max:
+                self._reports.popleft()
+                dropped += 1
+            self._metrics.unsent.set(len(self._reports))
+            self._changed.notify_all()
+        if dropped:
+            LOG.error("%d reports were dropped, the broker is away for too long", dropped)
+
+    def add_inventory(self, inventory: Inventory) -> None:
+        """Have an inventory sent, together with what waits: a full one replaces it, a change is laid over it."""
+        with self._changed:
+            self._inventory = merge(self._inventory, inventory)
+            self._changed.notify_all()
+
+    def take(self, seconds: float) -> tuple[tuple[Report, ...], Inventory | None]:
+        """Wait for something to send; nothing after `seconds`, or when closed and empty."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._reports or self._inventory or self._closed, max(0.0, seconds))
+            count = min(len(self._reports), _PER_MESSAGE)
+            reports = tuple(self._reports.popleft() for _ in range(count))
+            inventory, self._inventory = self._inventory, None
+            return reports, inventory
+
+    def close(self) -> None:
+        """Wake whoever waits; nothing more is coming."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def sent(self) -> None:
+        """A message is with the broker."""
+        with self._changed:
+            self._metrics.unsent.set(len(self._reports))
+
+
+def merge(waiting: Inventory | None, newer: Inventory) -> Inventory:
+    """Two inventories as one, with the meaning of the two sent one after the other."""
+    if waiting is None or newer.full:
+        return newer
+    domains: dict[str, DomainSeen] = {domain.server_id: domain for domain in waiting.domains}
+    gone = dict.fromkeys(waiting.gone)
+    for domain in newer.domains:
+        domains[domain.server_id] = domain
+        gone.pop(domain.server_id, None)
+    for server_id in newer.gone:
+        domains.pop(server_id, None)
+        if not waiting.full:
+            gone[server_id] = None
+    return Inventory(
+        full=waiting.full,
+        domains=tuple(domains.values()),
+        gone=tuple(gone),
+        capabilities=newer.capabilities or waiting.capabilities,
+    )
+
+
+class Reporter:
+    """Sends the outbox under this host's name and this run's id; the body of a supervised thread."""
+
+    def __init__(
+        self,
+        host: str,
+        outbox: Outbox,
+        make_publisher: Callable[[], Publisher],
+        *,
+        heartbeat_interval: float,
+        health: Health,
+        backoff: Backoff | None = None,
+    ) -> None:
+        self._host = host
+        self._outbox = outbox
+        self._make_publisher = make_publisher
+        self._interval = heartbeat_interval
+        self._health = health
+        self._backoff = backoff or Backoff(first=0.5, cap=15, floor=0.2)
+        self._seq = 0
+        self._unsent: bytes | None = None
+        self.boot_id = new_id()
+        health.expect(HEALTH)
+
+    def run(self, stop: threading.Event) -> None:
+        """Until told to stop and everything was tried once more."""
+        publisher = self._make_publisher()
+        due = 0.0  # the first heartbeat at once: a host exists before its inventory is read
+        while True:
+            if self._unsent is None:
+                reports, inventory = self._outbox.take(0 if stop.is_set() else due - time.monotonic())
+                if not reports and inventory is None:
+                    if stop.is_set():
+                        return
+                    if time.monotonic() < due:
+                        continue
+                    inventory = Inventory(full=False)
+                self._unsent = self._message(reports, inventory)
+            if not self._send(publisher, self._unsent, stop):
+                return
+            self._unsent = None
+            self._outbox.sent()
+            due = time.monotonic() + self._interval
+
+    def _send(self, publisher: Publisher, body: bytes, stop: threading.Event) -> bool:
+        """Try until the broker has it; False when told to stop before that."""
+        tries = 0
+        while True:
+            try:
+                publisher.publish(REPORTS_QUEUE, body)
+            except NotPublishedError as ex:
+                tries += 1
+                self._health.bad(HEALTH, str(ex))
+                if stop.wait(self._backoff.delay(tries)):
+                    LOG.warning("stopped with reports unsent; the journal casts their orders again")
+                    return False
+            else:
+                self._health.ok(HEALTH)
+                return True
+
+    def _message(self, reports: tuple[Report, ...], inventory: Inventory | None) -> bytes:
+        self._seq += 1
+        message = HostMessage(
+            host=self._host,
+            boot_id=self.boot_id,
+            seq=self._seq,
+            sent_at=time.time(),
+            reports=reports,
+            inventory=inventory,
+        )
+        return json.dumps(message.to_wire(), separators=(",", ":")).encode()

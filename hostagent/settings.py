@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""[hostagent]: who this host is, where its libvirt is, how long each thing may take."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from oslo_config import cfg
+
+from bridge.runtime.settings import OPS_OPTS, BusSettings, ConfigError, OptGroups, bus_settings, default_host
+
+_HOST_MAX = 255
+
+HOSTAGENT_OPTS = [
+    cfg.StrOpt(
+        "host",
+        sample_default="<the machine's host name>",
+        help="Name of this host. The control plane addresses it by this name; beside Nova it is the `host` of "
+        "nova-compute. Two agents must not share one.",
+    ),
+    cfg.StrOpt("libvirt_uri", default="qemu:///system", help="The libvirt whose guests are ours."),
+    cfg.IntOpt(
+        "workers",
+        default=8,
+        min=1,
+        max=64,
+        help="Volumes worked on at once. Each worker has a libvirt connection of its own.",
+    ),
+    cfg.IntOpt(
+        "brick_processes",
+        default=2,
+        min=1,
+        max=16,
+        help="os-brick processes. os-brick itself lets one extend at a time pass for SCSI and NVMe-oF.",
+    ),
+    cfg.FloatOpt(
+        "device_wait",
+        default=120,
+        min=0,
+        help="Seconds to wait for the host's device to show the new size: arrays publish it late.",
+    ),
+    cfg.FloatOpt("nudge_every", default=30, min=0.1, help="Seconds between rescans during device_wait."),
+    cfg.FloatOpt(
+        "libvirt_limit",
+        default=20,
+        min=0.1,
+        help="Seconds a libvirt call may take. A call that takes longer is given up on and its connection left "
+        "behind; its guest is not touched again until it returned.",
+    ),
+    cfg.IntOpt(
+        "abandoned_max",
+        default=16,
+        min=1,
+        help="Libvirt calls given up on that may be outstanding; above it no new call is made.",
+    ),
+    cfg.FloatOpt(
+        "brick_limit",
+        default=180,
+        min=0.1,
+        help="Seconds an os-brick call may take; then its process group is killed, and its file lock goes with it.",
+    ),
+    cfg.StrOpt(
+        "lock_path",
+        help="Directory of os-brick's file locks; the one nova-compute uses, where there is one "
+        "([oslo_concurrency] lock_path). Unset: a directory of our own below state_path.",
+    ),
+    cfg.StrOpt(
+        "state_path", default="/var/lib/extend-bridge", help="Directory for what must outlive a call, not a reboot."
+    ),
+    cfg.BoolOpt(
+        "use_multipath",
+        default=False,
+        help="As nova-compute's [libvirt] volume_use_multipath; must be equal to it.",
+    ),
+    cfg.StrOpt(
+        "root_helper",
+        default="sudo",
+        help="What starts os-brick's privsep helper when the agent does not run as root.",
+    ),
+    cfg.FloatOpt(
+        "inventory_interval",
+        default=600,
+        min=1,
+        help="Seconds between full looks at all guests; changes are reported at once by libvirt's events.",
+    ),
+    cfg.FloatOpt(
+        "heartbeat_interval",
+        default=10,
+        min=0.1,
+        help="Seconds between signs of life; several times shorter than [engine] host_timeout.",
+    ),
+    *OPS_OPTS,
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrickSettings:
+    """What an os-brick process is started with. `limit` in seconds."""
+
+    processes: int
+    limit: float
+    lock_path: str
+    use_multipath: bool
+    root_helper: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostAgentSettings:
+    """As [hostagent] and [bus]; times in seconds."""
+
+    host: str
+    bus: BusSettings
+    libvirt_uri: str
+    workers: int
+    device_wait: float
+    nudge_every: float
+    libvirt_limit: float
+    abandoned_max: int
+    inventory_interval: float
+    heartbeat_interval: float
+    brick: BrickSettings
+
+
+def hostagent_groups() -> OptGroups:
+    """The host agent's option groups."""
+    return [("hostagent", HOSTAGENT_OPTS)]
+
+
+def hostagent_settings(conf: cfg.ConfigOpts) -> HostAgentSettings:
+    """Read them; raises ConfigError."""
+    section = conf.hostagent
+    host = section.host or default_host()
+    if len(host) > _HOST_MAX or any(c.isspace() for c in host):
+        raise ConfigError("[hostagent] host: a name of at most 255 characters without spaces, as nova-compute's")
+    if "://" not in section.libvirt_uri:
+        raise ConfigError(f"[hostagent] libvirt_uri: {section.libvirt_uri!r} is no URI; as in qemu:///system")
+    return HostAgentSettings(
+        host=host,
+        bus=bus_settings(conf),
+        libvirt_uri=section.libvirt_uri,
+        workers=section.workers,
+        device_wait=section.device_wait,
+        nudge_every=section.nudge_every,
+        libvirt_limit=section.libvirt_limit,
+        abandoned_max=section.abandoned_max,
+        inventory_interval=section.inventory_interval,
+        heartbeat_interval=section.heartbeat_interval,
+        brick=BrickSettings(
+            processes=section.brick_processes,
+            limit=section.brick_limit,
+            lock_path=_lock_path(section.lock_path, section.state_path),
+            use_multipath=section.use_multipath,
+            root_helper=section.root_helper,
+        ),
+    )
+
+
+def list_opts() -> OptGroups:
+    """For oslo-config-generator."""
+    return hostagent_groups()
+
+
+def _lock_path(named: str | None, state_path: str) -> str:
+    """A directory os-brick can lock in. One that was named must be there: making it with our owner and mode could
+    shut nova-compute out of its own locks."""
+    if named is None:
+        own = Path(state_path) / "lock"
+        try:
+            own.mkdir(parents=True, exist_ok=True)
+        except OSError as ex:
+            raise ConfigError(f"[hostagent] state_path: {own} cannot be made: {ex.strerror}") from ex
+        return str(own)
+    if not Path(named).is_dir():
+        raise ConfigError(f"[hostagent] lock_path: {named} is no directory")
+    if not os.access(named, os.W_OK | os.X_OK):
+        raise ConfigError(f"[hostagent] lock_path: {named} cannot be written by this user")
+    return named

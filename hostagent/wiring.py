@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The host agent's parts and what each is given. Read from top to bottom, it is the picture of the process."""
+
+import threading
+from collections.abc import Callable, Sequence
+
+from bridge.core.messages import Order, Report
+from bridge.core.outcome import Outcome
+from bridge.runtime.daemon import Part, Supervised
+from bridge.runtime.metrics import AgentMetrics
+from bridge.runtime.process import Process
+from bridge.runtime.publisher import SafePublisher
+from bridge.runtime.transport import check_url, kombu_connection
+from hostagent.brick_pool import BrickPool
+from hostagent.devices import all_strategies
+from hostagent.extend import Patience, Tools, extend
+from hostagent.hypervisor import Abandoned, Session
+from hostagent.inventory import InventoryKeeper, Touched
+from hostagent.reporter import Outbox, Reporter
+from hostagent.rpc import RpcServer
+from hostagent.settings import HostAgentSettings
+from hostagent.worker import Workers
+
+
+class Bench:
+    """One worker's tool: its libvirt session and what all workers share."""
+
+    def __init__(self, session: Session, tools: Tools) -> None:
+        self._session = session
+        self._tools = tools
+
+    def __call__(self, order: Order) -> Report:
+        """See worker.Tool."""
+        return extend(order, self._tools)
+
+    def close(self) -> None:
+        """See worker.Tool."""
+        self._session.close()
+
+
+class Closing:
+    """A part, with what has to be woken when it is told to stop and what is given back when it has ended."""
+
+    def __init__(
+        self, part: Part, *, wake: Callable[[], None] = lambda: None, after: Callable[[], None] = lambda: None
+    ) -> None:
+        self._part = part
+        self._wake = wake
+        self._after = after
+
+    def start(self) -> None:
+        """Start the part."""
+        self._part.start()
+
+    def stop(self) -> None:
+        """Tell it, then wake it."""
+        self._part.stop()
+        self._wake()
+
+    def join(self, seconds: float) -> bool:
+        """Wait for it, then give back what it used."""
+        ended = self._part.join(seconds)
+        self._after()
+        return ended
+
+
+def build(settings: HostAgentSettings, process: Process) -> Sequence[Part]:
+    """The parts, in the order they start; they stop in reverse, so that the last reports still go out.
+
+    Raises ConfigError.
+    """
+    check_url(settings.bus.transport_url, "[bus] transport_url")
+    health, metrics = process.health, AgentMetrics(process.registry)
+    abandoned = Abandoned(settings.abandoned_max, health, metrics.abandoned)
+    stopping = threading.Event()
+    brick = BrickPool(settings.brick)
+    strategies = all_strategies(brick)
+    outbox, touched = Outbox(metrics), Touched()
+    bus = kombu_connection(
+        settings.bus.transport_url,
+        heartbeat=settings.bus.heartbeat,
+        name=f"extend-bridge-hostagent {settings.host}",
+    )
+
+    def session() -> Session:
+        return Session(settings.libvirt_uri, limit=settings.libvirt_limit, abandoned=abandoned)
+
+    def bench() -> Bench:
+        own = session()
+        patience = Patience(device_wait=settings.device_wait, nudge_every=settings.nudge_every)
+        return Bench(own, Tools(hypervisor=own, strategies=strategies, patience=patience, sleep=stopping.wait))
+
+    def hand_over(reports: Sequence[Report]) -> None:
+        outbox.add_reports(reports)
+        touched.add({r.key.server_id for r in reports if r.outcome is Outcome.RESIZED})
+
+    reporter = Reporter(
+        settings.host,
+        outbox,
+        lambda: SafePublisher(bus),
+        heartbeat_interval=settings.heartbeat_interval,
+        health=health,
+    )
+    keeper = InventoryKeeper(
+        session(),
+        tell=outbox.add_inventory,
+        touched=touched,
+        capabilities=[strategy.name for strategy in strategies],
+        interval=settings.inventory_interval,
+        health=health,
+    )
+    workers = Workers(settings.workers, make_tool=bench, report=hand_over, stopping=stopping, metrics=metrics)
+    rpc = RpcServer(process.conf, settings.bus.transport_url, settings.host, workers.submit, health)
+    return [
+        Closing(Supervised("hostagent.reporter", reporter.run, health), wake=outbox.close, after=bus.release),
+        Closing(Supervised("hostagent.inventory", keeper.run, health), wake=touched.close),
+        Closing(workers, after=brick.close),
+        rpc,
+    ]
