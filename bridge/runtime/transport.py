@@ -4,7 +4,9 @@
 `memory://` means both inside this process: kombu's memory transport and oslo's fake driver (all in one, tests).
 """
 
+import importlib
 import logging
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -27,6 +29,12 @@ REPORTS_QUEUE: Final = "extend_bridge.reports"
 PARKED_QUEUE: Final = "extend_bridge.parked"
 UNREADABLE_QUEUE: Final = "extend_bridge.unreadable"
 AGENT_TOPIC: Final = "extend_bridge_agent"
+
+_UNLISTED_OPTIONS: Final = (
+    ("oslo_messaging._metrics.client", "oslo_messaging_metrics"),
+    ("oslo_messaging._tracing.client", "oslo_messaging_tracing"),
+)
+"""Options oslo.messaging reads on every cast and registers on the global CONF only; a version may lack one."""
 
 BROKER_ERRORS: Final = (
     OSError,
@@ -127,4 +135,7 @@ def is_memory_connection(connection: kombu.Connection) -> bool:
 
 def rpc_transport(conf: cfg.ConfigOpts, url: str) -> oslo_messaging.Transport:
     """oslo.messaging's transport for casts. `conf` must hold oslo.messaging's options (settings.load does that)."""
+    for module, group in _UNLISTED_OPTIONS:
+        with suppress(ImportError):
+            conf.register_opts(getattr(importlib.import_module(module), group), group=group)
     return oslo_messaging.get_rpc_transport(conf, url="fake://" if is_memory(url) else url)
