@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Cinder's side of the bus: a recorded volume.resize.end addressed to one's own volume, published as Cinder does."""
+"""Cinder's side of the bus: a recorded volume.resize.end for one's own volume, published as Cinder does."""
 
 import json
 import uuid

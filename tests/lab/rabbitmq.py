@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A RabbitMQ node of one's own: started by hand, loopback only, everything it writes in one directory.
 
-Nothing under /etc or /var is read or touched. The Erlang port mapper is ours too and runs as a child, so that both can
-be stopped by their pids.
+Nothing under /etc or /var is read or touched. The Erlang port mapper is ours too and runs as a child, so that both
+can be stopped by their pids.
 """
 
 import os

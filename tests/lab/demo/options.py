@@ -9,9 +9,9 @@ from dataclasses import dataclass
 _DESCRIPTION = """\
 Watch a real guest's disk grow because a Cinder notification went by.
 
-A guest boots under QEMU (no KVM needed) with a 1 GiB volume. Cinder (a stand-in, with a message recorded from a real
-Cinder 29) grows the volume to 2 GiB and says so on the bus. The bridge does the rest; the guest prints what it sees.
-Installs what it needs on first use (apt as root, PyPI) and leaves nothing running and nothing behind."""
+A guest boots under QEMU (no KVM needed) with a 1 GiB volume. Cinder (a stand-in, with a message recorded from a
+real Cinder 29) grows the volume to 2 GiB and says so on the bus. The bridge does the rest; the guest prints what it
+sees. Installs what it needs on first use (apt as root, PyPI) and leaves nothing running and nothing behind."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ def parse(argv: Sequence[str] | None) -> Options:
         "--disk",
         choices=("loop", "raw", "qcow2"),
         default="loop" if root else "raw",
-        help="loop: a block device, which os-brick refreshes (needs root, and is root's default); raw, qcow2: a file, "
-        "which QEMU grows",
+        help="loop: a block device, which os-brick refreshes (needs root, and is root's default); raw, qcow2: a "
+        "file, which QEMU grows",
     )
     options = parser.parse_args(argv)
     if options.disk == "loop" and not root:
