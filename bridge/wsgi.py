@@ -38,14 +38,16 @@ class Application:
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         """WSGI."""
-        app = self._app
+        app, why = self._app, ""
         if app is None:
             with self._lock:
                 try:
                     app = self._app = self._app or _build()
                 except door.ConfigError as ex:
-                    LOG.error("%s: %s", _PROG, ex)  # noqa: TRY400 - a sentence for the operator, not a fault of ours
-                    return _unusable(start_response)
+                    why = str(ex)
+        if app is None:
+            LOG.error("%s: %s", _PROG, why)
+            return _unusable(start_response)
         return app(environ, start_response)
 
 

@@ -75,8 +75,8 @@ class Volumes:
         """Have a volume; raises ValueError for one Cinder could not hold."""
         if not is_uuid(volume.id):
             raise ValueError(f"volume id {volume.id!r}: expected a UUID")
-        if volume.size < 1:
-            raise ValueError(f"volume {volume.id}: size {volume.size}: expected whole GiB, at least 1")
+        if not isinstance(volume.size, int) or volume.size < 1:
+            raise ValueError(f"volume {volume.id}: size {volume.size!r}: expected whole GiB, at least 1")
         for attachment in volume.attachments:
             if attachment.server_id is not None and not is_uuid(attachment.server_id):
                 raise ValueError(f"volume {volume.id}: server_id {attachment.server_id!r}: expected a UUID")

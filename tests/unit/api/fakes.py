@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A journal in memory and an API around it, for tests that need no database."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from falcon import testing
+from prometheus_client import CollectorRegistry
+
+from bridge.api.app import build
+from bridge.api.settings import ApiSettings
+from bridge.core.errors import JournalUnavailableError
+from bridge.core.extend import Arrival, ExtendKey, Standing
+from bridge.core.trail import Record
+from bridge.journal.settings import JournalSettings
+from bridge.runtime.http_server import WsgiApp
+from bridge.runtime.metrics import ApiMetrics
+
+ON_HOST = "11111111-1111-4111-8111-111111111101"
+ON_HOST_2 = "11111111-1111-4111-8111-111111111103"
+NO_HOST = "33333333-3333-4333-8333-333333333301"
+UNKNOWN = "99999999-9999-4999-8999-999999999999"
+VOLUME = "0e63d806-6fe4-4ffc-99bf-f3dd056574c0"
+VOLUME_2 = "7b1f4d0a-52a1-4f1e-9d5b-0a8f6a3c1e77"
+PATH = "/v2.1/os-server-external-events"
+
+INVENTORY: Mapping[str, Standing] = {
+    ON_HOST: Standing.ON_HOST,
+    ON_HOST_2: Standing.ON_HOST,
+    NO_HOST: Standing.NO_HOST,
+}
+
+
+def settings(**changes: object) -> ApiSettings:
+    """[api] as its defaults, waking nobody."""
+    return ApiSettings(**{"journal": JournalSettings(connection="sqlite://"), "wake_port": 0, **changes})  # type: ignore[arg-type]
+
+
+class FakeJournal:
+    """Keeps what it accepted. `away` makes it unavailable; `broken` makes it fail as no journal should."""
+
+    def __init__(self, known: Mapping[str, Standing] = INVENTORY) -> None:
+        self.known = dict(known)
+        self.accepted: list[Arrival] = []
+        self.away = False
+        self.broken: Exception | None = None
+
+    def standing(self, server_ids: Collection[str]) -> Mapping[str, Standing]:
+        return {server: self.known[server] for server in server_ids if server in self.known}
+
+    def accept(self, arrivals: Sequence[Arrival]) -> None:
+        if self.broken is not None:
+            raise self.broken
+        if self.away:
+            raise JournalUnavailableError("the disk is full", retry_after=7.0)
+        self.accepted.extend(arrivals)
+
+    @property
+    def keys(self) -> list[ExtendKey]:
+        return [arrival.key for arrival in self.accepted]
+
+
+class ListAudit:
+    """Keeps records."""
+
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+
+    def write(self, *records: Record) -> None:
+        self.records.extend(records)
+
+
+@dataclass
+class Api:
+    """An application, what stands behind it, and a client."""
+
+    journal: FakeJournal = field(default_factory=FakeJournal)
+    audit: ListAudit = field(default_factory=ListAudit)
+    registry: CollectorRegistry = field(default_factory=CollectorRegistry)
+    woken: int = 0
+
+    def __post_init__(self) -> None:
+        self.app: WsgiApp = build(settings(), self.journal, ApiMetrics(self.registry), self.audit, wake=self._wake)
+        self.client = testing.TestClient(self.app)
+
+    def post(
+        self, *events: Mapping[str, object], headers: Mapping[str, str] | None = None, path: str = PATH
+    ) -> testing.Result:
+        """POST events in compute 2.51."""
+        return self.client.simulate_post(
+            path,
+            json={"events": list(events)},
+            headers={"OpenStack-API-Version": "compute 2.51", **(headers or {})},
+        )
+
+    def count(self, name: str, **labels: str) -> float:
+        """The value of a counter."""
+        return self.registry.get_sample_value(f"extend_bridge_api_{name}_total", labels) or 0.0
+
+    def _wake(self) -> None:
+        self.woken += 1
+
+
+def event(server: str = ON_HOST, tag: object = VOLUME, **more: object) -> dict[str, object]:
+    """One volume-extended; a tag of None leaves it out."""
+    whole: dict[str, object] = {"name": "volume-extended", "server_uuid": server}
+    if tag is not None:
+        whole["tag"] = tag
+    return {**whole, **more}

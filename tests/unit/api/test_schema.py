@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The cheap check decides exactly as the JSON Schema does, and a refusal has Nova's words."""
+
+from typing import Any
+
+import jsonschema
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from oslo_utils import uuidutils
+
+from bridge.api import microversion, schema
+from bridge.api.microversion import MAX, MIN, Version
+from tests.unit.api.fakes import ON_HOST, event
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+KEYS = st.sampled_from(["name", "server_uuid", "tag", "status", "code", "NAME"])
+VALUES = st.one_of(
+    JSON,
+    st.sampled_from(["volume-extended", "network-changed", "completed", "ok", ON_HOST, "x" * 255, "x" * 256, ""]),
+    st.uuids().map(str),
+    st.uuids().map(lambda value: value.hex),
+    st.uuids().map(lambda value: value.urn),
+)
+BODIES = st.one_of(
+    JSON,
+    st.fixed_dictionaries(
+        {"events": st.lists(st.dictionaries(KEYS, VALUES, max_size=5), max_size=3) | JSON},
+        optional={"more": JSON},
+    ),
+    st.lists(
+        st.fixed_dictionaries(
+            {"name": st.sampled_from(["volume-extended", "network-vif-plugged"]), "server_uuid": VALUES},
+            optional={"tag": VALUES, "status": VALUES},
+        ),
+        max_size=3,
+    ).map(lambda events: {"events": events}),
+)
+
+
+@given(BODIES, st.sampled_from([MIN, Version(2, 50), MAX]))
+def test_the_cheap_check_is_the_schema(body: Any, version: Version) -> None:
+    """What it accepts the schema accepts, what it refuses the schema words."""
+    formats = jsonschema.FormatChecker(formats=())
+    formats.checks("uuid")(uuidutils.is_uuid_like)
+    valid = jsonschema.Draft4Validator(schema.schema(version), format_checker=formats).is_valid(body)
+    assert schema.accepts(body, version) is valid
+    words = schema.refusal(body, version)
+    assert (words is None) is valid
+    assert words != "Malformed request body"
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (None, "None is not of type 'object'"),
+        ({}, "'events' is a required property"),
+        ({"events": []}, "Invalid input for field/attribute events. Value: []. [] should be non-empty"),
+        ({"events": [event("a")]}, "Invalid input for field/attribute server_uuid. Value: a. 'a' is not a 'uuid'"),
+        ({"events": [{}]}, "Invalid input for field/attribute 0. Value: {}. 'server_uuid' is a required property"),
+    ],
+)  # fmt: skip
+def test_a_refusal_has_novas_words(body: Any, words: str) -> None:
+    """A script may look for them."""
+    assert schema.refusal(body, MAX) == words
+
+
+def test_volume_extended_begins_with_2_51() -> None:
+    """Below, the name is unknown: a caller without a version header speaks 2.1."""
+    body = {"events": [event()]}
+    assert schema.refusal(body, microversion.VOLUME_EXTENDED) is None
+    words = schema.refusal(body, Version(2, 50))
+    assert words is not None
+    assert "'volume-extended' is not one of ['network-changed'" in words
+
+
+def test_a_value_too_deep_to_be_worded_is_still_a_refusal() -> None:
+    """Whatever the caller nests, it gets 400 and not our traceback."""
+    deep: Any = []
+    for _ in range(5000):
+        deep = [deep]
+    assert schema.refusal({"events": [event(tag=deep)]}, MAX) == "Malformed request body"
