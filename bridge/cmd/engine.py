@@ -15,3 +15,7 @@ def main() -> int:
         build,
         description="Takes due extends from the journal, casts them to their hosts, closes what hosts verified.",
     )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -122,7 +122,7 @@ def _cinder(disk: Disk, guest: Guest, stack: ExitStack) -> tuple[_Cinder, str]:
     attachment = Attachment(
         id=attachment_id,
         server_id=guest.server_id,
-        host_name=HOST,
+        host=HOST,
         connection_info={"driver_volume_type": "local", "volume_id": disk.volume_id, "encrypted": False},
     )
     standin.add_volume(disk.volume_id, 1, attachment)

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""extend-bridge-all-in-one: listener, API, engine and host agent in one process.
+
+The one place that knows all parts. Our own bus stays in the process's memory unless [bus] transport_url says else,
+and the listener posts to the API next to it unless [endpoint] says else.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from oslo_config import cfg
+
+from bridge.api.settings import API_OPTS, ApiSettings, api_settings
+from bridge.api.wiring import build as build_api
+from bridge.engine.settings import EngineSettings, engine_groups, engine_settings
+from bridge.engine.wiring import build as build_engine
+from bridge.runtime import process as processes
+from bridge.runtime.daemon import Daemon, Part
+from bridge.runtime.process import Process
+from bridge.runtime.settings import OPS_OPTS, OptGroups, run
+from bridge.runtime.transport import MEMORY
+from hostagent.settings import HostAgentSettings, hostagent_groups, hostagent_settings
+from hostagent.wiring import build as build_hostagent
+from listener.settings import ListenerSettings, listener_groups, listener_settings
+from listener.wiring import build as build_listener
+
+_NAME: Final = "all-in-one"
+_DESCRIPTION: Final = "The whole bridge in one process, for a cloud of one node and for trying."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AllInOneSettings:
+    """Each part's own. `listener` is None where no notification bus is configured: events come by HTTP only."""
+
+    api: ApiSettings
+    engine: EngineSettings
+    hostagent: HostAgentSettings
+    listener: ListenerSettings | None
+
+
+def groups() -> OptGroups:
+    """Every part's option groups, each once."""
+    return [
+        ("all_in_one", OPS_OPTS),
+        ("api", API_OPTS),
+        *engine_groups(),
+        *hostagent_groups(),
+        *listener_groups(),
+    ]
+
+
+def settings(conf: cfg.ConfigOpts) -> AllInOneSettings:
+    """Read them, with the defaults of one process."""
+    conf.set_default("transport_url", MEMORY, group="bus")
+    conf.set_default("sync_on_startup", True, group="journal")
+    conf.set_default("endpoint_override", f"http://127.0.0.1:{conf.api.bind_port}/v2.1", group="endpoint")
+    return AllInOneSettings(
+        api=api_settings(conf),
+        engine=engine_settings(conf),
+        hostagent=hostagent_settings(conf),
+        listener=listener_settings(conf) if conf.notifications.transport_url else None,
+    )
+
+
+def build(chosen: AllInOneSettings, process: Process) -> list[Part]:
+    """All parts, receivers before senders."""
+    return [
+        *build_engine(chosen.engine, process),
+        *build_api(chosen.api, process),
+        *build_hostagent(chosen.hostagent, process),
+        *(build_listener(chosen.listener, process) if chosen.listener is not None else ()),
+    ]
+
+
+def daemon(argv: Sequence[str]) -> Daemon:
+    """Wired and not yet started; raises ConfigError."""
+    return processes.daemon(_NAME, groups(), settings, build, description=_DESCRIPTION, argv=argv)
+
+
+def main() -> int:
+    """Run it until a signal."""
+    return run(lambda: daemon(sys.argv[1:]).run(), f"extend-bridge-{_NAME}")

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the listener says of its work: audit records and metrics, in one place and with one set of names."""
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from bridge.core.extend import ExtendKey
+from bridge.core.reasons import Reason
+from bridge.core.trail import Event, Record
+from bridge.runtime.audit_log import AuditLog
+from bridge.runtime.metrics import ListenerMetrics
+from listener.parse import Origin, ResizeEnd
+from listener.translate import Translation
+from listener.verdicts import Verdict
+
+
+class Chronicle:
+    """Counts and writes down. Never raises."""
+
+    def __init__(
+        self, audit: AuditLog, metrics: ListenerMetrics, *, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._audit = audit
+        self._metrics = metrics
+        self._clock = clock
+
+    def took(self, messages: int) -> None:
+        """Messages off the queue."""
+        self._metrics.messages.inc(messages)
+
+    def in_hand(self, messages: int) -> None:
+        """Messages not yet acknowledged."""
+        self._metrics.in_hand.set(messages)
+
+    def other(self, reason: Reason) -> None:
+        """A notification that is no extend: counted, not written, there are too many of them."""
+        self._metrics.skipped.labels(reason.value).inc()
+
+    def received(self, end: ResizeEnd, translation: Translation) -> None:
+        """A volume.resize.end, its events and each row that gives none."""
+        for reason, number in Counter(translation.skipped).items():
+            self._metrics.skipped.labels(reason.value).inc(number)
+        data = {"size_gib": end.size, "sent": end.origin.sent, "events": len(translation.events)}
+        servers: list[str | None] = [key.server_id for key in translation.events]
+        self._audit.write(
+            *(
+                self._record(Event.RECEIVED, end.origin, volume=end.volume_id, server=server, data=data)
+                for server in servers or [None]
+            ),
+            *(
+                self._record(Event.SKIPPED, end.origin, volume=end.volume_id, reason=reason.value)
+                for reason in translation.skipped
+            ),
+        )
+
+    def unreadable(self, reason: Reason, size: int) -> None:
+        """A message that now lies in the unreadable lane."""
+        self._metrics.unreadable.labels(reason.value).inc()
+        self._audit.write(self._record(Event.UNREADABLE, Origin(), reason=reason.value, data={"bytes": size}))
+
+    def posted(self, key: ExtendKey, verdict: Verdict, origin: Origin, sent_as: str, seconds: float) -> None:
+        """The endpoint's word on an event. `sent_as` is the request id it was posted under."""
+        self._metrics.events.labels(verdict.kind.value, verdict.reason.value).inc()
+        self._audit.write(
+            self._record(
+                Event.POSTED,
+                origin,
+                volume=key.volume_id,
+                server=key.server_id,
+                outcome=verdict.kind.value,
+                reason=verdict.reason.value,
+                seconds=seconds,
+                data={} if sent_as == origin.request_id else {"posted_as": sent_as},
+            )
+        )
+
+    def held(self, key: ExtendKey, reason: Reason, origin: Origin) -> None:
+        """An event that waits for the endpoint; once per hold."""
+        self._audit.write(
+            self._record(Event.HELD, origin, volume=key.volume_id, server=key.server_id, reason=reason.value)
+        )
+
+    def parked(self, volume_id: str | None, server_id: str | None, reason: Reason, origin: Origin) -> None:
+        """Something that now lies in the parked lane."""
+        self._audit.write(
+            self._record(Event.PARKED, origin, volume=volume_id, server=server_id, reason=reason.value)
+        )
+
+    def _record(self, event: Event, origin: Origin, **more: Any) -> Record:
+        return Record(
+            event=event,
+            at=self._clock(),
+            project=origin.project,
+            message_id=origin.message_id,
+            global_request_id=origin.request_id,
+            **more,
+        )

@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: Apache-2.0
+"""extend-bridge-listener."""
+
+import bridge.runtime.threads  # noqa: F401 - first, before anything that may choose another backend
+
+# isort: split
+from bridge.runtime.process import serve
+from listener.settings import listener_groups, listener_settings
+from listener.wiring import build
+
+
+def main() -> int:
+    """Run the listener until a signal."""
+    return serve(
+        "listener",
+        listener_groups(),
+        listener_settings,
+        build,
+        description="Takes Cinder's volume.resize.end off the bus and posts volume-extended events until each has "
+        "a verdict.",
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

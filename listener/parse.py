@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A strict reader of Cinder's volume.resize.end: bytes in, one of four values out, no exception ever.
+
+Takes oslo.messaging's v2 envelope and the bare v1 form. Keeps an allow-list of fields: the payload carries CHAP
+passwords and whole database rows (facts of a real Cinder 29), and nothing of that leaves this module.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from bridge.core.extend import clean_request_id, is_uuid
+from bridge.core.reasons import Reason
+
+EVENT_TYPE: Final = "volume.resize.end"
+_ENVELOPE: Final = "oslo.message"
+_ENVELOPE_VERSION: Final = "oslo.version"
+_TEXT_MAX: Final = 128
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One attachment row; `server_id` None where the row is no object or names no valid server."""
+
+    server_id: str | None
+    attached: bool
+    readable: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Where a message came from, for logs and records: ids only, each checked."""
+
+    message_id: str | None = None
+    project: str | None = None
+    request_id: str | None = None
+    sent: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResizeEnd:
+    """A volume has grown. `size` in GiB is for the record only: no size in a message ever reaches a disk."""
+
+    volume_id: str
+    size: int | None
+    rows: tuple[Row, ...]
+    origin: Origin
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Other:
+    """A notification that is no extend."""
+
+    reason: Reason = Reason.OTHER_EVENT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unreadable:
+    """Nobody can tell what this is; kept raw."""
+
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bad:
+    """A volume.resize.end that cannot be acted on; parked with what is safe to keep."""
+
+    reason: Reason
+    volume_id: str | None
+    origin: Origin
+
+
+Read = ResizeEnd | Other | Unreadable | Bad
+
+
+def parse(body: bytes, *, max_bytes: int, max_rows: int) -> Read:
+    """Read one message."""
+    if len(body) > max_bytes:
+        return Unreadable(reason=Reason.TOO_LARGE)
+    try:
+        outer = _object(_json(body))
+        if _ENVELOPE not in outer:
+            message = outer
+        elif str(outer.get(_ENVELOPE_VERSION, "2.0")).partition(".")[0] != "2":
+            return Unreadable(reason=Reason.UNKNOWN_ENVELOPE)
+        else:
+            inner = outer[_ENVELOPE]
+            message = _object(_json(inner) if isinstance(inner, str) else inner)
+    except _UnreadableError as ex:
+        return Unreadable(reason=ex.reason)
+    if message.get("event_type") != EVENT_TYPE:
+        return Other()
+    return _resize_end(message, max_rows)
+
+
+def _resize_end(message: Mapping[str, Any], max_rows: int) -> ResizeEnd | Bad:
+    payload = message.get("payload")
+    if not isinstance(payload, Mapping):
+        return Bad(reason=Reason.BAD_PAYLOAD, volume_id=None, origin=_origin(message, {}))
+    origin = _origin(message, payload)
+    volume_id = payload.get("volume_id")
+    if not is_uuid(volume_id):
+        return Bad(reason=Reason.BAD_VOLUME_ID, volume_id=None, origin=origin)
+    volume_id = str(volume_id).lower()
+    rows = payload.get("volume_attachment", [])
+    if not isinstance(rows, list):
+        return Bad(reason=Reason.BAD_ATTACHMENTS, volume_id=volume_id, origin=origin)
+    if len(rows) > max_rows:
+        return Bad(reason=Reason.TOO_MANY_ROWS, volume_id=volume_id, origin=origin)
+    size = payload.get("size")
+    return ResizeEnd(
+        volume_id=volume_id,
+        size=size if isinstance(size, int) and not isinstance(size, bool) and 0 < size < 2**31 else None,
+        rows=tuple(map(_row, rows)),
+        origin=origin,
+    )
+
+
+def _row(raw: object) -> Row:
+    if not isinstance(raw, Mapping):
+        return Row(server_id=None, attached=False, readable=False)
+    server_id = raw.get("instance_uuid")
+    return Row(
+        server_id=str(server_id).lower() if is_uuid(server_id) else None,
+        # detach_time is set while a detached row is still listed; deleted rows are, in some releases
+        attached=raw.get("attach_status") == "attached" and not raw.get("deleted") and not raw.get("detach_time"),
+        readable=server_id is None or is_uuid(server_id),
+    )
+
+
+def _origin(message: Mapping[str, Any], payload: Mapping[str, Any]) -> Origin:
+    """The user's own request id: the global one where the caller sent one, else Cinder's."""
+    context = message.get("_context_global_request_id") or message.get("_context_request_id")
+    return Origin(
+        message_id=clean_request_id(message.get("message_id")),
+        project=clean_request_id(payload.get("tenant_id")),
+        request_id=clean_request_id(context),
+        sent=_stamp(message.get("timestamp")),
+    )
+
+
+def _stamp(text: object) -> str | None:
+    return (
+        text if isinstance(text, str) and len(text) <= _TEXT_MAX and text.isascii() and text.isprintable() else None
+    )
+
+
+class _UnreadableError(Exception):
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+def _json(text: bytes | str) -> object:
+    try:
+        return json.loads(text)
+    except UnicodeDecodeError as ex:
+        raise _UnreadableError(Reason.NOT_UTF8) from ex
+    except RecursionError as ex:
+        raise _UnreadableError(Reason.TOO_DEEP) from ex
+    except ValueError as ex:
+        raise _UnreadableError(Reason.NOT_JSON) from ex
+
+
+def _object(value: object) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise _UnreadableError(Reason.NOT_AN_OBJECT)
+    return value

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an answer of the endpoint means for the events of a request: one pure function over closed values.
+
+The endpoint is a Nova of any release with microversion 2.51, or the bridge's own API. Mirrors Nova's
+os-server-external-events: 200 and 207 carry a code per event; before 21.0.0 a request of unknown servers only was
+an HTTP 404 `itemNotFound`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Final
+
+from bridge.core.extend import ExtendKey
+from bridge.core.reasons import Reason
+
+
+class Kind(Enum):
+    """What becomes of one event."""
+
+    DELIVERED = "delivered"  # the endpoint has it
+    SLOW = "slow"  # tried again later, slowly: it may come right by itself
+    PARK = "park"  # kept for a person
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The end of one event's delivery, as far as this answer goes."""
+
+    kind: Kind
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """An HTTP answer. `body` is the JSON in it, None where there is none; `retry_after` in seconds."""
+
+    status: int
+    body: Any = None
+    retry_after: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NoAnswer:
+    """The request was not answered; it may or may not have been carried out, so it is sent again."""
+
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """Each event has its verdict."""
+
+    verdicts: Mapping[ExtendKey, Verdict]
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """One event spoils the request, or it is too large: send it again in halves."""
+
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Nothing wrong with the events: the endpoint is away, or an operator must mend something. Try again, `after`
+    so many seconds where it said so."""
+
+    reason: Reason
+    after: float | None = None
+
+
+Judgement = Settle | Split | Hold
+
+MANY: Final = 10
+"""From so many distinct servers on, a 404 for each of them says something of the endpoint, not of the servers."""
+
+_BY_CODE: Final[Mapping[int, Verdict]] = {
+    200: Verdict(Kind.DELIVERED, Reason.DELIVERED),
+    400: Verdict(Kind.PARK, Reason.EVENT_BAD),
+    404: Verdict(Kind.SLOW, Reason.EVENT_UNKNOWN_SERVER),
+    422: Verdict(Kind.SLOW, Reason.EVENT_NO_HOST),
+}
+_MISSING: Final = Verdict(Kind.SLOW, Reason.EVENT_NO_CODE)
+_OTHER: Final = Verdict(Kind.SLOW, Reason.EVENT_OTHER_CODE)
+
+_ALONE: Final[Mapping[int, Verdict]] = {
+    400: Verdict(Kind.PARK, Reason.REQUEST_BAD),
+    404: Verdict(Kind.SLOW, Reason.EVENT_UNKNOWN_SERVER),
+    413: Verdict(Kind.PARK, Reason.REQUEST_TOO_LARGE),
+    500: Verdict(Kind.SLOW, Reason.REQUEST_FAILED),
+}
+"""What a refused request means when it held one event only; with more it is split to find the one."""
+
+_HOLD: Final[Mapping[int, Reason]] = {
+    401: Reason.UNAUTHORIZED,  # keystoneauth has tried a new token before we see this
+    403: Reason.FORBIDDEN,
+    404: Reason.WRONG_URL,
+    405: Reason.WRONG_URL,
+    406: Reason.WRONG_VERSION,
+    502: Reason.UNAVAILABLE,
+    503: Reason.UNAVAILABLE,
+    504: Reason.UNAVAILABLE,
+}
+_TOLD: Final = frozenset({429, 503})
+_ANSWERED: Final = frozenset({200, 202, 207})
+
+
+def judge(sent: Sequence[ExtendKey], answer: Answer | NoAnswer) -> Judgement:
+    """What the answer to a request with these events (distinct, at least one) means."""
+    if isinstance(answer, NoAnswer):
+        return Hold(answer.reason)
+    if answer.status in _ANSWERED:
+        return _per_event(sent, answer.body)
+    if answer.status in _TOLD and answer.retry_after is not None:
+        return Hold(Reason.TOLD_TO_WAIT, answer.retry_after)
+    if answer.status in _ALONE and not (answer.status == _NOT_FOUND and not _is_item_not_found(answer.body)):
+        if len(sent) > 1:
+            return Split(Reason.BATCH_REFUSED)
+        return Settle({sent[0]: _ALONE[answer.status]})
+    return Hold(_HOLD.get(answer.status, Reason.UNEXPECTED_STATUS))
+
+
+_NOT_FOUND: Final = 404
+
+
+def _is_item_not_found(body: object) -> bool:
+    """Nova < 21 about its servers, unlike a 404 of the URL."""
+    return isinstance(body, Mapping) and "itemNotFound" in body
+
+
+def _per_event(sent: Sequence[ExtendKey], body: object) -> Judgement:
+    rows = body.get("events") if isinstance(body, Mapping) else None
+    if not isinstance(rows, list):
+        return Hold(Reason.BAD_ANSWER)
+    codes: dict[ExtendKey, object] = {}
+    for row in rows:
+        if isinstance(row, Mapping):
+            key = ExtendKey(str(row.get("server_uuid")).lower(), str(row.get("tag")).lower())
+            codes.setdefault(key, row.get("code"))
+    if len({key.server_id for key in sent}) >= MANY and all(codes.get(key) == _NOT_FOUND for key in sent):
+        return Hold(Reason.ALL_HIDDEN)
+    return Settle({key: _verdict(codes.get(key)) for key in sent})
+
+
+def _verdict(code: object) -> Verdict:
+    if not isinstance(code, int) or isinstance(code, bool):
+        return _MISSING
+    return _BY_CODE.get(code, _OTHER)
