@@ -35,7 +35,10 @@ _ERRORS: Final[Mapping[str, tuple[Outcome, Reason]]] = {
 
 
 class BrickPool:
-    """Hands each call to a free process; starts processes when they are needed. For several threads."""
+    """Hands each call to a free process; starts processes when they are needed. For several threads.
+
+    A part: started, it has one process ready, since importing os-brick takes half a second; ended, it has none.
+    """
 
     def __init__(self, settings: BrickSettings, *, command: Sequence[str] = CHILD) -> None:
         self._settings = settings
@@ -69,6 +72,24 @@ class BrickPool:
         """Processes that run now."""
         with self._lock:
             return [process.pid for process in self._all]
+
+    def start(self) -> None:
+        """Have one process ready."""
+        process = self._free.get()
+        try:
+            self._free.put(process or self._start())
+        except StoppedError as ex:
+            self._free.put(None)
+            LOG.warning("no os-brick process: %s", ex)
+
+    def stop(self) -> None:
+        """Nothing yet: calls on their way may end by themselves."""
+
+    def join(self, seconds: float) -> bool:
+        """Kill them all."""
+        del seconds
+        self.close()
+        return True
 
     def close(self) -> None:
         """Kill them all; calls on their way end as failed."""

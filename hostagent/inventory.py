@@ -26,7 +26,7 @@ T = TypeVar("T")
 HEALTH: Final = "hostagent.libvirt"
 _GATHER: Final = 0.2  # seconds: a start raises several events, and a host's start raises many
 _LOOK_ALIVE: Final = 5.0  # seconds between looks whether the connection still stands
-_EVENTS: Final = (0, 15, 22)  # VIR_DOMAIN_EVENT_ID_LIFECYCLE, _DEVICE_REMOVED, _DEVICE_ADDED
+_EVENTS: Final = (0, 15, 19)  # VIR_DOMAIN_EVENT_ID_LIFECYCLE, _DEVICE_REMOVED, _DEVICE_ADDED
 
 
 class Libvirt(Protocol):

@@ -11,7 +11,7 @@ from hostagent.failure import StoppedError
 
 _SHUTOFF, _CRASHED, _PAUSED, _NOSTATE = 5, 6, 3, 0  # virDomainState
 # virDomainPausedReason: in each of these QEMU runs here while the guest is, or is about to be, somewhere else.
-_PAUSED_ELSEWHERE: Final = frozenset({2, 9, 10, 11})  # migration, post-copy, post-copy failed, starting up
+_PAUSED_ELSEWHERE: Final = frozenset({2, 11, 12, 13})  # migration, starting up, post-copy, post-copy failed
 
 _NO_DOMAIN, _OPERATION_TIMEOUT, _BLOCK_COPY_ACTIVE = 42, 68, 83  # virErrorNumber
 _FROM_RPC = 7  # virErrorDomain

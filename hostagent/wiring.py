@@ -114,6 +114,7 @@ def build(settings: HostAgentSettings, process: Process) -> Sequence[Part]:
     return [
         Closing(Supervised("hostagent.reporter", reporter.run, health), wake=outbox.close, after=bus.release),
         Closing(Supervised("hostagent.inventory", keeper.run, health), wake=touched.close),
-        Closing(workers, after=brick.close),
+        brick,
+        workers,
         rpc,
     ]

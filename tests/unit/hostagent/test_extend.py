@@ -1,0 +1,301 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One order through its steps, against a hypervisor that behaves as measured."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from bridge.core.messages import GuestState, Report
+from bridge.core.outcome import Outcome
+from bridge.core.reasons import Reason
+from hostagent.devices.files import FileStrategy
+from hostagent.devices.local import LocalStrategy
+from hostagent.domain import Disk, SourceKind
+from hostagent.extend import Tools, extend
+from hostagent.failure import StoppedError
+from tests.unit.hostagent.fakes import (
+    MIB,
+    FakeDisk,
+    FakeDomain,
+    FakeHypervisor,
+    FakeLibvirtError,
+    FakeStrategy,
+    FakeTime,
+    brick_failed,
+    order,
+    tools,
+)
+
+ABSENT = "00000000-0000-0000-0000-000000000000"
+
+
+@pytest.fixture(autouse=True)
+def _any_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fake disks have no device under /dev; what identity says is tested beside it."""
+    monkeypatch.setattr("hostagent.extend.check_identity", lambda _disk, _connection: None)
+
+
+def names(report: Report) -> list[str]:
+    return [step.name for step in report.steps]
+
+
+def block(**more: Any) -> tuple[FakeHypervisor, str, FakeDisk]:
+    disk = FakeDisk(kind=SourceKind.BLOCK, **more)
+    hypervisor = FakeHypervisor()
+    return hypervisor, hypervisor.add(disk), disk
+
+
+def test_a_file_grows_and_the_size_is_read_back() -> None:
+    """Every step is in the report, with the sizes it saw."""
+    disk = FakeDisk()
+    hypervisor = FakeHypervisor()
+    server_id = hypervisor.add(disk)
+    report = extend(order(server_id, disk.volume_id, 128 * MIB), tools(hypervisor, FileStrategy()))
+    assert (report.outcome, report.reason) == (Outcome.RESIZED, "size_reached")
+    assert (report.before, report.after, disk.capacity) == (64 * MIB, 128 * MIB, 128 * MIB)
+    assert names(report) == ["find", "before", "refresh", "resize", "verify"]
+    assert all(step.ok for step in report.steps)
+
+
+def test_a_device_that_has_grown_is_given_to_the_guest() -> None:
+    """The plain good case of a block device."""
+    hypervisor, server_id, disk = block()
+    strategy = FakeStrategy(disk, grows_to=128 * MIB)
+    report = extend(order(server_id, disk.volume_id, 128 * MIB), tools(hypervisor, strategy))
+    assert report.outcome is Outcome.RESIZED
+    assert disk.capacity == 128 * MIB
+
+
+@pytest.mark.parametrize("target", [64 * MIB, 63 * MIB, 1, 0])
+def test_already_there_touches_nothing(target: int) -> None:
+    """Late, repeated and smaller orders end before os-brick or blockResize is asked."""
+    hypervisor, server_id, disk = block()
+    strategy = FakeStrategy(disk)
+    report = extend(order(server_id, disk.volume_id, target), tools(hypervisor, strategy))
+    assert (report.outcome, report.before, report.after) == (Outcome.ALREADY, 64 * MIB, 64 * MIB)
+    assert strategy.refreshes == 0
+    assert names(report) == ["find", "before"]
+
+
+def test_a_slow_array_is_waited_for_and_nudged() -> None:
+    """The new size shows after a while; the host is asked to look again meanwhile."""
+    hypervisor, server_id, disk = block()
+    strategy = FakeStrategy(disk, grows_to=128 * MIB, after_looks=6)
+    report = extend(order(server_id, disk.volume_id, 128 * MIB), tools(hypervisor, strategy))
+    assert report.outcome is Outcome.RESIZED
+    assert strategy.refreshes >= 2
+    assert names(report) == ["find", "before", "refresh", "wait", "resize", "verify"]
+
+
+def test_a_device_that_stays_small_is_stale_and_never_resized() -> None:
+    """os-brick said it is fine; both numbers are in the report."""
+    hypervisor, server_id, disk = block()
+    report = extend(order(server_id, disk.volume_id, 128 * MIB), tools(hypervisor, FakeStrategy(disk), wait=5))
+    assert (report.outcome, report.reason) == (Outcome.DEVICE_STALE, "device_smaller")
+    assert str(64 * MIB) in report.detail
+    assert str(128 * MIB) in report.detail
+    assert not [call for call in hypervisor.calls if call.startswith("blockResize")]
+    assert sum(step.seconds for step in report.steps) == pytest.approx(5)
+
+
+def test_waiting_ends_when_the_agent_stops() -> None:
+    """A slow device does not hold up a shutdown."""
+    hypervisor, server_id, disk = block()
+    made = tools(hypervisor, FakeStrategy(disk), wait=1000)
+    time = FakeTime()
+    time.stopping = True
+    stopping = Tools(
+        hypervisor=hypervisor,
+        strategies=made.strategies,
+        patience=made.patience,
+        sleep=time.sleep,
+        clock=time.clock,
+    )
+    report = extend(order(server_id, disk.volume_id, 128 * MIB), stopping)
+    assert report.outcome is Outcome.DEVICE_STALE
+    assert time.now < 1
+
+
+def test_an_unknown_domain_is_not_here() -> None:
+    """Neutral: another host may have it."""
+    report = extend(order(ABSENT, ABSENT, MIB), tools(FakeHypervisor(), FileStrategy()))
+    assert (report.outcome, report.reason) == (Outcome.NOT_HERE, "domain_absent")
+
+
+def test_the_receiving_side_of_a_migration_is_not_touched() -> None:
+    """The guest still runs elsewhere."""
+    disk = FakeDisk()
+    hypervisor = FakeHypervisor()
+    server_id = hypervisor.add(disk, state=GuestState.INCOMING)
+    report = extend(order(server_id, disk.volume_id, 128 * MIB), tools(hypervisor, FileStrategy()))
+    assert (report.outcome, report.reason) == (Outcome.NOT_HERE, "domain_incoming")
+    assert not hypervisor.calls
+
+
+def test_a_volume_the_domain_does_not_have_is_not_attached() -> None:
+    """The engine asks Cinder again."""
+    hypervisor = FakeHypervisor()
+    server_id = hypervisor.add(FakeDisk())
+    report = extend(order(server_id, ABSENT, 128 * MIB), tools(hypervisor, FileStrategy()))
+    assert (report.outcome, report.reason) == (Outcome.NOT_ATTACHED, "disk_absent")
+
+
+def test_two_disks_with_one_volumes_id_are_refused() -> None:
+    """Which of them is it? Guessing is not ours."""
+    one, two = FakeDisk(volume_id=ABSENT), FakeDisk(volume_id=ABSENT)
+    hypervisor = FakeHypervisor()
+    server_id = hypervisor.add(one, two)
+    report = extend(order(server_id, ABSENT, 128 * MIB), tools(hypervisor, FileStrategy()))
+    assert (report.outcome, report.reason) == (Outcome.REFUSED, "wrong_device")
+    assert {one.capacity, two.capacity} == {64 * MIB}
+
+
+@pytest.mark.parametrize(
+    "disk",
+    [
+        FakeDisk(kind=SourceKind.NETWORK),
+        FakeDisk(kind=SourceKind.OTHER),
+        FakeDisk(encrypted=True),
+        FakeDisk(driver_format="vmdk"),
+        FakeDisk(driver_format=""),
+        FakeDisk(kind=SourceKind.BLOCK, encrypted=True),
+        FakeDisk(kind=SourceKind.BLOCK, driver_format="qcow2"),
+    ],
+    ids=lambda disk: f"{disk.kind}-{disk.driver_format}-{disk.encrypted}",
+)
+def test_what_nobody_can_extend_here_is_unsupported(disk: FakeDisk) -> None:
+    """Final, in one line, nothing touched. QEMU's LUKS would have the header's size wrong."""
+
+    class NoBrick:
+        def extend(self, protocol: str, properties: Mapping[str, Any]) -> int:
+            raise AssertionError
+
+    hypervisor = FakeHypervisor()
+    server_id = hypervisor.add(disk)
+    report = extend(
+        order(server_id, disk.volume_id, 128 * MIB), tools(hypervisor, LocalStrategy(NoBrick()), FileStrategy())
+    )
+    assert (report.outcome, report.reason) == (Outcome.UNSUPPORTED, "no_strategy")
+    assert disk.capacity == 64 * MIB
+
+
+def test_a_guest_that_is_off_has_its_device_refreshed() -> None:
+    """The guest reads the size at its next start."""
+    hypervisor, server_id, disk = block(path="/dev")
+    hypervisor.domains[server_id].state = GuestState.OFF
+    strategy = FakeStrategy(disk, grows_to=128 * MIB, after_looks=1)
+    report = extend(order(server_id, disk.volume_id, 128 * MIB), tools(hypervisor, strategy))
+    assert (report.outcome, report.reason) == (Outcome.GUEST_OFF, "domain_off")
+    assert strategy.refreshes == 1
+
+
+def test_a_guest_that_is_off_with_a_stale_device_stays_open() -> None:
+    """`guest_off` would claim that the host side is done."""
+    hypervisor, server_id, disk = block(path="/dev")
+    hypervisor.domains[server_id].state = GuestState.OFF
+    report = extend(order(server_id, disk.volume_id, 128 * MIB), tools(hypervisor, FakeStrategy(disk)))
+    assert report.outcome is Outcome.DEVICE_STALE
+
+
+def test_a_guest_that_is_off_and_not_connected_needs_nothing() -> None:
+    """Connecting the volume at the next start shows its size."""
+    hypervisor, server_id, disk = block(path="/no/such/device")
+    hypervisor.domains[server_id].state = GuestState.OFF
+    strategy = FakeStrategy(disk)
+    report = extend(order(server_id, disk.volume_id, 128 * MIB), tools(hypervisor, strategy))
+    assert report.outcome is Outcome.GUEST_OFF
+    assert strategy.refreshes == 0
+
+
+def test_a_file_of_a_guest_that_is_off_stays_open_until_it_runs() -> None:
+    """QEMU grows files, and QEMU is off: closing now would leave the image too small for good."""
+    disk = FakeDisk()
+    hypervisor = FakeHypervisor()
+    server_id = hypervisor.add(disk, state=GuestState.OFF)
+    wanted = order(server_id, disk.volume_id, 128 * MIB)
+    report = extend(wanted, tools(hypervisor, FileStrategy()))
+    assert (report.outcome, report.reason) == (Outcome.DEVICE_STALE, "domain_off")
+    hypervisor.domains[server_id].state = GuestState.ACTIVE
+    assert extend(wanted, tools(hypervisor, FileStrategy())).outcome is Outcome.RESIZED
+
+
+def test_a_failing_os_brick_ends_the_attempt_before_the_guest() -> None:
+    """And the step says so."""
+    hypervisor, server_id, disk = block()
+    report = extend(
+        order(server_id, disk.volume_id, 128 * MIB), tools(hypervisor, FakeStrategy(disk, fails=brick_failed()))
+    )
+    assert (report.outcome, report.reason) == (Outcome.BRICK_FAILED, "brick_died")
+    assert (report.steps[-1].name, report.steps[-1].ok) == ("refresh", False)
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome", "reason"),
+    [
+        (FakeLibvirtError(1, "unable to execute 'block_resize': Device is in use"), Outcome.BUSY, Reason.BLOCK_JOB),
+        (FakeLibvirtError(68, "Timed out during operation: cannot acquire state change lock"), Outcome.BUSY,
+         Reason.BLOCK_JOB),
+        (FakeLibvirtError(1, "client socket is closed", domain=7), Outcome.LIBVIRT_FAILED, Reason.LIBVIRT_DOWN),
+        (FakeLibvirtError(1, "Cannot grow device files"), Outcome.DEVICE_STALE, Reason.CANNOT_GROW_DEVICE),
+        (FakeLibvirtError(55, "domain is not running"), Outcome.LIBVIRT_FAILED, Reason.LIBVIRT_RAISED),
+        (FakeLibvirtError(42, "Domain not found"), Outcome.NOT_HERE, Reason.DOMAIN_ABSENT),
+    ],
+)  # fmt: skip
+def test_libvirts_errors_have_their_outcomes(error: FakeLibvirtError, outcome: Outcome, reason: Reason) -> None:
+    """Code 1 is generic: the text decides."""
+    disk = FakeDisk(refuse=error)
+    hypervisor = FakeHypervisor()
+    server_id = hypervisor.add(disk)
+    report = extend(order(server_id, disk.volume_id, 128 * MIB), tools(hypervisor, FileStrategy()))
+    assert (report.outcome, report.reason) == (outcome, reason.value)
+
+
+def test_a_resize_that_changes_nothing_is_not_a_success() -> None:
+    """libvirt said yes, the capacity says no."""
+    disk = FakeDisk()
+    disk.resize = lambda _size: None  # type: ignore[method-assign]
+    hypervisor = FakeHypervisor()
+    server_id = hypervisor.add(disk)
+    report = extend(order(server_id, disk.volume_id, 128 * MIB), tools(hypervisor, FileStrategy()))
+    assert (report.outcome, report.reason) == (Outcome.LIBVIRT_FAILED, "not_verified")
+
+
+def test_nova_being_quicker_is_already_there() -> None:
+    """It grew the disk further between our look and our resize: the guard holds, and the order is fulfilled."""
+    disk = FakeDisk()
+    hypervisor = FakeHypervisor()
+    server_id = hypervisor.add(disk)
+    looks = []
+
+    def nova(domain: FakeDomain) -> None:
+        looks.append(1)
+        if len(looks) == 2:
+            domain.disks["vda"].resize(256 * MIB)
+
+    hypervisor.between = nova
+    report = extend(order(server_id, disk.volume_id, 128 * MIB), tools(hypervisor, FileStrategy()))
+    assert (report.outcome, report.after, disk.capacity) == (Outcome.ALREADY, 256 * MIB, 256 * MIB)
+
+
+def test_what_has_no_name_yet_is_an_error_and_never_escapes() -> None:
+    """Uncertain, hence retried; the text of an unknown exception stays out of the report."""
+
+    class Odd(FileStrategy):
+        def refresh(self, disk: Disk, connection: Mapping[str, Any] | None) -> None:
+            raise RuntimeError("secret")
+
+    disk = FakeDisk()
+    hypervisor = FakeHypervisor()
+    server_id = hypervisor.add(disk)
+    report = extend(order(server_id, disk.volume_id, 128 * MIB), tools(hypervisor, Odd()))
+    assert (report.outcome, report.reason, report.detail) == (Outcome.ERROR, "uncertain", "RuntimeError")
+    assert names(report) == ["find", "before", "refresh"]
+
+
+def test_libvirt_being_away_is_said() -> None:
+    """Not `not_here`: that would send the engine looking for another host."""
+    hypervisor = FakeHypervisor()
+    hypervisor.down = StoppedError(Outcome.LIBVIRT_FAILED, Reason.LIBVIRT_DOWN, "no socket")
+    report = extend(order(ABSENT, ABSENT, MIB), tools(hypervisor, FileStrategy()))
+    assert (report.outcome, report.reason) == (Outcome.LIBVIRT_FAILED, "libvirt_down")

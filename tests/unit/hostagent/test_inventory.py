@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a host has, as it is told."""
+
+import threading
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+from bridge.core.messages import DiskSeen, GuestState, Inventory
+from bridge.core.outcome import Outcome
+from bridge.core.reasons import Reason
+from bridge.runtime.backoff import Backoff
+from bridge.runtime.health import Health
+from hostagent.domain import Domain
+from hostagent.failure import StoppedError
+from hostagent.inventory import HEALTH, InventoryKeeper, Touched
+from hostagent.ports import Capacity
+from tests.unit.hostagent.fakes import MIB, FakeDisk, FakeHypervisor
+
+HUNG = StoppedError(Outcome.LIBVIRT_FAILED, Reason.LIBVIRT_TIMED_OUT)
+AWAY = StoppedError(Outcome.LIBVIRT_FAILED, Reason.LIBVIRT_DOWN, "no socket")
+
+
+class FakeConnection:
+    def __init__(self, hypervisor: FakeHypervisor) -> None:
+        self._hypervisor = hypervisor
+        self.events: dict[int, Callable[..., None]] = {}
+        self.alive = 1
+
+    def listAllDomains(self, _flags: int) -> list[Any]:  # noqa: N802
+        return [named(server_id) for server_id in self._hypervisor.domains]
+
+    def domainEventRegisterAny(self, _domain: None, event: int, call: Callable[..., None], _o: None) -> None:  # noqa: N802
+        self.events[event] = call
+
+    def isAlive(self) -> int:  # noqa: N802
+        return self.alive
+
+
+def named(server_id: str) -> Any:
+    class Named:
+        def UUIDString(self) -> str:  # noqa: N802
+            return server_id
+
+    return Named()
+
+
+class Libvirt:
+    """A session on the fake hypervisor."""
+
+    def __init__(self, hypervisor: FakeHypervisor) -> None:
+        self.hypervisor = hypervisor
+        self.connection = FakeConnection(hypervisor)
+        self.away = 0
+        self.hung: set[str] = set()
+
+    def domain(self, server_id: str) -> Domain | None:
+        if server_id in self.hung:
+            raise HUNG
+        return self.hypervisor.domain(server_id)
+
+    def capacity(self, server_id: str, target: str) -> Capacity:
+        return self.hypervisor.capacity(server_id, target)
+
+    def on_connection(self, _what: str, work: Callable[[Any], Any]) -> Any:
+        if self.away > 0:
+            self.away -= 1
+            raise AWAY
+        return work(self.connection)
+
+
+def keeper(libvirt: Libvirt) -> tuple[InventoryKeeper, list[Inventory], Touched, Health]:
+    told: list[Inventory] = []
+    touched, health = Touched(), Health()
+    made = InventoryKeeper(
+        libvirt, tell=told.append, touched=touched, capabilities=["block"], interval=1000, health=health,
+        backoff=Backoff(first=0.001, cap=0.002),
+    )  # fmt: skip
+    return made, told, touched, health
+
+
+def test_every_volume_of_every_domain_with_the_size_its_guest_sees() -> None:
+    """Disks that are no volumes are left out; a guest that is off sees no size."""
+    hypervisor = FakeHypervisor()
+    disk, local = FakeDisk(source=128 * MIB), FakeDisk(volume_id=None)  # type: ignore[arg-type]
+    on, off = hypervisor.add(disk, local), hypervisor.add(FakeDisk(), state=GuestState.OFF)
+    made, *_ = keeper(Libvirt(hypervisor))
+    seen = made.look_at_all()
+    assert (seen.full, seen.capabilities) == (True, ("block",))
+    by_id = {domain.server_id: domain for domain in seen.domains}
+    assert by_id[on].disks == (DiskSeen(volume_id=disk.volume_id, size=disk.capacity),)
+    assert (by_id[off].state, by_id[off].disks[0].size) == (GuestState.OFF, None)
+
+
+def test_a_named_domain_that_is_gone_is_told_as_gone() -> None:
+    """A change, not a whole inventory."""
+    hypervisor = FakeHypervisor()
+    here, gone = hypervisor.add(FakeDisk()), str(uuid.uuid4())
+    made, *_ = keeper(Libvirt(hypervisor))
+    seen = made.look_at({here, gone})
+    assert (seen.full, seen.gone, [d.server_id for d in seen.domains]) == (False, (gone,), [here])
+
+
+def test_a_hung_guest_hides_no_other_and_does_not_vanish() -> None:
+    """Left out of a full inventory it would count as gone."""
+    hypervisor = FakeHypervisor()
+    one, other = hypervisor.add(FakeDisk()), hypervisor.add(FakeDisk())
+    libvirt = Libvirt(hypervisor)
+    made, *_ = keeper(libvirt)
+    made.look_at_all()
+    libvirt.hung.add(one)
+    assert {domain.server_id for domain in made.look_at_all().domains} == {one, other}
+
+
+def test_libvirt_away_is_not_ready_with_the_reason_and_goes_on_by_itself() -> None:
+    """The full inventory comes once it is back."""
+    libvirt = Libvirt(FakeHypervisor())
+    libvirt.away = 3
+    made, told, touched, health = keeper(libvirt)
+    stop, reasons = threading.Event(), []
+    original = health.bad
+
+    def bad(name: str, reason: str) -> None:
+        reasons.append((name, reason))
+        original(name, reason)
+
+    health.bad = bad  # type: ignore[method-assign]
+    made._tell = lambda inventory: (told.append(inventory), stop.set(), touched.close())  # type: ignore[assignment,func-returns-value]
+    made.run(stop)
+    assert len(reasons) == 3
+    assert "no socket" in reasons[0][1]
+    assert told[0].full
+    assert health.checks()[HEALTH].ok
+
+
+def test_an_event_has_its_domain_looked_at() -> None:
+    """And only that one."""
+    hypervisor = FakeHypervisor()
+    server_id = hypervisor.add(FakeDisk())
+    hypervisor.add(FakeDisk())
+    libvirt = Libvirt(hypervisor)
+    made, told, touched, _ = keeper(libvirt)
+    stop = threading.Event()
+
+    def tell(inventory: Inventory) -> None:
+        told.append(inventory)
+        if inventory.full:
+            libvirt.connection.events[0](libvirt.connection, named(server_id), 0, 0, None)
+        else:
+            stop.set()
+            touched.close()
+
+    made._tell = tell
+    made.run(stop)
+    assert [d.server_id for d in told[1].domains] == [server_id]
+
+
+def test_a_lost_connection_means_looking_at_everything_anew() -> None:
+    """Events of the time between are lost with it."""
+    libvirt = Libvirt(FakeHypervisor())
+    made, told, touched, _ = keeper(libvirt)
+    stop = threading.Event()
+    touched.take = lambda _seconds: set()  # type: ignore[method-assign]
+
+    def tell(inventory: Inventory) -> None:
+        told.append(inventory)
+        if len(told) == 1:
+            libvirt.connection = FakeConnection(libvirt.hypervisor)
+        else:
+            stop.set()
+
+    made._tell = tell
+    made.run(stop)
+    assert [inventory.full for inventory in told] == [True, True]
+    assert libvirt.connection.events

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The guard in front of blockResize."""
+
+import pytest
+
+from bridge.core.outcome import Outcome
+from hostagent.domain import Disk, SourceKind
+from hostagent.resize import WouldShrinkError, grow, whole_sectors
+from tests.unit.hostagent.fakes import MIB, FakeDisk, FakeDomain, FakeHypervisor
+
+
+def made(disk: FakeDisk) -> tuple[FakeHypervisor, str, Disk]:
+    hypervisor = FakeHypervisor()
+    server_id = hypervisor.add(disk)
+    domain = hypervisor.domain(server_id)
+    assert domain is not None
+    return hypervisor, server_id, domain.disks[0]
+
+
+def resizes(hypervisor: FakeHypervisor) -> list[str]:
+    return [call for call in hypervisor.calls if call.startswith("blockResize")]
+
+
+def test_the_fake_is_as_dangerous_as_libvirt() -> None:
+    """Else every test below would pass without a guard."""
+    disk = FakeDisk(capacity=64 * MIB)
+    hypervisor, server_id, _ = made(disk)
+    hypervisor.on_domain(server_id, "x", lambda domain, _: domain.blockResize("vda", 1, 1))
+    assert disk.capacity == 512
+
+
+@pytest.mark.parametrize("size", [0, 1, 512, 63 * MIB, 64 * MIB - 512, -1, -64 * MIB])
+@pytest.mark.parametrize("driver_format", ["raw", "qcow2"])
+def test_a_smaller_size_is_refused_and_libvirt_is_not_asked(size: int, driver_format: str) -> None:
+    """Zero and negative sizes are smaller sizes."""
+    disk = FakeDisk(driver_format=driver_format)
+    hypervisor, server_id, target = made(disk)
+    with pytest.raises(WouldShrinkError) as caught:
+        grow(hypervisor, server_id, target, size)
+    assert caught.value.outcome is Outcome.REFUSED
+    assert disk.capacity == 64 * MIB
+    assert not resizes(hypervisor)
+
+
+def test_a_disk_that_grew_since_it_was_looked_at_is_safe() -> None:
+    """The capacity is read again in the moment before: somebody else made it 4 GiB meanwhile."""
+    disk = FakeDisk()
+    hypervisor, server_id, target = made(disk)
+
+    def somebody_else(domain: FakeDomain) -> None:
+        domain.disks["vda"].capacity = domain.disks["vda"].source = 4096 * MIB
+
+    hypervisor.between = somebody_else
+    with pytest.raises(WouldShrinkError):
+        grow(hypervisor, server_id, target, 128 * MIB)
+    assert disk.capacity == 4096 * MIB
+
+
+def test_the_same_size_is_nothing_to_do() -> None:
+    """No call for a duplicate that slipped through."""
+    hypervisor, server_id, target = made(FakeDisk())
+    assert grow(hypervisor, server_id, target, 64 * MIB).asked is False
+    assert not resizes(hypervisor)
+
+
+def test_sizes_are_bytes_and_whole_sectors() -> None:
+    """Without the flag libvirt would read KiB and make 1 GiB of a MiB."""
+    disk = FakeDisk()
+    hypervisor, server_id, target = made(disk)
+    grow(hypervisor, server_id, target, 64 * MIB + 1)
+    assert disk.capacity == 64 * MIB + 512
+    assert [whole_sectors(n) for n in (1, 512, 513)] == [512, 512, 1024]
+
+
+def test_a_raw_file_that_is_longer_already_is_not_cut() -> None:
+    """QEMU would truncate it to the smaller size, though the guest never saw the rest."""
+    disk = FakeDisk(source=256 * MIB)
+    hypervisor, server_id, target = made(disk)
+    grow(hypervisor, server_id, target, 128 * MIB)
+    assert (disk.capacity, disk.source) == (256 * MIB, 256 * MIB)
+
+
+def test_a_qcow2_files_length_says_nothing() -> None:
+    """Its `physical` is the space in use, metadata included."""
+    disk = FakeDisk(driver_format="qcow2", source=256 * MIB)
+    hypervisor, server_id, target = made(disk)
+    grow(hypervisor, server_id, target, 128 * MIB)
+    assert disk.capacity == 128 * MIB
+
+
+def test_a_block_device_takes_what_it_has() -> None:
+    """QEMU reads the device's size, whatever smaller size it is told."""
+    disk = FakeDisk(kind=SourceKind.BLOCK, source=200 * MIB)
+    hypervisor, server_id, target = made(disk)
+    assert grow(hypervisor, server_id, target, 128 * MIB).before == 64 * MIB
+    assert disk.capacity == 200 * MIB

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""[hostagent] at the door."""
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from bridge.runtime.settings import ConfigError, load, read
+from hostagent.settings import HostAgentSettings, hostagent_groups, hostagent_settings
+
+
+def settings(tmp_path: Path, text: str) -> HostAgentSettings:
+    file = tmp_path / "bridge.conf"
+    file.write_text(f"[hostagent]\n{text}\n")
+    conf = load("x", hostagent_groups(), ["--config-file", str(file)], description="x")
+    return read(conf, hostagent_settings)
+
+
+def test_the_defaults_work_with_a_state_path(tmp_path: Path) -> None:
+    """The host is the machine's name, the lock directory is made."""
+    made = settings(tmp_path, f"state_path = {tmp_path / 'state'}")
+    assert (made.host, made.libvirt_uri) == (socket.gethostname(), "qemu:///system")
+    assert Path(made.brick.lock_path).is_dir()
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("host = two words", "host"),
+        (f"host = {'x' * 256}", "host"),
+        ("libvirt_uri = system", "libvirt_uri"),
+        ("workers = 0", "workers"),
+        ("workers = many", "workers"),
+        ("device_wait = -1", "device_wait"),
+        ("brick_limit = 0", "brick_limit"),
+        ("lock_path = /no/such/directory", "lock_path"),
+    ],
+)
+def test_a_bad_value_is_refused_by_its_name(tmp_path: Path, line: str, says: str) -> None:
+    """One line that says which option."""
+    with pytest.raises(ConfigError, match=says) as caught:
+        settings(tmp_path, f"state_path = {tmp_path}\n{line}")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root can write everywhere")
+def test_a_lock_path_we_cannot_write_is_refused(tmp_path: Path) -> None:
+    """Else the first extend would fail, at night."""
+    tmp_path.chmod(0o500)
+    with pytest.raises(ConfigError, match="cannot be written"):
+        settings(tmp_path, f"lock_path = {tmp_path}")
+
+
+def test_a_named_lock_path_is_never_made(tmp_path: Path) -> None:
+    """It is nova-compute's; made by us it would have our owner."""
+    with pytest.raises(ConfigError, match="no directory"):
+        settings(tmp_path, f"lock_path = {tmp_path / 'nova'}")
+    assert not (tmp_path / "nova").exists()
