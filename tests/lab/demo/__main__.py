@@ -2,6 +2,7 @@
 """The story: a guest, a volume that grows, and what the bridge does about it."""
 
 import logging
+import os
 import shutil
 import signal
 import sys
@@ -15,12 +16,14 @@ from typing import Final
 
 import bridge.runtime.threads  # noqa: F401
 
+os.environ.setdefault("LIBVIRT_LOG_OUTPUTS", "4:file:/dev/null")  # read at import; embed logs to the terminal else
+
 # isort: split
 from bridge.core.extend import Standing, gib, new_id
 from bridge.journal.settings import JournalSettings
 from bridge.journal.store import open_journal
 from bridge.standin.cinder import Attachment, StandInCinder
-from tests.lab.cinder_bus import CinderBus, resize_end
+from tests.lab.cinder_bus import resize_end
 from tests.lab.demo.deploy import Deployment, all_in_one, four_processes
 from tests.lab.demo.options import Options, parse
 from tests.lab.demo.timeline import AuditTail, Timeline, size
@@ -87,15 +90,13 @@ def _story(options: Options, directory: Path, stack: ExitStack) -> int:
     deployment = deploy(directory, stack, cinder_url=cinder.url, libvirt_uri=hypervisor.uri, host=HOST)
     _until(lambda: _knows(deployment, guest.server_id), "the bridge did not learn of the guest")
     say.before("bridge", f"ready {deployment.seconds:.1f} s after its start: {deployment.about}")
-    bus = CinderBus(deployment.notifications_url)
-    stack.callback(bus.close)
     body, request_id = resize_end(
         volume_id=disk.volume_id, server_id=guest.server_id, attachment_id=attachment_id, host=HOST, size=2
     )
     say.zero()
     disk.grow(gib(2))
     cinder.standin.extend(disk.volume_id, 2)
-    bus.publish(body)
+    deployment.bus.publish(body)
     say.at(
         time.time(), "cinder", f"grew the volume to {size(gib(2))}; volume.resize.end is on the bus, {request_id}"
     )

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from bridge.cmd import all_in_one as one
+from tests.lab.cinder_bus import CinderBus
 from tests.lab.rabbitmq import RabbitNode
 
 _DAEMONS: Final = {
@@ -30,7 +31,7 @@ class Deployment:
     started: float
     audit_file: Path
     journal_url: str
-    notifications_url: str
+    bus: CinderBus
     check: Callable[[], None]
 
     @property
@@ -43,6 +44,7 @@ def all_in_one(directory: Path, stack: ExitStack, *, cinder_url: str, libvirt_ur
     """Everything in this process, the bus in its memory."""
     started = time.monotonic()
     conf = _config(directory, "memory://", cinder_url=cinder_url, libvirt_uri=libvirt_uri, host=host)
+    bus = _cinder_bus("memory://", stack)
     daemon = one.daemon(["--config-file", str(conf), "--log-file", str(directory / "all-in-one.log")])
     stack.enter_context(daemon.running())
     return Deployment(
@@ -50,7 +52,7 @@ def all_in_one(directory: Path, stack: ExitStack, *, cinder_url: str, libvirt_ur
         started=started,
         audit_file=directory / "audit.jsonl",
         journal_url=_journal(directory),
-        notifications_url="memory://",
+        bus=bus,
         check=lambda: None,
     )
 
@@ -62,6 +64,7 @@ def four_processes(
     started = time.monotonic()
     node = stack.enter_context(RabbitNode())
     conf = _config(directory, node.url, cinder_url=cinder_url, libvirt_uri=libvirt_uri, host=host)
+    bus = _cinder_bus(node.url, stack)
     running = {name: _start(name, module, conf, directory, stack) for name, module in _DAEMONS.items()}
 
     def check() -> None:
@@ -75,9 +78,16 @@ def four_processes(
         started=started,
         audit_file=directory / "audit.jsonl",
         journal_url=_journal(directory),
-        notifications_url=node.url,
+        bus=bus,
         check=check,
     )
+
+
+def _cinder_bus(url: str, stack: ExitStack) -> CinderBus:
+    """Cinder's side of the bus, its queues declared: the listener waits for them."""
+    bus = CinderBus(url)
+    stack.callback(bus.close)
+    return bus
 
 
 def _start(name: str, module: str, conf: Path, directory: Path, stack: ExitStack) -> subprocess.Popen[bytes]:

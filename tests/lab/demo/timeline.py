@@ -87,8 +87,9 @@ class AuditTail:
     def _tell_one(self, record: Mapping[str, Any], timeline: Timeline) -> None:
         event, data = record["event"], record.get("data", {})
         if event == "step":
+            text = _STEPS.get((data["step"], data.get("detail"))) or _STEPS.get((data["step"], None), data["step"])
             seen = f": {size(data['size'])}" if data.get("size") is not None else ""
-            timeline.took(record["seconds"], "hostagent", f"{data['step']}{seen}")
+            timeline.took(record["seconds"], "hostagent", f"{text}{seen}")
             return
         if event in {"closed", "failed"}:
             self.ended = record["outcome"]
@@ -103,6 +104,14 @@ def _plain(record: Mapping[str, Any]) -> str:
     return " ".join(str(record[k]) for k in ("event", "outcome", "reason", "host") if k in record)
 
 
+_STEPS: Final[Mapping[tuple[str, str | None], str]] = {
+    ("find", None): "found the guest's disk in libvirt",
+    ("before", None): "the guest has",
+    ("refresh", None): "os-brick refreshed the host's device",
+    ("refresh", "file"): "a file: no device of the host to refresh",
+    ("resize", None): "told QEMU to grow the disk, which had",
+    ("verify", None): "read back from libvirt",
+}
 _SENTENCES: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
     "received": lambda r: f"read volume.resize.end of request {r.get('global_request_id') or r.get('request_id')}",
     "posted": lambda r: f"posted volume-extended for server {r['server']}: {r.get('reason', 'answered')}",
