@@ -123,5 +123,6 @@ class HttpServer:
     def join(self, seconds: float) -> bool:
         """Wait until the last answer is out."""
         self._stopper.join(seconds)
-        self._thread.join(0.1 if self._stopper.is_alive() else 1.0)
+        if self._thread.ident is not None:
+            self._thread.join(0.1 if self._stopper.is_alive() else 1.0)
         return not self._thread.is_alive() and not self._stopper.is_alive()

@@ -68,8 +68,11 @@ def test_a_taken_port_is_one_line_that_names_the_option(server: HttpServer, app:
 def test_a_server_that_was_never_started_keeps_no_thread(app: App) -> None:
     """A start that fails elsewhere must end the process."""
     before = {thread for thread in threading.enumerate() if not thread.daemon}
-    make(app)
-    assert {thread for thread in threading.enumerate() if not thread.daemon} == before
+    part = make(app)
+    alive = {thread for thread in threading.enumerate() if not thread.daemon}
+    part.stop()
+    assert part.join(10)
+    assert alive == before
 
 
 def test_repeated_microversion_headers_arrive_joined(server: HttpServer, app: App) -> None:
