@@ -103,5 +103,5 @@ def _is_loopback(host: str) -> bool:
 
 
 def list_opts() -> Sequence[tuple[str, Sequence[cfg.Opt]]]:
-    """For oslo-config-generator."""
-    return [("api", API_OPTS), ("journal", JOURNAL_OPTS)]
+    """For oslo-config-generator; [journal] is listed by the engine."""
+    return [("api", API_OPTS)]
