@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Real parts, one of each per test session; what a test needs for itself it gets from its own virtual host."""
+
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import kombu
+import pytest
+
+from bridge.runtime.transport import kombu_connection
+from tests.conftest import missing
+from tests.lab.rabbitmq import RabbitNode, have_rabbitmq
+
+
+@pytest.fixture(scope="session")
+def rabbit() -> Iterator[RabbitNode]:
+    """A private broker. Shared: a test that stops it starts it again before it ends."""
+    if not have_rabbitmq():
+        missing("RabbitMQ")
+    with RabbitNode() as node:
+        yield node
+
+
+@dataclass(frozen=True, slots=True)
+class Vhost:
+    """A virtual host of one test's own."""
+
+    node: RabbitNode
+    name: str
+
+    @property
+    def url(self) -> str:
+        """As an oslo transport_url."""
+        return self.node.url_of(self.name)
+
+    def connection(self) -> kombu.Connection:
+        """A connection to it, for the test itself."""
+        return kombu_connection(self.url, heartbeat=0, name="test")
+
+
+@pytest.fixture
+def vhost(rabbit: RabbitNode) -> Iterator[Vhost]:
+    """Empty, and gone with all its queues afterwards."""
+    name = f"t-{uuid.uuid4().hex[:12]}"
+    rabbit.ctl("add_vhost", name)
+    rabbit.ctl("set_permissions", "-p", name, "guest", ".*", ".*", ".*")
+    yield Vhost(rabbit, name)
+    rabbit.ctl("delete_vhost", name)
