@@ -99,8 +99,8 @@ class Listener:
             while not stop.is_set():
                 messages = intake.gather()
                 if messages:
-                    self._chronicle.took(len(messages))
                     self._chronicle.in_hand(len(messages))
+                    self._chronicle.took(len(messages))
                     self._work(messages, intake, stop)
                     self._chronicle.in_hand(0)
 

@@ -5,7 +5,6 @@ The one place that knows all parts. Our own bus stays in the process's memory un
 and the listener posts to the API next to it unless [endpoint] says else.
 """
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -19,7 +18,7 @@ from bridge.engine.wiring import build as build_engine
 from bridge.runtime import process as processes
 from bridge.runtime.daemon import Daemon, Part
 from bridge.runtime.process import Process
-from bridge.runtime.settings import OPS_OPTS, OptGroups, run
+from bridge.runtime.settings import OPS_OPTS, OptGroups
 from bridge.runtime.transport import MEMORY
 from hostagent.settings import HostAgentSettings, hostagent_groups, hostagent_settings
 from hostagent.wiring import build as build_hostagent
@@ -74,11 +73,11 @@ def build(chosen: AllInOneSettings, process: Process) -> list[Part]:
     ]
 
 
-def daemon(argv: Sequence[str]) -> Daemon:
+def daemon(argv: Sequence[str]) -> tuple[Daemon, Process]:
     """Wired and not yet started; raises ConfigError."""
     return processes.daemon(_NAME, groups(), settings, build, description=_DESCRIPTION, argv=argv)
 
 
 def main() -> int:
     """Run it until a signal."""
-    return run(lambda: daemon(sys.argv[1:]).run(), f"extend-bridge-{_NAME}")
+    return processes.serve(_NAME, groups(), settings, build, description=_DESCRIPTION)

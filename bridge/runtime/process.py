@@ -41,8 +41,8 @@ def daemon(
     *,
     description: str,
     argv: Sequence[str],
-) -> Daemon:
-    """The daemon `extend-bridge-<part>`, wired and not yet started; raises ConfigError.
+) -> tuple[Daemon, Process]:
+    """The daemon `extend-bridge-<part>`, wired and not yet started, and what its parts share; raises ConfigError.
 
     `reader` makes the settings object, `build` the parts; the part's option group is its name with underscores.
     """
@@ -59,7 +59,7 @@ def daemon(
     door.setup_logging(conf, prog)
     process = Process(conf=conf, registry=new_registry(part), audit_file=conf.audit.file)
     server = OpsServer(ops, process.health, process.registry)
-    return Daemon(prog, [server, *build(settings, process)])
+    return Daemon(prog, [server, *build(settings, process)]), process
 
 
 def serve(
@@ -73,7 +73,9 @@ def serve(
 ) -> int:
     """Run that daemon until a signal; returns its exit code."""
     arguments = sys.argv[1:] if argv is None else argv
-    return door.run(
-        lambda: daemon(part, groups, reader, build, description=description, argv=arguments).run(),
-        f"extend-bridge-{part}",
-    )
+
+    def main() -> int:
+        wired, _ = daemon(part, groups, reader, build, description=description, argv=arguments)
+        return wired.run()
+
+    return door.run(main, f"extend-bridge-{part}")

@@ -49,22 +49,32 @@ class CinderBus:
         ]
         self._mandatory = {} if is_memory(url) else {"mandatory": True}
         self.declare()
+        self._producer = self._connection.Producer(auto_declare=False)
 
     def declare(self) -> None:
         """Have exchange and queues, as after Cinder's first notification."""
         for queue in self._queues:
             queue(self._connection.default_channel).declare()
 
-    def publish(self, body: bytes) -> None:
-        """Put one message on `<topic>.info`."""
-        queue = self._queues[0]
-        self._connection.Producer(auto_declare=False).publish(
+    def publish(
+        self,
+        body: bytes,
+        *,
+        priority: str = "info",
+        content_type: str | None = "application/json",
+        content_encoding: str | None = "utf-8",
+        headers: dict[str, Any] | None = None,
+    ) -> None:
+        """Put one message on `<topic>.<priority>`; a priority without a queue of ours goes with the rest."""
+        queue = self._queues[1] if priority == "error" else self._queues[0]
+        self._producer.publish(
             body,
             exchange=queue.exchange.name,
             routing_key=queue.routing_key,
-            content_type="application/json",
-            content_encoding="utf-8",
+            content_type=content_type or "application/octet-stream",
+            content_encoding=content_encoding or "binary",
             delivery_mode=2,
+            headers=headers or {},
             **self._mandatory,
         )
 

@@ -12,7 +12,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -25,8 +24,6 @@ from tests.lab.paths import lab_cache
 _CONF = 'stdio_handler = "file"\nsecurity_driver = "none"\nnamespaces = []\ncgroup_controllers = []\n'
 _ROOT_CONF = 'user = "root"\ngroup = "root"\ndynamic_ownership = 0\nremember_owner = 0\n'
 _USER = "libvirt-qemu"
-_events_lock = threading.Lock()
-_events_running = False
 
 
 def have_hypervisor() -> bool:
@@ -135,30 +132,11 @@ def private_hypervisor(directory: Path) -> Iterator[Hypervisor]:
         hypervisor.destroy_leftovers()
 
 
-def run_events() -> None:
-    """Register libvirt's event loop and run it in a thread, once per process; before the first open."""
-    global _events_running  # noqa: PLW0603 - libvirt allows one event implementation per process
-    import libvirt  # noqa: PLC0415 - so that this module can say that it is missing
-
-    with _events_lock:
-        if _events_running:
-            return
-        libvirt.registerErrorHandler(lambda _context, _error: None, None)
-        libvirt.virEventRegisterDefaultImpl()
-        threading.Thread(target=_turn, name="lab-libvirt-events", daemon=True).start()
-        _events_running = True
-
-
-def _turn() -> None:
-    import libvirt  # noqa: PLC0415
-
-    while True:
-        libvirt.virEventRunDefaultImpl()
-
-
 def open_here(hypervisor: Hypervisor) -> Any:
     """A libvirt connection to the root in this very process."""
-    import libvirt  # noqa: PLC0415
+    import libvirt  # noqa: PLC0415 - so that this module can say that it is missing
+
+    from hostagent.libvirt_events import run_events  # noqa: PLC0415 - the same
 
     run_events()
     return libvirt.open(hypervisor.uri)

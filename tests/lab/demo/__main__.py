@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Final
@@ -19,17 +19,16 @@ import bridge.runtime.threads  # noqa: F401
 os.environ.setdefault("LIBVIRT_LOG_OUTPUTS", "4:file:/dev/null")  # read at import; embed logs to the terminal else
 
 # isort: split
-from bridge.core.extend import Standing, gib, new_id
-from bridge.journal.settings import JournalSettings
-from bridge.journal.store import open_journal
+from bridge.core.extend import gib, new_id
 from bridge.standin.cinder import Attachment, StandInCinder
 from tests.lab.cinder_bus import resize_end
-from tests.lab.demo.deploy import Deployment, all_in_one, four_processes
 from tests.lab.demo.options import Options, parse
 from tests.lab.demo.timeline import AuditTail, Timeline, size
+from tests.lab.deploy import Deployment, Site, run_all_in_one, run_processes
 from tests.lab.disks import Disk, LoopDevice, Qcow2File, RawFile
 from tests.lab.guest import Guest, new_guest
 from tests.lab.hypervisor import Hypervisor, prepare_machine, private_hypervisor
+from tests.lab.rabbitmq import RabbitNode
 
 HOST: Final = "demo-host"
 _PATIENCE: Final = 60.0
@@ -86,10 +85,11 @@ def _story(options: Options, directory: Path, stack: ExitStack) -> int:
     stack.callback(disk.close)
     guest = _boot(hypervisor, disk, directory, say)
     cinder, attachment_id = _cinder(disk, guest, stack)
-    deploy = all_in_one if options.broker == "none" else four_processes
-    deployment = deploy(directory, stack, cinder_url=cinder.url, libvirt_uri=hypervisor.uri, host=HOST)
+    url = "memory://" if options.broker == "none" else _broker(stack, say)
+    site = Site(directory=directory, bus_url=url, cinder_url=cinder.url, libvirt_uri=hypervisor.uri, host=HOST)
+    deployment = (run_all_in_one if options.broker == "none" else run_processes)(site, stack)
     _until(lambda: _knows(deployment, guest.server_id), "the bridge did not learn of the guest")
-    say.before("bridge", f"ready {deployment.seconds:.1f} s after its start: {deployment.about}")
+    say.before("bridge", f"ready in {deployment.seconds:.1f} s: {deployment.about}")
     body, request_id = resize_end(
         volume_id=disk.volume_id, server_id=guest.server_id, attachment_id=attachment_id, host=HOST, size=2
     )
@@ -133,20 +133,21 @@ def _cinder(disk: Disk, guest: Guest, stack: ExitStack) -> tuple[_Cinder, str]:
     return _Cinder(standin, f"{server.url}/v3"), attachment_id
 
 
+def _broker(stack: ExitStack, say: Timeline) -> str:
+    started = time.monotonic()
+    node = stack.enter_context(RabbitNode())
+    say.before("broker", f"RabbitMQ up in {time.monotonic() - started:.1f} s, private, at 127.0.0.1:{node.port}")
+    return node.url
+
+
 def _knows(deployment: Deployment, server_id: str) -> bool:
     deployment.check()
-    journal = open_journal(JournalSettings(connection=deployment.journal_url))
-    try:
-        with suppress(Exception):  # no tables yet
-            return journal.standing([server_id]).get(server_id) is Standing.ON_HOST
-        return False
-    finally:
-        journal.database.dispose()
+    return deployment.site.knows(server_id)
 
 
 def _watch(deployment: Deployment, guest: Guest, disk: Disk, say: Timeline) -> int:
     """Tell audit lines and the guest's console as they come, until both have come to the end."""
-    tail = AuditTail(deployment.audit_file, disk.volume_id)
+    tail = AuditTail(deployment.site.audit_file, disk.volume_id)
     seen = False
     deadline = time.monotonic() + _PATIENCE
     while time.monotonic() < deadline and not (seen and tail.ended):
