@@ -11,7 +11,6 @@ import logging
 import queue
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any, TypeVar
 
 import libvirt
@@ -23,7 +22,7 @@ from bridge.runtime.health import Health
 from hostagent import libvirt_words as words
 from hostagent.domain import BadDomainError, Domain, parse_disks
 from hostagent.failure import StoppedError
-from hostagent.libvirt_events import run_events
+from hostagent.libvirt_open import close_libvirt, open_libvirt
 from hostagent.ports import Capacity, LibvirtDomain
 
 LOG = logging.getLogger(__name__)
@@ -31,7 +30,6 @@ T = TypeVar("T")
 Job = Callable[[Any], Any]
 
 _ANY = ""  # key of calls that belong to no guest
-_KEEPALIVE = (5, 3)  # seconds, count: a libvirtd that is gone without a word is noticed in 20 s
 HEALTH = "hostagent.libvirt_calls"
 
 
@@ -204,21 +202,16 @@ class _Caller:
 
     def _connected(self) -> Any:
         if self._connection is None:
-            run_events()
             try:
-                connection = libvirt.open(self._uri)
+                self._connection = open_libvirt(self._uri)
             except libvirt.libvirtError as ex:
                 raise StoppedError(Outcome.LIBVIRT_FAILED, Reason.LIBVIRT_DOWN, str(ex)) from ex
-            with suppress(libvirt.libvirtError):  # embed has nothing to keep alive
-                connection.setKeepAlive(*_KEEPALIVE)
-            self._connection = connection
         return self._connection
 
     def _drop(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            with suppress(libvirt.libvirtError):
-                connection.close()
+            close_libvirt(connection)
 
 
 def _dead(connection: Any) -> bool:

@@ -134,12 +134,9 @@ def private_hypervisor(directory: Path) -> Iterator[Hypervisor]:
 
 def open_here(hypervisor: Hypervisor) -> Any:
     """A libvirt connection to the root in this very process."""
-    import libvirt  # noqa: PLC0415 - so that this module can say that it is missing
+    from hostagent.libvirt_open import open_libvirt  # noqa: PLC0415 - this module can say that libvirt is missing
 
-    from hostagent.libvirt_events import run_events  # noqa: PLC0415 - the same
-
-    run_events()
-    return libvirt.open(hypervisor.uri)
+    return open_libvirt(hypervisor.uri)
 
 
 def main(verb: str, root: str) -> None:

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Opening libvirt: its event loop before the first connection, and what qemu:///embed wants besides.
+
+embed is libvirt inside this process. It takes a connection only where an event loop is registered, and each open
+registers its drivers anew in a table that is full after about twenty: so an embedded libvirt gets one connection
+per process, shared and kept. There is no wire under it, so sharing costs nothing.
+"""
+
+import logging
+import threading
+from contextlib import suppress
+from typing import Any
+from urllib.parse import urlsplit
+
+import libvirt
+
+LOG = logging.getLogger(__name__)
+_EMBED = "/embed"
+_KEEPALIVE = (5, 3)  # seconds, count: a libvirtd that is gone without a word is noticed in 20 s
+
+_lock = threading.Lock()
+_running = False
+_embedded: dict[str, Any] = {}
+
+
+def run_events() -> None:
+    """Register the default loop and turn it in a thread; calling it again changes nothing.
+
+    The thread lives as long as the process: libvirt knows no way to unregister a loop.
+    """
+    global _running  # noqa: PLW0603 - libvirt has one loop per process
+    with _lock:
+        if _running:
+            return
+        libvirt.registerErrorHandler(_ignore, None)  # else each error is also printed to standard error
+        libvirt.virEventRegisterDefaultImpl()
+        threading.Thread(target=_turn, name="libvirt-events", daemon=True).start()
+        _running = True
+
+
+def open_libvirt(uri: str) -> Any:
+    """A virConnect. Raises libvirt.libvirtError."""
+    run_events()
+    if not urlsplit(uri).path.startswith(_EMBED):
+        connection = libvirt.open(uri)
+        with suppress(libvirt.libvirtError):
+            connection.setKeepAlive(*_KEEPALIVE)
+        return connection
+    with _lock:
+        if uri not in _embedded:
+            _embedded[uri] = libvirt.open(uri)
+        return _embedded[uri]
+
+
+def close_libvirt(connection: Any) -> None:
+    """Give a connection back. A shared one stays."""
+    if any(connection is kept for kept in _embedded.values()):
+        return
+    with suppress(libvirt.libvirtError):
+        connection.close()
+
+
+def _ignore(_context: Any, _error: Any) -> None:
+    """Errors reach us as exceptions."""
+
+
+def _turn() -> None:
+    while True:
+        try:
+            libvirt.virEventRunDefaultImpl()
+        except libvirt.libvirtError as ex:
+            LOG.warning("libvirt's event loop: %s", ex)
