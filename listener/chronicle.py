@@ -11,6 +11,7 @@ from bridge.core.reasons import Reason
 from bridge.core.trail import Event, Record
 from bridge.runtime.audit_log import AuditLog
 from bridge.runtime.metrics import ListenerMetrics
+from listener.lanes import Parked
 from listener.parse import Origin, ResizeEnd
 from listener.translate import Translation
 from listener.verdicts import Verdict
@@ -72,20 +73,29 @@ class Chronicle:
                 outcome=verdict.kind.value,
                 reason=verdict.reason.value,
                 seconds=seconds,
-                data={} if sent_as == origin.request_id else {"posted_as": sent_as},
+                data={} if sent_as == origin.carried else {"posted_as": sent_as},
             )
         )
 
     def held(self, key: ExtendKey, reason: Reason, origin: Origin) -> None:
         """An event that waits for the endpoint; once per hold."""
+        self._metrics.held.labels(reason.value).inc()
         self._audit.write(
             self._record(Event.HELD, origin, volume=key.volume_id, server=key.server_id, reason=reason.value)
         )
 
-    def parked(self, volume_id: str | None, server_id: str | None, reason: Reason, origin: Origin) -> None:
+    def parked(self, parked: Parked) -> None:
         """Something that now lies in the parked lane."""
+        self._metrics.parked.labels(parked.reason.value).inc()
         self._audit.write(
-            self._record(Event.PARKED, origin, volume=volume_id, server=server_id, reason=reason.value)
+            self._record(
+                Event.PARKED,
+                parked.origin,
+                volume=parked.volume_id,
+                server=parked.server_id,
+                reason=parked.reason.value,
+                data={"mark": parked.mark.value} if parked.mark is not None else {},
+            )
         )
 
     def _record(self, event: Event, origin: Origin, **more: Any) -> Record:
@@ -94,6 +104,7 @@ class Chronicle:
             at=self._clock(),
             project=origin.project,
             message_id=origin.message_id,
-            global_request_id=origin.request_id,
+            request_id=origin.request_id,
+            global_request_id=origin.carried,
             **more,
         )

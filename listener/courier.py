@@ -2,18 +2,19 @@
 """The POST, exactly as Cinder's own Nova client makes it, and what came back as a value."""
 
 import email.utils
+import json
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, Protocol
 
+import requests
+from keystoneauth1 import exceptions as ks
 from keystoneauth1.adapter import Adapter
-from keystoneauth1.exceptions import ClientException, ConnectTimeout
 
 from bridge.core.extend import ExtendKey
 from bridge.core.reasons import Reason
-from listener.verdicts import Answer, Hold, NoAnswer, Settle, Split, Verdict, judge
+from listener.verdicts import Answer, Hold, Judgement, NoAnswer, Split, judge
 
 LOG = logging.getLogger(__name__)
 
@@ -24,7 +25,16 @@ _HEADERS: Final = {
     "X-OpenStack-Nova-API-Version": "2.51",
 }
 _ANSWER_MAX: Final = 4 * 1024 * 1024
+_CHUNK: Final = 64 * 1024
 _WAIT_MAX: Final = 600.0  # seconds; whatever the endpoint asks for
+_DIGITS_MAX: Final = 9
+
+_NO_ANSWER: Final[tuple[tuple[type[Exception], Reason], ...]] = (
+    (ks.ConnectTimeout, Reason.TIMED_OUT),  # also what keystoneauth makes of a read timeout
+    (ks.Unauthorized, Reason.UNAUTHORIZED),  # Keystone's own word on our user
+    (ks.Forbidden, Reason.UNAUTHORIZED),
+    (ks.CatalogException, Reason.NO_ENDPOINT),
+)
 
 
 class Endpoint(Protocol):
@@ -35,10 +45,14 @@ class Endpoint(Protocol):
 
 
 class NovaEndpoint:
-    """A Nova, or the bridge's API. One request per call; keystoneauth tries a 401 once more with a new token."""
+    """A Nova, or the bridge's API. One request per call; keystoneauth tries a 401 once more with a new token.
 
-    def __init__(self, adapter: Adapter, *, clock: Callable[[], float] = time.time) -> None:
+    `timeout` in seconds: how long the whole body of an answer may take to read, once its headers are there.
+    """
+
+    def __init__(self, adapter: Adapter, *, timeout: float, clock: Callable[[], float] = time.time) -> None:
         self._adapter = adapter
+        self._timeout = timeout
         self._clock = clock
 
     def post(self, events: Sequence[ExtendKey], request_id: str) -> Answer | NoAnswer:
@@ -56,26 +70,37 @@ class NovaEndpoint:
                 raise_exc=False,
                 redirect=False,
                 log=False,  # keystoneauth would log headers and body at debug
+                stream=True,
             )
-        except ConnectTimeout:  # also what it makes of a read timeout
-            return NoAnswer(Reason.TIMED_OUT)
-        except ClientException as ex:
-            LOG.warning("the endpoint was not reached: %s", type(ex).__name__)
-            return NoAnswer(Reason.UNREACHABLE)
-        return Answer(
-            status=response.status_code,
-            body=_json(response),
-            retry_after=retry_after(response.headers.get("Retry-After"), self._clock()),
-        )
+            with response:
+                return Answer(
+                    status=response.status_code,
+                    body=self._read(response),
+                    retry_after=retry_after(response.headers.get("Retry-After"), self._clock()),
+                )
+        except ks.ClientException as ex:
+            reason = next((why for kind, why in _NO_ANSWER if isinstance(ex, kind)), Reason.UNREACHABLE)
+        except TimeoutError:
+            reason = Reason.TIMED_OUT
+        except requests.RequestException:  # while the body is read
+            reason = Reason.UNREACHABLE
+        LOG.warning("no answer from the endpoint (%s); the events are sent again", reason.value)
+        return NoAnswer(reason)
 
-
-def _json(response: Any) -> Any:
-    if len(response.content) > _ANSWER_MAX:
-        return None
-    try:
-        return response.json()
-    except (ValueError, RecursionError):
-        return None
+    def _read(self, response: requests.Response) -> Any:
+        """The JSON of an answer of bearable size, else None."""
+        deadline = time.monotonic() + self._timeout
+        text = bytearray()
+        for chunk in response.iter_content(_CHUNK):
+            text += chunk
+            if len(text) > _ANSWER_MAX:
+                return None
+            if time.monotonic() > deadline:
+                raise TimeoutError
+        try:
+            return json.loads(text)
+        except (ValueError, RecursionError):
+            return None
 
 
 def retry_after(header: str | None, now: float) -> float | None:
@@ -83,7 +108,7 @@ def retry_after(header: str | None, now: float) -> float | None:
     if header is None:
         return None
     text = header.strip()
-    if text.isascii() and text.isdigit() and len(text) < 10:  # noqa: PLR2004 - longer than any time worth waiting
+    if text.isascii() and text.isdigit() and len(text) <= _DIGITS_MAX:
         return min(float(text), _WAIT_MAX)
     try:
         at = email.utils.parsedate_to_datetime(text).timestamp()
@@ -92,30 +117,19 @@ def retry_after(header: str | None, now: float) -> float | None:
     return min(max(0.0, at - now), _WAIT_MAX)
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
-    """What came of some events: a verdict each, or for the rest the reason they are held."""
+def deliver(endpoint: Endpoint, events: Sequence[ExtendKey], request_id: str) -> Iterator[Judgement]:
+    """Send events, splitting a refused request until the one that spoils it stands alone; one value per request.
 
-    verdicts: Mapping[ExtendKey, Verdict] = field(default_factory=dict)
-    hold: Hold | None = None
-
-
-def deliver(endpoint: Endpoint, events: Sequence[ExtendKey], request_id: str) -> Delivery:
-    """Send events, splitting a refused request until the one that spoils it stands alone.
-
-    Ends at the first hold: what has no verdict by then is sent again later, which is harmless.
+    Ends at the first Hold: what has no verdict by then is sent again later, which is harmless. Between two requests
+    the caller looks after whatever else is waiting.
     """
-    verdicts: dict[ExtendKey, Verdict] = {}
     waiting: list[Sequence[ExtendKey]] = [events] if events else []
     while waiting:
         part = waiting.pop()
         judgement = judge(part, endpoint.post(part, request_id))
-        match judgement:
-            case Settle():
-                verdicts.update(judgement.verdicts)
-            case Split():
-                middle = len(part) // 2
-                waiting += [part[middle:], part[:middle]]
-            case Hold():
-                return Delivery(verdicts, judgement)
-    return Delivery(verdicts)
+        yield judgement
+        if isinstance(judgement, Hold):
+            return
+        if isinstance(judgement, Split):
+            middle = len(part) // 2
+            waiting += [part[middle:], part[:middle]]

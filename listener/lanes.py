@@ -4,11 +4,11 @@
 import json
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 import kombu
 
-from bridge.core.extend import ExtendKey
 from bridge.core.reasons import Reason
 from bridge.runtime.publisher import NotPublishedError, SafePublisher
 from bridge.runtime.transport import BROKER_ERRORS, PARKED_QUEUE, UNREADABLE_QUEUE, QueueSpec, ensure_queue
@@ -19,26 +19,49 @@ _WEEK: Final = 7 * 24 * 3600.0
 _SPECS: Final = (QueueSpec(name=PARKED_QUEUE), QueueSpec(name=UNREADABLE_QUEUE, ttl=_WEEK))
 
 
-def parked(reason: Reason, volume_id: str | None, server_id: str | None, origin: Origin, at: float) -> bytes:
-    """Our own form of a message that waits for a person: checked ids, a reason, nothing of the payload."""
-    return json.dumps(
-        {
-            "version": PARKED_VERSION,
-            "parked_at": at,
-            "reason": reason.value,
-            "volume_id": volume_id,
-            "server_id": server_id,
-            "message_id": origin.message_id,
-            "project": origin.project,
-            "request_id": origin.request_id,
-            "sent": origin.sent,
-        }
-    ).encode()
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parked:
+    """An event, or a volume.resize.end nobody can act on, that waits for a person.
+
+    `server_id` None: not one event but the message; `volume_id` None: it names no volume. `mark` says what would
+    have become of it elsewhere. `first_seen` in seconds since the epoch; `attempts` counts answers of the endpoint.
+    """
+
+    reason: Reason
+    volume_id: str | None
+    server_id: str | None
+    origin: Origin
+    first_seen: float
+    attempts: int = 0
+    mark: Reason | None = None
+
+    def to_wire(self, now: float) -> bytes:
+        """Our own form: checked ids and a reason, nothing of the payload."""
+        return json.dumps(
+            {
+                "version": PARKED_VERSION,
+                "reason": self.reason.value,
+                "mark": self.mark.value if self.mark is not None else None,
+                "volume_id": self.volume_id,
+                "server_id": self.server_id,
+                "first_seen": self.first_seen,
+                "parked_at": now,
+                "attempts": self.attempts,
+                "message_id": self.origin.message_id,
+                "project": self.origin.project,
+                "request_id": self.origin.request_id,
+                "global_request_id": self.origin.global_request_id,
+                "sent": self.origin.sent,
+            }
+        ).encode()
 
 
 class Lanes:
-    """Puts messages into the lanes; every method raises NotPublishedError, and then the message is still the
-    caller's."""
+    """Puts messages into the lanes. Each method raises NotPublishedError; then the message is still the caller's.
+
+    For one thread. Connects when first needed, which is seldom: with the heartbeat off (`connect` sees to that) a
+    connection that died meanwhile shows at the next publish, which is then tried on a new one.
+    """
 
     def __init__(self, connect: Callable[[], kombu.Connection], *, clock: Callable[[], float] = time.time) -> None:
         self._connect = connect
@@ -46,16 +69,12 @@ class Lanes:
         self._connection: kombu.Connection | None = None
         self._publisher: SafePublisher | None = None
 
-    def park_event(self, key: ExtendKey, reason: Reason, origin: Origin) -> None:
-        """An event the endpoint refused for good."""
-        self._publish(PARKED_QUEUE, parked(reason, key.volume_id, key.server_id, origin, self._clock()))
-
-    def park_message(self, volume_id: str | None, reason: Reason, origin: Origin) -> None:
-        """A volume.resize.end nobody can act on."""
-        self._publish(PARKED_QUEUE, parked(reason, volume_id, None, origin, self._clock()))
+    def park(self, parked: Parked) -> None:
+        """Keep it until a person takes it."""
+        self._publish(PARKED_QUEUE, parked.to_wire(self._clock()))
 
     def keep_raw(self, body: bytes, reason: Reason) -> None:
-        """A message nobody can read, as it came."""
+        """Keep a message nobody can read, as it came. This lane is as secret as Cinder's own queue."""
         self._publish(
             UNREADABLE_QUEUE, body, content_type="application/octet-stream", headers={"reason": reason.value}
         )

@@ -17,11 +17,16 @@ EVENT_TYPE: Final = "volume.resize.end"
 _ENVELOPE: Final = "oslo.message"
 _ENVELOPE_VERSION: Final = "oslo.version"
 _TEXT_MAX: Final = 128
+_DIGITS_MAX: Final = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One attachment row; `server_id` None where the row is no object or names no valid server."""
+    """One attachment row.
+
+    `server_id` is None where the row names none (Glance's image cache) or, not `readable`, no valid one; `attached`
+    is false for rows that are reserved, attaching, detaching or already detached.
+    """
 
     server_id: str | None
     attached: bool
@@ -30,12 +35,21 @@ class Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """Where a message came from, for logs and records: ids only, each checked."""
+    """Where a message came from, for logs and records: ids only, each checked.
+
+    `request_id` is Cinder's own id of the resize, `global_request_id` the one its caller sent, if any.
+    """
 
     message_id: str | None = None
     project: str | None = None
     request_id: str | None = None
+    global_request_id: str | None = None
     sent: str | None = None
+
+    @property
+    def carried(self) -> str | None:
+        """The id the resize goes on under: the caller's where there is one, else Cinder's, which the user has."""
+        return self.global_request_id or self.request_id
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,23 +89,34 @@ Read = ResizeEnd | Other | Unreadable | Bad
 
 
 def parse(body: bytes, *, max_bytes: int, max_rows: int) -> Read:
-    """Read one message."""
+    """Read one message. `max_bytes` limits the body, `max_rows` its attachment rows."""
     if len(body) > max_bytes:
         return Unreadable(reason=Reason.TOO_LARGE)
     try:
-        outer = _object(_json(body))
-        if _ENVELOPE not in outer:
-            message = outer
-        elif str(outer.get(_ENVELOPE_VERSION, "2.0")).partition(".")[0] != "2":
-            return Unreadable(reason=Reason.UNKNOWN_ENVELOPE)
-        else:
-            inner = outer[_ENVELOPE]
-            message = _object(_json(inner) if isinstance(inner, str) else inner)
+        return _parse(body, max_rows)
+    except Exception:  # noqa: BLE001 - a message nobody imagined must not stop those behind it
+        return Unreadable(reason=Reason.PARSER_FAILED)
+
+
+def _parse(body: bytes, max_rows: int) -> Read:
+    try:
+        message = _opened(_object(_json(body)))
     except _UnreadableError as ex:
         return Unreadable(reason=ex.reason)
     if message.get("event_type") != EVENT_TYPE:
         return Other()
     return _resize_end(message, max_rows)
+
+
+def _opened(outer: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The message out of its envelope; without one (oslo.messaging's version 1) it is the message already."""
+    if _ENVELOPE not in outer:
+        return outer
+    version = outer.get(_ENVELOPE_VERSION)
+    if not isinstance(version, str) or version.partition(".")[0] != "2":
+        raise _UnreadableError(Reason.UNKNOWN_ENVELOPE)
+    inner = outer[_ENVELOPE]
+    return _object(_json(inner) if isinstance(inner, str) else inner)
 
 
 def _resize_end(message: Mapping[str, Any], max_rows: int) -> ResizeEnd | Bad:
@@ -130,12 +155,11 @@ def _row(raw: object) -> Row:
 
 
 def _origin(message: Mapping[str, Any], payload: Mapping[str, Any]) -> Origin:
-    """The user's own request id: the global one where the caller sent one, else Cinder's."""
-    context = message.get("_context_global_request_id") or message.get("_context_request_id")
     return Origin(
         message_id=clean_request_id(message.get("message_id")),
         project=clean_request_id(payload.get("tenant_id")),
-        request_id=clean_request_id(context),
+        request_id=clean_request_id(message.get("_context_request_id")),
+        global_request_id=clean_request_id(message.get("_context_global_request_id")),
         sent=_stamp(message.get("timestamp")),
     )
 
@@ -154,13 +178,18 @@ class _UnreadableError(Exception):
 
 def _json(text: bytes | str) -> object:
     try:
-        return json.loads(text)
+        return json.loads(text, parse_int=_whole)
     except UnicodeDecodeError as ex:
         raise _UnreadableError(Reason.NOT_UTF8) from ex
     except RecursionError as ex:
         raise _UnreadableError(Reason.TOO_DEEP) from ex
     except ValueError as ex:
         raise _UnreadableError(Reason.NOT_JSON) from ex
+
+
+def _whole(digits: str) -> int | None:
+    """Python refuses to read whole numbers of thousands of digits; no field of ours needs one."""
+    return int(digits) if len(digits) <= _DIGITS_MAX else None
 
 
 def _object(value: object) -> Mapping[str, Any]:

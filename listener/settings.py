@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """[notifications], [listener], [endpoint]: where Cinder's notifications come from and where events go."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from oslo_config import cfg
 
 from bridge.runtime.sessions import endpoint_opts, endpoint_sample_opts
 from bridge.runtime.settings import OPS_OPTS, BusSettings, ConfigError, OptGroups, bus_settings
+from bridge.runtime.transport import is_memory
 
 _ENDPOINT_TIMEOUT = 10  # seconds; below half of the broker's heartbeat, so that a slow answer never costs it
 
@@ -44,11 +45,12 @@ LISTENER_OPTS = [
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListenerSettings:
-    """As the three groups; `retry_cap` in seconds."""
+    """As the three groups; `bus` is where our lanes are. `retry_cap` and `endpoint_timeout` in seconds."""
 
     transport_url: str
     topic: str
     bus: BusSettings
+    endpoint_timeout: float = _ENDPOINT_TIMEOUT
     batch: int = 100
     max_message_bytes: int = 16 * 1024 * 1024
     max_rows: int = 10_000
@@ -75,17 +77,38 @@ def listener_settings(conf: cfg.ConfigOpts) -> ListenerSettings:
     if not url:
         raise ConfigError("[notifications] transport_url is not set: say where Cinder's notifications are")
     topic = conf.notifications.topic
-    if not topic or any(c.isspace() for c in topic):
-        raise ConfigError(f"[notifications] topic: {topic!r} is no topic")
+    if not topic or not topic.isascii() or not topic.isprintable() or any(c.isspace() or c in "*#," for c in topic):
+        raise ConfigError(f"[notifications] topic: {topic!r} cannot be one topic's name")
+    bus = _lanes_bus(conf, url)
+    timeout = conf.endpoint.timeout
+    if timeout is None or not 0 < timeout < bus.heartbeat / 2:
+        raise ConfigError(
+            f"[endpoint] timeout: {timeout} must be above 0 and below half of [bus] heartbeat ({bus.heartbeat} s), "
+            f"or a slow answer costs the broker connection"
+        )
     return ListenerSettings(
         transport_url=url,
         topic=topic,
-        bus=bus_settings(conf),
+        bus=bus,
+        endpoint_timeout=timeout,
         batch=conf.listener.batch,
         max_message_bytes=conf.listener.max_message_bytes,
         max_rows=conf.listener.max_rows,
         retry_cap=conf.listener.retry_cap,
     )
+
+
+def _lanes_bus(conf: cfg.ConfigOpts, notifications_url: str) -> BusSettings:
+    """Our own bus; the notification bus where none is configured.
+
+    Never this process's memory beside a real broker: what is put there would be acknowledged and gone at the next
+    stop.
+    """
+    bus = bus_settings(conf)
+    configured = conf.get_location("transport_url", "bus")
+    if configured is not None and configured.location.is_user_controlled and not is_memory(bus.transport_url):
+        return bus
+    return replace(bus, transport_url=notifications_url)
 
 
 def list_opts() -> OptGroups:

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a grown volume to events: one per distinct attached server. Every row that gives none has its reason."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bridge.core.extend import ExtendKey
@@ -41,8 +40,3 @@ def _skip(row: Row) -> Reason | None:
     if row.server_id is None:
         return Reason.NO_SERVER
     return None if row.attached else Reason.ROW_NOT_ATTACHED
-
-
-def distinct(groups: Sequence[Translation]) -> list[ExtendKey]:
-    """The events of several messages, each pair once: sizes are read when the work is done, so one event serves."""
-    return list(dict.fromkeys(key for group in groups for key in group.events))

@@ -98,12 +98,14 @@ _HOLD: Final[Mapping[int, Reason]] = {
     404: Reason.WRONG_URL,
     405: Reason.WRONG_URL,
     406: Reason.WRONG_VERSION,
+    429: Reason.TOLD_TO_WAIT,
     502: Reason.UNAVAILABLE,
     503: Reason.UNAVAILABLE,
     504: Reason.UNAVAILABLE,
 }
 _TOLD: Final = frozenset({429, 503})
 _ANSWERED: Final = frozenset({200, 202, 207})
+_NOT_FOUND: Final = 404
 
 
 def judge(sent: Sequence[ExtendKey], answer: Answer | NoAnswer) -> Judgement:
@@ -114,19 +116,16 @@ def judge(sent: Sequence[ExtendKey], answer: Answer | NoAnswer) -> Judgement:
         return _per_event(sent, answer.body)
     if answer.status in _TOLD and answer.retry_after is not None:
         return Hold(Reason.TOLD_TO_WAIT, answer.retry_after)
-    if answer.status in _ALONE and not (answer.status == _NOT_FOUND and not _is_item_not_found(answer.body)):
-        if len(sent) > 1:
-            return Split(Reason.BATCH_REFUSED)
-        return Settle({sent[0]: _ALONE[answer.status]})
+    if _about_events(answer):
+        return Settle({sent[0]: _ALONE[answer.status]}) if len(sent) == 1 else Split(Reason.BATCH_REFUSED)
     return Hold(_HOLD.get(answer.status, Reason.UNEXPECTED_STATUS))
 
 
-_NOT_FOUND: Final = 404
-
-
-def _is_item_not_found(body: object) -> bool:
-    """Nova < 21 about its servers, unlike a 404 of the URL."""
-    return isinstance(body, Mapping) and "itemNotFound" in body
+def _about_events(answer: Answer) -> bool:
+    """Whether a refusal may be one event's fault. A 404 is only as Nova < 21 words it; any other is the URL's."""
+    if answer.status == _NOT_FOUND:
+        return isinstance(answer.body, Mapping) and "itemNotFound" in answer.body
+    return answer.status in _ALONE
 
 
 def _per_event(sent: Sequence[ExtendKey], body: object) -> Judgement:
@@ -135,9 +134,11 @@ def _per_event(sent: Sequence[ExtendKey], body: object) -> Judgement:
         return Hold(Reason.BAD_ANSWER)
     codes: dict[ExtendKey, object] = {}
     for row in rows:
-        if isinstance(row, Mapping):
-            key = ExtendKey(str(row.get("server_uuid")).lower(), str(row.get("tag")).lower())
-            codes.setdefault(key, row.get("code"))
+        server_id, volume_id = (
+            (row.get("server_uuid"), row.get("tag")) if isinstance(row, Mapping) else (None, None)
+        )
+        if isinstance(server_id, str) and isinstance(volume_id, str):
+            codes.setdefault(ExtendKey(server_id.lower(), volume_id.lower()), row.get("code"))
     if len({key.server_id for key in sent}) >= MANY and all(codes.get(key) == _NOT_FOUND for key in sent):
         return Hold(Reason.ALL_HIDDEN)
     return Settle({key: _verdict(codes.get(key)) for key in sent})

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The listener's wiring."""
+"""The listener's wiring: the one place that knows which object gets which."""
+
+import threading
 
 from bridge.runtime.daemon import Part, Supervised
 from bridge.runtime.metrics import ListenerMetrics
@@ -10,8 +12,9 @@ from listener.chronicle import Chronicle
 from listener.courier import NovaEndpoint
 from listener.intake import QUEUE
 from listener.lanes import Lanes
-from listener.loop import BROKER, ENDPOINT, Listener
+from listener.loop import BROKER, Listener
 from listener.settings import ListenerSettings
+from listener.work import ENDPOINT, Worker
 
 _AGENT = "extend-bridge-listener"
 
@@ -20,18 +23,26 @@ def build(settings: ListenerSettings, process: Process) -> list[Part]:
     """The listener's one part. Connects to nothing yet; raises ConfigError."""
     check_url(settings.transport_url, "[notifications] transport_url")
     check_url(settings.bus.transport_url, "[bus] transport_url")
-    process.health.expect(BROKER, QUEUE)
-    process.health.ok(ENDPOINT, "not asked yet")
+    health, heartbeat = process.health, settings.bus.heartbeat
+    health.expect(BROKER, QUEUE)
+    health.ok(ENDPOINT, "not asked yet")
+    chronicle = Chronicle(process.audit("listener"), ListenerMetrics(process.registry))
+    lanes = Lanes(lambda: kombu_connection(settings.bus.transport_url, heartbeat=0, name=f"{_AGENT} lanes"))
+    endpoint = NovaEndpoint(
+        open_adapter(process.conf, "endpoint", user_agent=_AGENT), timeout=settings.endpoint_timeout
+    )
     listener = Listener(
         settings=settings,
-        connect=lambda: kombu_connection(settings.transport_url, heartbeat=settings.bus.heartbeat, name=_AGENT),
-        endpoint=NovaEndpoint(open_adapter(process.conf, "endpoint", user_agent=_AGENT)),
-        lanes=Lanes(
-            lambda: kombu_connection(
-                settings.bus.transport_url, heartbeat=settings.bus.heartbeat, name=f"{_AGENT} lanes"
-            )
-        ),
-        health=process.health,
-        chronicle=Chronicle(process.audit("listener"), ListenerMetrics(process.registry)),
+        connect=lambda: kombu_connection(settings.transport_url, heartbeat=heartbeat, name=_AGENT),
+        worker=Worker(settings=settings, endpoint=endpoint, lanes=lanes, health=health, chronicle=chronicle),
+        health=health,
+        chronicle=chronicle,
     )
-    return [Supervised("listener.loop", listener.run, process.health)]
+
+    def run(stop: threading.Event) -> None:
+        try:
+            listener.run(stop)
+        finally:
+            lanes.close()
+
+    return [Supervised("listener.loop", run, health)]

@@ -34,6 +34,7 @@ class Reason(StrEnum):
     UNKNOWN_ENVELOPE = "unknown_envelope", "an oslo.messaging envelope of an unknown version"
     TOO_LARGE = "too_large", "the body is larger than [listener] max_message_bytes"
     TOO_DEEP = "too_deep", "the JSON is nested too deeply to be a notification"
+    PARSER_FAILED = "parser_failed", "the listener's own parser failed on it: please report this as a bug"
 
     # Listener: a volume.resize.end that cannot be acted on (scrubbed, parked).
     BAD_PAYLOAD = "bad_payload", "a volume.resize.end whose payload is no object"
@@ -53,7 +54,11 @@ class Reason(StrEnum):
     REQUEST_TOO_LARGE = "request_too_large", "the endpoint answered 413 for a request with this event alone"
     BATCH_REFUSED = "batch_refused", "the endpoint refused the batch; it is sent again in halves"
     ALL_HIDDEN = "all_hidden", "the endpoint answers 404 for every server: its role hides them from us"
-    UNAUTHORIZED = "unauthorized", "the endpoint answered 401, also with a new token"
+    UNAUTHORIZED = "unauthorized", "401, also with a new token: Keystone or the endpoint refuses our user"
+    NO_ENDPOINT = (
+        "no_endpoint",
+        "the catalogue has no such endpoint: set [endpoint] endpoint_override or its region",
+    )
     FORBIDDEN = "forbidden", "the endpoint answered 403: our user lacks the role service or admin"
     WRONG_URL = "wrong_url", "the endpoint's URL answers 404 or 405: it is not the compute API"
     WRONG_VERSION = "wrong_version", "the endpoint answered 406: it does not speak compute 2.51"

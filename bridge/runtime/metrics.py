@@ -45,6 +45,18 @@ class ListenerMetrics:
             ["reason"],
             registry=registry,
         )
+        self.held = Counter(
+            "extend_bridge_listener_held",
+            "Events that had to wait for the endpoint, each once per wait, by reason",
+            ["reason"],
+            registry=registry,
+        )
+        self.parked = Counter(
+            "extend_bridge_listener_parked",
+            "Events, and messages nobody can act on, kept in the parked lane",
+            ["reason"],
+            registry=registry,
+        )
         self.in_hand = Gauge(
             "extend_bridge_listener_in_hand", "Messages taken and not yet acknowledged", registry=registry
         )
