@@ -153,11 +153,13 @@ class Processes:
             return False
 
     def metric(self, name: str, sample: str) -> float:
-        """One sample of its metrics, by its name with labels; 0 where there is none."""
-        for line in requests.get(self._ops(name, "metrics"), timeout=2).text.splitlines():
-            if line.startswith(f"{sample} "):
-                return float(line.rpartition(" ")[2])
-        return 0.0
+        """One sample of its metrics, by its name with labels; 0 where there is none (yet)."""
+        try:
+            text = requests.get(self._ops(name, "metrics"), timeout=2).text
+        except requests.RequestException:
+            return 0.0
+        lines = (line for line in text.splitlines() if line.startswith(f"{sample} "))
+        return sum(float(line.rpartition(" ")[2]) for line in lines)
 
     def _ops(self, name: str, path: str) -> str:
         return f"http://127.0.0.1:{self.site.ports[name]}/{path}"

@@ -96,10 +96,10 @@ def _story(options: Options, directory: Path, stack: ExitStack) -> int:
     say.zero()
     disk.grow(gib(2))
     cinder.standin.extend(disk.volume_id, 2)
+    published = time.time()
     deployment.bus.publish(body)
-    say.at(
-        time.time(), "cinder", f"grew the volume to {size(gib(2))}; volume.resize.end is on the bus, {request_id}"
-    )
+    grown = f"grew the volume to {size(gib(2))}; volume.resize.end is on the bus, {request_id}"
+    say.at(published, "cinder", grown)
     return _watch(deployment, guest, disk, say)
 
 

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Secrets that Cinder's messages and answers carry are nowhere else afterwards.
+
+Exempt by name: Cinder's own intake queue and the unreadable lane.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import kombu
+import pytest
+
+from bridge.core.extend import new_id
+from bridge.core.messages import DomainSeen, GuestState, HostMessage, Inventory
+from bridge.runtime.publisher import SafePublisher
+from bridge.runtime.transport import AGENT_TOPIC, PARKED_QUEUE, REPORTS_QUEUE, QueueSpec, ensure_queue
+from bridge.standin.cinder import Attachment, StandInCinder
+from tests.functional.conftest import Vhost
+from tests.lab.cinder_bus import CinderBus
+from tests.lab.deploy import Processes, Site
+from tests.lab.paths import ROOT
+from tests.lab.recording import Recorded, read_recording
+from tests.lab.secrets import secrets_of
+from tests.lab.waiting import until
+
+pytestmark = pytest.mark.functional
+
+STREAM = ROOT / "tests" / "fixtures" / "cinder29" / "stream.jsonl"
+HOST = "cmp-1"
+
+
+def resize_payloads(recorded: list[Recorded]) -> Iterator[dict[str, Any]]:
+    """The payloads of every volume.resize.end."""
+    for message in recorded:
+        inner = json.loads(json.loads(message.body)["oslo.message"])
+        if inner["event_type"] == "volume.resize.end":
+            yield inner["payload"]
+
+
+def cinder_of(recorded: list[Recorded]) -> tuple[StandInCinder, list[str]]:
+    """A Cinder that answers with the recording's volumes and connection data, secrets included; its servers."""
+    cinder, servers = StandInCinder(), []
+    for payload in resize_payloads(recorded):
+        attachments = [
+            Attachment(
+                id=row["id"],
+                server_id=row["instance_uuid"],
+                host=row["attached_host"],
+                connection_info=json.loads(row["connection_info"] or "{}"),
+            )
+            for row in payload["volume_attachment"]
+        ]
+        servers += [a.server_id for a in attachments if a.server_id]
+        cinder.add_volume(payload["volume_id"], payload["size"], *attachments)
+    return cinder, servers
+
+
+def drain(connection: kombu.Connection, queue: str) -> list[bytes]:
+    """Every message of a queue, raw."""
+    bodies = []
+    bound = kombu.Queue(queue, channel=connection.channel(), no_declare=True)
+    while (message := bound.get(accept=None)) is not None:
+        bodies.append(bytes(message.body) if not isinstance(message.body, str) else message.body.encode())
+        message.ack()
+    return bodies
+
+
+def test_no_secret_of_cinders_leaves_the_listener_or_the_cinder_reader(vhost: Vhost, tmp_path: Path) -> None:
+    recorded = read_recording(STREAM)
+    secrets = secrets_of(STREAM)
+    assert len(secrets) > 10, "the recording must hold secrets, or this test proves nothing"
+    cinder, servers = cinder_of(recorded)
+    unknown = servers[-1]
+    with ExitStack() as stack:
+        server = cinder.server()
+        server.start()
+        stack.callback(lambda: (server.stop(), server.join(5)))
+        site = Site(
+            directory=tmp_path,
+            bus_url=vhost.url,
+            cinder_url=f"{server.url}/v3",
+            host=HOST,
+            extra="[DEFAULT]\ndebug = true\n",  # the worst case for a log
+        )
+        processes = Processes(site)
+        stack.callback(processes.stop)
+        processes.start("engine", "api", "listener")
+        connection = stack.enter_context(vhost.connection())
+        casts = f"{AGENT_TOPIC}.{HOST}"
+        # the agent's queue without the agent: what the engine casts stays in it and can be looked at
+        agent = kombu.Exchange("openstack", type="topic", durable=False)
+        kombu.Queue(casts, exchange=agent, routing_key=casts, durable=False)(connection.channel()).declare()
+        tell_inventory(connection, [s for s in servers if s != unknown], processes)
+        until(lambda: site.knows(servers[0]), "the inventory arrives")
+        bus = CinderBus(vhost.url)
+        stack.callback(bus.close)
+        for message in recorded:
+            bus.publish(message.body)
+        until(
+            lambda: (
+                processes.metric("listener", "extend_bridge_listener_messages_total") >= len(recorded)
+                and processes.metric("listener", "extend_bridge_listener_in_hand") == 0
+            ),
+            "the listener settles everything",
+        )
+        known = {(p["volume_id"], r["instance_uuid"]) for p in resize_payloads(recorded)
+                 for r in p["volume_attachment"] if r["instance_uuid"] not in (None, unknown)}  # fmt: skip
+        sent = 'extend_bridge_engine_casts_total{result="sent"}'
+        until(lambda: processes.metric("engine", sent) >= len(known), "every known extend is cast")
+        codes = processes.stop()
+        parked, orders = drain(connection, PARKED_QUEUE), drain(connection, casts)
+    assert parked, "the event of the unknown server must be in the parked lane, or it proves nothing"
+    assert b"".join(orders).count(b"driver_volume_type") >= len(known)
+    assert set(codes.values()) == {0}
+    places = {"parked lane": b"".join(parked), "casts": b"".join(orders)}
+    for path in tmp_path.iterdir():  # logs at debug, audit log, journal with its write-ahead log
+        if path.is_file():
+            places[path.name] = path.read_bytes()
+    assert {"audit.jsonl", "journal.sqlite3", "listener.log", "engine.log", "api.log"} <= set(places)
+    found = {
+        (place, secret) for place, content in places.items() for secret in secrets if secret.encode() in content
+    }
+    assert not found
+
+
+def tell_inventory(connection: kombu.Connection, servers: list[str], processes: Processes) -> None:
+    """What the host agent would say of its guests."""
+    ensure_queue(connection, QueueSpec(name=REPORTS_QUEUE))
+    domains = tuple(DomainSeen(server_id=s, state=GuestState.ACTIVE) for s in dict.fromkeys(servers))
+    message = HostMessage(
+        host=HOST, boot_id=new_id(), seq=1, sent_at=0.0, inventory=Inventory(full=True, domains=domains)
+    )
+    with SafePublisher(connection) as publisher:
+        publisher.publish(REPORTS_QUEUE, json.dumps(message.to_wire()).encode())
+    until(lambda: processes.ready("engine") and processes.ready("api"), "engine and API are ready", seconds=60)

@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Notification in, grown disk out: four processes, a real broker, a real guest, and what goes wrong in between."""
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+import sqlalchemy as sa
+
+from bridge.core.extend import gib, new_id
+from bridge.journal.tables import attempts, extends
+from bridge.standin.cinder import Attachment, StandInCinder
+from tests.conftest import missing
+from tests.functional.conftest import Vhost
+from tests.lab.cinder_bus import resize_end
+from tests.lab.deploy import Deployment, Processes, Site, run_processes
+from tests.lab.disks import Disk, Qcow2File
+from tests.lab.guest import Guest, new_guest
+from tests.lab.hypervisor import Hypervisor, have_hypervisor, private_hypervisor
+from tests.lab.waiting import until
+
+pytestmark = pytest.mark.functional
+
+HOST = "host-1"
+
+
+@dataclass(kw_only=True)
+class Cloud:
+    """A guest with a volume of 1 GiB, a Cinder, and the bridge as four processes."""
+
+    hypervisor: Hypervisor
+    guest: Guest
+    disk: Disk
+    cinder: StandInCinder
+    attachment_id: str
+    bridge: Deployment
+
+    @property
+    def processes(self) -> Processes:
+        """The four."""
+        assert self.bridge.processes is not None
+        return self.bridge.processes
+
+    def extend(self, size: int) -> None:
+        """What Cinder does: the volume grows (GiB), then the notification."""
+        self.cinder.extend(self.disk.volume_id, size)
+        body, _ = resize_end(
+            volume_id=self.disk.volume_id,
+            server_id=self.guest.server_id,
+            attachment_id=self.attachment_id,
+            host=HOST,
+            size=size,
+        )
+        self.bridge.bus.publish(body)
+
+    def rows(self, table: sa.Table) -> list[dict[str, object]]:
+        """Rows of the journal, oldest first."""
+        journal = self.bridge.site.journal()
+        try:
+            return journal.database.read(lambda c: [dict(row) for row in c.execute(sa.select(table)).mappings()])
+        finally:
+            journal.database.dispose()
+
+    def closed(self) -> list[dict[str, object]]:
+        """Closed extends."""
+        return [row for row in self.rows(extends) if row["open"] is None]
+
+    def hang_qemu(self) -> int:
+        """Stop QEMU as a hung storage does: whoever asks it something waits. Its pid."""
+        (pid,) = self.hypervisor.pids().values()
+        os.kill(pid, signal.SIGSTOP)
+        return pid
+
+    def wait_in_flight(self) -> None:
+        """Until the host agent works on an order."""
+        until(
+            lambda: self.processes.metric("hostagent", "extend_bridge_hostagent_in_flight") >= 1, "an order in hand"
+        )
+
+
+@pytest.fixture
+def cloud(vhost: Vhost) -> Iterator[Cloud]:
+    """Everything ready, the guest known."""
+    if not have_hypervisor():
+        missing("QEMU, libvirt or gcc")
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(TemporaryDirectory(prefix="eb-")))
+        hypervisor = stack.enter_context(private_hypervisor(directory / "lv"))
+        disk = Qcow2File(directory / "volume.qcow2", gib(1))
+        guest = new_guest([disk], directory)
+        hypervisor.start(guest.xml())
+        guest.wait_size(gib(1))
+        cinder, attachment_id = StandInCinder(), new_id()
+        cinder.add_volume(
+            disk.volume_id,
+            1,
+            Attachment(
+                id=attachment_id,
+                server_id=guest.server_id,
+                host=HOST,
+                connection_info={"driver_volume_type": "nfs", "format": "qcow2"},
+            ),
+        )
+        server = cinder.server()
+        server.start()
+        stack.callback(lambda: (server.stop(), server.join(5)))
+        site = Site(
+            directory=directory,
+            bus_url=vhost.url,
+            cinder_url=f"{server.url}/v3",
+            libvirt_uri=hypervisor.uri,
+            host=HOST,
+        )
+        bridge = run_processes(site, stack)
+        until(lambda: site.knows(guest.server_id), "the guest is known")
+        yield Cloud(
+            hypervisor=hypervisor,
+            guest=guest,
+            disk=disk,
+            cinder=cinder,
+            attachment_id=attachment_id,
+            bridge=bridge,
+        )
+
+
+def test_an_extend_reaches_the_guest_and_closes_as_resized(cloud: Cloud) -> None:
+    cloud.extend(2)
+    cloud.guest.wait_size(gib(2))
+    until(cloud.closed, "the extend closes")
+    (row,) = cloud.closed()
+    assert (row["outcome"], row["wanted_gen"], row["attempt"]) == ("resized", 1, 1)
+    (attempt,) = cloud.rows(attempts)
+    assert (attempt["size_before"], attempt["size_after"], attempt["target"]) == (gib(1), gib(2), gib(2))
+
+
+def test_the_same_notification_again_finds_the_size_there_and_touches_nothing(cloud: Cloud) -> None:
+    cloud.extend(2)
+    until(cloud.closed, "the extend closes")
+    body, _ = resize_end(
+        volume_id=cloud.disk.volume_id,
+        server_id=cloud.guest.server_id,
+        attachment_id=cloud.attachment_id,
+        host=HOST,
+        size=1,  # an old one, with an old size: no size in a message reaches a disk
+    )
+    cloud.bridge.bus.publish(body)
+    until(lambda: len(cloud.closed()) == 2, "the second extend closes")
+    assert [row["outcome"] for row in cloud.closed()] == ["resized", "already"]
+    assert cloud.guest.sizes() == [gib(1), gib(2)]
+
+
+def test_an_agent_killed_between_cast_and_report_finishes_after_its_restart(cloud: Cloud) -> None:
+    pid = cloud.hang_qemu()
+    try:
+        cloud.extend(2)
+        cloud.wait_in_flight()
+        cloud.processes.kill("hostagent")
+        assert cloud.closed() == []
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    cloud.processes.start("hostagent")
+    cloud.guest.wait_size(gib(2))
+    until(cloud.closed, "the extend closes")
+    (row,) = cloud.closed()
+    assert row["outcome"] in {"resized", "already"}
+    assert int(str(row["attempt"])) >= 2, "the order that died with the agent must have been cast again"
+
+
+def test_a_second_extend_while_the_first_is_on_its_way_ends_at_the_larger_size(cloud: Cloud) -> None:
+    pid = cloud.hang_qemu()
+    try:
+        cloud.extend(2)
+        cloud.wait_in_flight()
+        cloud.extend(3)
+        until(lambda: cloud.rows(extends)[0]["wanted_gen"] == 2, "the second arrival raises the generation")
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    cloud.guest.wait_size(gib(3))
+    until(cloud.closed, "the extend closes")
+    (row,) = cloud.closed()
+    assert (row["wanted_gen"], row["open"]) == (2, None)
+    assert cloud.guest.sizes() == sorted(cloud.guest.sizes())
+
+
+def test_what_is_extended_while_the_host_is_down_arrives_when_it_is_back(cloud: Cloud) -> None:
+    cloud.processes.stop("hostagent")
+    cloud.extend(2)
+    until(lambda: cloud.rows(attempts), "the order waits in the host's queue")
+    cloud.processes.start("hostagent")
+    cloud.guest.wait_size(gib(2))
+    until(cloud.closed, "the extend closes")
+
+
+def test_every_part_ends_in_order_on_sigterm(cloud: Cloud) -> None:
+    assert cloud.processes.stop() == dict.fromkeys(("engine", "api", "hostagent", "listener"), 0)
