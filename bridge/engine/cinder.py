@@ -86,8 +86,8 @@ class CinderReader:
         headers = dict(_HEADERS)
         if global_request_id is not None:
             headers["X-OpenStack-Request-ID"] = global_request_id
-        try:
-            response = self._adapter.get(path, headers=headers, raise_exc=False)
+        try:  # log=False: at debug keystoneauth would log the answer, and Cinder's answers hold CHAP passwords
+            response = self._adapter.get(path, headers=headers, raise_exc=False, log=False)
         except ClientException as ex:
             LOG.warning("Cinder cannot be asked for %s: %s", path, type(ex).__name__)
             return None, None

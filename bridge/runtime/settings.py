@@ -22,6 +22,8 @@ EXIT_USAGE = 2
 EXIT_UNREACHABLE = 3
 """Something it needs cannot be reached."""
 
+_QUIET = ("alembic", "amqp", "keystoneauth", "kombu", "oslo.messaging", "oslo_messaging", "urllib3")
+
 OptGroups = Sequence[tuple[str, Sequence[cfg.Opt]]]
 S = TypeVar("S")
 
@@ -96,7 +98,9 @@ def ops_settings(conf: cfg.ConfigOpts, group: str) -> OpsSettings:
     return OpsSettings(host=conf[group].ops_host, port=conf[group].ops_port)
 
 
-COMMON_OPTS: OptGroups = [("bus", BUS_OPTS), ("audit", AUDIT_OPTS)]
+COMMON_OPTS: _QUIET = ("alembic", "amqp", "keystoneauth", "kombu", "oslo.messaging", "oslo_messaging", "urllib3")
+
+OptGroups = [("bus", BUS_OPTS), ("audit", AUDIT_OPTS)]
 
 
 def load(
@@ -143,8 +147,8 @@ def read(conf: cfg.ConfigOpts, reader: Callable[[cfg.ConfigOpts], S]) -> S:
 
 
 def setup_logging(conf: cfg.ConfigOpts, prog: str) -> None:
-    """oslo.log as operators know it; third-party chatter at WARNING."""
-    conf.set_default("default_log_levels", ["amqp=WARNING", "kombu=WARNING", "urllib3=WARNING", "alembic=WARNING"])
+    """oslo.log as operators know it; libraries that log bodies, headers or every frame at debug are kept quiet."""
+    conf.set_default("default_log_levels", [f"{name}=WARNING" for name in _QUIET])
     oslo_log.setup(conf, prog, version=VERSION)
 
 
