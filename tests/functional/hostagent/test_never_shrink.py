@@ -157,10 +157,9 @@ def test_random_orders_reordered_and_repeated(host: Host, bench: Bench, tmp_path
             assert came.acquire(timeout=30)
         for mark in marks:
             mark.check()
-            assert mark.capacity() == top
+            assert 0 <= mark.capacity() - top < MARK  # a mark at an odd size makes the file whole pages
         largest = top
     workers.stop()
     assert workers.join(10)
     assert {report.outcome for report in reports} <= {Outcome.RESIZED, Outcome.ALREADY}
-    for target in ("vda", "vdb"):
-        assert guest.sizes(target) == sorted(guest.sizes(target))
+    assert [guest.sizes(target) for target in ("vda", "vdb")] == [sorted(guest.sizes(t)) for t in ("vda", "vdb")]
