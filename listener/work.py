@@ -21,7 +21,7 @@ from listener.acks import Acks
 from listener.chronicle import Chronicle
 from listener.courier import Endpoint, deliver
 from listener.lanes import Parked
-from listener.parse import Bad, Origin, Other, ResizeEnd, Unreadable, parse
+from listener.parse import Bad, Other, ResizeEnd, Unreadable, parse
 from listener.prefilter import is_other_event
 from listener.settings import ListenerSettings
 from listener.translate import translate
@@ -232,13 +232,9 @@ class Worker:
 
 def _request_id(events: Sequence[ExtendKey], gather: _Gather) -> str:
     """The user's own request id when all events share one, else a new one that the audit log maps."""
-    ids = {_origin(hand).carried for key in events for hand in gather.owners[key]}
+    ids = {hand.end.origin.carried for key in events for hand in gather.owners[key]}
     only = ids.pop() if len(ids) == 1 else None
     return only or f"req-{new_id()}"
-
-
-def _origin(hand: InHand) -> Origin:
-    return hand.end.origin
 
 
 def _bytes(body: memoryview | str) -> bytes:
