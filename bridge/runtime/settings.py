@@ -98,9 +98,7 @@ def ops_settings(conf: cfg.ConfigOpts, group: str) -> OpsSettings:
     return OpsSettings(host=conf[group].ops_host, port=conf[group].ops_port)
 
 
-COMMON_OPTS: _QUIET = ("alembic", "amqp", "keystoneauth", "kombu", "oslo.messaging", "oslo_messaging", "urllib3")
-
-OptGroups = [("bus", BUS_OPTS), ("audit", AUDIT_OPTS)]
+COMMON_OPTS: OptGroups = [("bus", BUS_OPTS), ("audit", AUDIT_OPTS)]
 
 
 def load(

@@ -2,6 +2,7 @@
 """Orders: one owner per volume, several volumes at once, a report for each attempt."""
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 
 from prometheus_client import CollectorRegistry
@@ -153,6 +154,32 @@ def test_one_hanging_volume_does_not_hold_another() -> None:
     assert [r.key.volume_id for r in reports] == [V2]
     hangs.set()
     assert came.acquire(timeout=LONG)
+    made.stop()
+    assert made.join(LONG)
+
+
+def test_an_order_for_a_volume_in_work_waits_though_workers_are_free() -> None:
+    """The second order of the volume starts after the first has ended, and not before."""
+    goes_on, began = threading.Event(), []
+
+    def do(one: Order) -> Report:
+        began.append((one.key.volume_id, one.gen))
+        if one.gen == 1:
+            goes_on.wait(LONG)
+        return report_of(one)
+
+    made, _reports, came = workers(4, do)
+    made.submit([order(S1, V1, 1, gen=1)])
+    while not began:
+        time.sleep(0.001)
+    made.submit([order(S1, V1, 2, gen=2)])
+    made.submit([order(S1, V2, 2, gen=2)])
+    assert came.acquire(timeout=LONG)
+    assert began == [(V1, 1), (V2, 2)]
+    goes_on.set()
+    for _ in range(2):
+        assert came.acquire(timeout=LONG)
+    assert began[2] == (V1, 2)
     made.stop()
     assert made.join(LONG)
 
