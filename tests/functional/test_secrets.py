@@ -135,4 +135,4 @@ def tell_inventory(connection: kombu.Connection, servers: list[str], processes: 
     )
     with SafePublisher(connection) as publisher:
         publisher.publish(REPORTS_QUEUE, json.dumps(message.to_wire()).encode())
-    until(lambda: processes.ready("engine") and processes.ready("api"), "engine and API are ready", seconds=60)
+    processes.wait_ready("engine", "api")

@@ -152,6 +152,16 @@ class Processes:
         except requests.RequestException:
             return False
 
+    def wait_ready(self, *names: str, seconds: float = 60.0) -> None:
+        """Wait until these, or all four, are ready; raises RuntimeError or TimeoutError."""
+        deadline = time.monotonic() + seconds
+        for name in names or tuple(MODULES):
+            while not self.ready(name):
+                self.check()
+                if time.monotonic() > deadline:
+                    raise TimeoutError(f"{name} is not ready within {seconds:.0f} s")
+                time.sleep(0.05)
+
     def metric(self, name: str, sample: str) -> float:
         """One sample of its metrics, by its name with labels; 0 where there is none (yet)."""
         try:
@@ -203,12 +213,7 @@ def run_processes(site: Site, stack: ExitStack) -> Deployment:
     processes = Processes(site)
     stack.callback(processes.stop)
     processes.start()
-    deadline = started + 60
-    while not all(map(processes.ready, MODULES)):
-        processes.check()
-        if time.monotonic() > deadline:
-            raise TimeoutError("the four processes were not ready within 60 s")
-        time.sleep(0.05)
+    processes.wait_ready()
     return Deployment(
         about=f"{len(MODULES)} processes, RabbitMQ at {site.bus_url.rpartition('@')[2]}",
         seconds=time.monotonic() - started,
