@@ -101,6 +101,11 @@ def ops_settings(conf: cfg.ConfigOpts, group: str) -> OpsSettings:
 COMMON_OPTS: OptGroups = [("bus", BUS_OPTS), ("audit", AUDIT_OPTS)]
 
 
+def list_opts() -> OptGroups:
+    """For oslo-config-generator."""
+    return COMMON_OPTS
+
+
 def load(
     prog: str,
     groups: OptGroups,

@@ -46,6 +46,14 @@ STAGES: Final = (
         (("{bin}/pytest", "-q", "-p", "tests.lab.noeventlet", "tests/unit"),),
     ),
     Stage(
+        "docs",
+        "documentation without warnings, release notes",
+        (
+            ("{bin}/sphinx-build", "-q", "-W", "-b", "html", "doc/source", "doc/build/html"),
+            ("{bin}/reno", "-q", "lint"),
+        ),
+    ),
+    Stage(
         "demo",
         "the README's demo, each way",
         (
@@ -92,7 +100,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(stages: Sequence[Stage], bin_directory: Path) -> int:
-    environment = dict(os.environ, PYTHONPATH=str(TREE))
+    path = f"{bin_directory}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    environment = dict(os.environ, PYTHONPATH=str(TREE), PATH=path)
     times: list[tuple[str, float]] = []
     for stage in stages:
         say(f"=== {stage.name}: {stage.about}")
