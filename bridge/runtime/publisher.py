@@ -6,13 +6,16 @@ sends the return before the confirm, so both belong to the message just sent: on
 """
 
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import kombu
 from amqp.exceptions import MessageNacked
 
 from bridge.core.reasons import Reason
 from bridge.runtime.transport import BROKER_ERRORS, is_memory_connection
+
+
+_JSON: Final = "application/json"
 
 
 class NotPublishedError(Exception):
@@ -40,7 +43,7 @@ class SafePublisher:
         queue: str,
         body: bytes,
         *,
-        content_type: str = "application/json",
+        content_type: str = _JSON,
         headers: dict[str, str] | None = None,
     ) -> None:
         """Put one message into `queue`; raises NotPublishedError."""
@@ -78,7 +81,7 @@ class SafePublisher:
             exchange="",
             routing_key=queue,
             content_type=content_type,
-            content_encoding="binary" if memory else "utf-8",
+            content_encoding="utf-8" if content_type == _JSON and not memory else "binary",
             delivery_mode=2,
             headers=headers,
             **({} if memory else {"mandatory": True, "timeout": self._timeout, "confirm_timeout": self._timeout}),
