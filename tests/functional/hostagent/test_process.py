@@ -3,6 +3,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -69,9 +70,9 @@ class Agent:
 
     def checks(self) -> dict[str, dict[str, object]]:
         """/healthz/ready, once the ops port is known."""
-        address = wait_for(lambda: [x for x in self.text().split() if x.startswith("http://127.0.0.1:")], self)[0]
+        port = wait_for(lambda: re.findall(r"http://127\.0\.0\.1:(\d+)/?\s", self.text()), self)[0]
         try:
-            with urllib.request.urlopen(f"{address.rstrip('/')}/healthz/ready", timeout=5) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz/ready", timeout=5) as answer:
                 body = answer.read()
         except urllib.error.HTTPError as ex:
             body = ex.read()
@@ -257,8 +258,8 @@ def test_with_nothing_to_reach_it_stays_up_says_so_and_ends_at_once(tmp_path: Pa
         assert agent.process is not None
         assert agent.process.poll() is None
         began = time.monotonic()
-        assert agent.end() == 0
-        assert time.monotonic() - began < 15
+        assert agent.end() == 0, agent.text()[-4000:]
+        assert time.monotonic() - began < 15, agent.text()[-4000:]
     finally:
         agent.end(signal.SIGKILL)
 
