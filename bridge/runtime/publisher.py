@@ -14,7 +14,6 @@ from amqp.exceptions import MessageNacked
 from bridge.core.reasons import Reason
 from bridge.runtime.transport import BROKER_ERRORS, is_memory_connection
 
-
 _JSON: Final = "application/json"
 
 
