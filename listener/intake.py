@@ -65,9 +65,9 @@ class TopicIntake:
         """Wait up to a second for a message, then take what came with it; empty when none came."""
         self._look()
         wait = _DRY if self._inbox else _IDLE
-        self._connection.heartbeat_check()
         while len(self._inbox) < self._prefetch and self._drain(wait):
             wait = _DRY
+        self._connection.heartbeat_check()
         taken, self._inbox[:] = self._inbox[:], []
         return taken
 
@@ -79,11 +79,12 @@ class TopicIntake:
         """Sleep with the connection looked after; what comes meanwhile waits for the next gather."""
         end = time.monotonic() + seconds
         while not stop.is_set() and (left := end - time.monotonic()) > 0:
-            self._connection.heartbeat_check()
             self._drain(min(left, _IDLE))
+            self._connection.heartbeat_check()
 
     def breathe(self) -> None:
-        """Look after the connection without waiting."""
+        """Look after the connection without waiting: what the broker sent counts as its sign of life once read."""
+        self._drain(_DRY)
         self._connection.heartbeat_check()
 
     def _drain(self, seconds: float) -> bool:

@@ -154,6 +154,7 @@ class Worker:
         away = Backoff(first=0.5, cap=self._settings.retry_cap, floor=0.1)
         left = list(events)
         for failures in count(1):
+            gather.bus.breathe()
             hold = self._send(left, gather)
             left = [key for key in left if key in gather.owners]
             if hold is None:
@@ -181,11 +182,11 @@ class Worker:
                     gather.acks.flush()
                     self._chronicle.in_hand(gather.acks.left)
                 case Split():
-                    gather.bus.breathe()
                     if gather.stop.is_set():
                         raise StoppedError
                 case Hold():
                     return judgement
+            gather.bus.breathe()
             started = time.monotonic()
         return None
 

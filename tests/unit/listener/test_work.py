@@ -1,0 +1,356 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is done with a gather: each event gets its verdict, nothing is acknowledged before it is safe."""
+
+import json
+import threading
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import kombu
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry
+
+from bridge.core.extend import ExtendKey
+from bridge.core.reasons import Reason
+from bridge.core.trail import Event, Record
+from bridge.runtime.health import Health
+from bridge.runtime.metrics import ListenerMetrics
+from bridge.runtime.publisher import NotPublishedError
+from bridge.runtime.settings import BusSettings
+from listener.acks import Acks
+from listener.chronicle import Chronicle
+from listener.lanes import Parked
+from listener.settings import ListenerSettings
+from listener.verdicts import Answer, NoAnswer
+from listener.work import StoppedError, Worker
+from tests.unit.listener.messages import enveloped, one_server, opened, recorded
+
+SETTINGS = ListenerSettings(
+    transport_url="memory://", topic="t", bus=BusSettings(transport_url="memory://", heartbeat=30), batch=4
+)
+
+
+@dataclass
+class Message:
+    """A kombu message as far as the work looks at it."""
+
+    delivery_tag: int
+    body: bytes
+    acked: bool = False
+
+    def ack(self, multiple: bool = False) -> None:
+        assert not multiple
+        assert not self.acked, "acknowledged twice"
+        self.acked = True
+
+
+class Bus:
+    """A connection that waits no time at all. `waits` runs at each wait."""
+
+    def __init__(self, waits: Callable[[float], None] = lambda seconds: None) -> None:
+        self.waits = waits
+
+    def acks(self, messages: Sequence[kombu.Message]) -> Acks:
+        return Acks(messages, multiple=False)
+
+    def keep_alive(self, seconds: float, stop: threading.Event) -> None:
+        self.waits(seconds)
+
+    def breathe(self) -> None:
+        pass
+
+
+Answering = Callable[[Sequence[ExtendKey]], Answer | NoAnswer]
+
+
+def codes(code_of: Callable[[ExtendKey], int]) -> Answering:
+    def answer(events: Sequence[ExtendKey]) -> Answer:
+        rows = [{"server_uuid": key.server_id, "tag": key.volume_id, "code": code_of(key)} for key in events]
+        return Answer(status=207, body={"events": rows})
+
+    return answer
+
+
+ALL_WELL = codes(lambda key: 200)
+
+
+class Endpoint:
+    """Gives the answers one after the other, then the last for ever."""
+
+    def __init__(self, *answers: Answering) -> None:
+        self.answers = list(answers) or [ALL_WELL]
+        self.requests: list[tuple[list[ExtendKey], str]] = []
+
+    def post(self, events: Sequence[ExtendKey], request_id: str) -> Answer | NoAnswer:
+        self.requests.append((list(events), request_id))
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        return answer(events)
+
+
+class Lanes:
+    """Lanes that fail `failures` times before they take something."""
+
+    def __init__(self, failures: int = 0) -> None:
+        self.failures = failures
+        self.parked: list[Parked] = []
+        self.raw: list[tuple[bytes, Reason]] = []
+
+    def park(self, parked: Parked) -> None:
+        self._fail()
+        self.parked.append(parked)
+
+    def keep_raw(self, body: bytes, reason: Reason) -> None:
+        self._fail()
+        self.raw.append((body, reason))
+
+    def _fail(self) -> None:
+        if self.failures:
+            self.failures -= 1
+            raise NotPublishedError(Reason.NACKED, "a lane")
+
+
+class Audit:
+    """Keeps records."""
+
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+
+    def write(self, *records: Record) -> None:
+        self.records += records
+
+    def of(self, event: Event) -> list[Record]:
+        return [record for record in self.records if record.event is event]
+
+
+@dataclass
+class Bench:
+    """A worker and all it touches."""
+
+    endpoint: Endpoint = field(default_factory=Endpoint)
+    lanes: Lanes = field(default_factory=Lanes)
+    bus: Bus = field(default_factory=Bus)
+    audit: Audit = field(default_factory=Audit)
+    health: Health = field(default_factory=Health)
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        self.registry = CollectorRegistry()
+        chronicle = Chronicle(self.audit, ListenerMetrics(self.registry), clock=lambda: 1000.0)
+        self.worker = Worker(
+            settings=SETTINGS,
+            endpoint=self.endpoint,
+            lanes=self.lanes,
+            health=self.health,
+            chronicle=chronicle,
+            clock=lambda: 1000.0,
+        )
+
+    def work(self, *bodies: bytes) -> list[Message]:
+        messages = [Message(tag, body) for tag, body in enumerate(bodies, 1)]
+        self.worker.work(messages, self.bus, self.stop)
+        return messages
+
+    def count(self, name: str, **labels: str) -> float:
+        return self.registry.get_sample_value(f"extend_bridge_listener_{name}", labels) or 0
+
+    def sent(self) -> list[ExtendKey]:
+        return [key for events, _ in self.endpoint.requests for key in events]
+
+
+def key(n: int, m: int = 0) -> ExtendKey:
+    return ExtendKey(f"00000000-0000-4000-8000-{n:012d}", f"11111111-0000-4000-8000-{m:012d}")
+
+
+def resize(*keys: ExtendKey, request: str = "req-1") -> bytes:
+    """A recorded volume.resize.end of one volume, attached to these servers."""
+    rows = [{"instance_uuid": each.server_id, "attach_status": "attached"} for each in keys]
+    message = opened(one_server(volume_id=keys[0].volume_id, volume_attachment=rows))
+    return enveloped(message | {"_context_request_id": request})
+
+
+NOISE = enveloped({"event_type": "volume.create.end", "payload": {}})
+
+
+def test_each_kind_of_message_goes_its_way_and_all_are_acknowledged() -> None:
+    bench = Bench()
+    bad = enveloped({"event_type": "volume.resize.end", "payload": None})
+    messages = bench.work(NOISE, resize(key(1)), b"garbage", bad, recorded("unattached"))
+    assert bench.sent() == [key(1)]
+    assert bench.lanes.raw == [(b"garbage", Reason.NOT_JSON)]
+    assert [(parked.reason, parked.server_id) for parked in bench.lanes.parked] == [(Reason.BAD_PAYLOAD, None)]
+    assert all(message.acked for message in messages)
+    assert bench.count("skipped_total", reason="other_event") == 1
+    assert bench.count("skipped_total", reason="not_attached") == 1
+    assert bench.count("parked_total", reason="bad_payload") == 1
+    assert bench.audit.of(Event.SKIPPED)[0].reason == "not_attached"
+    assert [record.event for record in bench.audit.records].count(Event.RECEIVED) == 2
+
+
+def test_an_event_several_messages_ask_for_is_sent_once_and_recorded_for_each() -> None:
+    bench = Bench()
+    messages = bench.work(resize(key(1), request="req-a"), resize(key(1), request="req-b"))
+    assert bench.sent() == [key(1)]
+    assert all(message.acked for message in messages)
+    posted = bench.audit.of(Event.POSTED)
+    assert [record.global_request_id for record in posted] == ["req-a", "req-b"]
+    ((_, sent_as),) = bench.endpoint.requests
+    assert sent_as not in {"req-a", "req-b"}
+    assert [record.data for record in posted] == [{"posted_as": sent_as}] * 2
+
+
+def test_a_request_of_one_resize_goes_under_its_own_id() -> None:
+    bench = Bench()
+    bench.work(resize(key(1), key(2), request="req-of-the-user"))
+    ((events, sent_as),) = bench.endpoint.requests
+    assert (events, sent_as) == ([key(1), key(2)], "req-of-the-user")
+    assert [record.data for record in bench.audit.of(Event.POSTED)] == [{}, {}]
+
+
+def test_more_events_than_a_batch_go_in_several_requests() -> None:
+    bench = Bench()
+    messages = bench.work(*(resize(key(n)) for n in range(10)))
+    assert [len(events) for events, _ in bench.endpoint.requests] == [4, 4, 2]
+    assert all(message.acked for message in messages)
+
+
+def test_an_endpoint_that_is_away_is_asked_again_and_the_wait_is_recorded_once() -> None:
+    away: Answering = lambda events: NoAnswer(Reason.UNREACHABLE)  # noqa: E731
+    bench = Bench(endpoint=Endpoint(away, away, away, ALL_WELL))
+    seen: list[Any] = []
+    bench.bus.waits = lambda seconds: seen.append((seconds, bench.health.checks()["listener.endpoint"]))
+    (message,) = bench.work(resize(key(1)))
+    assert message.acked
+    assert [check.ok for _, check in seen] == [False] * 3
+    assert all(check.reason == Reason.UNREACHABLE.text and 0.1 <= wait <= 30 for wait, check in seen)
+    assert bench.health.checks()["listener.endpoint"].ok
+    assert [record.reason for record in bench.audit.of(Event.HELD)] == ["unreachable"]
+    assert bench.count("held_total", reason="unreachable") == 1
+
+
+def test_an_endpoint_that_says_when_is_asked_then() -> None:
+    told: Answering = lambda events: Answer(status=503, retry_after=17.0)  # noqa: E731
+    bench = Bench(endpoint=Endpoint(told, ALL_WELL))
+    waits: list[float] = []
+    bench.bus.waits = waits.append
+    bench.work(resize(key(1)))
+    assert waits == [17.0]
+
+
+def test_while_one_event_waits_what_is_settled_is_acknowledged_and_not_sent_again() -> None:
+    gone = {key(2)}
+
+    def half(events: Sequence[ExtendKey]) -> Answer | NoAnswer:
+        return Answer(status=500) if gone & set(events) and len(events) > 1 else (
+            NoAnswer(Reason.TIMED_OUT) if gone & set(events) else ALL_WELL(events)
+        )  # fmt: skip
+
+    bench = Bench(endpoint=Endpoint(half))
+    messages = [Message(1, resize(key(1))), Message(2, resize(key(2))), Message(3, NOISE)]
+    acked: list[list[bool]] = []
+
+    def waits(seconds: float) -> None:
+        acked.append([message.acked for message in messages])
+        gone.clear()
+
+    bench.bus.waits = waits
+    bench.worker.work(messages, bench.bus, bench.stop)
+    assert acked == [[True, False, True]]
+    assert Counter(bench.endpoint.requests[-1][0]) == {key(2): 1}
+    assert all(message.acked for message in messages)
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "mark"),
+    [
+        (400, Reason.EVENT_BAD, None),
+        (404, Reason.EVENT_UNKNOWN_SERVER, Reason.NO_SLOW_LANE),
+        (422, Reason.EVENT_NO_HOST, Reason.NO_SLOW_LANE),
+    ],
+)
+def test_an_event_that_is_not_taken_is_parked_with_its_reason(
+    code: int, reason: Reason, mark: Reason | None
+) -> None:
+    bench = Bench(endpoint=Endpoint(codes(lambda each: code if each == key(1) else 200)))
+    messages = bench.work(resize(key(1), key(2)))
+    (parked,) = bench.lanes.parked
+    assert (parked.reason, parked.mark, parked.server_id) == (reason, mark, key(1).server_id)
+    assert (parked.attempts, parked.first_seen) == (1, 1000.0)
+    assert all(message.acked for message in messages)
+    assert [record.reason for record in bench.audit.of(Event.PARKED)] == [reason.value]
+    assert bench.count("events_total", verdict="delivered", reason="delivered") == 1
+
+
+def test_a_parked_form_holds_ids_and_a_reason_and_nothing_else() -> None:
+    bench = Bench(endpoint=Endpoint(codes(lambda each: 400)))
+    bench.work(recorded("one_server"))
+    wire = json.loads(bench.lanes.parked[0].to_wire(2000.0))
+    assert set(wire) == {
+        "version", "reason", "mark", "volume_id", "server_id", "first_seen", "parked_at", "attempts", "message_id",
+        "project", "request_id", "global_request_id", "sent",
+    }  # fmt: skip
+    assert (wire["version"], wire["reason"], wire["parked_at"]) == (1, "event_bad", 2000.0)
+
+
+@pytest.mark.parametrize("body", [b"garbage", resize(key(1))])
+def test_what_cannot_be_kept_is_tried_until_it_can_and_acknowledged_only_then(body: bytes) -> None:
+    bench = Bench(endpoint=Endpoint(codes(lambda each: 400)), lanes=Lanes(failures=3))
+    message = Message(1, body)
+    seen: list[bool] = []
+    bench.bus.waits = lambda seconds: seen.append(message.acked or bench.health.checks()["listener.lanes"].ok)
+    bench.worker.work([message], bench.bus, bench.stop)
+    assert seen == [False] * 3
+    assert message.acked
+    assert len(bench.lanes.parked) + len(bench.lanes.raw) == 1
+    assert bench.health.checks()["listener.lanes"].ok
+
+
+@pytest.mark.parametrize("away", ["endpoint", "lanes"])
+def test_told_to_stop_while_something_is_away_leaves_what_is_in_hand_to_the_broker(away: str) -> None:
+    bench = (
+        Bench(endpoint=Endpoint(lambda events: NoAnswer(Reason.UNREACHABLE)))
+        if away == "endpoint"
+        else Bench(endpoint=Endpoint(codes(lambda each: 400)), lanes=Lanes(failures=99))
+    )
+    bench.bus.waits = lambda seconds: bench.stop.set()
+    message = Message(1, resize(key(1)))
+    with pytest.raises(StoppedError):
+        bench.worker.work([message], bench.bus, bench.stop)
+    assert not message.acked
+
+
+PLAN = st.lists(st.lists(st.integers(0, 5), min_size=1, max_size=4, unique=True), min_size=1, max_size=6)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    plan=PLAN,
+    fate=st.fixed_dictionaries({n: st.sampled_from([200, 400, 404, 422, 418]) for n in range(6)}),
+    moods=st.lists(st.sampled_from(["well", "away", "broken", "large", "told"]), max_size=12),
+    lane_failures=st.integers(0, 3),
+)
+def test_whatever_the_endpoint_does_each_event_ends_once_per_message_and_all_are_acknowledged(
+    plan: list[list[int]], fate: dict[int, int], moods: list[str], lane_failures: int
+) -> None:
+    by_key = {key(n): code for n, code in fate.items()}
+    mood = {
+        "well": codes(lambda each: by_key[each]),
+        "away": lambda events: NoAnswer(Reason.UNREACHABLE),
+        "broken": lambda events: Answer(status=500) if len(events) > 1 else Answer(status=502),
+        "large": lambda events: Answer(status=413) if len(events) > 1 else codes(lambda e: by_key[e])(events),
+        "told": lambda events: Answer(status=429, retry_after=0.0),
+    }
+    bench = Bench(
+        endpoint=Endpoint(*(mood[name] for name in moods), mood["well"]), lanes=Lanes(failures=lane_failures)
+    )
+    messages = bench.work(*(resize(*(key(n) for n in numbers)) for numbers in plan))
+    assert all(message.acked for message in messages)
+    wanted = Counter(key(n) for numbers in plan for n in numbers)
+    posted = Counter(ExtendKey(str(r.server), str(r.volume)) for r in bench.audit.of(Event.POSTED))
+    assert posted == wanted
+    delivered = {each for each, code in by_key.items() if code == 200}
+    parked = Counter(ExtendKey(str(p.server_id), str(p.volume_id)) for p in bench.lanes.parked)
+    assert parked == Counter({each: n for each, n in wanted.items() if each not in delivered})
