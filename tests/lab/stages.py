@@ -3,6 +3,7 @@
 
 import argparse
 import os
+import resource
 import subprocess
 import time
 from collections.abc import Sequence
@@ -16,7 +17,10 @@ from tests.lab.install import BROKER_PACKAGES, HYPERVISOR_PACKAGES, TREE, say
 
 @dataclass(frozen=True)
 class Stage:
-    """One command of a run; `{bin}` is the virtualenv's bin directory. `limit` in seconds, None: no limit."""
+    """Commands of a run; `{bin}` is the virtualenv's bin directory.
+
+    `limit` in seconds of CPU time, None: no limit. Not of the clock: a busy machine is no fault of the tests.
+    """
 
     name: str
     about: str
@@ -105,7 +109,7 @@ def _run(stages: Sequence[Stage], bin_directory: Path) -> int:
     times: list[tuple[str, float]] = []
     for stage in stages:
         say(f"=== {stage.name}: {stage.about}")
-        started = time.monotonic()
+        started, cpu = time.monotonic(), _cpu()
         for command in stage.commands:
             line = [part.format(bin=bin_directory) for part in command]
             if subprocess.run(line, cwd=TREE, env=environment, check=False).returncode != 0:
@@ -113,9 +117,16 @@ def _run(stages: Sequence[Stage], bin_directory: Path) -> int:
                 return 1
         took = time.monotonic() - started
         times.append((stage.name, took))
-        if stage.limit is not None and took > stage.limit:
-            say(f"=== {stage.name} took {took:.0f} s, its limit is {stage.limit:.0f} s")
+        used = _cpu() - cpu
+        if stage.limit is not None and used > stage.limit:
+            say(f"=== {stage.name} used {used:.0f} s of CPU, its limit is {stage.limit:.0f} s")
             return 1
-        say(f"=== {stage.name} passed in {took:.1f} s")
+        say(f"=== {stage.name} passed in {took:.1f} s ({used:.1f} s of CPU)")
     say("=== " + ", ".join(f"{name} {took:.1f} s" for name, took in times))
     return 0
+
+
+def _cpu() -> float:
+    """Seconds of CPU that ended children used."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime

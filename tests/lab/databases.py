@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A MariaDB and a PostgreSQL of one's own: private directory, loopback or a socket, stopped by pid.
+
+Neither touches what Debian's packages set up under /etc and /var/lib.
+"""
+
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+import sqlalchemy as sa
+
+_SECONDS: Final = 60.0
+_POLL: Final = 0.05
+
+
+def have_mariadb() -> bool:
+    """Whether the server is installed."""
+    return shutil.which("mariadbd", path=_path()) is not None
+
+
+def have_postgresql() -> bool:
+    """Whether the server is installed."""
+    return _postgres_bin() is not None
+
+
+class Server(ABC):
+    """A database server. `new_url()` makes an empty database and gives its SQLAlchemy URL."""
+
+    def __init__(self) -> None:
+        self.directory = Path(tempfile.mkdtemp(prefix="eb-db-"))
+        self.port = _free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> Self:
+        """Start and wait until it answers; raises RuntimeError with the end of its log."""
+        with self.log.open("ab") as output:
+            self._process = subprocess.Popen(
+                self._command(), stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+            )
+        deadline = time.monotonic() + _SECONDS
+        while not self._answers():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"the database did not start:\n{self.log.read_text(errors='replace')[-2000:]}")
+            time.sleep(_POLL)
+        return self
+
+    def stop(self) -> None:
+        """As an operator does."""
+        self._end(self._stop_signal)
+
+    def kill(self) -> None:
+        """As a power cut does."""
+        self._end(signal.SIGKILL)
+
+    def close(self) -> None:
+        """Stop it and remove its directory."""
+        self.stop()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def new_url(self) -> str:
+        """An empty database."""
+        name = f"eb_{uuid.uuid4().hex[:12]}"
+        engine = sa.create_engine(self._url(self._first), isolation_level="AUTOCOMMIT")
+        with engine.connect() as connection:
+            connection.exec_driver_sql(f"CREATE DATABASE {name}{self._create_options}")
+        engine.dispose()
+        return self._url(name)
+
+    @property
+    def log(self) -> Path:
+        """What it said."""
+        return self.directory / "server.log"
+
+    _stop_signal = signal.SIGTERM
+    _first: str
+    _create_options = ""
+
+    @abstractmethod
+    def _command(self) -> Sequence[str]:
+        """What starts it."""
+
+    @abstractmethod
+    def _url(self, database: str) -> str:
+        """SQLAlchemy URL of a database."""
+
+    def _answers(self) -> bool:
+        engine = sa.create_engine(self._url(self._first))
+        try:
+            with engine.connect():
+                return True
+        except sa.exc.SQLAlchemyError:
+            return False
+        finally:
+            engine.dispose()
+
+    def _end(self, number: int) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        os.killpg(process.pid, number)
+        try:
+            process.wait(_SECONDS)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+    def __enter__(self) -> Self:
+        try:
+            return self.start()
+        except BaseException:
+            self.close()
+            raise
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class MariaDB(Server):
+    """MariaDB, user root without a password, over its socket and loopback."""
+
+    _first = "mysql"
+    _create_options = " CHARACTER SET utf8mb4"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._data = self.directory / "data"
+        subprocess.run(
+            ["mariadb-install-db", "--no-defaults", f"--datadir={self._data}", *self._user(), "--skip-test-db",
+             "--auth-root-authentication-method=normal"],
+            check=True, capture_output=True, env={**os.environ, "PATH": _path()},
+        )  # fmt: skip
+
+    def _command(self) -> Sequence[str]:
+        server = shutil.which("mariadbd", path=_path())
+        return [
+            str(server), "--no-defaults", f"--datadir={self._data}", *self._user(),
+            f"--socket={self.directory}/sock", f"--pid-file={self.directory}/pid", "--bind-address=127.0.0.1",
+            f"--port={self.port}", "--innodb-buffer-pool-size=64M", "--skip-log-bin", "--max-connections=200",
+        ]  # fmt: skip
+
+    def _url(self, database: str) -> str:
+        return f"mysql+pymysql://root@127.0.0.1:{self.port}/{database}?charset=utf8mb4"
+
+    @staticmethod
+    def _user() -> list[str]:
+        return ["--user=root"] if os.geteuid() == 0 else []
+
+
+class PostgreSQL(Server):
+    """PostgreSQL, which refuses to run as root: then as the user its package made."""
+
+    _first = "postgres"
+    _stop_signal = signal.SIGINT  # "fast": clients are disconnected
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._data = self.directory / "data"
+        if os.geteuid() == 0:
+            user = pwd.getpwnam("postgres")
+            self.directory.chmod(0o755)
+            self._data.mkdir(mode=0o700)
+            os.chown(self._data, user.pw_uid, user.pw_gid)
+        subprocess.run(
+            [*self._as_user(), f"{_postgres_bin()}/initdb", "-D", str(self._data), "-U", "eb", "-A", "trust",
+             "-E", "UTF8", "--no-sync"],
+            check=True, capture_output=True, cwd="/",
+        )  # fmt: skip
+
+    def _command(self) -> Sequence[str]:
+        return [
+            *self._as_user(), f"{_postgres_bin()}/postgres", "-D", str(self._data), "-h", "127.0.0.1",
+            "-p", str(self.port), "-k", "", "-c", "max_connections=200",
+        ]  # fmt: skip
+
+    def _url(self, database: str) -> str:
+        return f"postgresql+psycopg://eb@127.0.0.1:{self.port}/{database}"
+
+    @staticmethod
+    def _as_user() -> list[str]:
+        if os.geteuid() != 0:
+            return []
+        return ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups", "--"]
+
+
+def _postgres_bin() -> Path | None:
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
+    return found[-1].parent if found else None
+
+
+def _path() -> str:
+    return f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
