@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, Protocol
 
 import requests
+import urllib3
 from keystoneauth1 import exceptions as ks
 from keystoneauth1.adapter import Adapter
 
@@ -80,9 +81,9 @@ class NovaEndpoint:
                 )
         except ks.ClientException as ex:
             reason = next((why for kind, why in _NO_ANSWER if isinstance(ex, kind)), Reason.UNREACHABLE)
-        except TimeoutError:
+        except (TimeoutError, urllib3.exceptions.ReadTimeoutError):
             reason = Reason.TIMED_OUT
-        except requests.RequestException:  # while the body is read
+        except urllib3.exceptions.HTTPError:  # while the body is read
             reason = Reason.UNREACHABLE
         LOG.warning("no answer from the endpoint (%s); the events are sent again", reason.value)
         return NoAnswer(reason)
@@ -91,7 +92,7 @@ class NovaEndpoint:
         """The JSON of an answer of bearable size, else None."""
         deadline = time.monotonic() + self._timeout
         text = bytearray()
-        for chunk in response.iter_content(_CHUNK):
+        while chunk := response.raw.read1(_CHUNK, decode_content=True):  # what has come; `read` would wait for more
             text += chunk
             if len(text) > _ANSWER_MAX:
                 return None
