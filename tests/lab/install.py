@@ -26,6 +26,7 @@ HYPERVISOR_PACKAGES: Final = (
     "libc6-dev", "pkg-config", "util-linux",
 )  # fmt: skip
 BROKER_PACKAGES: Final = ("rabbitmq-server",)
+DATABASE_PACKAGES: Final = ("mariadb-server", "postgresql")
 
 EXIT_UNREACHABLE: Final = 3
 

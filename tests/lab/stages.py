@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.lab import install
-from tests.lab.install import BROKER_PACKAGES, HYPERVISOR_PACKAGES, TREE, say
+from tests.lab.install import BROKER_PACKAGES, DATABASE_PACKAGES, HYPERVISOR_PACKAGES, TREE, say
 
 
 @dataclass(frozen=True)
@@ -96,8 +96,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"no stage named {', '.join(unknown)}; there are {', '.join(names)}")
     wanted = [stage for stage in STAGES if not options.stage or stage.name in options.stage]
     real = any(stage.real for stage in wanted)
-    packages = [*HYPERVISOR_PACKAGES, *(BROKER_PACKAGES if real else ())]
-    python = install.ensure(packages=packages, extras=("docs", "hostagent", "test"))
+    packages = [*HYPERVISOR_PACKAGES, *((*BROKER_PACKAGES, *DATABASE_PACKAGES) if real else ())]
+    python = install.ensure(packages=packages, extras=("docs", "hostagent", "mysql", "postgresql", "test"))
     if real:
         subprocess.run([python, "-m", "tests.lab.hypervisor", "prepare"], cwd=TREE, check=True)
     return _run(wanted, python.parent)
