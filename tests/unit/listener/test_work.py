@@ -263,6 +263,17 @@ def test_while_one_event_waits_what_is_settled_is_acknowledged_and_not_sent_agai
     assert all(message.acked for message in messages)
 
 
+def test_a_message_with_events_in_two_requests_is_acknowledged_after_the_second() -> None:
+    away: Answering = lambda events: NoAnswer(Reason.UNREACHABLE)  # noqa: E731
+    bench = Bench(endpoint=Endpoint(ALL_WELL, away, ALL_WELL))
+    message = Message(1, resize(*(key(n) for n in range(5))))
+    seen: list[bool] = []
+    bench.bus.waits = lambda seconds: seen.append(message.acked)
+    bench.worker.work([message], bench.bus, bench.stop)
+    assert seen == [False]
+    assert message.acked
+
+
 @pytest.mark.parametrize(
     ("code", "reason", "mark"),
     [

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The intake on kombu's memory transport: a queue is waited for in words, taken when it comes, never declared."""
+
+import threading
+from collections.abc import Iterator
+
+import kombu
+import pytest
+
+from bridge.core.extend import new_id
+from bridge.runtime.health import Health
+from bridge.runtime.transport import MEMORY, kombu_connection
+from listener import intake as module
+from listener.intake import QUEUE, TopicIntake
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_IDLE", 0.02)
+    monkeypatch.setattr(module, "_LOOK_EVERY", 0.0)
+    monkeypatch.setattr(module, "_LOOK_SELDOM", 0.0)
+
+
+@pytest.fixture
+def connection() -> Iterator[kombu.Connection]:
+    with kombu_connection(MEMORY, heartbeat=0, name="test") as opened:
+        yield opened
+
+
+@pytest.fixture
+def topic() -> str:
+    return f"t-{new_id()}"
+
+
+def declare(connection: kombu.Connection, name: str) -> None:
+    kombu.Queue(name, exchange=kombu.Exchange(""), routing_key=name, channel=connection.default_channel).declare()
+
+
+def publish(connection: kombu.Connection, name: str, body: bytes) -> None:
+    kombu.Producer(connection.default_channel).publish(
+        body, exchange="", routing_key=name, content_type="application/json", content_encoding="binary"
+    )
+
+
+def opened(connection: kombu.Connection, topic: str, health: Health, prefetch: int = 4) -> TopicIntake:
+    return TopicIntake(connection, (f"{topic}.info", f"{topic}.error"), prefetch=prefetch, health=health)
+
+
+def test_a_missing_queue_is_not_ready_in_words_and_is_not_made(connection: kombu.Connection, topic: str) -> None:
+    health = Health()
+    intake = opened(connection, topic, health)
+    with intake.consuming():
+        assert intake.gather() == []
+        check = health.checks()[QUEUE]
+        assert not check.ok
+        assert f"topics = notifications,{topic}" in check.reason
+        with pytest.raises(connection.channel_errors):
+            kombu.Queue(f"{topic}.info", channel=connection.channel()).queue_declare(passive=True)
+
+
+def test_queues_are_taken_as_they_come_to_be_and_only_the_first_is_needed(
+    connection: kombu.Connection, topic: str
+) -> None:
+    health = Health()
+    intake = opened(connection, topic, health)
+    with intake.consuming():
+        declare(connection, f"{topic}.info")
+        publish(connection, f"{topic}.info", b"one")
+        assert [bytes(message.body) for message in intake.gather()] == [b"one"]
+        assert health.checks()[QUEUE].ok
+        declare(connection, f"{topic}.error")
+        publish(connection, f"{topic}.error", b"two")
+        assert [bytes(message.body) for message in intake.gather()] == [b"two"]
+        assert health.checks()[QUEUE].ok
+
+
+def test_no_more_than_the_prefetch_is_taken_before_it_is_acknowledged(
+    connection: kombu.Connection, topic: str
+) -> None:
+    declare(connection, f"{topic}.info")
+    for n in range(6):
+        publish(connection, f"{topic}.info", str(n).encode())
+    intake = opened(connection, topic, Health())
+    with intake.consuming():
+        first = intake.gather()
+        assert len(first) == 4
+        acks = intake.acks(first)
+        for message in first:
+            acks.settle(message)
+        acks.flush()
+        assert [bytes(message.body) for message in intake.gather()] == [b"4", b"5"]
+
+
+def test_what_comes_during_a_wait_is_in_the_next_gather(connection: kombu.Connection, topic: str) -> None:
+    declare(connection, f"{topic}.info")
+    intake = opened(connection, topic, Health())
+    with intake.consuming():
+        publish(connection, f"{topic}.info", b"meanwhile")
+        intake.keep_alive(0.05, threading.Event())
+        assert [bytes(message.body) for message in intake.gather()] == [b"meanwhile"]
+
+
+def test_a_wait_ends_when_told_to_stop(connection: kombu.Connection, topic: str) -> None:
+    stop = threading.Event()
+    stop.set()
+    opened(connection, topic, Health()).keep_alive(3600, stop)

@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The listener on a broker in memory: queues that are not there yet, a broker that is away, the end while it waits."""
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import kombu
+import pytest
+from kombu.exceptions import OperationalError
+from prometheus_client import CollectorRegistry
+
+from bridge.core.extend import ExtendKey, new_id
+from bridge.core.reasons import Reason
+from bridge.core.trail import Record
+from bridge.runtime.health import Health
+from bridge.runtime.metrics import ListenerMetrics
+from bridge.runtime.settings import BusSettings
+from bridge.runtime.transport import MEMORY, kombu_connection
+from listener.chronicle import Chronicle
+from listener.lanes import Parked
+from listener.loop import Listener
+from listener.settings import ListenerSettings
+from listener.verdicts import Answer, NoAnswer
+from listener.work import Worker
+from tests.lab.waiting import until
+from tests.unit.listener.messages import SERVER, enveloped, one_server, recorded
+
+NOISE = enveloped({"event_type": "volume.create.end", "payload": {}})
+
+
+class Silent:
+    """An audit log nobody reads."""
+
+    def write(self, *records: Record) -> None:
+        pass
+
+
+class NoLanes:
+    """Nothing here is to be parked."""
+
+    def park(self, parked: Parked) -> None:
+        raise AssertionError(parked)
+
+    def keep_raw(self, body: bytes, reason: Reason) -> None:
+        raise AssertionError(body)
+
+
+class Endpoint:
+    """Takes all, or is away."""
+
+    def __init__(self) -> None:
+        self.away = False
+        self.asked = 0
+        self.taken: list[ExtendKey] = []
+
+    def post(self, events: Sequence[ExtendKey], request_id: str) -> Answer | NoAnswer:
+        self.asked += 1
+        if self.away:
+            return NoAnswer(Reason.UNREACHABLE)
+        self.taken += events
+        rows = [{"server_uuid": key.server_id, "tag": key.volume_id, "code": 200} for key in events]
+        return Answer(status=200, body={"events": rows})
+
+
+class Cloud:
+    """A topic of its own on the broker of this process, and a listener for it."""
+
+    def __init__(self) -> None:
+        self.settings = ListenerSettings(
+            transport_url=MEMORY,
+            topic=f"topic-{new_id()}",
+            bus=BusSettings(transport_url=MEMORY, heartbeat=30),
+            batch=4,
+            retry_cap=0.1,
+        )
+        self.endpoint = Endpoint()
+        self.health = Health()
+        self.registry = CollectorRegistry()
+
+    def declare(self, *queues: str) -> None:
+        with kombu_connection(MEMORY, heartbeat=0, name="cinder") as connection:
+            for name in queues or self.settings.queues:
+                kombu.Queue(name, channel=connection.default_channel).queue_declare()
+
+    def publish(self, *bodies: bytes, queue: str | None = None) -> None:
+        with kombu_connection(MEMORY, heartbeat=0, name="cinder") as connection:
+            producer = connection.Producer()
+            for body in bodies:
+                producer.publish(
+                    body, exchange="", routing_key=queue or self.settings.queues[0],
+                    content_type="application/json", content_encoding="utf-8",
+                )  # fmt: skip
+
+    def waiting(self) -> int:
+        with kombu_connection(MEMORY, heartbeat=0, name="test") as connection:
+            queue = kombu.Queue(self.settings.queues[0], channel=connection.default_channel)
+            return int(queue.queue_declare(passive=True).message_count)
+
+    def settled(self, messages: int) -> Callable[[], bool]:
+        def done() -> bool:
+            taken = self.registry.get_sample_value("extend_bridge_listener_messages_total")
+            left = self.registry.get_sample_value("extend_bridge_listener_in_hand")
+            return taken == messages and left == 0
+
+        return done
+
+    def check(self, name: str) -> tuple[bool, str]:
+        check = self.health.checks().get(f"listener.{name}")
+        return (check.ok, check.reason) if check else (False, "")
+
+    @contextmanager
+    def listening(
+        self, connect: Callable[[], kombu.Connection] = lambda: kombu_connection(MEMORY, heartbeat=0, name="test")
+    ) -> Iterator[None]:
+        self.registry = CollectorRegistry()
+        chronicle = Chronicle(Silent(), ListenerMetrics(self.registry))
+        worker = Worker(
+            settings=self.settings,
+            endpoint=self.endpoint,
+            lanes=NoLanes(),
+            health=self.health,
+            chronicle=chronicle,
+        )
+        listener = Listener(
+            settings=self.settings, connect=connect, worker=worker, health=self.health, chronicle=chronicle
+        )
+        stop = threading.Event()
+        thread = threading.Thread(target=listener.run, args=(stop,), daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join(10)
+            assert not thread.is_alive(), "it must end when it is told to"
+
+
+@pytest.fixture
+def cloud() -> Cloud:
+    return Cloud()
+
+
+def test_what_waits_in_the_queue_is_delivered_and_noise_is_taken_away(cloud: Cloud) -> None:
+    cloud.declare()
+    cloud.publish(NOISE, recorded("one_server"), NOISE, recorded("multiattach"), NOISE)
+    with cloud.listening():
+        until(cloud.settled(5), "all are settled")
+    assert len(cloud.endpoint.taken) == 3
+    assert cloud.waiting() == 0
+
+
+def test_the_queue_for_errors_is_drained_as_well(cloud: Cloud) -> None:
+    cloud.declare()
+    cloud.publish(NOISE, queue=cloud.settings.queues[1])
+    with cloud.listening():
+        until(cloud.settled(1), "it is taken away")
+
+
+def test_a_queue_that_is_not_there_is_named_and_taken_once_it_is(cloud: Cloud) -> None:
+    with cloud.listening():
+        until(lambda: "cinder.conf" in cloud.check("queue")[1], "it says what to set")
+        assert not cloud.health.ready()
+        assert cloud.settings.topic in cloud.check("queue")[1]
+        cloud.declare(cloud.settings.queues[0])
+        until(cloud.health.ready, "ready without the queue for errors")
+        cloud.publish(recorded("one_server"))
+        until(cloud.settled(1), "it is settled")
+    assert [key.server_id for key in cloud.endpoint.taken] == [SERVER]
+
+
+def test_told_to_stop_while_the_endpoint_is_away_it_leaves_every_message_to_the_next(cloud: Cloud) -> None:
+    cloud.declare()
+    cloud.endpoint.away = True
+    messages = [one_server(volume_id=new_id()) for _ in range(11)]  # more than may be in hand
+    cloud.publish(*messages)
+    with cloud.listening():
+        until(lambda: cloud.endpoint.asked > 2, "it waits and asks again")
+        assert not cloud.check("endpoint")[0]
+    assert cloud.waiting() == 11
+    cloud.endpoint.away = False
+    with cloud.listening():
+        until(cloud.settled(11), "all are settled")
+        assert cloud.check("endpoint")[0]
+    assert len(set(cloud.endpoint.taken)) == 11
+
+
+@pytest.mark.parametrize("error", [OperationalError("no route"), ConnectionRefusedError(), TimeoutError()])
+def test_a_broker_that_is_away_is_connected_to_again(error: Exception, cloud: Cloud) -> None:
+    cloud.declare()
+    cloud.publish(recorded("one_server"))
+    away = threading.Event()
+    away.set()
+
+    def connect() -> kombu.Connection:
+        if away.is_set():
+            raise error
+        return kombu_connection(MEMORY, heartbeat=0, name="test")
+
+    with cloud.listening(connect):
+        until(lambda: "bus is away" in cloud.check("broker")[1], "it says so")
+        away.clear()
+        until(cloud.settled(1), "it is settled")
+        assert cloud.health.ready()
