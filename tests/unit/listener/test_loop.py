@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The listener on a broker in memory: queues that are not there yet, a broker that is away, the end while it waits."""
+"""The listener on a broker in memory: a queue not there yet, a broker that is away, the end while it waits."""
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -169,20 +169,30 @@ def test_a_queue_that_is_not_there_is_named_and_taken_once_it_is(cloud: Cloud) -
     assert [key.server_id for key in cloud.endpoint.taken] == [SERVER]
 
 
-def test_told_to_stop_while_the_endpoint_is_away_it_leaves_every_message_to_the_next(cloud: Cloud) -> None:
+def test_told_to_stop_while_the_endpoint_is_away_it_ends_and_has_taken_no_more_than_may_be_in_hand(
+    cloud: Cloud,
+) -> None:
     cloud.declare()
     cloud.endpoint.away = True
-    messages = [one_server(volume_id=new_id()) for _ in range(11)]  # more than may be in hand
-    cloud.publish(*messages)
+    cloud.publish(*(one_server(volume_id=new_id()) for _ in range(11)))
     with cloud.listening():
         until(lambda: cloud.endpoint.asked > 2, "it waits and asks again")
         assert not cloud.check("endpoint")[0]
-    assert cloud.waiting() == 11
-    cloud.endpoint.away = False
+    assert cloud.endpoint.taken == []
+    assert cloud.waiting() == 11 - 2 * cloud.settings.batch
+
+
+def test_what_comes_while_the_endpoint_is_away_is_delivered_when_it_is_back(cloud: Cloud) -> None:
+    cloud.declare()
+    cloud.endpoint.away = True
+    cloud.publish(*(one_server(volume_id=new_id()) for _ in range(3)))
     with cloud.listening():
+        until(lambda: cloud.endpoint.asked > 1, "it waits")
+        cloud.publish(*(one_server(volume_id=new_id()) for _ in range(8)))
+        cloud.endpoint.away = False
         until(cloud.settled(11), "all are settled")
         assert cloud.check("endpoint")[0]
-    assert len(set(cloud.endpoint.taken)) == 11
+    assert len(cloud.endpoint.taken) == len(set(cloud.endpoint.taken)) == 11
 
 
 @pytest.mark.parametrize("error", [OperationalError("no route"), ConnectionRefusedError(), TimeoutError()])
