@@ -17,6 +17,7 @@ from bridge.engine.settings import EngineSettings
 from bridge.engine.wake import Wake
 from bridge.journal.database import Database
 from bridge.journal.reported import Reported
+from bridge.journal.retention import Retention
 from bridge.journal.schema import until_usable
 from bridge.journal.work import Work
 from bridge.runtime.audit_log import AuditLog
@@ -68,7 +69,8 @@ def build(settings: EngineSettings, process: Process) -> list[Part]:
 
         return run
 
-    sweep = _sweeper(work, settings.overdue_after, metrics, audit)
+    retention = Retention(database, settings.journal.keep)
+    sweep = _sweeper(work, retention, settings.overdue_after, metrics, audit)
     return [
         Supervised("engine.reports", when_usable(consumer.run), health),
         Supervised("engine.dispatch", when_usable(dispatcher.run), health),
@@ -89,13 +91,14 @@ def _waker(address: tuple[str, int]) -> Callable[[], None]:
 
 
 def _sweeper(
-    work: Work, overdue_after: float, metrics: EngineMetrics, audit: AuditLog
+    work: Work, retention: Retention, overdue_after: float, metrics: EngineMetrics, audit: AuditLog
 ) -> Callable[[threading.Event], None]:
     def run(stop: threading.Event) -> None:
         while not stop.wait(_SWEEP):
             try:
                 late = work.mark_overdue(older_than=overdue_after)
                 standing = work.standing()
+                retention.forget()
             except JournalUnavailableError:
                 continue  # the dispatcher says so in health
             metrics.open.set(standing.open)

@@ -88,16 +88,15 @@ def _apply(connection: sa.Connection, host: str, inventory: Inventory, now: floa
     seen = {domain.server_id: domain for domain in inventory.domains}
     known = set(connection.scalars(sa.select(domains.c.server_id).where(domains.c.host == host)))
     gone = (known - seen.keys()) if inventory.full else known.intersection(inventory.gone)
-    _mark_gone(connection, host, gone)
+    _mark_gone(connection, host, gone, now)
     _write_domains(connection, host, seen, known, now)
     _write_disks(connection, host, list(seen.values()), everything=inventory.full)
 
 
-def _mark_gone(connection: sa.Connection, host: str, gone: Collection[str]) -> None:
+def _mark_gone(connection: sa.Connection, host: str, gone: Collection[str], now: float) -> None:
     if gone:
-        connection.execute(
-            sa.update(domains).where(domains.c.host == host, domains.c.server_id.in_(gone)).values(state=GONE)
-        )
+        mine = sa.and_(domains.c.host == host, domains.c.server_id.in_(gone), domains.c.state != GONE)
+        connection.execute(sa.update(domains).where(mine).values(state=GONE, seen_at=now))
         connection.execute(sa.delete(disks).where(disks.c.host == host, disks.c.server_id.in_(gone)))
 
 

@@ -19,7 +19,30 @@ JOURNAL_OPTS = [
         help="Bring the tables up to date when a process starts. extend-bridge-all-in-one does so in any case; "
         "elsewhere run `extend-bridge-manage db sync` once per upgrade.",
     ),
+    cfg.IntOpt(
+        "max_open",
+        default=100_000,
+        min=1,
+        help="Open extends above which the API takes no more and answers 503 with Retry-After; the listener then "
+        "holds its messages on the bus.",
+    ),
+    cfg.FloatOpt("keep_closed_days", default=30, min=0, help="Days to keep closed extends and their history."),
+    cfg.FloatOpt(
+        "keep_gone_days",
+        default=7,
+        min=0.1,
+        help="Days to keep servers no host reports any more, and hosts that are silent. Within them such a server "
+        "is answered with 422, after them with 404.",
+    ),
 ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keep:
+    """Days to keep what has ended: closed extends with their history, and servers and hosts nobody reports."""
+
+    closed_days: float = 30
+    gone_days: float = 7
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,8 +51,16 @@ class JournalSettings:
 
     connection: str
     sync_on_startup: bool = False
+    max_open: int = 100_000
+    keep: Keep = Keep()
 
 
 def journal_settings(conf: cfg.ConfigOpts) -> JournalSettings:
     """Read [journal]."""
-    return JournalSettings(connection=conf.journal.connection, sync_on_startup=conf.journal.sync_on_startup)
+    section = conf.journal
+    return JournalSettings(
+        connection=section.connection,
+        sync_on_startup=section.sync_on_startup,
+        max_open=section.max_open,
+        keep=Keep(closed_days=section.keep_closed_days, gone_days=section.keep_gone_days),
+    )

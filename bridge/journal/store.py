@@ -2,10 +2,12 @@
 """What the API does with the journal: which servers are known, and the commit behind a 200."""
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Final
 
 import sqlalchemy as sa
 
+from bridge.core.errors import JournalUnavailableError
 from bridge.core.extend import Arrival, ExtendKey, Standing, new_id
 from bridge.core.trail import Event
 from bridge.journal import schema
@@ -15,17 +17,26 @@ from bridge.journal.settings import JournalSettings
 from bridge.journal.states import State
 from bridge.journal.tables import domains, extends, transitions
 
+_COUNT_EVERY: Final = 1.0  # seconds; a limit that is a second late is still a limit
+_FULL_RETRY: Final = 30.0
+
 
 def open_journal(settings: JournalSettings) -> "Journal":
     """The journal of these settings. Connects later; raises ConfigError for a URL nobody can use."""
-    return Journal(Database(settings))
+    return Journal(Database(settings), max_open=settings.max_open)
 
 
 class Journal:
     """Accepts extends. Safe for many threads and many processes on one database."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(
+        self, database: Database, *, max_open: int = 100_000, clock: Callable[[], float] = time.time
+    ) -> None:
         self.database = database
+        self._clock = clock
+        self._max_open = max_open
+        self._counted_at = -_COUNT_EVERY
+        self._open = 0
 
     def ping(self) -> str | None:
         """None when the journal can be used, else why not, in words. Raises JournalUnavailableError."""
@@ -59,7 +70,24 @@ class Journal:
         Several arrivals of one pair become one generation; each leaves its own line in `transitions`.
         """
         if arrivals:
-            self.database.write(lambda connection: _accept(connection, arrivals, time.time()))
+            self._refuse_when_full()
+            self.database.write(lambda connection: _accept(connection, arrivals, self._clock()))
+
+    def _refuse_when_full(self) -> None:
+        """A backlog that only grows helps nobody: the caller keeps its events and comes back."""
+        now = time.monotonic()
+        if now - self._counted_at >= _COUNT_EVERY:
+            self._counted_at = now
+            self._open = self.database.read(_count_open)
+        if self._open >= self._max_open:
+            raise JournalUnavailableError(
+                f"{self._open} extends are open, [journal] max_open is {self._max_open}; are engines and hosts up?",
+                retry_after=_FULL_RETRY,
+            )
+
+
+def _count_open(connection: sa.Connection) -> int:
+    return int(connection.scalar(sa.select(sa.func.count()).where(extends.c.open == 1)) or 0)
 
 
 def _accept(connection: sa.Connection, arrivals: Sequence[Arrival], now: float) -> None:

@@ -40,8 +40,6 @@ def database(server: Server) -> Iterator[Database]:
 
 
 @pytest.fixture
-def bench(database: Database, monkeypatch: pytest.MonkeyPatch) -> Bench:
+def bench(database: Database) -> Bench:
     """As in the unit tests."""
-    bench = Bench(database)
-    monkeypatch.setattr("bridge.journal.store.time.time", lambda: bench.now)
-    return bench
+    return Bench(database)

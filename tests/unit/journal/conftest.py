@@ -34,7 +34,7 @@ class Bench:
     seq: int = 0
 
     def __post_init__(self) -> None:
-        self.journal = Journal(self.database)
+        self.journal = Journal(self.database, clock=lambda: self.now)
         self.work = Work(self.database, clock=lambda: self.now)
         self.reported = Reported(
             self.database,
@@ -44,9 +44,8 @@ class Bench:
         )
 
     def arrive(self, key: ExtendKey, request_id: str = "req-1") -> None:
-        """One accepted event. The API's clock is the wall; rows are made due at the test's."""
+        """One accepted event."""
         self.journal.accept([Arrival(key=key, request_id=request_id)])
-        self.now = max(self.now, 1_000_000.0)
 
     def claim(self) -> list[Extend]:
         """What is due now."""
@@ -95,13 +94,11 @@ class Bench:
 
 
 @pytest.fixture
-def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
-    """A journal in a file of its own; `time.time` of the API's side follows the bench's clock."""
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    """A journal in a file of its own."""
     database = Database(JournalSettings(connection=f"sqlite:///{tmp_path / 'journal.sqlite3'}"))
     schema.upgrade(database)
-    bench = Bench(database)
-    monkeypatch.setattr("bridge.journal.store.time.time", lambda: bench.now)
-    yield bench
+    yield Bench(database)
     database.dispose()
 
 

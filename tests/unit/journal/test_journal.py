@@ -17,7 +17,8 @@ from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
 from bridge.journal import schema
 from bridge.journal.database import Database
-from bridge.journal.settings import JournalSettings
+from bridge.journal.retention import Retention
+from bridge.journal.settings import JournalSettings, Keep
 from bridge.journal.states import Move, State
 from bridge.journal.store import Journal
 from bridge.journal.tables import extends, metadata, transitions
@@ -215,6 +216,38 @@ def test_an_old_open_extend_is_marked_overdue_once_and_goes_on(bench: Bench, key
     assert [x.key for x in bench.work.mark_overdue(older_than=10)] == [key]
     assert bench.work.mark_overdue(older_than=10) == []
     assert len(bench.claim()) == 1
+
+
+def test_above_its_limit_the_journal_takes_no_more_and_says_when_to_come_back(bench: Bench) -> None:
+    journal = Journal(bench.database, max_open=2)
+    journal.accept([Arrival(key=ExtendKey(new_id(), new_id())) for _ in range(2)])
+    journal = Journal(bench.database, max_open=2)  # another process, which counts for itself
+    with pytest.raises(JournalUnavailableError, match="max_open") as refused:
+        journal.accept([Arrival(key=ExtendKey(new_id(), new_id()))])
+    assert refused.value.retry_after > 0
+    assert len(rows(bench)) == 2
+
+
+def test_what_ended_long_ago_is_forgotten_with_its_history_and_nothing_else(bench: Bench, key: ExtendKey) -> None:
+    retention = Retention(bench.database, Keep(closed_days=30, gone_days=7), clock=lambda: bench.now)
+    other = ExtendKey(new_id(), new_id())
+    bench.has("h1", key, other)
+    bench.arrive(key)
+    bench.arrive(other)
+    first = next(x for x in bench.claim() if x.key == key)
+    bench.report(bench.dispatch(first, "h1")[0], Outcome.RESIZED)
+    bench.now += 29 * 86400
+    bench.has("h1", key)
+    assert retention.forget() == 0
+    bench.now += 2 * 86400
+    assert retention.forget() == 1  # the closed extend
+    bench.now += 6 * 86400
+    bench.has("h1", key)
+    assert retention.forget() == 1  # the server that is gone for eight days
+    assert [row.server_id for row in rows(bench)] == [other.server_id]  # open, however old
+    assert bench.journal.standing([key.server_id, other.server_id]) == {key.server_id: Standing.ON_HOST}
+    left = bench.database.read(lambda c: c.scalars(sa.select(transitions.c.extend_id)).all())
+    assert set(left) == {rows(bench)[0].id}
 
 
 def test_a_journal_without_tables_says_what_to_run(tmp_path: Path) -> None:

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the journal forgets, and when: done by the engine in small bites, never by hand."""
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+import sqlalchemy as sa
+
+from bridge.journal.database import Database
+from bridge.journal.hosts import GONE
+from bridge.journal.settings import Keep
+from bridge.journal.tables import attempts, disks, domains, extends, hosts, transitions
+
+_BITE: Final = 500  # rows per transaction: a long delete would hold up the API
+_DAY: Final = 86400.0
+
+
+class Retention:
+    """Deletes what is older. Safe for several engines at once: a row is deleted once, whoever comes first."""
+
+    def __init__(self, database: Database, keep: Keep, *, clock: Callable[[], float] = time.time) -> None:
+        self._database = database
+        self._keep = keep
+        self._clock = clock
+
+    def forget(self) -> int:
+        """Forget up to one bite of each kind; how many rows went. Raises JournalUnavailableError."""
+        now = self._clock()
+        closed_before = now - self._keep.closed_days * _DAY
+        gone_before = now - self._keep.gone_days * _DAY
+
+        def work(connection: sa.Connection) -> int:
+            return (
+                _closed(connection, closed_before)
+                + _servers(connection, gone_before)
+                + _hosts(connection, gone_before)
+            )
+
+        return self._database.write(work)
+
+
+def _closed(connection: sa.Connection, before: float) -> int:
+    old = sa.select(extends.c.id).where(extends.c.open.is_(None), extends.c.closed_at < before).limit(_BITE)
+    ids = list(connection.scalars(old))
+    if ids:
+        connection.execute(sa.delete(attempts).where(attempts.c.extend_id.in_(ids)))
+        connection.execute(sa.delete(transitions).where(transitions.c.extend_id.in_(ids)))
+        connection.execute(sa.delete(extends).where(extends.c.id.in_(ids)))
+    return len(ids)
+
+
+def _servers(connection: sa.Connection, before: float) -> int:
+    old = sa.and_(domains.c.state == GONE, domains.c.seen_at < before)
+    return int(connection.execute(sa.delete(domains).where(old)).rowcount)
+
+
+def _hosts(connection: sa.Connection, before: float) -> int:
+    """A host that was silent for so long is no host any more; its servers are known again when they turn up."""
+    silent = list(connection.scalars(sa.select(hosts.c.name).where(hosts.c.heartbeat_at < before).limit(_BITE)))
+    for table, column in ((domains, domains.c.host), (disks, disks.c.host), (hosts, hosts.c.name)):
+        if silent:
+            connection.execute(sa.delete(table).where(column.in_(silent)))
+    return len(silent)
