@@ -32,6 +32,7 @@ class Lab:
     endpoint: RecordingEndpoint
     directory: Path
     heartbeat: int = 30
+    lanes_url: str | None = None
     ops_port: int = field(default_factory=free_port)
 
     @property
@@ -40,7 +41,7 @@ class Lab:
         path = self.directory / "listener.conf"
         path.write_text(
             f"[notifications]\ntransport_url = {self.vhost.url}\n"
-            f"[bus]\ntransport_url = {self.vhost.url}\nheartbeat = {self.heartbeat}\n"
+            f"[bus]\ntransport_url = {self.lanes_url or self.vhost.url}\nheartbeat = {self.heartbeat}\n"
             f"[endpoint]\nendpoint_override = {self.endpoint.url}\ntimeout = 2\n"
             f"[listener]\nretry_cap = 0.3\nops_port = {self.ops_port}\n"
             f"[audit]\nfile = {self.directory / 'audit.jsonl'}\n"

@@ -93,6 +93,17 @@ def test_what_nobody_can_read_is_kept_as_it_came_and_its_neighbours_are_delivere
     assert len(kept) == len(bodies)
 
 
+def test_the_lanes_survive_a_node_and_the_unreadable_one_forgets(lab: Lab, bus: CinderBus) -> None:
+    with lab.listening() as listener:
+        bus.publish(b"nobody can read this")
+        listener.settles(1)
+    lines = lab.vhost.node.ctl("list_queues", "-p", lab.vhost.name, "name", "arguments").splitlines()
+    arguments = dict(line.split("\t", 1) for line in lines if "\t" in line)
+    assert "quorum" in arguments[PARKED_QUEUE]
+    assert "x-message-ttl" not in arguments[PARKED_QUEUE]
+    assert '{"x-message-ttl",604800000}' in arguments[UNREADABLE_QUEUE]
+
+
 PARKING: dict[str, tuple[Any, str, str | None]] = {
     "the server is unknown": (says(404), "event_unknown_server", "no_slow_lane"),
     "the server has no host": (says(422), "event_no_host", "no_slow_lane"),

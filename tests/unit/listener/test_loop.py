@@ -17,6 +17,7 @@ from bridge.runtime.health import Health
 from bridge.runtime.metrics import ListenerMetrics
 from bridge.runtime.settings import BusSettings
 from bridge.runtime.transport import MEMORY, kombu_connection
+from listener import intake
 from listener.chronicle import Chronicle
 from listener.lanes import Parked
 from listener.loop import Listener
@@ -137,7 +138,9 @@ class Cloud:
 
 
 @pytest.fixture
-def cloud() -> Cloud:
+def cloud(monkeypatch: pytest.MonkeyPatch) -> Cloud:
+    monkeypatch.setattr(intake, "_IDLE", 0.02)
+    monkeypatch.setattr(intake, "_LOOK_EVERY", 0.05)
     return Cloud()
 
 

@@ -47,7 +47,7 @@ REFUSED = {
     ),
     "a timeout of nothing": (f"[notifications]\ntransport_url = {URL}\n[endpoint]\ntimeout = 0\n", "timeout"),
     "a batch of none": (f"[notifications]\ntransport_url = {URL}\n[listener]\nbatch = 0\n", "batch"),
-    "a batch above what Nova takes": (f"[notifications]\ntransport_url = {URL}\n[listener]\nbatch = 999\n", "batch"),
+    "a batch Nova does not take": (f"[notifications]\ntransport_url = {URL}\n[listener]\nbatch = 999\n", "batch"),
     "a number that is none": (f"[notifications]\ntransport_url = {URL}\n[listener]\nbatch = many\n", "batch"),
 }  # fmt: skip
 
