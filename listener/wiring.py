@@ -2,6 +2,7 @@
 """The listener's wiring: the one place that knows which object gets which."""
 
 import threading
+from typing import Final
 
 from bridge.runtime.daemon import Part, Supervised
 from bridge.runtime.metrics import ListenerMetrics
@@ -16,7 +17,8 @@ from listener.loop import BROKER, Listener
 from listener.settings import ListenerSettings
 from listener.work import ENDPOINT, Worker
 
-_AGENT = "extend-bridge-listener"
+_AGENT: Final = "extend-bridge-listener"
+_LOOP: Final = "listener.loop"
 
 
 def build(settings: ListenerSettings, process: Process) -> list[Part]:
@@ -40,9 +42,10 @@ def build(settings: ListenerSettings, process: Process) -> list[Part]:
     )
 
     def run(stop: threading.Event) -> None:
+        health.ok(_LOOP)  # what failed before is started anew
         try:
             listener.run(stop)
         finally:
             lanes.close()
 
-    return [Supervised("listener.loop", run, health)]
+    return [Supervised(_LOOP, run, health)]

@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""tools/feed: what a recording becomes, as its last line says."""
+
+import base64
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import missing
+from tests.lab import feed
+from tests.lab.paths import ROOT
+from tests.lab.rabbitmq import have_rabbitmq
+
+pytestmark = pytest.mark.functional
+
+STREAM = ROOT / "tests" / "fixtures" / "cinder29" / "stream.jsonl"
+
+
+def test_a_recording_with_a_message_nobody_can_read_and_one_nobody_can_act_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if not have_rabbitmq():
+        missing("RabbitMQ")
+    odd = [
+        {"body_b64": base64.b64encode(b"\xff\xfe\x00volume.resize.end").decode()},
+        {"body": {"event_type": "volume.resize.end", "payload": None}, "routing_key": "notifications.error"},
+    ]
+    path = tmp_path / "recording.jsonl"
+    path.write_text(STREAM.read_text() + "".join(f"{json.dumps(row)}\n" for row in odd))
+    assert feed.main([str(path)]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == {
+        "messages": 27,
+        "events": 6,
+        "delivered": 6,
+        "retried": 0,
+        "parked": 1,
+        "unreadable": 1,
+        "skipped": {"no_server": 1, "not_attached": 1, "other_event": 18, "same_server": 2},
+    }
