@@ -31,7 +31,7 @@ from bridge.journal.work import Later, NewAttempt, Work
 from bridge.runtime.backoff import Backoff
 
 DISKS = [
-    ExtendKey(f"{n}0000000-0000-4000-8000-000000000000", f"{n}1111111-1111-4111-8111-111111111111") for n in "123"
+    ExtendKey(f"{n}0000000-0000-4000-8000-000000000000", f"{n}1111111-1111-4111-8111-111111111111") for n in "12"
 ]
 HOST = "h1"
 BAD = [Outcome.DEVICE_STALE, Outcome.BUSY, Outcome.ERROR, Outcome.NOT_HERE, Outcome.NOT_ATTACHED]
@@ -128,6 +128,20 @@ class JournalMachine(RuleBasedStateMachine):
             ]
         )
         self.claimed = []
+
+    @rule()
+    def engine_round(self) -> None:
+        """An ordinary round of an engine, in which nobody dies: most of what happens in a cloud."""
+        self.claim(die_after=None)
+        self.dispatch(die_after=None)
+
+    @rule()
+    def host_round(self) -> None:
+        """An ordinary round of a host and of the engine that takes its reports."""
+        if self.casts:
+            self.carry_out(0, None)
+        if self.outbox:
+            self.take(0, 4, die_after=None)
 
     @rule()
     def engine_dies(self) -> None:
@@ -232,5 +246,5 @@ class JournalMachine(RuleBasedStateMachine):
 
 TestJournalMachine = JournalMachine.TestCase
 TestJournalMachine.settings = settings(
-    max_examples=25, stateful_step_count=30, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
