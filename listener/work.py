@@ -72,12 +72,16 @@ class InHand:
 
 @dataclass(frozen=True, slots=True)
 class _Gather:
-    """What belongs together while one gather is worked on. `owners`: who waits for an event."""
+    """What belongs together while one gather is worked on.
+
+    `owners`: who waits for an event. `late`: what a lane did not take at once, and what follows once it has.
+    """
 
     bus: Bus
     acks: Acks
     stop: threading.Event
     owners: dict[ExtendKey, list[InHand]] = field(default_factory=dict)
+    late: list[tuple[Callable[[], None], Callable[[], None]]] = field(default_factory=list)
 
 
 class Worker:
@@ -101,7 +105,7 @@ class Worker:
         self._clock = clock
 
     def work(self, messages: Sequence[kombu.Message], bus: Bus, stop: threading.Event) -> None:
-        """Settle and acknowledge every one of them, however long the endpoint is away.
+        """Settle and acknowledge every one of them, however long the endpoint or a lane is away.
 
         Raises StoppedError when told to stop while something is away, and what `bus` raises.
         """
@@ -114,6 +118,7 @@ class Worker:
         events, size = list(gather.owners), self._settings.batch
         for start in range(0, len(events), size):
             self._deliver(events[start : start + size], gather)
+        self._catch_up(gather)
 
     def _read(self, message: kombu.Message, gather: _Gather) -> bool:
         """Read one message; whether it is settled already. Its events are in `gather.owners` otherwise."""
@@ -128,8 +133,12 @@ class Worker:
             case Other():
                 self._chronicle.other(read.reason)
             case Unreadable():
-                self._safely(partial(self._lanes.keep_raw, body, read.reason), gather)
-                self._chronicle.unreadable(read.reason, len(body))
+                self._keep(
+                    partial(self._lanes.keep_raw, body, read.reason),
+                    partial(self._unreadable, message, read.reason, len(body), gather),
+                    gather,
+                )
+                return False
             case Bad():
                 parked = Parked(
                     reason=read.reason,
@@ -138,7 +147,8 @@ class Worker:
                     origin=read.origin,
                     first_seen=self._clock(),
                 )
-                self._park(parked, gather)
+                self._park(parked, partial(gather.acks.settle, message), gather)
+                return False
         return True
 
     def _take(self, message: kombu.Message, end: ResizeEnd, gather: _Gather) -> bool:
@@ -195,7 +205,10 @@ class Worker:
         for hand in gather.owners[key]:
             origin = hand.end.origin
             self._chronicle.posted(key, verdict, origin, sent_as, seconds)
-            if verdict.kind is not Kind.DELIVERED:
+            done = partial(_done, hand, key, gather)
+            if verdict.kind is Kind.DELIVERED:
+                done()
+            else:
                 parked = Parked(
                     reason=verdict.reason,
                     mark=Reason.NO_SLOW_LANE if verdict.kind is Kind.SLOW else None,
@@ -205,30 +218,56 @@ class Worker:
                     first_seen=hand.first_seen,
                     attempts=1,
                 )
-                self._park(parked, gather)
-            hand.waiting.discard(key)
-            if not hand.waiting:
-                gather.acks.settle(hand.message)
+                self._park(parked, done, gather)
         del gather.owners[key]
 
-    def _park(self, parked: Parked, gather: _Gather) -> None:
-        self._safely(partial(self._lanes.park, parked), gather)
-        self._chronicle.parked(parked)
+    def _unreadable(self, message: kombu.Message, reason: Reason, size: int, gather: _Gather) -> None:
+        self._chronicle.unreadable(reason, size)
+        gather.acks.settle(message)
 
-    def _safely(self, publish: Callable[[], None], gather: _Gather) -> None:
-        """Publish to a lane of ours until the broker has it."""
+    def _park(self, parked: Parked, done: Callable[[], None], gather: _Gather) -> None:
+        def parked_now() -> None:
+            self._chronicle.parked(parked)
+            done()
+
+        self._keep(partial(self._lanes.park, parked), parked_now, gather)
+
+    def _keep(self, publish: Callable[[], None], done: Callable[[], None], gather: _Gather) -> None:
+        """Put something into a lane, now or, while the lane is away, after all that needs none."""
+        if gather.late or not self._kept(publish):
+            gather.late.append((publish, done))
+        else:
+            done()
+
+    def _kept(self, publish: Callable[[], None]) -> bool:
+        try:
+            publish()
+        except NotPublishedError as ex:
+            self._health.bad(LANES, str(ex))
+            return False
+        self._health.ok(LANES)
+        return True
+
+    def _catch_up(self, gather: _Gather) -> None:
+        """Publish what is late until the broker has it."""
         away = Backoff(first=0.2, cap=10, floor=0.1)
-        for failures in count(1):
-            try:
-                publish()
-            except NotPublishedError as ex:
-                self._health.bad(LANES, str(ex))
+        for publish, done in gather.late:
+            for failures in count(1):
+                if self._kept(publish):
+                    break
                 gather.bus.keep_alive(away.delay(failures), gather.stop)
                 if gather.stop.is_set():
-                    raise StoppedError from ex
-                continue
-            self._health.ok(LANES)
-            return
+                    raise StoppedError
+            done()
+            gather.acks.flush()
+            self._chronicle.in_hand(gather.acks.left)
+
+
+def _done(hand: InHand, key: ExtendKey, gather: _Gather) -> None:
+    """The event needs nothing more for this message."""
+    hand.waiting.discard(key)
+    if not hand.waiting:
+        gather.acks.settle(hand.message)
 
 
 def _request_id(events: Sequence[ExtendKey], gather: _Gather) -> str:
