@@ -5,10 +5,21 @@ import bridge.runtime.threads  # noqa: F401 - before anything that imports oslo.
 
 # isort: split
 import sys
+from collections.abc import Sequence
 
-from bridge.runtime.process import serve
-from hostagent.settings import hostagent_groups, hostagent_settings
-from hostagent.wiring import build
+from bridge.runtime.daemon import Part
+from bridge.runtime.process import Process, serve
+from bridge.runtime.settings import ConfigError
+from hostagent.settings import HostAgentSettings, hostagent_groups, hostagent_settings
+
+
+def build(settings: HostAgentSettings, process: Process) -> Sequence[Part]:
+    """The host agent's parts, or a ConfigError that says what to install: a control plane has no libvirt."""
+    try:
+        from hostagent import wiring  # noqa: PLC0415 - the one place that may find the host's libraries missing
+    except ImportError as ex:
+        raise ConfigError(f"{ex.name} is not installed; hypervisors need extend-bridge[hostagent]") from ex
+    return wiring.build(settings, process)
 
 
 def main() -> int:

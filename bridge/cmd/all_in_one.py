@@ -20,8 +20,8 @@ from bridge.runtime.daemon import Daemon, Part
 from bridge.runtime.process import Process
 from bridge.runtime.settings import OPS_OPTS, OptGroups
 from bridge.runtime.transport import MEMORY
+from hostagent.cmd import build as build_hostagent
 from hostagent.settings import HostAgentSettings, hostagent_groups, hostagent_settings
-from hostagent.wiring import build as build_hostagent
 from listener.settings import ListenerSettings, listener_groups, listener_settings
 from listener.wiring import build as build_listener
 
