@@ -5,7 +5,6 @@ A transaction is a function that may run more than once: deadlocks, serialisatio
 the same open row are tried again a few times; what stays wrong becomes JournalUnavailableError.
 """
 
-import logging
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
@@ -19,7 +18,6 @@ from bridge.core.redact import safe_url
 from bridge.journal.settings import JournalSettings
 from bridge.runtime.settings import ConfigError
 
-LOG = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _TRIES: Final = 6
@@ -43,6 +41,7 @@ class Database:
             raise ConfigError(
                 f"[journal] connection {safe_url(settings.connection)!r} cannot be used: {ex}"
             ) from ex
+        self._name = url.render_as_string(hide_password=True)
         if url.get_backend_name() == "sqlite":
             event.listen(self.engine, "connect", _on_sqlite_connect)
             event.listen(self.engine, "begin", _on_sqlite_begin)
@@ -71,8 +70,7 @@ class Database:
             return result
         except SQLAlchemyError as ex:
             cause = ex.orig if isinstance(ex, DBAPIError) else ex
-            LOG.warning("the journal cannot be used: %s: %s", type(ex).__name__, _first_line(cause))
-            raise JournalUnavailableError(f"{type(ex).__name__}: {_first_line(cause)}") from ex
+            raise JournalUnavailableError(f"the journal {self._name} cannot be used: {_first_line(cause)}") from ex
 
     def _once(self, work: Callable[[sa.Connection], T], write: bool) -> T:
         with self.engine.connect().execution_options(**{_WRITE: write}) as connection, connection.begin():
