@@ -96,14 +96,17 @@ def _virtualenv(extras: Sequence[str]) -> Path:
     python = VENV / "bin" / "python"
     fingerprint = hashlib.sha256((TREE / "pyproject.toml").read_bytes() + sys.version.encode()).hexdigest()
     stamp = _STAMP.read_text().split() if _STAMP.exists() else []
-    have = set(stamp[1:]) if stamp[:1] == [fingerprint] and python.exists() else set()
-    if set(extras) <= have:
+    current = stamp[:1] == [fingerprint] and python.exists()
+    have = set(stamp[1:]) if current else set()
+    if current and set(extras) <= have:
         return python
     if not python.exists():
         _step("virtualenv .venv", [sys.executable, "-m", "venv", str(VENV)])
     every = sorted(have | set(extras))
-    target = f"{TREE}[{','.join(every)}]"
-    _step(f"project with {', '.join(every)}", [str(python), "-m", "pip", "install", "-q", "-e", target])
+    target = f"{TREE}[{','.join(every)}]" if every else str(TREE)
+    _step(
+        f"project with {', '.join(every) or 'no extras'}", [str(python), "-m", "pip", "install", "-q", "-e", target]
+    )
     _STAMP.write_text("\n".join([fingerprint, *every]))
     return python
 
