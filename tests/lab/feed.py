@@ -13,6 +13,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
 
+from tests.lab.recording import BadRecordingError, Recorded, read_recording
+
+EXIT_USAGE: Final = 2
 _PATIENCE: Final = 60.0  # seconds without any progress
 _TOOL: Final = "tools/feed"
 
@@ -31,16 +34,20 @@ def options(argv: Sequence[str] | None) -> Path:
     return path
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """0, or 1 when the listener did not settle everything, or 2 for a file nobody can use."""
-    path = options(argv)
-    from tests.lab.recording import BadRecordingError, read_recording  # noqa: PLC0415 - after --help
-
+def read(path: Path) -> list[Recorded] | None:
+    """The recording; None, and a line on standard error, for a file nobody can use. Standard library only, too."""
     try:
-        recorded = read_recording(path)
+        return read_recording(path)
     except BadRecordingError as ex:
         sys.stderr.write(f"{_TOOL}: {ex}\n")
-        return 2
+        return None
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """0, or 1 when the listener did not settle everything, or 2 for a file nobody can use."""
+    recorded = read(options(argv))
+    if recorded is None:
+        return EXIT_USAGE
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="eb-feed-")))
         run = _Run(directory, stack)
@@ -112,7 +119,7 @@ class _Run:
         stack.enter_context(listener.running())
         self._registry = process.registry
 
-    def feed(self, recorded: Sequence[Any]) -> bool:
+    def feed(self, recorded: Sequence[Recorded]) -> bool:
         """Publish everything and wait until the listener has settled it; False when it does not come to that."""
         for message in recorded:
             self._bus.publish(
