@@ -123,6 +123,9 @@ class ReportsConsumer:
             self._on_due()
         for host in taken.came_up:
             LOG.info("host %s is up", host)
+        for host in taken.duplicate:
+            LOG.error("two host agents report under the name %s: give each its own [hostagent] host", host)
+        self._metrics.duplicate_hosts.inc(len(taken.duplicate))
 
     def _say(self, settled: Settled) -> None:
         report, extend, decision = settled.report, settled.extend, settled.decision

@@ -28,6 +28,7 @@ from bridge.runtime.sessions import open_adapter
 from bridge.runtime.transport import check_url, kombu_connection, rpc_transport
 
 LOG = logging.getLogger(__name__)
+_HORIZON = 2  # times the longest wait we ever write
 _SWEEP = 10.0  # seconds between looks at what is overdue
 
 
@@ -37,7 +38,7 @@ def build(settings: EngineSettings, process: Process) -> list[Part]:
     health, metrics, audit = process.health, EngineMetrics(process.registry), process.audit("engine")
     health.expect("engine.database", "engine.bus")
     database = Database(settings.journal)
-    work = Work(database)
+    work = Work(database, horizon=_HORIZON * max(settings.backoff.cap, settings.report_within))
     wake = Wake(settings.wake)
     dispatcher = Dispatcher(
         settings=settings,

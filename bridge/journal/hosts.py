@@ -4,7 +4,7 @@
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import sqlalchemy as sa
 
@@ -13,6 +13,8 @@ from bridge.journal.tables import disks, domains, hosts
 
 GONE: Final = "gone"
 """State of a domain its host no longer reports: the server stays known, on no host."""
+_TURNS: Final = 2
+"""Returns of an earlier run of an agent that cannot be late messages any more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,10 +26,22 @@ class Location:
     fresh: bool
 
 
-def locate(
-    connection: sa.Connection, server_ids: Collection[str], *, alive_since: float
-) -> Mapping[str, list[Location]]:
-    """Where each server is. `alive_since` (epoch seconds): a host heard from later counts as alive."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alive:
+    """When a host must have been heard to count as alive (epoch seconds).
+
+    Not after `until`: such a time was written before the clock was set back and says nothing.
+    """
+
+    since: float
+    until: float
+
+    def __contains__(self, heard_at: float) -> bool:
+        return self.since <= heard_at <= self.until
+
+
+def locate(connection: sa.Connection, server_ids: Collection[str], alive: Alive) -> Mapping[str, list[Location]]:
+    """Where each server is, and whether those hosts are alive."""
     rows = connection.execute(
         sa.select(domains.c.server_id, domains.c.host, domains.c.state, hosts.c.heartbeat_at)
         .join(hosts, hosts.c.name == domains.c.host)
@@ -36,7 +50,7 @@ def locate(
     found: dict[str, list[Location]] = {}
     for server_id, host, state, heartbeat_at in rows:
         found.setdefault(server_id, []).append(
-            Location(host=host, state=GuestState(state), fresh=heartbeat_at >= alive_since)
+            Location(host=host, state=GuestState(state), fresh=heartbeat_at in alive)
         )
     return found
 
@@ -48,49 +62,71 @@ class Heard:
     host: str
     came_up: bool  # first heard, heard again after a silence, or restarted: what waits for it may go
     restarted: bool  # a new run of the agent: what its last run had in hand is lost
+    moved_in: tuple[str, ...]  # servers that became active on this host with this message
+    duplicate: bool  # two agents take turns under this name
 
 
-def hear(connection: sa.Connection, message: HostMessage, *, now: float, alive_since: float) -> Heard:
+def hear(connection: sa.Connection, message: HostMessage, *, now: float, alive: Alive) -> Heard:
     """Take liveness and inventory from one message.
 
     Within a run, an inventory older than the newest is left out: messages may come again, and out of order.
     """
-    row = connection.execute(
-        sa.select(hosts.c.boot_id, hosts.c.seq, hosts.c.heartbeat_at, hosts.c.capabilities)
-        .where(hosts.c.name == message.host)
-        .with_for_update()
-    ).one_or_none()
-    same_run = row is not None and row.boot_id == message.boot_id
-    newer = not same_run or row is None or message.seq > row.seq
-    capabilities = row.capabilities if row is not None else "[]"
-    if newer and message.inventory is not None and message.inventory.capabilities:
-        capabilities = json.dumps(message.inventory.capabilities)
-    values = {
-        "boot_id": message.boot_id,
-        "seq": message.seq if newer or row is None else row.seq,
-        "heartbeat_at": now,
-        "capabilities": capabilities,
-    }
+    row = connection.execute(sa.select(hosts).where(hosts.c.name == message.host).with_for_update()).one_or_none()
+    inventory = message.inventory
     if row is None:
-        connection.execute(sa.insert(hosts).values(name=message.host, **values))
-    else:
-        connection.execute(sa.update(hosts).where(hosts.c.name == message.host).values(**values))
-    if newer and message.inventory is not None:
-        _apply(connection, message.host, message.inventory, now)
+        connection.execute(
+            sa.insert(hosts).values(
+                name=message.host,
+                boot_id=message.boot_id,
+                seq=message.seq,
+                turns=0,
+                heartbeat_at=now,
+                capabilities=json.dumps(inventory.capabilities if inventory is not None else ()),
+            )
+        )
+        moved_in = _apply(connection, message.host, inventory, now) if inventory is not None else ()
+        return Heard(host=message.host, came_up=True, restarted=False, moved_in=moved_in, duplicate=False)
+    same_run = row.boot_id == message.boot_id
+    newer = not same_run or message.seq > row.seq
+    turns = row.turns if same_run else _turns(row, message)
+    values: dict[str, object] = {"heartbeat_at": now, "turns": turns}
+    if not same_run:
+        values |= {"boot_id": message.boot_id, "last_boot_id": row.boot_id}
+    if newer:
+        values["seq"] = message.seq
+    moved_in = ()
+    if newer and inventory is not None:
+        if inventory.capabilities:
+            values["capabilities"] = json.dumps(inventory.capabilities)
+        moved_in = _apply(connection, message.host, inventory, now)
+    connection.execute(sa.update(hosts).where(hosts.c.name == message.host).values(**values))
     return Heard(
         host=message.host,
-        came_up=not same_run or row is None or row.heartbeat_at < alive_since,
-        restarted=row is not None and not same_run,
+        came_up=not same_run or row.heartbeat_at not in alive,
+        restarted=not same_run,
+        moved_in=moved_in,
+        duplicate=turns >= _TURNS and not same_run,
     )
 
 
-def _apply(connection: sa.Connection, host: str, inventory: Inventory, now: float) -> None:
+def _turns(row: sa.Row[Any], message: HostMessage) -> int:
+    """How often the run before the last came back. A message delivered late can do that once, two agents do it on
+    and on."""
+    return row.turns + 1 if row.last_boot_id == message.boot_id else 0
+
+
+def _apply(connection: sa.Connection, host: str, inventory: Inventory, now: float) -> tuple[str, ...]:
+    """Write an inventory; the servers that are active here and were not."""
     seen = {domain.server_id: domain for domain in inventory.domains}
-    known = set(connection.scalars(sa.select(domains.c.server_id).where(domains.c.host == host)))
-    gone = (known - seen.keys()) if inventory.full else known.intersection(inventory.gone)
+    states = connection.execute(sa.select(domains.c.server_id, domains.c.state).where(domains.c.host == host))
+    was = {row.server_id: row.state for row in states}
+    known = was.keys()
+    gone = (known - seen.keys()) if inventory.full else known & set(inventory.gone)
     _mark_gone(connection, host, gone, now)
     _write_domains(connection, host, seen, known, now)
     _write_disks(connection, host, list(seen.values()), everything=inventory.full)
+    active = GuestState.ACTIVE
+    return tuple(d.server_id for d in seen.values() if d.state is active and was.get(d.server_id) != active)
 
 
 def _mark_gone(connection: sa.Connection, host: str, gone: Collection[str], now: float) -> None:

@@ -12,15 +12,18 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from bridge.core.extend import Bytes
+from bridge.core.extend import Arrival, Bytes, ExtendKey, Source
 from bridge.core.messages import HostMessage, Report
 from bridge.core.trail import Event
 from bridge.journal import hosts as host_rows
 from bridge.journal.database import Database
 from bridge.journal.states import Attempt, Decision, Extend, Move, State, settle
+from bridge.journal.store import open_extends
 from bridge.journal.tables import attempts, extends, transitions
 from bridge.journal.work import EXTEND_COLUMNS, extend_of
 from bridge.runtime.backoff import Backoff
+
+_MIGRATION: Final = 3600.0  # seconds a live migration may take for a resize on its source to be looked at again
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,10 +39,11 @@ class Settled:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Taken:
-    """What a batch did: each report's fate, and the hosts that came up."""
+    """What a batch did: each report's fate, the hosts that came up, the names two agents share."""
 
     settled: list[Settled]
     came_up: list[str]
+    duplicate: list[str]
 
 
 class Reported:
@@ -65,16 +69,21 @@ class Reported:
     def _take(self, connection: sa.Connection, messages: Sequence[HostMessage]) -> Taken:
         now = self._clock()
         came_up: list[str] = []
+        duplicate: list[str] = []
+        alive = host_rows.Alive(since=now - self._host_timeout, until=now + self._host_timeout)
         for message in messages:
-            heard = host_rows.hear(connection, message, now=now, alive_since=now - self._host_timeout)
+            heard = host_rows.hear(connection, message, now=now, alive=alive)
             if heard.came_up:
                 came_up.append(heard.host)
                 _hand_over(connection, heard, now)
+            if heard.duplicate:
+                duplicate.append(heard.host)
+            _look_again(connection, heard, now)
         settled = list(self._settle(connection, messages, now))
         _write(
             connection, [s for s in settled if s.decision is not None and s.decision.move is not Move.IGNORE], now
         )
-        return Taken(settled=settled, came_up=came_up)
+        return Taken(settled=settled, came_up=came_up, duplicate=duplicate)
 
     def _settle(self, connection: sa.Connection, messages: Sequence[HostMessage], now: float) -> Iterator[Settled]:
         """Decide report by report, in order; each decision sees what the ones before it did."""
@@ -120,6 +129,30 @@ def _hand_over(connection: sa.Connection, heard: host_rows.Heard, now: float) ->
             .where(extends.c.open == 1, extends.c.state == State.DISPATCHED, extends.c.id.in_(in_hand))
             .values(**due_now)
         )
+
+
+def _look_again(connection: sa.Connection, heard: host_rows.Heard, now: float) -> None:
+    """A guest that has just arrived on a host may have left a resize behind: what another host closed of it a short
+    while ago is opened again, and ends as `already` where all is well."""
+    if not heard.moved_in:
+        return
+    elsewhere = connection.execute(
+        sa.select(extends.c.server_id, extends.c.volume_id, extends.c.global_request_id)
+        .join(attempts, sa.and_(attempts.c.extend_id == extends.c.id, attempts.c.gen == extends.c.wanted_gen))
+        .where(
+            extends.c.server_id.in_(heard.moved_in),
+            extends.c.open.is_(None),
+            extends.c.closed_at > now - _MIGRATION,
+            attempts.c.outcome == extends.c.outcome,
+            attempts.c.host != heard.host,
+        )
+    )
+    arrivals = [
+        Arrival(key=ExtendKey(server_id, volume_id), global_request_id=request_id, source=Source.RECONCILE)
+        for server_id, volume_id, request_id in elsewhere
+    ]
+    if arrivals:
+        open_extends(connection, arrivals, now)
 
 
 def _attempts(connection: sa.Connection, ids: Sequence[str]) -> dict[str, Attempt]:

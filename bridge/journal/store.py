@@ -71,7 +71,7 @@ class Journal:
         """
         if arrivals:
             self._refuse_when_full()
-            self.database.write(lambda connection: _accept(connection, arrivals, self._clock()))
+            self.database.write(lambda connection: open_extends(connection, arrivals, self._clock()))
 
     def _refuse_when_full(self) -> None:
         """A backlog that only grows helps nobody: the caller keeps its events and comes back."""
@@ -90,7 +90,8 @@ def _count_open(connection: sa.Connection) -> int:
     return int(connection.scalar(sa.select(sa.func.count()).where(extends.c.open == 1)) or 0)
 
 
-def _accept(connection: sa.Connection, arrivals: Sequence[Arrival], now: float) -> None:
+def open_extends(connection: sa.Connection, arrivals: Sequence[Arrival], now: float) -> None:
+    """Open an extend for each pair or raise the generation of the open one, in the caller's transaction."""
     newest = {arrival.key: arrival for arrival in arrivals}
     ids = _open_ids(connection, newest)
     if ids:

@@ -80,6 +80,8 @@ hosts = sa.Table(
     sa.Column("name", _HOST, primary_key=True),
     sa.Column("boot_id", _ID, nullable=False),
     sa.Column("seq", sa.BigInteger, nullable=False),
+    sa.Column("last_boot_id", _ID),
+    sa.Column("turns", sa.Integer, nullable=False),
     sa.Column("heartbeat_at", sa.Double, nullable=False),
     sa.Column("capabilities", sa.Text, nullable=False),
 )

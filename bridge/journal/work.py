@@ -67,22 +67,28 @@ class Standing:
 class Work:
     """The journal as the engine sees it. Safe for several threads."""
 
-    def __init__(self, database: Database, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, database: Database, *, horizon: float = 3600.0, clock: Callable[[], float] = time.time
+    ) -> None:
+        """`horizon`: seconds beyond which nothing is ever put off. What is due later than that was written before
+        the clock was set back, and is due now."""
         self._database = database
+        self._horizon = horizon
         self._clock = clock
 
     def claim(self, limit: int, *, report_within: float) -> list[Extend]:
         """Take up to `limit` due extends, oldest first. Each is due again in `report_within` seconds, so that an
         engine or an agent that dies with them in hand loses nothing."""
         now = self._clock()
-        due = self._database.read(lambda c: _due(c, now, limit))
+        due = self._database.read(lambda c: _due(c, now, now + self._horizon, limit))
         return self._database.write(lambda c: _claim(c, due, now + report_within)) if due else []
 
     def locate(self, claimed: Sequence[Extend], *, host_timeout: float) -> Mapping[str, list[host_rows.Location]]:
         """The hosts that report each extend's server; a host silent for `host_timeout` seconds is not fresh."""
-        alive_since = self._clock() - host_timeout
+        now = self._clock()
+        alive = host_rows.Alive(since=now - host_timeout, until=now + host_timeout)
         servers = {extend.key.server_id for extend in claimed}
-        return self._database.read(lambda c: host_rows.locate(c, servers, alive_since=alive_since))
+        return self._database.read(lambda c: host_rows.locate(c, servers, alive))
 
     def write_attempts(self, new: Sequence[NewAttempt]) -> None:
         """Write attempts down. Before the cast: a report must find its attempt."""
@@ -222,10 +228,10 @@ def extend_of(row: sa.RowMapping) -> Extend:
     )
 
 
-def _due(connection: sa.Connection, now: float, limit: int) -> list[tuple[str, int]]:
+def _due(connection: sa.Connection, now: float, horizon: float, limit: int) -> list[tuple[str, int]]:
     rows = connection.execute(
         sa.select(extends.c.id, extends.c.attempt)
-        .where(extends.c.open == 1, extends.c.due_at <= now)
+        .where(extends.c.open == 1, sa.or_(extends.c.due_at <= now, extends.c.due_at > horizon))
         .order_by(extends.c.due_at)
         .limit(limit)
     )

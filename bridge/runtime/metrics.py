@@ -83,6 +83,11 @@ class EngineMetrics:
         self.closed = Counter(
             "extend_bridge_engine_closed", "Closed extends by outcome", ["outcome"], registry=registry
         )
+        self.duplicate_hosts = Counter(
+            "extend_bridge_engine_duplicate_hosts",
+            "Turns two host agents took under one name",
+            registry=registry,
+        )
         self.open = Gauge("extend_bridge_engine_open", "Open extends in the journal", registry=registry)
         self.extend_seconds = Histogram(
             "extend_bridge_engine_extend_seconds",

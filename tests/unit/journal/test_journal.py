@@ -158,7 +158,7 @@ def test_what_waits_for_a_silent_host_is_due_when_the_host_is_heard_again(bench:
     (claimed,) = bench.claim()
     assert [at.fresh for at in bench.work.locate([claimed], host_timeout=HOST_TIMEOUT)[key.server_id]] == [False]
     bench.work.wait(
-        [Later(extend=claimed, reason=Reason.HOST_DOWN, due_at=bench.now + 9999, failures=0, waiting_for="h1")]
+        [Later(extend=claimed, reason=Reason.HOST_DOWN, due_at=bench.now + 3000, failures=0, waiting_for="h1")]
     )
     assert bench.claim() == []
     assert bench.has("h1", key).came_up == ["h1"]
@@ -216,6 +216,70 @@ def test_an_old_open_extend_is_marked_overdue_once_and_goes_on(bench: Bench, key
     assert [x.key for x in bench.work.mark_overdue(older_than=10)] == [key]
     assert bench.work.mark_overdue(older_than=10) == []
     assert len(bench.claim()) == 1
+
+
+def test_a_clock_that_is_set_back_delays_nothing(bench: Bench, key: ExtendKey) -> None:
+    bench.has("h1", key)
+    bench.arrive(key)
+    bench.claim()
+    bench.now -= 86400
+    (again,) = bench.claim()  # its report was to be awaited until a time that is now a day away
+    (at,) = bench.work.locate([again], host_timeout=HOST_TIMEOUT)[key.server_id]
+    assert not at.fresh  # heard in the future: says nothing, the next heartbeat will
+    bench.has("h1", key)
+    (at,) = bench.work.locate([again], host_timeout=HOST_TIMEOUT)[key.server_id]
+    assert at.fresh
+
+
+def test_a_clock_that_is_set_forward_costs_one_more_cast(bench: Bench, key: ExtendKey) -> None:
+    bench.arrive(key)
+    (attempt,) = bench.dispatch(bench.claim()[0], "h1")
+    bench.now += 86400
+    assert len(bench.claim()) == 1
+    bench.report(attempt, Outcome.RESIZED)
+    assert rows(bench)[0].open is None
+
+
+def test_two_agents_under_one_name_are_told_from_one_that_restarts(bench: Bench, key: ExtendKey) -> None:
+    runs = [new_id() for _ in range(4)]
+
+    def heard(boot: str) -> bool:
+        bench.boot = boot
+        return bench.has("h1", key).duplicate == ["h1"]
+
+    assert not any(heard(boot) for boot in runs)  # restarts
+    assert not heard(runs[2])  # a message of the run before, delivered late
+    assert heard(runs[3])
+    assert heard(runs[2])
+
+
+def test_what_was_closed_on_the_source_of_a_migration_is_looked_at_again_on_its_target(
+    bench: Bench, key: ExtendKey
+) -> None:
+    bench.has("h1", key)
+    bench.has("h2", key, state=GuestState.INCOMING)
+    bench.arrive(key)
+    (attempt, _) = bench.dispatch(bench.claim()[0], "h1", "h2")
+    bench.report(attempt, Outcome.RESIZED)
+    assert bench.claim() == []
+    bench.has("h1")
+    bench.has("h2", key)
+    (again,) = bench.claim()
+    assert again.key == key
+    (attempt,) = bench.dispatch(again, "h2")
+    bench.report(attempt, Outcome.ALREADY)
+    bench.has("h2", key)
+    assert bench.claim() == []
+
+
+def test_a_guest_that_starts_again_on_its_own_host_opens_nothing(bench: Bench, key: ExtendKey) -> None:
+    bench.has("h1", key)
+    bench.arrive(key)
+    (attempt,) = bench.dispatch(bench.claim()[0], "h1")
+    bench.report(attempt, Outcome.RESIZED)
+    bench.has("h1", key, state=GuestState.OFF)
+    bench.has("h1", key)
+    assert bench.claim() == []
 
 
 def test_above_its_limit_the_journal_takes_no_more_and_says_when_to_come_back(bench: Bench) -> None:

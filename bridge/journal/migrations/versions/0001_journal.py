@@ -78,6 +78,8 @@ def upgrade() -> None:
         sa.Column("name", _HOST, primary_key=True),
         sa.Column("boot_id", _ID, nullable=False),
         sa.Column("seq", sa.BigInteger, nullable=False),
+        sa.Column("last_boot_id", _ID),
+        sa.Column("turns", sa.Integer, nullable=False),
         sa.Column("heartbeat_at", sa.Double, nullable=False),
         sa.Column("capabilities", sa.Text, nullable=False),
     )
