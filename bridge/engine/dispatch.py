@@ -12,7 +12,7 @@ from bridge.core.extend import new_id
 from bridge.core.messages import Order
 from bridge.core.reasons import Reason
 from bridge.core.trail import Event, Record
-from bridge.engine.cinder import Answer, Attached
+from bridge.engine.cinder import Answer, Attached, NotNow
 from bridge.engine.locate import Cast, Plan, plan
 from bridge.engine.settings import EngineSettings
 from bridge.engine.wake import Wake
@@ -28,6 +28,7 @@ LOG = logging.getLogger(__name__)
 _POLL: Final = 1.0  # seconds: stands behind a lost wake-up
 _ORDERS_PER_CAST: Final = 50
 _DATABASE: Final = "engine.database"
+CINDER: Final = "engine.cinder"
 
 
 class Cinder(Protocol):
@@ -119,6 +120,11 @@ class Dispatcher:
             volume_id = extend.key.volume_id
             if volume_id not in answers:
                 answers[volume_id] = self._cinder.volume(volume_id, global_request_id=extend.global_request_id)
+        troubles = [answer.reason for answer in answers.values() if isinstance(answer, NotNow)]
+        if len(troubles) < len(answers):
+            self._health.ok(CINDER)
+        else:
+            self._health.bad(CINDER, troubles[-1].text)
         return answers
 
     def _put_off(self, later: Sequence[Later]) -> None:

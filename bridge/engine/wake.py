@@ -32,6 +32,10 @@ class Wake:
                 self._socket.recv(16)
         return True
 
+    def close(self) -> None:
+        """Give the port back."""
+        self._socket.close()
+
     @property
     def address(self) -> tuple[str, int]:
         """Where datagrams are taken, also where a free port was picked."""

@@ -11,7 +11,7 @@ from bridge.core.errors import JournalUnavailableError
 from bridge.core.trail import Event, Record
 from bridge.engine.agents import Agents
 from bridge.engine.cinder import CinderReader
-from bridge.engine.dispatch import Dispatcher
+from bridge.engine.dispatch import CINDER, Dispatcher
 from bridge.engine.reports import ReportsConsumer
 from bridge.engine.settings import EngineSettings
 from bridge.engine.wake import Wake
@@ -37,6 +37,7 @@ def build(settings: EngineSettings, process: Process) -> list[Part]:
     check_url(settings.bus.transport_url, "[bus] transport_url")
     health, metrics, audit = process.health, EngineMetrics(process.registry), process.audit("engine")
     health.expect("engine.database", "engine.bus")
+    health.ok(CINDER, "not asked yet")
     database = Database(settings.journal)
     work = Work(database, horizon=_HORIZON * max(settings.backoff.cap, settings.report_within))
     wake = Wake(settings.wake)

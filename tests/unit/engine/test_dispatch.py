@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A round of the engine on a real SQLite journal, with a Cinder and a broker that behave as told."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from bridge.core.extend import ExtendKey, gib, new_id
+from bridge.core.messages import Order
+from bridge.core.reasons import Reason
+from bridge.engine.cinder import Answer, Attached, Gone, NotNow, Volume
+from bridge.engine.dispatch import CINDER, Dispatcher
+from bridge.engine.settings import EngineSettings
+from bridge.engine.wake import Wake
+from bridge.journal import schema
+from bridge.journal.database import Database
+from bridge.journal.settings import JournalSettings
+from bridge.runtime.audit_log import StreamAudit
+from bridge.runtime.backoff import Backoff
+from bridge.runtime.health import Health
+from bridge.runtime.metrics import EngineMetrics
+from bridge.runtime.settings import BusSettings
+from tests.unit.journal.conftest import Bench
+
+
+class FakeCinder:
+    """Answers as told, `volume` by default; counts what it was asked."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, Answer] = {}
+        self.attached: dict[str, list[str]] = {}
+        self.asked: list[str] = []
+
+    def volume(self, volume_id: str, *, global_request_id: str | None = None) -> Answer:
+        self.asked.append(volume_id)
+        rows = tuple(
+            Attached(server_id=s, attachment_id=new_id(), host=None) for s in self.attached.get(volume_id, ())
+        )
+        return self.answers.get(volume_id) or Volume(id=volume_id, size=gib(2), extending=False, attached=rows)
+
+    def connection(self, attachment: Attached, *, global_request_id: str | None = None) -> Mapping[str, Any] | None:
+        return {"driver_volume_type": "local", "data": {}}
+
+
+class FakeBroker:
+    """Takes casts, but for hosts it was told to refuse."""
+
+    def __init__(self) -> None:
+        self.cast_to: dict[str, list[Order]] = {}
+        self.refused: dict[str, Reason] = {}
+
+    def cast(self, host: str, orders: Sequence[Order]) -> Reason | None:
+        if host in self.refused:
+            return self.refused[host]
+        self.cast_to.setdefault(host, []).extend(orders)
+        return None
+
+
+class Rig:
+    """A dispatcher on a bench."""
+
+    def __init__(self, bench: Bench, audit: Path) -> None:
+        self.bench, self.cinder, self.broker, self.health = bench, FakeCinder(), FakeBroker(), Health()
+        settings = EngineSettings(
+            journal=JournalSettings(connection="sqlite://"),
+            bus=BusSettings(transport_url="memory://", heartbeat=30),
+            backoff=Backoff(first=8, cap=64, floor=8),
+        )
+        self.wake = Wake(settings.wake)
+        self.dispatcher = Dispatcher(
+            settings=settings,
+            work=bench.work,
+            cinder=self.cinder,
+            agents=self.broker,
+            wake=self.wake,
+            health=self.health,
+            metrics=EngineMetrics(CollectorRegistry()),
+            audit=StreamAudit("engine", str(audit)),
+            clock=lambda: bench.now,
+        )
+
+    def extend(self, host: str = "h1") -> ExtendKey:
+        """An accepted extend of a server on a host."""
+        key = ExtendKey(new_id(), new_id())
+        self.cinder.attached[key.volume_id] = [key.server_id]
+        self.bench.has(host, key, full=False)
+        self.bench.arrive(key)
+        return key
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    """Everything in one place."""
+    database = Database(JournalSettings(connection=f"sqlite:///{tmp_path / 'journal.sqlite3'}"))
+    schema.upgrade(database)
+    rig = Rig(Bench(database), tmp_path / "audit.log")
+    yield rig
+    rig.wake.close()
+    database.dispose()
+
+
+def test_a_round_casts_each_host_its_orders_with_cinders_size(rig: Rig) -> None:
+    first, second, third = rig.extend("h1"), rig.extend("h1"), rig.extend("h2")
+    assert rig.dispatcher.round() == 3
+    assert {o.key for o in rig.broker.cast_to["h1"]} == {first, second}
+    (order,) = rig.broker.cast_to["h2"]
+    assert (order.key, order.target, order.gen) == (third, gib(2), 1)
+    assert rig.dispatcher.round() == 0
+
+
+def test_a_volume_of_many_servers_is_asked_for_once(rig: Rig) -> None:
+    volume_id = new_id()
+    keys = [ExtendKey(new_id(), volume_id) for _ in range(3)]
+    rig.cinder.attached[volume_id] = [k.server_id for k in keys]
+    for key in keys:
+        rig.bench.has("h1", key, full=False)
+        rig.bench.arrive(key)
+    rig.dispatcher.round()
+    assert rig.cinder.asked == [volume_id]
+    assert len(rig.broker.cast_to["h1"]) == 3
+
+
+def test_a_host_whose_cast_is_refused_does_not_stop_the_others(rig: Rig) -> None:
+    lost, sent = rig.extend("h1"), rig.extend("h2")
+    rig.broker.refused["h1"] = Reason.UNDELIVERABLE
+    rig.dispatcher.round()
+    assert [o.key for o in rig.broker.cast_to["h2"]] == [sent]
+    rig.broker.refused.clear()
+    assert rig.dispatcher.round() == 0  # not at once
+    rig.bench.now += 61  # longer than h1 is silent: it counts as down by now
+    rig.bench.has("h1", lost)  # and its return makes the extend due
+    rig.dispatcher.round()
+    assert [o.key for o in rig.broker.cast_to["h1"]] == [lost]
+
+
+def test_one_volume_that_is_gone_or_unreadable_does_not_stop_its_neighbours(rig: Rig) -> None:
+    gone, odd, good = rig.extend(), rig.extend(), rig.extend()
+    rig.cinder.answers[gone.volume_id] = Gone()
+    rig.cinder.answers[odd.volume_id] = NotNow(Reason.CINDER_BAD_ANSWER)
+    rig.dispatcher.round()
+    assert [o.key for o in rig.broker.cast_to["h1"]] == [good]
+    assert rig.bench.work.standing().open == 2
+    assert rig.health.checks()[CINDER].ok
+
+
+def test_a_cinder_that_is_away_shows_in_health_until_it_is_back(rig: Rig) -> None:
+    key = rig.extend()
+    rig.cinder.answers[key.volume_id] = NotNow(Reason.CINDER_REFUSED)
+    rig.dispatcher.round()
+    assert "may not read" in rig.health.checks()[CINDER].reason
+    rig.cinder.answers.clear()
+    rig.bench.now += 30
+    rig.dispatcher.round()
+    assert rig.health.checks()[CINDER].ok
+    assert [o.key for o in rig.broker.cast_to["h1"]] == [key]
+
+
+def test_an_engine_that_dies_after_the_claim_loses_nothing(rig: Rig) -> None:
+    key = rig.extend()
+    assert len(rig.bench.claim()) == 1  # and nothing more is heard of that engine
+    assert rig.dispatcher.round() == 0
+    rig.bench.now += 301
+    rig.bench.has("h1", key)
+    rig.dispatcher.round()
+    assert [o.key for o in rig.broker.cast_to["h1"]] == [key]
