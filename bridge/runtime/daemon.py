@@ -39,8 +39,8 @@ class Part(Protocol):
 class Supervised:
     """A thread that runs `body(stop)` until the stop flag is set, and starts it anew when it raises.
 
-    A part never dies of one bad thing: the error is logged with its traceback, the part shows as not ready, and the
-    body runs again after a back-off.
+    A part never dies of one bad thing: the error is logged with its traceback, the part shows as not ready while it
+    waits for its back-off, and the body runs again.
     """
 
     def __init__(self, name: str, body: Callable[[threading.Event], None], health: Health) -> None:
@@ -72,9 +72,10 @@ class Supervised:
                 return
             except Exception as ex:
                 LOG.exception("%s failed; it is started again", self._name)
-                self._health.bad(self._name, f"failed: {type(ex).__name__}; started again")
+                self._health.bad(self._name, f"failed: {type(ex).__name__}; started again soon")
             failures = 1 if time.monotonic() - started > _SETTLED else failures + 1
-            self._stop.wait(backoff.delay(failures))
+            if not self._stop.wait(backoff.delay(failures)):
+                self._health.ok(self._name, "started again")
 
 
 class Daemon:
