@@ -5,14 +5,14 @@ import argparse
 import json
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
 
+from tests.lab.endpoint import RecordingEndpoint
 from tests.lab.recording import BadRecordingError, Recorded, read_recording
 
 EXIT_USAGE: Final = 2
@@ -60,32 +60,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-class RecordingEndpoint:
-    """A WSGI application that takes every event, as Nova would, and keeps what it was sent."""
-
-    def __init__(self) -> None:
-        self.events: list[Mapping[str, str]] = []
-        self._lock = threading.Lock()
-
-    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        """Answer 200, a code for each event."""
-        length = int(environ.get("CONTENT_LENGTH") or 0)
-        events = json.loads(environ["wsgi.input"].read(length))["events"]
-        with self._lock:
-            self.events += events
-        answered = [{**event, "status": "completed", "code": 200} for event in events]
-        body = json.dumps({"events": answered}).encode()
-        headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
-        start_response("200 OK", headers)
-        return [body]
-
-
 class _Run:
     """Broker, endpoint and listener, and what they counted."""
 
     def __init__(self, directory: Path, stack: ExitStack) -> None:
         import bridge.runtime.threads  # noqa: F401, PLC0415 - first of all, once the file is known to be good
-        from bridge.runtime.http_server import HttpServer  # noqa: PLC0415
         from bridge.runtime.process import daemon  # noqa: PLC0415
         from listener.settings import listener_groups, listener_settings  # noqa: PLC0415
         from listener.wiring import build  # noqa: PLC0415
@@ -93,24 +72,14 @@ class _Run:
         from tests.lab.rabbitmq import RabbitNode  # noqa: PLC0415
 
         self.log, self._audit = directory / "listener.log", directory / "audit.jsonl"
-        server = HttpServer(
-            "endpoint",
-            RecordingEndpoint(),
-            host="127.0.0.1",
-            port=0,
-            threads=2,
-            option="endpoint",
-            server_name="endpoint",
-        )
-        server.start()
-        stack.callback(lambda: (server.stop(), server.join(2)))
+        endpoint = stack.enter_context(RecordingEndpoint())
         node = stack.enter_context(RabbitNode())
         self._bus = CinderBus(node.url)
         stack.callback(self._bus.close)
         conf = directory / "feed.conf"
         conf.write_text(
             f"[notifications]\ntransport_url = {node.url}\n[bus]\ntransport_url = {node.url}\n"
-            f"[endpoint]\nendpoint_override = {server.url}/v2.1\n[audit]\nfile = {self._audit}\n"
+            f"[endpoint]\nendpoint_override = {endpoint.url}\n[audit]\nfile = {self._audit}\n"
         )
         argv = ["--config-file", str(conf), "--log-file", str(self.log)]
         listener, process = daemon(
