@@ -12,7 +12,7 @@ from oslo_config import cfg
 from bridge.core.messages import VERSION, BadMessageError, Order
 from bridge.core.reasons import Reason
 from bridge.runtime.health import Health
-from bridge.runtime.transport import AGENT_TOPIC, rpc_transport
+from bridge.runtime.transport import AGENT_EXCHANGE, AGENT_TOPIC, rpc_transport
 
 LOG = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ class RpcServer:
         self._transport = rpc_transport(conf, url)
         self._server = oslo_messaging.get_rpc_server(
             self._transport,
-            oslo_messaging.Target(topic=AGENT_TOPIC, server=host),
+            oslo_messaging.Target(exchange=AGENT_EXCHANGE, topic=AGENT_TOPIC, server=host),
             [Endpoint(submit)],
             executor="threading",
         )

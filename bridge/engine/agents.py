@@ -9,7 +9,7 @@ from oslo_messaging.exceptions import MessageDeliveryFailure, MessageUndeliverab
 
 from bridge.core.messages import VERSION, Order
 from bridge.core.reasons import Reason
-from bridge.runtime.transport import AGENT_TOPIC, BROKER_ERRORS
+from bridge.runtime.transport import AGENT_EXCHANGE, AGENT_TOPIC, BROKER_ERRORS
 
 LOG = logging.getLogger(__name__)
 
@@ -20,7 +20,7 @@ class Agents:
     def __init__(self, transport: oslo_messaging.Transport) -> None:
         self._client = oslo_messaging.get_rpc_client(
             transport,
-            oslo_messaging.Target(topic=AGENT_TOPIC, version="1.0"),
+            oslo_messaging.Target(exchange=AGENT_EXCHANGE, topic=AGENT_TOPIC, version="1.0"),
             retry=1,
             transport_options=oslo_messaging.TransportOptions(at_least_once=True),
         )

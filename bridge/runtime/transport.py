@@ -29,6 +29,9 @@ REPORTS_QUEUE: Final = "extend_bridge.reports"
 PARKED_QUEUE: Final = "extend_bridge.parked"
 UNREADABLE_QUEUE: Final = "extend_bridge.unreadable"
 AGENT_TOPIC: Final = "extend_bridge_agent"
+AGENT_EXCHANGE: Final = "extend_bridge"
+"""Ours alone. Without a name oslo.messaging declares `openstack`, Cinder's: where Cinder's is durable, every
+cast fails with 406; where ours came first, Cinder's notifications do."""
 
 _UNLISTED_OPTIONS: Final = (
     ("oslo_messaging._metrics.client", "oslo_messaging_metrics"),

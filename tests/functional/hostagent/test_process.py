@@ -25,6 +25,7 @@ from bridge.core.messages import VERSION, GuestState, HostMessage, Order
 from bridge.core.outcome import Outcome
 from bridge.runtime.settings import load
 from bridge.runtime.transport import (
+    AGENT_EXCHANGE,
     AGENT_TOPIC,
     BROKER_ERRORS,
     REPORTS_QUEUE,
@@ -152,7 +153,7 @@ def caster(url: str) -> Callable[[str, list[object]], None]:
     conf = load("test", [], [], description="test")
     client = oslo_messaging.get_rpc_client(
         rpc_transport(conf, url),
-        oslo_messaging.Target(topic=AGENT_TOPIC, version="1.0"),
+        oslo_messaging.Target(exchange=AGENT_EXCHANGE, topic=AGENT_TOPIC, version="1.0"),
         transport_options=oslo_messaging.TransportOptions(at_least_once=True),
     )
     return lambda host, orders: client.prepare(server=host).cast({}, "extend", version=VERSION, orders=orders)
