@@ -11,6 +11,7 @@ import logging
 import queue
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 import libvirt
@@ -76,8 +77,10 @@ class Abandoned:
 class Session:
     """Libvirt for one thread. Opens its connection when it is needed, opens it anew when it broke."""
 
-    def __init__(self, uri: str, *, limit: float, abandoned: Abandoned) -> None:
-        self._uri = uri
+    def __init__(
+        self, uri: str, *, limit: float, abandoned: Abandoned, connect: Callable[[str], Any] = open_libvirt
+    ) -> None:
+        self._open = partial(connect, uri)
         self._limit = limit
         self._abandoned = abandoned
         self._caller: _Caller | None = None
@@ -128,7 +131,7 @@ class Session:
     def _run(self, key: str, what: str, job: Job, call: "_Wanted") -> Any:
         self._abandoned.check(key)
         if self._caller is None:
-            self._caller = _Caller(self._uri)
+            self._caller = _Caller(self._open)
         future = self._caller.submit(job)
         try:
             return future.result(self._limit)
@@ -159,8 +162,8 @@ class _Wanted:
 class _Caller:
     """The thread and the connection of a session."""
 
-    def __init__(self, uri: str) -> None:
-        self._uri = uri
+    def __init__(self, connect: Callable[[], Any]) -> None:
+        self._open = connect
         self._connection: Any = None
         self._jobs: queue.SimpleQueue[tuple[concurrent.futures.Future[Any], Job] | None] = queue.SimpleQueue()
         threading.Thread(target=self._work, name="libvirt-calls", daemon=True).start()
@@ -203,7 +206,7 @@ class _Caller:
     def _connected(self) -> Any:
         if self._connection is None:
             try:
-                self._connection = open_libvirt(self._uri)
+                self._connection = self._open()
             except libvirt.libvirtError as ex:
                 raise StoppedError(Outcome.LIBVIRT_FAILED, Reason.LIBVIRT_DOWN, str(ex)) from ex
         return self._connection

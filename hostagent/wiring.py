@@ -3,6 +3,8 @@
 
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from bridge.core.messages import Order, Report
 from bridge.core.outcome import Outcome
@@ -13,13 +15,30 @@ from bridge.runtime.publisher import SafePublisher
 from bridge.runtime.transport import check_url, kombu_connection
 from hostagent.brick_pool import BrickPool
 from hostagent.devices import all_strategies
+from hostagent.devices.base import Strategy
 from hostagent.extend import Patience, Tools, extend
 from hostagent.hypervisor import Abandoned, Session
 from hostagent.inventory import InventoryKeeper, Touched
+from hostagent.libvirt_open import open_libvirt
 from hostagent.reporter import Outbox, Reporter
 from hostagent.rpc import RpcServer
 from hostagent.settings import HostAgentSettings
 from hostagent.worker import Workers
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outside:
+    """What of its host the agent touches: `connect(uri)` gives a virConnect; `parts` have to run for the rest."""
+
+    connect: Callable[[str], Any]
+    strategies: Sequence[Strategy]
+    parts: Sequence[Part] = ()
+
+
+def this_host(settings: HostAgentSettings) -> Outside:
+    """The real thing: libvirt and os-brick."""
+    brick = BrickPool(settings.brick)
+    return Outside(connect=open_libvirt, strategies=all_strategies(brick), parts=[brick])
 
 
 class Bench:
@@ -64,7 +83,12 @@ class Closing:
         return ended
 
 
-def build(settings: HostAgentSettings, process: Process) -> Sequence[Part]:
+def build(
+    settings: HostAgentSettings,
+    process: Process,
+    *,
+    look_outside: Callable[[HostAgentSettings], Outside] = this_host,
+) -> Sequence[Part]:
     """The parts, in the order they start; they stop in reverse, so that the last reports still go out.
 
     Raises ConfigError.
@@ -73,8 +97,7 @@ def build(settings: HostAgentSettings, process: Process) -> Sequence[Part]:
     health, metrics = process.health, AgentMetrics(process.registry)
     abandoned = Abandoned(settings.abandoned_max, health, metrics.abandoned)
     stopping = threading.Event()
-    brick = BrickPool(settings.brick)
-    strategies = all_strategies(brick)
+    outside = look_outside(settings)
     outbox, touched = Outbox(metrics), Touched()
     bus = kombu_connection(
         settings.bus.transport_url,
@@ -83,12 +106,17 @@ def build(settings: HostAgentSettings, process: Process) -> Sequence[Part]:
     )
 
     def session() -> Session:
-        return Session(settings.libvirt_uri, limit=settings.libvirt_limit, abandoned=abandoned)
+        return Session(
+            settings.libvirt_uri, limit=settings.libvirt_limit, abandoned=abandoned, connect=outside.connect
+        )
 
     def bench() -> Bench:
         own = session()
         patience = Patience(device_wait=settings.device_wait, nudge_every=settings.nudge_every)
-        return Bench(own, Tools(hypervisor=own, strategies=strategies, patience=patience, sleep=stopping.wait))
+        return Bench(
+            own,
+            Tools(hypervisor=own, strategies=outside.strategies, patience=patience, sleep=stopping.wait),
+        )
 
     def hand_over(reports: Sequence[Report]) -> None:
         outbox.add_reports(reports)
@@ -105,7 +133,7 @@ def build(settings: HostAgentSettings, process: Process) -> Sequence[Part]:
         session(),
         tell=outbox.add_inventory,
         touched=touched,
-        capabilities=[strategy.name for strategy in strategies],
+        capabilities=[strategy.name for strategy in outside.strategies],
         interval=settings.inventory_interval,
         health=health,
     )
@@ -114,7 +142,7 @@ def build(settings: HostAgentSettings, process: Process) -> Sequence[Part]:
     return [
         Closing(Supervised("hostagent.reporter", reporter.run, health), wake=outbox.close, after=bus.release),
         Closing(Supervised("hostagent.inventory", keeper.run, health), wake=touched.close),
-        brick,
+        *outside.parts,
         workers,
         rpc,
     ]
