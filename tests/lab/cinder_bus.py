@@ -3,6 +3,7 @@
 
 import json
 import uuid
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -17,9 +18,19 @@ EXCHANGE: Final = "openstack"
 
 
 def resize_end(
-    *, volume_id: str, server_id: str, attachment_id: str, host: str, size: int, recorded: Path = RECORDED
+    *,
+    volume_id: str,
+    server_id: str,
+    attachment_id: str,
+    host: str,
+    size: int,
+    recorded: Path = RECORDED,
+    also: Iterable[tuple[str, str]] = (),
 ) -> tuple[bytes, str]:
-    """The recorded message with these ids and this size (GiB), and the request id it carries."""
+    """The recorded message with these ids and this size (GiB), and the request id it carries.
+
+    `also`: (server, attachment) of further rows, as of a volume that is attached more than once.
+    """
     envelope: dict[str, Any] = json.loads(json.loads(recorded.read_text())["body"])
     message: dict[str, Any] = json.loads(envelope["oslo.message"])
     payload = message["payload"]
@@ -34,17 +45,33 @@ def resize_end(
     row |= {"id": attachment_id, "volume_id": volume_id, "instance_uuid": server_id, "attached_host": host}
     row["volume"] |= {"id": volume_id, "size": size}
     payload |= {"volume_id": volume_id, "size": size}
+    payload["volume_attachment"] += [{**row, "id": other, "instance_uuid": server} for server, other in also]
     return json.dumps({**envelope, "oslo.message": json.dumps(message)}).encode(), request_id
 
 
 class CinderBus:
-    """Publishes as oslo.messaging's notifier does: topic exchange and queue declared by the sender, not durable."""
+    """Publishes as oslo.messaging's notifier does: topic exchange and queue declared by the sender.
 
-    def __init__(self, url: str, topic: str = "extend_bridge") -> None:
+    Neither is durable, unless cinder.conf says so: `durable` is its [oslo_messaging_rabbit] amqp_durable_queues,
+    `quorum` its rabbit_quorum_queue, which a cluster wants.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        topic: str = "extend_bridge",
+        *,
+        durable: bool = False,
+        quorum: bool = False,
+        timeout: float | None = None,
+    ) -> None:
         self._connection = kombu_connection(url, heartbeat=0, name="cinder")
-        exchange = kombu.Exchange(EXCHANGE, type="topic", durable=False)
+        durable = durable or quorum
+        exchange = kombu.Exchange(EXCHANGE, type="topic", durable=durable)
+        arguments = {"x-queue-type": "quorum"} if quorum else {}
+        self._timeout = {} if timeout is None else {"timeout": timeout, "confirm_timeout": timeout}
         self._queues = [
-            kombu.Queue(name, exchange=exchange, routing_key=name, durable=False)
+            kombu.Queue(name, exchange=exchange, routing_key=name, durable=durable, queue_arguments=arguments)
             for name in (f"{topic}.info", f"{topic}.error")
         ]
         self._mandatory = {} if is_memory(url) else {"mandatory": True}
@@ -76,6 +103,7 @@ class CinderBus:
             delivery_mode=2,
             headers=headers or {},
             **self._mandatory,
+            **self._timeout,
         )
 
     def close(self) -> None:

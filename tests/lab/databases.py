@@ -8,7 +8,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -20,6 +19,8 @@ from types import TracebackType
 from typing import Final, Self
 
 import sqlalchemy as sa
+
+from tests.lab.ports import steady_port
 
 _SECONDS: Final = 60.0
 _POLL: Final = 0.05
@@ -40,7 +41,7 @@ class Server(ABC):
 
     def __init__(self) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="eb-db-"))
-        self.port = _free_port()
+        self.port = steady_port()
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> Self:
@@ -77,6 +78,11 @@ class Server(ABC):
             connection.exec_driver_sql(f"CREATE DATABASE {name}{self._create_options}")
         engine.dispose()
         return self._url(name)
+
+    @property
+    def pid(self) -> int | None:
+        """The pid of the server's process group, None while it is down."""
+        return self._process.pid if self._process is not None else None
 
     @property
     def log(self) -> Path:
@@ -203,9 +209,3 @@ def _postgres_bin() -> Path | None:
 
 def _path() -> str:
     return f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

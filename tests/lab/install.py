@@ -25,6 +25,8 @@ HYPERVISOR_PACKAGES: Final = (
     "qemu-system-x86", "qemu-utils", "libvirt-daemon", "libvirt-daemon-driver-qemu", "libvirt-dev", "gcc",
     "libc6-dev", "pkg-config", "util-linux",
 )  # fmt: skip
+LIBVIRT_PACKAGES: Final = ("libvirt-dev", "gcc", "libc6-dev", "pkg-config")
+"""What building libvirt-python takes; no hypervisor."""
 BROKER_PACKAGES: Final = ("rabbitmq-server",)
 DATABASE_PACKAGES: Final = ("mariadb-server", "postgresql")
 

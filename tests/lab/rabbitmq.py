@@ -21,8 +21,10 @@ from typing import Final, Self
 import kombu
 
 from bridge.runtime.transport import BROKER_ERRORS
+from tests.lab.ports import steady_port
 
 _BIN: Final = Path("/usr/lib/rabbitmq/bin")
+_COOKIE: Final = ".erlang.cookie"
 _START_SECONDS: Final = 90.0
 _STOP_SECONDS: Final = 30.0
 _POLL: Final = 0.05
@@ -34,12 +36,19 @@ def have_rabbitmq() -> bool:
 
 
 class RabbitNode:
-    """One node. `config` is added to its rabbitmq.conf, for consumer timeouts and the like."""
+    """One node. `config` is added to its rabbitmq.conf, for consumer timeouts and the like.
 
-    def __init__(self, directory: Path | None = None, *, config: str = "") -> None:
+    `beside`: a running node it shares the port mapper and the cookie with, to join it.
+    """
+
+    def __init__(
+        self, directory: Path | None = None, *, config: str = "", beside: "RabbitNode | None" = None
+    ) -> None:
         self._own = directory is None
         self.directory = directory or Path(tempfile.mkdtemp(prefix="eb-rabbit-"))
-        self.port, self._dist_port, self._epmd_port = _free_ports(3)
+        self.port, self._dist_port = steady_port(), steady_port()
+        self._epmd_port = steady_port() if beside is None else beside._epmd_port
+        self._beside = beside
         self.name = f"eb{self.port}@localhost"
         self._config = config
         self._epmd: subprocess.Popen[bytes] | None = None
@@ -67,7 +76,9 @@ class RabbitNode:
             f"listeners.tcp.1 = 127.0.0.1:{self.port}\nloopback_users = none\n{self._config}\n"
         )
         environment = self._environment()
-        if self._epmd is None or self._epmd.poll() is not None:
+        if self._beside is not None:
+            self._share_cookie(self._beside)
+        elif self._epmd is None or self._epmd.poll() is not None:
             self._epmd = subprocess.Popen(
                 ["epmd", "-port", str(self._epmd_port), "-address", "127.0.0.1"],
                 env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
@@ -80,6 +91,12 @@ class RabbitNode:
             )  # fmt: skip
         self._wait(self._logs_in)
         return self
+
+    def join(self) -> None:
+        """Become a member of the cluster of the node this one is beside; what it held is gone."""
+        assert self._beside is not None
+        for command in (["stop_app"], ["join_cluster", self._beside.name], ["start_app"]):
+            self.ctl(*command)
 
     def stop(self) -> None:
         """Stop as an operator does; what is durable stays on disk."""
@@ -146,6 +163,12 @@ class RabbitNode:
             "RABBITMQ_PID_FILE": f"{d}/pid",
         }
 
+    def _share_cookie(self, other: "RabbitNode") -> None:
+        cookie = self.directory / _COOKIE
+        if not cookie.exists():
+            cookie.write_bytes((other.directory / _COOKIE).read_bytes())
+            cookie.chmod(0o400)
+
     def _logs_in(self) -> bool:
         if self._server is None or self._server.poll() is not None:
             raise RuntimeError(f"RabbitMQ did not start:\n{self._said()}")
@@ -193,14 +216,3 @@ def _accepts(port: int) -> bool:
     with socket.socket() as probe:
         probe.settimeout(1)
         return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def _free_ports(count: int) -> list[int]:
-    probes = [socket.socket() for _ in range(count)]
-    try:
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""tools/chaos."""
+
+import json
+import logging
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Final
+
+from tests.chaos.options import TOOL, Options, options
+from tests.chaos.plan import show
+
+_SHOWN: Final = 10
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """0 when nothing was lost, shrunk or stuck, else 1."""
+    chosen = options(argv)
+    if chosen.dry_run:
+        show(chosen)
+        return 0
+    directory = chosen.keep or Path(tempfile.mkdtemp(prefix="eb-chaos-"))
+    directory.mkdir(parents=True, exist_ok=True)
+    logging.basicConfig(
+        filename=directory / "chaos.log", level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
+    )
+    try:
+        clean = _run(chosen, directory)
+    except BaseException:
+        sys.stderr.write(f"{TOOL}: the run did not come to its end; its logs are in {directory}\n")
+        raise
+    if chosen.keep is None and clean:
+        shutil.rmtree(directory, ignore_errors=True)
+    return 0 if clean else 1
+
+
+def _run(chosen: Options, directory: Path) -> bool:
+    import bridge.runtime.threads  # noqa: F401, PLC0415 - first of all, once the options are known to be good
+    from tests.chaos.load import load  # noqa: PLC0415
+    from tests.chaos.progress import Bar  # noqa: PLC0415
+    from tests.chaos.run import Run  # noqa: PLC0415
+
+    began = time.monotonic()
+    planted = f", planted {chosen.planted.value}" if chosen.planted else ""
+    say = sys.stderr.write
+    say(f"{TOOL}: seed {chosen.seed}, {chosen.db}, {chosen.cluster} broker node(s){planted}; starting\n")
+    with ExitStack() as stack:
+        run = Run(chosen, directory, stack)
+        started = time.monotonic()
+        say(f"{TOOL}: everything runs after {started - began:.0f} s; {chosen.spread:.0f} s of load and faults\n")
+        bar = Bar(sum(len(growth.told_at) for growth in load(chosen).growths), chosen.kills)
+        verdict, summary, seen = run.go(bar)
+        bar.end()
+        for line in run.about():
+            sys.stdout.write(f"{line}\n")
+        if not verdict.clean:
+            histories = run.histories(verdict, seen)
+            (directory / "verdict.txt").write_text("\n".join(histories) + "\n")
+            for line in [line for line in histories if not line.startswith(" ")][:_SHOWN]:
+                sys.stdout.write(f"{line}\n")
+            if verdict.vanished:
+                sys.stdout.write(f"lost: {verdict.vanished} bad messages are in no lane\n")
+            sys.stdout.write(f"logs, audit logs and configuration: {directory}\n")
+        sys.stdout.flush()
+    if chosen.json:
+        sys.stdout.write(json.dumps(summary.to_json()) + "\n")
+    sys.stdout.write(f"{summary}\n")
+    sys.stdout.flush()
+    return verdict.clean
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stdout.flush()
+    os._exit(code)

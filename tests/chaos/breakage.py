@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The bugs --break plants, in the process of the part they belong to. Each is one a hurried change could bring."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+from tests.chaos.options import Break
+
+_STALE: Final = 5.0  # seconds a size read from Cinder is believed
+
+
+def plant(bug: Break, part: str) -> None:
+    """Plant it, where this part can have it."""
+    for name, put in _BUGS[bug].items():
+        if name == part:
+            put()
+
+
+def _ack_early() -> None:
+    """Acknowledges what it has read, before a word of it is posted."""
+    import kombu  # noqa: PLC0415 - only the part that is broken loads its own modules
+
+    from listener import intake  # noqa: PLC0415
+    from listener.acks import Acks  # noqa: PLC0415
+
+    class EarlyAcks(Acks):
+        def __init__(self, messages: Sequence[kombu.Message], *, multiple: bool) -> None:
+            super().__init__(messages, multiple=multiple)
+            for message in messages:
+                message.ack()
+
+        def flush(self) -> None:
+            self._open = [message for message in self._open if message.delivery_tag not in self._settled]
+
+    intake.Acks = EarlyAcks  # type: ignore[misc]
+
+
+def _no_generation() -> None:
+    """Takes every report for one of the newest generation."""
+    from bridge.journal import reported, states  # noqa: PLC0415
+
+    def settle(extend: states.Extend | None, attempt: states.Attempt, *more: Any, **named: Any) -> states.Decision:
+        newest = replace(extend, wanted_gen=attempt.gen) if extend is not None else None
+        return states.settle(newest, attempt, *more, **named)
+
+    reported.settle = settle
+
+
+def _stale_sizes() -> None:
+    """Keeps Cinder's answers for a while, each engine its own."""
+    from bridge.engine.cinder import Answer, CinderReader  # noqa: PLC0415
+
+    ask, kept = CinderReader.volume, dict[str, tuple[float, Answer]]()
+
+    def volume(self: CinderReader, volume_id: str, **more: Any) -> Answer:
+        at, answer = kept.get(volume_id, (0.0, None))
+        if answer is None or time.monotonic() - at > _STALE:
+            answer = ask(self, volume_id, **more)
+            kept[volume_id] = (time.monotonic(), answer)
+        return answer
+
+    CinderReader.volume = volume  # type: ignore[method-assign]
+
+
+def _no_guard() -> None:
+    """Resizes to what the order says, without a look at what the disk has."""
+    from hostagent import extend  # noqa: PLC0415
+    from hostagent.domain import Disk  # noqa: PLC0415
+    from hostagent.ports import Hypervisor  # noqa: PLC0415
+    from hostagent.resize import Resized  # noqa: PLC0415
+
+    def grow(hypervisor: Hypervisor, server_id: str, disk: Disk, size: int) -> Resized:
+        hypervisor.on_domain(server_id, "blockResize", lambda domain, _: domain.blockResize(disk.target, size, 1))
+        return Resized(before=0, asked=True)
+
+    def capacity(work: Any, name: str, disk: Disk) -> int:
+        size: int = look(work, name, disk)
+        return 0 if name == "before" else size
+
+    look = extend._Work._capacity
+    extend.grow = grow
+    extend._Work._capacity = capacity  # type: ignore[assignment]
+
+
+def _no_mandatory() -> None:
+    """Publishes and hopes."""
+    import kombu  # noqa: PLC0415
+
+    from bridge.runtime.publisher import SafePublisher  # noqa: PLC0415
+
+    def publish(self: SafePublisher, queue: str, body: bytes, content_type: str, headers: dict[str, str]) -> None:
+        kombu.Producer(self._ready_channel(), auto_declare=False).publish(
+            body, exchange="", routing_key=queue, content_type=content_type, content_encoding="binary",
+            delivery_mode=2, headers=headers,
+        )  # fmt: skip
+
+    SafePublisher._publish = publish  # type: ignore[method-assign]
+
+
+def _cast_only() -> None:
+    """Closes an extend as soon as the broker has taken its order."""
+    from bridge.core.outcome import Outcome  # noqa: PLC0415
+    from bridge.engine.dispatch import Dispatcher  # noqa: PLC0415
+    from bridge.journal.work import Ended  # noqa: PLC0415
+
+    cast_group = Dispatcher._cast_group
+
+    def and_close(self: Dispatcher, host: str, group: Sequence[Any]) -> None:
+        cast_group(self, host, group)
+        self._work.end([Ended(extend=a.extend, outcome=Outcome.RESIZED, reason="cast") for a, _ in group])
+
+    Dispatcher._cast_group = and_close  # type: ignore[method-assign]
+
+
+_BUGS: Final[Mapping[Break, Mapping[str, Callable[[], None]]]] = {
+    Break.ACK_EARLY: {"listener": _ack_early},
+    Break.NO_GENERATION: {"engine": _no_generation},
+    Break.NO_GUARD: {"engine": _stale_sizes, "hostagent": _no_guard},
+    Break.NO_MANDATORY: {"listener": _no_mandatory, "hostagent": _no_mandatory},
+    Break.CAST_ONLY: {"engine": _cast_only},
+}

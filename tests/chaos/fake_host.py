@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A host that is played: a virConnect over a ledger, with the manners of libvirt 9.0 and QEMU 7.2.
+
+blockResize makes a disk smaller when it is told so, without an error, as the real one does with a qcow2 file. Calls
+take a while; now and then one hangs for longer than the agent waits, and then does what it was asked after all.
+"""
+
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import libvirt
+
+from bridge.core.outcome import Outcome
+from bridge.core.reasons import Reason
+from hostagent.devices.files import FileStrategy
+from hostagent.domain import Disk as DomainDisk
+from hostagent.failure import StoppedError
+from hostagent.settings import HostAgentSettings
+from hostagent.wiring import Outside
+from tests.chaos.ledger import Ledger
+
+LEDGER: Final = "disks.ledger"
+HANG: Final = 3.5  # seconds; longer than the agent's libvirt_limit
+
+_NO_DOMAIN: Final = 42
+_RUNNING: Final = (1, 1)
+_SECTOR: Final = 512
+
+
+class FakeLibvirtError(libvirt.libvirtError):  # type: ignore[misc]
+    """An error with a code, as the binding makes them from libvirt's thread-local one."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.err = (code, 10, message, 2, None, None, None, -1, -1)
+
+
+class Manners:
+    """How long a call takes, and what goes wrong in it; `rng` is this process's own."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self._rng = rng
+
+    def take(self, most: float) -> None:
+        """Be busy for up to `most` seconds; one call in 300 hangs."""
+        time.sleep(HANG if self._rng.random() < 1 / 300 else self._rng.uniform(0, most))
+
+    def fails(self, share: float) -> bool:
+        """Whether this call is one of those that fail."""
+        return self._rng.random() < share
+
+
+class FakeDomain:
+    """A virDomain: a running guest and its disks."""
+
+    def __init__(self, server_id: str, volumes: Sequence[str], ledger: Ledger, manners: Manners) -> None:
+        self._server_id = server_id
+        self._volumes = {f"vd{n}": volume_id for n, volume_id in enumerate(volumes)}
+        self._ledger = ledger
+        self._manners = manners
+
+    def UUIDString(self) -> str:  # noqa: N802 - libvirt's name
+        return self._server_id
+
+    def state(self, _flags: int) -> tuple[int, int]:
+        return _RUNNING
+
+    def XMLDesc(self, _flags: int) -> str:  # noqa: N802 - libvirt's name
+        disks = "".join(
+            f"<disk type='file' device='disk'><driver name='qemu' type='qcow2'/>"
+            f"<source file='/volumes/{volume_id}'/>"
+            f"<target dev='{target}' bus='virtio'/><serial>{volume_id}</serial></disk>"
+            for target, volume_id in self._volumes.items()
+        )
+        return f"<domain><devices>{disks}</devices></domain>"
+
+    def blockInfo(self, target: str) -> list[int]:  # noqa: N802 - libvirt's name
+        self._manners.take(0.02)
+        return [self._ledger.size((self._server_id, self._volumes[target])), 0, 0]
+
+    def blockResize(self, target: str, size: int, flags: int) -> int:  # noqa: N802 - libvirt's name
+        if self._manners.fails(0.02):
+            raise FakeLibvirtError(1, "unable to execute QEMU command 'block_resize': Device is in use")
+        self._manners.take(0.2)
+        wanted = size if flags & 1 else size * 1024
+        self._ledger.put((self._server_id, self._volumes[target]), -(-wanted // _SECTOR) * _SECTOR)
+        self._manners.take(0.05)
+        return 0
+
+
+class FakeConnection:
+    """A virConnect."""
+
+    def __init__(self, domains: Mapping[str, FakeDomain]) -> None:
+        self._domains = domains
+
+    def lookupByUUIDString(self, server_id: str) -> FakeDomain:  # noqa: N802 - libvirt's name
+        try:
+            return self._domains[server_id]
+        except KeyError as ex:
+            raise FakeLibvirtError(_NO_DOMAIN, "Domain not found") from ex
+
+    def listAllDomains(self, _flags: int) -> list[FakeDomain]:  # noqa: N802 - libvirt's name
+        return list(self._domains.values())
+
+    def domainEventRegisterAny(self, *_arguments: Any) -> int:  # noqa: N802 - libvirt's name
+        return 0
+
+    def isAlive(self) -> int:  # noqa: N802 - libvirt's name
+        return 1
+
+    def close(self) -> int:
+        return 0
+
+
+class SlowFiles(FileStrategy):
+    """Files on a share whose backend is late or fails at times."""
+
+    def __init__(self, manners: Manners) -> None:
+        self._manners = manners
+
+    def refresh(self, disk: DomainDisk, connection: Mapping[str, Any] | None) -> None:
+        """See Strategy."""
+        self._manners.take(0.1)
+        if self._manners.fails(0.02):
+            raise StoppedError(Outcome.BRICK_FAILED, Reason.BRICK_RAISED, "chaos")
+        super().refresh(disk, connection)
+
+
+def fake_host(settings: HostAgentSettings) -> Outside:
+    """The host of this agent: its ledger lies in its state_path, which the URI names."""
+    ledger = Ledger(Path(settings.libvirt_uri.removeprefix("chaos://")) / LEDGER)
+    manners = Manners(random.Random())
+    attached: dict[str, list[str]] = {}
+    for server_id, volume_id in ledger.disks():
+        attached.setdefault(server_id, []).append(volume_id)
+    domains = {
+        server_id: FakeDomain(server_id, volumes, ledger, manners) for server_id, volumes in attached.items()
+    }
+    connect: Callable[[str], Any] = lambda _uri: FakeConnection(domains)  # noqa: E731
+    return Outside(connect=connect, strategies=[SlowFiles(manners)])

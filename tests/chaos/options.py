@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line. Standard library only: read before anything is installed."""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+TOOL: Final = "tools/chaos"
+
+_EPILOG: Final = """\
+Parts: a RabbitMQ node (--cluster 3: three, joined), a database, 2 listeners, 2 APIs, 2 engines, host agents whose
+code is the real one down to the libvirt connection; that and Cinder are played. Reconcile is off: it hides losses.
+
+The last line
+  lost 0 shrunk 0 stuck 0 parked P duplicates D recovered_in S s
+lost        disks behind Cinder of which no part holds anything any more, and unreadable notifications that vanished
+shrunk      disks that were ever smaller than they had been
+stuck       disks behind Cinder that something still waits for when --patience is over
+parked      messages in the parked and unreadable lanes; the load holds some that belong there
+duplicates  notifications that were delivered again, and orders that found the disk at its size
+recovered   seconds from the end of load and faults until every disk had Cinder's size and nothing was open
+The exit code is 0 when lost, shrunk and stuck are 0, else 1.
+
+--break plants a bug in the parts, which the run must then report (exit code 1):
+  ack-early      the listener acknowledges before it has posted
+  no-generation  a report closes its extend though a newer event came meanwhile
+  no-guard       the engine sends sizes up to 5 s old, the agent resizes without looking first and without its guard
+  no-mandatory   lanes and reports are published neither mandatory nor confirmed (faults delete these queues)
+  cast-only      the engine closes an extend once the order is sent
+
+examples:
+  tools/chaos --events 2000 --kills 60 --seed 1
+  tools/chaos --events 2000 --kills 60 --seed 1 --db mariadb --cluster 3
+  tools/chaos --seed 7 --dry-run
+"""
+
+
+class Break(StrEnum):
+    """A bug to plant."""
+
+    ACK_EARLY = "ack-early"
+    NO_GENERATION = "no-generation"
+    NO_GUARD = "no-guard"
+    NO_MANDATORY = "no-mandatory"
+    CAST_ONLY = "cast-only"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """As on the command line. `patience` and `spread` in seconds."""
+
+    events: int
+    kills: int
+    seed: int
+    db: str
+    cluster: int
+    agents: int
+    planted: Break | None
+    patience: float
+    spread: float
+    keep: Path | None
+    dry_run: bool
+    json: bool
+
+
+def options(argv: Sequence[str] | None = None) -> Options:
+    """Parse; ends the process with 2 for what cannot be used."""
+    parser = argparse.ArgumentParser(
+        prog=TOOL,
+        description="Kills, stops and restarts every part under a load of extends, and compares at the end.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--events", type=_at_least(1), default=500, metavar="N", help="extends (default 500)")
+    parser.add_argument("--kills", type=_at_least(0), default=20, metavar="K", help="faults (default 20)")
+    parser.add_argument("--seed", type=int, default=1, metavar="S", help="of load and faults (default 1)")
+    parser.add_argument("--db", choices=("sqlite", "mariadb", "postgresql"), default="sqlite")
+    parser.add_argument("--cluster", type=int, choices=(1, 3), default=1, help="RabbitMQ nodes (default 1)")
+    parser.add_argument("--agents", type=_at_least(1), default=3, metavar="A", help="hosts (default 3)")
+    parser.add_argument("--break", dest="planted", type=Break, choices=tuple(Break), help="plant this bug")
+    parser.add_argument(
+        "--patience", type=float, default=150, metavar="SECONDS", help="for the end to come (default 150)"
+    )
+    parser.add_argument(
+        "--spread", type=float, metavar="SECONDS", help="length of load and faults (default: 2 s a fault, at least)"
+    )
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="keep logs and configuration here")
+    parser.add_argument("--dry-run", action="store_true", help="print the faults of this seed and end")
+    parser.add_argument("--json", action="store_true", help="a JSON object before the last line")
+    given = vars(parser.parse_args(argv))
+    if given["spread"] is None:
+        given["spread"] = max(15.0, given["kills"] * 2.0, given["events"] / 40)
+    if given["keep"] is not None:
+        given["keep"] = given["keep"].absolute()
+        if given["keep"].exists() and any(given["keep"].iterdir()):
+            parser.error(f"--keep {given['keep']} is not empty")
+    return Options(**given)
+
+
+def _at_least(least: int) -> "_Number":
+    return _Number(least)
+
+
+class _Number:
+    """A whole number with a lower bound, for argparse."""
+
+    def __init__(self, least: int) -> None:
+        self._least = least
+
+    def __call__(self, text: str) -> int:
+        if not text.isascii() or not text.isdecimal() or int(text) < self._least:
+            raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number, at least {self._least}")
+        return int(text)

@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One run: start everything, load and faults side by side, wait for the end, compare."""
+
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from bridge.core.errors import JournalUnavailableError
+from bridge.core.extend import gib
+from bridge.journal import schema
+from bridge.journal.database import Database
+from bridge.journal.settings import JournalSettings
+from tests.chaos.cinder_side import CinderSide
+from tests.chaos.fake_host import LEDGER
+from tests.chaos.faults import Faults
+from tests.chaos.ledger import Ledger
+from tests.chaos.load import Load, load
+from tests.chaos.members import Member, Server
+from tests.chaos.observe import Observer, delivered_again
+from tests.chaos.options import Options
+from tests.chaos.plan import plan, processes
+from tests.chaos.progress import Bar
+from tests.chaos.site import Site
+from tests.chaos.verdict import Seen, Summary, Verdict, behind, judge
+from tests.lab.cinder_bus import CinderBus
+from tests.lab.databases import MariaDB, PostgreSQL
+from tests.lab.rabbitmq import RabbitNode
+from tests.lab.waiting import until
+
+LOG = logging.getLogger("chaos")
+
+_LOOK_EVERY: Final = 0.25
+_ASK_EVERY: Final = 3.0  # seconds between questions to the broker, which are dear
+_QUIET: Final = 2  # questions in a row that find nothing on its way anywhere: then no more will come
+_PUBLISH: Final = 10.0  # seconds
+
+
+class Run:
+    """The parts of a run, started; `stack` ends them."""
+
+    def __init__(self, options: Options, directory: Path, stack: ExitStack) -> None:
+        self._options = options
+        self._load: Load = load(options)
+        nodes = _broker(options.cluster, stack)
+        bus = _url_of_all(nodes)
+        members: dict[str, Member] = {f"broker-{n}": Server(node) for n, node in enumerate(nodes)}
+        journal = f"sqlite:///{directory / 'journal.sqlite3'}"
+        if options.db != "sqlite":
+            database = stack.enter_context(MariaDB() if options.db == "mariadb" else PostgreSQL())
+            journal = database.new_url()
+            members["database"] = Server(database)
+        _sync(journal)
+        connect = partial(CinderBus, bus, durable=True, quorum=len(nodes) > 1, timeout=_PUBLISH)
+        connect().close()  # declares the queues: the listener waits for them
+        self._cinder = CinderSide(self._load, connect)
+        stack.callback(self._cinder.close)
+        api = self._cinder.server()
+        api.start()
+        stack.callback(lambda: (api.stop(), api.join(2)))
+        self._site = Site(
+            directory=directory, bus=bus, journal=journal, cinder=str(api.url), planted=options.planted
+        )
+        daemons = self._site.daemons(processes(options.agents))
+        members.update(daemons)
+        ledgers = self._disks()
+        self._observer = Observer(journal=journal, bus=bus, ctl=nodes[0].ctl, ledgers=ledgers)
+        stack.callback(self._observer.close)
+        for daemon in daemons.values():
+            daemon.start()
+            stack.callback(daemon.die)
+        self._faults = Faults(members, self._observer.delete)
+        stack.callback(self._faults.close)
+        servers = {server_id for host in self._load.hosts for server_id in host}
+        attached = {server_id for server_id, _ in self._cinder.wanted()}
+        until(lambda: attached & servers <= self._known(), "every server is known", seconds=90)
+
+    def go(self, bar: Bar) -> tuple[Verdict, Summary, Seen]:
+        """Play load and faults to the end, then wait for the disks."""
+        stop = threading.Event()
+        faults = plan(self._options)
+        threads = [
+            threading.Thread(target=self._cinder.play, args=(stop,), name="load", daemon=True),
+            threading.Thread(target=self._faults.carry_out, args=(faults, stop), name="faults", daemon=True),
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            while any(thread.is_alive() for thread in threads):
+                bar.show(self._cinder.told.growths, self._faults.done.total())
+                time.sleep(_LOOK_EVERY)
+        finally:
+            stop.set()
+        seen, took = self._wait_for_the_end(bar)
+        verdict = judge(seen)
+        summary = Summary(
+            lost=len(verdict.lost) + verdict.vanished,
+            shrunk=len(verdict.shrunk),
+            stuck=len(verdict.stuck),
+            parked=seen.in_lanes,
+            duplicates=self._again(),
+            recovered_in=round(took, 1),
+        )
+        return verdict, summary, seen
+
+    def about(self) -> Sequence[str]:
+        """What was done, in lines for a person."""
+        faults = ", ".join(f"{n} {kind}" for kind, n in sorted(self._faults.done.items()))
+        told, load_ = self._cinder.told, self._load
+        what = f"{told.growths} notifications of {len(load_.growths)} extends, {len(load_.volumes)} volumes"
+        lines = [f"{what}, {len(load_.noise)} others, {told.counts['poison']} bad", f"faults: {faults or 'none'}"]
+        if self._faults.by_itself:
+            ended = ", ".join(f"{name} {n}×" for name, n in sorted(self._faults.by_itself.items()))  # noqa: RUF001
+            lines.append(f"ended by themselves and started again: {ended}")
+        return [*lines, *(f"FAULT NOT DONE {why}" for why in self._faults.failed)]
+
+    def histories(self, verdict: Verdict, seen: Seen) -> Sequence[str]:
+        """What the journal says of each disk something is wrong with."""
+        lines = []
+        for what, disks in (("lost", verdict.lost), ("shrunk", verdict.shrunk), ("stuck", verdict.stuck)):
+            for disk in disks:
+                size, wanted = seen.disks[disk].size, seen.wanted[disk]
+                lines.append(f"{what}: server {disk[0]} volume {disk[1]}: {size} of {wanted} bytes")
+                lines += [f"    {row}" for row in self._observer.history(disk)]
+        return lines
+
+    def _wait_for_the_end(self, bar: Bar) -> tuple[Seen, float]:
+        began, quiet, asked = time.monotonic(), 0, 0.0
+        while True:
+            now = time.monotonic()
+            seen = self._look(waiting=0)
+            late = behind(seen)
+            bar.show(self._cinder.told.growths, self._faults.done.total(), behind=len(late))
+            if not late and not seen.open:
+                return self._look(waiting=None), now - began
+            if now - began > self._options.patience:
+                return self._look(waiting=None), now - began
+            if late and not seen.open and now - asked > _ASK_EVERY:
+                seen = self._look(waiting=None)
+                quiet = quiet + 1 if behind(seen) and not seen.open and not seen.waiting else 0
+                asked = time.monotonic()
+                if quiet >= _QUIET:
+                    return seen, asked - began
+            time.sleep(_LOOK_EVERY)
+
+    def _look(self, *, waiting: int | None) -> Seen:
+        """What there is; with None the broker is asked as well."""
+        depths = self._observer.depths() if waiting is None else {}
+        try:
+            open_ = self._observer.open()
+        except JournalUnavailableError:
+            open_ = set(self._cinder.told.disks)
+        return Seen(
+            wanted=self._cinder.wanted(),
+            disks=self._observer.disks(),
+            told=frozenset(self._cinder.told.disks),
+            open=open_,
+            waiting=self._observer.waiting(depths),
+            to_lanes=self._cinder.told.to_lanes,
+            in_lanes=self._observer.in_lanes(depths),
+        )
+
+    def _disks(self) -> list[Ledger]:
+        """Each disk with its volume's first size, on its server's host."""
+        ledgers = [Ledger(self._site.state(n) / LEDGER) for n in range(self._options.agents)]
+        host_of = {server_id: n for n, servers in enumerate(self._load.hosts) for server_id in servers}
+        for ledger in ledgers:
+            ledger.touch()
+        for volume in self._load.volumes:
+            for server_id in volume.attachments:
+                ledgers[host_of[server_id]].put((server_id, volume.id), gib(volume.size))
+        return ledgers
+
+    def _known(self) -> set[str]:
+        try:
+            return self._observer.servers()
+        except JournalUnavailableError:
+            return set()
+
+    def _again(self) -> int:
+        audits = [self._site.audit(name) for name in processes(self._options.agents) if name.startswith("listener")]
+        return delivered_again(audits) + self._observer.already()
+
+
+def _broker(count: int, stack: ExitStack) -> list[RabbitNode]:
+    first = stack.enter_context(RabbitNode())
+    nodes = [first]
+    for _ in range(count - 1):
+        node = stack.enter_context(RabbitNode(beside=first))
+        node.join()
+        nodes.append(node)
+    return nodes
+
+
+def _url_of_all(nodes: Sequence[RabbitNode]) -> str:
+    hosts = ",".join(f"guest:guest@127.0.0.1:{node.port}" for node in nodes)
+    return f"rabbit://{hosts}/"
+
+
+def _sync(url: str) -> None:
+    database = Database(JournalSettings(connection=url))
+    schema.upgrade(database)
+    database.dispose()

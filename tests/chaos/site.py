@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The installation under test: a configuration file for each process, and patience short enough for a run."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from tests.chaos.members import Daemon
+from tests.chaos.options import Break
+from tests.chaos.part import BREAK
+from tests.lab.paths import ROOT
+from tests.lab.ports import steady_port
+
+HOST: Final = "chaos-host-"
+
+_CONF: Final = """\
+[bus]
+transport_url = {bus}
+heartbeat = 8
+[notifications]
+transport_url = {bus}
+[audit]
+file = {audit}
+[journal]
+connection = {journal}
+[cinder]
+auth_type = none
+endpoint_override = {cinder}/v3
+timeout = 3
+[endpoint]
+auth_type = none
+endpoint_override = http://127.0.0.1:{api_port}/v2.1
+timeout = 3
+[listener]
+retry_cap = 3
+ops_port = {ops_port}
+[api]
+bind_port = {api_port}
+wake_port = {wake_port}
+ops_port = {ops_port}
+[engine]
+wake_port = {wake_port}
+report_within = 10
+host_timeout = 5
+overdue_after = 60
+retry_first = 0.2
+retry_cap = 5
+ops_port = {ops_port}
+[hostagent]
+host = {host}
+libvirt_uri = chaos://{state}
+state_path = {state}
+workers = 4
+libvirt_limit = 2
+device_wait = 3
+nudge_every = 1
+inventory_interval = 10
+heartbeat_interval = 1
+ops_port = {ops_port}
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Site:
+    """A directory and the URLs of what the parts need. An API serves the listener of its own number."""
+
+    directory: Path
+    bus: str
+    journal: str
+    cinder: str
+    planted: Break | None
+
+    def daemons(self, names: Sequence[str]) -> dict[str, Daemon]:
+        """A process for each name, its configuration written, not started."""
+        numbers = {name: name.rpartition("-")[2] for name in names}
+        api_ports = {number: steady_port() for number in numbers.values()}
+        wake_port = steady_port()
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            **({BREAK: self.planted.value} if self.planted else {}),
+        }
+        daemons = {}
+        for name in names:
+            state = self.state(numbers[name])
+            state.mkdir(exist_ok=True)
+            conf = self.directory / f"{name}.conf"
+            conf.write_text(
+                _CONF.format(
+                    bus=self.bus, journal=self.journal, cinder=self.cinder, audit=self.audit(name),
+                    api_port=api_ports[numbers[name]], wake_port=wake_port, ops_port=steady_port(),
+                    host=f"{HOST}{numbers[name]}", state=state,
+                )
+            )  # fmt: skip
+            daemons[name] = Daemon(name, conf, self.directory / f"{name}.log", environment)
+        return daemons
+
+    def state(self, number: str | int) -> Path:
+        """What is the host's own of one agent."""
+        return self.directory / f"host-{number}"
+
+    def audit(self, name: str) -> Path:
+        """The audit log of one process."""
+        return self.directory / f"{name}.audit.jsonl"
