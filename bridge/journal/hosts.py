@@ -66,12 +66,28 @@ class Heard:
     duplicate: bool  # two agents take turns under this name
 
 
+# Built once: every message of every host runs them.
+_HOST: Final = sa.select(hosts).where(hosts.c.name == sa.bindparam("name")).with_for_update()
+_HEARD: Final = (
+    sa.update(hosts)
+    .where(hosts.c.name == sa.bindparam("b_name"))
+    .values(
+        heartbeat_at=sa.bindparam("b_now"),
+        turns=sa.bindparam("b_turns"),
+        seq=sa.bindparam("b_seq"),
+        boot_id=sa.bindparam("b_boot"),
+        last_boot_id=sa.bindparam("b_last_boot"),
+        capabilities=sa.bindparam("b_capabilities"),
+    )
+)
+
+
 def hear(connection: sa.Connection, message: HostMessage, *, now: float, alive: Alive) -> Heard:
     """Take liveness and inventory from one message.
 
     Within a run, an inventory older than the newest is left out: messages may come again, and out of order.
     """
-    row = connection.execute(sa.select(hosts).where(hosts.c.name == message.host).with_for_update()).one_or_none()
+    row = connection.execute(_HOST, {"name": message.host}).one_or_none()
     inventory = message.inventory
     if row is None:
         connection.execute(
@@ -89,17 +105,20 @@ def hear(connection: sa.Connection, message: HostMessage, *, now: float, alive: 
     same_run = row.boot_id == message.boot_id
     newer = not same_run or message.seq > row.seq
     turns = row.turns if same_run else _turns(row, message)
-    values: dict[str, object] = {"heartbeat_at": now, "turns": turns}
-    if not same_run:
-        values |= {"boot_id": message.boot_id, "last_boot_id": row.boot_id}
-    if newer:
-        values["seq"] = message.seq
-    moved_in = ()
-    if newer and inventory is not None:
-        if inventory.capabilities:
-            values["capabilities"] = json.dumps(inventory.capabilities)
-        moved_in = _apply(connection, message.host, inventory, now)
-    connection.execute(sa.update(hosts).where(hosts.c.name == message.host).values(**values))
+    moved_in = _apply(connection, message.host, inventory, now) if newer and inventory is not None else ()
+    told = inventory is not None and newer and bool(inventory.capabilities)
+    connection.execute(
+        _HEARD,
+        {
+            "b_name": message.host,
+            "b_now": now,
+            "b_turns": turns,
+            "b_seq": message.seq if newer else row.seq,
+            "b_boot": message.boot_id,
+            "b_last_boot": row.last_boot_id if same_run else row.boot_id,
+            "b_capabilities": json.dumps(inventory.capabilities) if told and inventory else row.capabilities,
+        },
+    )
     return Heard(
         host=message.host,
         came_up=not same_run or row.heartbeat_at not in alive,

@@ -155,33 +155,69 @@ def _look_again(connection: sa.Connection, heard: host_rows.Heard, now: float) -
         open_extends(connection, arrivals, now)
 
 
+# Statements are built once: building them costs more than running them.
+_IDS: Final[sa.BindParameter[Any]] = sa.bindparam("ids", expanding=True)
+_ATTEMPTS: Final = sa.select(
+    attempts.c.id, attempts.c.extend_id, attempts.c.host, attempts.c.number, attempts.c.gen, attempts.c.target,
+    attempts.c.ended_at,
+).where(attempts.c.id.in_(_IDS))  # fmt: skip
+_OPEN_EXTENDS: Final = (
+    sa.select(*EXTEND_COLUMNS)
+    .where(extends.c.id.in_(_IDS), extends.c.open == 1)
+    .order_by(extends.c.id)
+    .with_for_update()
+)
+_PENDING: Final = sa.select(attempts.c.extend_id, attempts.c.number, attempts.c.host).where(
+    attempts.c.extend_id.in_(_IDS), attempts.c.ended_at.is_(None)
+)
+_END_ATTEMPT: Final = (
+    sa.update(attempts)
+    .where(attempts.c.id == sa.bindparam("b_id"))
+    .values(
+        ended_at=sa.bindparam("b_now"),
+        outcome=sa.bindparam("b_outcome"),
+        reason=sa.bindparam("b_reason"),
+        size_before=sa.bindparam("b_before"),
+        size_after=sa.bindparam("b_after"),
+    )
+)
+_THIS_EXTEND: Final = (
+    sa.update(extends)
+    .where(extends.c.id == sa.bindparam("b_id"))
+    .values(outcome=sa.bindparam("b_outcome"), reason=sa.bindparam("b_reason"))
+)
+_CLOSE: Final = _THIS_EXTEND.values(
+    state=State.CLOSED, open=None, closed_at=sa.bindparam("b_now"), waiting_for=None
+)
+_AGAIN: Final = _THIS_EXTEND.values(
+    state=State.DUE, due_at=sa.bindparam("b_due_at"), failures=sa.bindparam("b_failures")
+)
+_NOTE: Final = sa.insert(transitions)
+
+
 def _attempts(connection: sa.Connection, ids: Sequence[str]) -> dict[str, Attempt]:
     if not ids:
         return {}
-    rows = connection.execute(sa.select(attempts).where(attempts.c.id.in_(set(ids))))
     return {
-        row.id: Attempt(
-            id=row.id,
-            extend_id=row.extend_id,
-            host=row.host,
-            number=row.number,
-            gen=row.gen,
-            target=Bytes(row.target),
-            ended=row.ended_at is not None,
+        row_id: Attempt(
+            id=row_id,
+            extend_id=extend_id,
+            host=host,
+            number=number,
+            gen=gen,
+            target=Bytes(target),
+            ended=ended_at is not None,
         )
-        for row in rows
+        for row_id, extend_id, host, number, gen, target, ended_at in connection.execute(
+            _ATTEMPTS, {"ids": sorted(set(ids))}
+        )
     }
 
 
 def _open_extends(connection: sa.Connection, ids: set[str]) -> dict[str, Extend]:
     if not ids:
         return {}
-    rows = connection.execute(
-        sa.select(*EXTEND_COLUMNS)
-        .where(extends.c.id.in_(ids), extends.c.open == 1)
-        .order_by(extends.c.id)
-        .with_for_update()
-    )
+    rows = connection.execute(_OPEN_EXTENDS, {"ids": sorted(ids)})
     return {extend.id: extend for extend in map(extend_of, rows.mappings())}
 
 
@@ -189,12 +225,7 @@ def _pending_hosts(connection: sa.Connection, rows: Mapping[str, Extend]) -> dic
     """Hosts whose report is awaited, by extend and dispatch."""
     pending: dict[tuple[str, int], set[str]] = {}
     if rows:
-        found = connection.execute(
-            sa.select(attempts.c.extend_id, attempts.c.number, attempts.c.host).where(
-                attempts.c.extend_id.in_(rows), attempts.c.ended_at.is_(None)
-            )
-        )
-        for extend_id, number, host in found:
+        for extend_id, number, host in connection.execute(_PENDING, {"ids": sorted(rows)}):
             pending.setdefault((extend_id, number), set()).add(host)
     return pending
 
@@ -214,17 +245,15 @@ def _write(connection: sa.Connection, settled: Sequence[Settled], now: float) ->
     if not settled:
         return
     connection.execute(
-        sa.update(attempts)
-        .where(attempts.c.id == sa.bindparam("b_id"))
-        .values(
-            ended_at=now,
-            outcome=sa.bindparam("b_outcome"),
-            reason=sa.bindparam("b_reason"),
-            size_before=sa.bindparam("b_before"),
-            size_after=sa.bindparam("b_after"),
-        ),
+        _END_ATTEMPT,
         [
-            {**_said(s), "b_id": s.report.attempt_id, "b_before": s.report.before, "b_after": s.report.after}
+            {
+                **_said(s),
+                "b_id": s.report.attempt_id,
+                "b_now": now,
+                "b_before": s.report.before,
+                "b_after": s.report.after,
+            }
             for s in settled
         ],
     )
@@ -233,25 +262,20 @@ def _write(connection: sa.Connection, settled: Sequence[Settled], now: float) ->
     ]
     ended = [s for s in moved if s.decision is not None and s.decision.move in _ENDS]
     again = [s for s in moved if s.decision is not None and s.decision.move not in _ENDS]
-    this_row = sa.update(extends).where(extends.c.id == sa.bindparam("b_id"))
-    said: dict[str, Any] = {"outcome": sa.bindparam("b_outcome"), "reason": sa.bindparam("b_reason")}
     if ended:
         connection.execute(
-            this_row.values(state=State.CLOSED, open=None, closed_at=now, waiting_for=None, **said),
-            [{**_said(s), "b_id": s.extend.id} for s in ended if s.extend is not None],
+            _CLOSE, [{**_said(s), "b_id": s.extend.id, "b_now": now} for s in ended if s.extend is not None]
         )
     if again:
         connection.execute(
-            this_row.values(
-                state=State.DUE, due_at=sa.bindparam("b_due_at"), failures=sa.bindparam("b_failures"), **said
-            ),
+            _AGAIN,
             [
                 {**_said(s), "b_id": s.extend.id, "b_due_at": s.decision.due_at, "b_failures": s.decision.failures}
                 for s in again
                 if s.extend is not None and s.decision is not None
             ],
         )
-    connection.execute(sa.insert(transitions), [_line(s, now) for s in settled])
+    connection.execute(_NOTE, [_line(s, now) for s in settled])
 
 
 def _said(settled: Settled) -> dict[str, object]:
