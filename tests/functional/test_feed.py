@@ -3,12 +3,13 @@
 
 import base64
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import missing
-from tests.lab import feed
 from tests.lab.paths import ROOT
 from tests.lab.rabbitmq import have_rabbitmq
 
@@ -17,9 +18,7 @@ pytestmark = pytest.mark.functional
 STREAM = ROOT / "tests" / "fixtures" / "cinder29" / "stream.jsonl"
 
 
-def test_a_recording_with_a_message_nobody_can_read_and_one_nobody_can_act_on(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_recording_with_a_message_nobody_can_read_and_one_nobody_can_act_on(tmp_path: Path) -> None:
     if not have_rabbitmq():
         missing("RabbitMQ")
     odd = [
@@ -28,8 +27,11 @@ def test_a_recording_with_a_message_nobody_can_read_and_one_nobody_can_act_on(
     ]
     path = tmp_path / "recording.jsonl"
     path.write_text(STREAM.read_text() + "".join(f"{json.dumps(row)}\n" for row in odd))
-    assert feed.main([str(path)]) == 0
-    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == {
+    # a process of its own, as for a user: it sets up logging for the whole of its process
+    fed = subprocess.run(
+        [sys.executable, "-m", "tests.lab.feed", str(path)], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    assert json.loads(fed.stdout.splitlines()[-1]) == {
         "messages": 27,
         "events": 6,
         "delivered": 6,
