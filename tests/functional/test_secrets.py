@@ -16,7 +16,14 @@ import pytest
 from bridge.core.extend import new_id
 from bridge.core.messages import DomainSeen, GuestState, HostMessage, Inventory
 from bridge.runtime.publisher import SafePublisher
-from bridge.runtime.transport import AGENT_TOPIC, PARKED_QUEUE, REPORTS_QUEUE, QueueSpec, ensure_queue
+from bridge.runtime.transport import (
+    AGENT_EXCHANGE,
+    AGENT_TOPIC,
+    PARKED_QUEUE,
+    REPORTS_QUEUE,
+    QueueSpec,
+    ensure_queue,
+)
 from bridge.standin.cinder import Attachment, StandInCinder
 from tests.functional.conftest import Vhost
 from tests.lab.cinder_bus import CinderBus
@@ -91,7 +98,7 @@ def test_no_secret_of_cinders_leaves_the_listener_or_the_cinder_reader(vhost: Vh
         connection = stack.enter_context(vhost.connection())
         casts = f"{AGENT_TOPIC}.{HOST}"
         # the agent's queue without the agent: what the engine casts stays in it and can be looked at
-        agent = kombu.Exchange("openstack", type="topic", durable=False)
+        agent = kombu.Exchange(AGENT_EXCHANGE, type="topic", durable=False)
         kombu.Queue(casts, exchange=agent, routing_key=casts, durable=False)(connection.channel()).declare()
         tell_inventory(connection, [s for s in servers if s != unknown], processes)
         until(lambda: site.knows(servers[0]), "the inventory arrives")
