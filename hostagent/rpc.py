@@ -9,7 +9,8 @@ from typing import Any, Final
 import oslo_messaging
 from oslo_config import cfg
 
-from bridge.core.messages import VERSION, BadMessageError, Order
+from bridge.core.fields import BadMessageError
+from bridge.core.messages import VERSION, Order
 from bridge.core.reasons import Reason
 from bridge.runtime.health import Health
 from bridge.runtime.transport import AGENT_EXCHANGE, AGENT_TOPIC, rpc_transport

@@ -5,22 +5,17 @@ Every message carries `version`. Unknown keys are ignored, so a newer sender may
 version is refused by name. Wire form is JSON; the golden files in tests/fixtures/messages hold each version.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
 from bridge.core.extend import Bytes, ExtendKey, clean_request_id, is_uuid
+from bridge.core.fields import BadMessageError, items, mapping, text, whole
 from bridge.core.outcome import Outcome
 
 VERSION: Final = 1  # raised when a reader of the old version could misread the new; added keys do not raise it
-_TEXT_MAX: Final = 255
 _CODE_MAX: Final = 64
-_WHOLE_MAX: Final = 2**63 - 1  # what a database's BIGINT holds
-
-
-class BadMessageError(ValueError):
-    """The message cannot be read; the text names the key and what was expected, never the value."""
 
 
 class GuestState(StrEnum):
@@ -69,10 +64,10 @@ class Order:
         if connection is not None and not isinstance(connection, Mapping):
             raise BadMessageError("connection: expected an object or null")
         return cls(
-            attempt_id=_text(message, "attempt_id"),
+            attempt_id=text(message, "attempt_id"),
             key=_key(message),
-            gen=_whole(message, "gen"),
-            target=Bytes(_whole(message, "target_bytes")),
+            gen=whole(message, "gen"),
+            target=Bytes(whole(message, "target_bytes")),
             connection=connection,
             request_id=clean_request_id(message.get("request_id")),
             global_request_id=clean_request_id(message.get("global_request_id")),
@@ -136,22 +131,22 @@ class Report:
     @classmethod
     def from_wire(cls, raw: object) -> "Report":
         """Read one report; raises BadMessageError. An outcome of a newer agent reads as `error`."""
-        message = _object(raw, "report")
+        message = mapping(raw, "report")
         try:
-            outcome = Outcome(_text(message, "outcome"))
+            outcome = Outcome(text(message, "outcome"))
         except ValueError:
             outcome = Outcome.ERROR
         return cls(
-            attempt_id=_text(message, "attempt_id"),
+            attempt_id=text(message, "attempt_id"),
             key=_key(message),
-            gen=_whole(message, "gen"),
+            gen=whole(message, "gen"),
             outcome=outcome,
-            reason=_text(message, "reason")[:_CODE_MAX],
-            target=Bytes(_whole(message, "target_bytes")),
+            reason=text(message, "reason")[:_CODE_MAX],
+            target=Bytes(whole(message, "target_bytes")),
             before=_size(message, "before_bytes"),
             after=_size(message, "after_bytes"),
             detail=str(message.get("detail") or "")[:500],
-            steps=tuple(_step(step) for step in _list(message, "steps")[:64]),
+            steps=tuple(_step(step) for step in items(message, "steps")[:64]),
         )
 
 
@@ -203,15 +198,15 @@ class Inventory:
     @classmethod
     def from_wire(cls, raw: object) -> "Inventory":
         """Read one inventory; raises BadMessageError."""
-        message = _object(raw, "inventory")
+        message = mapping(raw, "inventory")
         full = message.get("full")
         if not isinstance(full, bool):
             raise BadMessageError("full: expected true or false")
         return cls(
             full=full,
-            domains=tuple(_domain(d) for d in _list(message, "domains")),
-            gone=tuple(str(s) for s in _list(message, "gone") if is_uuid(s)),
-            capabilities=tuple(str(c) for c in _list(message, "capabilities")),
+            domains=tuple(_domain(d) for d in items(message, "domains")),
+            gone=tuple(str(s) for s in items(message, "gone") if is_uuid(s)),
+            capabilities=tuple(str(c) for c in items(message, "capabilities")),
         )
 
 
@@ -249,20 +244,20 @@ class HostMessage:
         """Read one message of the reports queue; raises BadMessageError."""
         message = _versioned(raw)
         inventory = message.get("inventory")
-        boot_id = _text(message, "boot_id")
+        boot_id = text(message, "boot_id")
         if not is_uuid(boot_id):
             raise BadMessageError("boot_id: expected a UUID")
         sent_at = message.get("sent_at")
         reports, unread = [], 0
-        for report in _list(message, "reports"):
+        for report in items(message, "reports"):
             try:
                 reports.append(Report.from_wire(report))
             except BadMessageError:
                 unread += 1
         return cls(
-            host=_text(message, "host"),
+            host=text(message, "host"),
             boot_id=boot_id,
-            seq=_whole(message, "seq"),
+            seq=whole(message, "seq"),
             sent_at=float(sent_at) if isinstance(sent_at, int | float) else 0.0,
             reports=tuple(reports),
             inventory=Inventory.from_wire(inventory) if inventory is not None else None,
@@ -270,45 +265,16 @@ class HostMessage:
         )
 
 
-def _object(raw: object, name: str) -> Mapping[str, Any]:
-    if not isinstance(raw, Mapping):
-        raise BadMessageError(f"{name}: expected an object")
-    return raw
-
-
 def _versioned(raw: object) -> Mapping[str, Any]:
-    message = _object(raw, "message")
-    version = _whole(message, "version")
+    message = mapping(raw, "message")
+    version = whole(message, "version")
     if version > VERSION:
         raise BadMessageError(f"version: this side reads up to {VERSION}, upgrade it")
     return message
 
 
-def _text(message: Mapping[str, Any], key: str) -> str:
-    value = message.get(key)
-    if not isinstance(value, str) or not value or len(value) > _TEXT_MAX or not value.isprintable():
-        raise BadMessageError(f"{key}: expected a printable text of 1 to {_TEXT_MAX} characters")
-    return value
-
-
-def _whole(message: Mapping[str, Any], key: str) -> int:
-    value = message.get(key)
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _WHOLE_MAX:
-        raise BadMessageError(f"{key}: expected a whole number from 0 to {_WHOLE_MAX}")
-    return value
-
-
 def _size(message: Mapping[str, Any], key: str) -> Bytes | None:
-    return None if message.get(key) is None else Bytes(_whole(message, key))
-
-
-def _list(message: Mapping[str, Any], key: str) -> Sequence[Any]:
-    value = message.get(key)
-    if value is None:
-        return ()
-    if not isinstance(value, list):
-        raise BadMessageError(f"{key}: expected a list")
-    return value
+    return None if message.get(key) is None else Bytes(whole(message, key))
 
 
 def _key(message: Mapping[str, Any]) -> ExtendKey:
@@ -319,11 +285,11 @@ def _key(message: Mapping[str, Any]) -> ExtendKey:
 
 
 def _step(raw: object) -> Step:
-    step = _object(raw, "step")
+    step = mapping(raw, "step")
     seconds = step.get("seconds")
     size = step.get("size")
     return Step(
-        name=_text(step, "name"),
+        name=text(step, "name"),
         ok=step.get("ok") is True,
         seconds=float(seconds) if isinstance(seconds, int | float) else 0.0,
         detail=str(step.get("detail") or "")[:500],
@@ -332,16 +298,16 @@ def _step(raw: object) -> Step:
 
 
 def _domain(raw: object) -> DomainSeen:
-    domain = _object(raw, "domain")
+    domain = mapping(raw, "domain")
     if not is_uuid(domain.get("server_id")):
         raise BadMessageError("server_id: expected a UUID")
     try:
-        state = GuestState(_text(domain, "state"))
+        state = GuestState(text(domain, "state"))
     except ValueError as ex:
         raise BadMessageError("state: not one of active, incoming, off") from ex
     disks = []
-    for raw_disk in _list(domain, "disks"):
-        disk = _object(raw_disk, "disk")
+    for raw_disk in items(domain, "disks"):
+        disk = mapping(raw_disk, "disk")
         if is_uuid(disk.get("volume_id")):
             disks.append(DiskSeen(volume_id=str(disk["volume_id"]).lower(), size=_size(disk, "size_bytes")))
     return DomainSeen(server_id=str(domain["server_id"]).lower(), state=state, disks=tuple(disks))

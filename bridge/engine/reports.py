@@ -11,7 +11,8 @@ from typing import Any, Final
 import kombu
 
 from bridge.core.errors import JournalUnavailableError
-from bridge.core.messages import BadMessageError, HostMessage
+from bridge.core.fields import BadMessageError
+from bridge.core.messages import HostMessage
 from bridge.core.trail import Event, Record
 from bridge.journal.reported import Reported, Settled
 from bridge.journal.states import Move

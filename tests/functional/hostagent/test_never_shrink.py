@@ -13,7 +13,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from bridge.core.extend import Bytes, ExtendKey, new_id
-from bridge.core.messages import BadMessageError, Order, Report
+from bridge.core.fields import BadMessageError
+from bridge.core.messages import Order, Report
 from bridge.core.outcome import Outcome
 from bridge.runtime.metrics import AgentMetrics
 from hostagent.extend import extend

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.core.extend import Bytes, ExtendKey
+from bridge.core.fields import BadMessageError
 from bridge.core.messages import (
     VERSION,
-    BadMessageError,
     DiskSeen,
     DomainSeen,
     GuestState,

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Readers of foreign JSON, field by field: each gives a value of one type, or an error that names the field.
+
+The value itself is never in the error: it may be a secret, or a line break.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+_TEXT_MAX: Final = 255
+_WHOLE_MAX: Final = 2**63 - 1  # what a database's BIGINT holds
+
+
+class BadMessageError(ValueError):
+    """The message cannot be read; the text names the key and what was expected, never the value."""
+
+
+def mapping(raw: object, name: str) -> Mapping[str, Any]:
+    """A JSON object."""
+    if not isinstance(raw, Mapping):
+        raise BadMessageError(f"{name}: expected an object")
+    return raw
+
+
+def text(message: Mapping[str, Any], key: str) -> str:
+    """A printable text of 1 to 255 characters."""
+    value = message.get(key)
+    if not isinstance(value, str) or not value or len(value) > _TEXT_MAX or not value.isprintable():
+        raise BadMessageError(f"{key}: expected a printable text of 1 to {_TEXT_MAX} characters")
+    return value
+
+
+def whole(message: Mapping[str, Any], key: str) -> int:
+    """A whole number from 0 that fits 63 bits."""
+    value = message.get(key)
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _WHOLE_MAX:
+        raise BadMessageError(f"{key}: expected a whole number from 0 to {_WHOLE_MAX}")
+    return value
+
+
+def items(message: Mapping[str, Any], key: str) -> Sequence[Any]:
+    """A list; one that is absent or null is empty."""
+    value = message.get(key)
+    if value is None:
+        return ()
+    if not isinstance(value, list):
+        raise BadMessageError(f"{key}: expected a list")
+    return value
