@@ -31,7 +31,7 @@ _AGAIN: Final = 0.3  # seconds between tries to publish
 _ROUND: Final = 11.0  # seconds: seven of fair weather, three in which each answer is late, one without answers
 _SLOW_FROM: Final = 7.0
 _DOWN_FROM: Final = 10.0
-_LATE: Final = 0.08  # seconds
+_LATE: Final = 0.2  # seconds: an engine's round takes long enough for much to happen meanwhile
 
 
 @dataclass(slots=True)

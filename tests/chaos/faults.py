@@ -15,7 +15,8 @@ from tests.chaos.plan import Fault, Kind
 LOG = logging.getLogger("chaos")
 
 _LOOK_EVERY: Final = 0.2
-_HOLD: Final = 0.8  # seconds in which a listener gets something in hand that it cannot give away
+_GATHER: Final = 1.5  # seconds in which messages gather before a listener that stands still
+_HOLD: Final = 0.5  # seconds in which it has them in hand and nobody to give them to
 
 
 class Faults:
@@ -74,11 +75,12 @@ class Faults:
                 return
             if fault.kind is Kind.KILL_ON_HOLD:
                 listener, api = members
-                api.freeze()
+                listener.freeze()
+                api.die()
+                time.sleep(_GATHER)
+                listener.thaw()
                 time.sleep(_HOLD)
                 listener.die()
-                api.thaw()
-                members = [listener]
             else:
                 _each(members, "end" if fault.kind is Kind.RESTART else "die")
             time.sleep(fault.seconds)

@@ -3,7 +3,7 @@
 
 import random
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import cycle, islice
@@ -18,7 +18,7 @@ class Kind(StrEnum):
     KILL = "kill"  # SIGKILL, started again `seconds` after
     STOP = "stop"  # SIGSTOP, SIGCONT `seconds` after
     RESTART = "restart"  # SIGTERM, started again `seconds` after its end
-    KILL_ON_HOLD = "kill-on-hold"  # a listener: its API is stopped first, so that it dies with messages in hand
+    KILL_ON_HOLD = "kill-on-hold"  # a listener, with many messages in hand: its API is killed before it
     KILL_ALL = "kill-all"  # every process of this name at once: nobody is left to take over
     DELETE = "delete"  # a queue of ours that is made anew by whoever needs it
 
@@ -40,6 +40,16 @@ COPIES: Final = 2
 CONTROL: Final = ("listener", "api", "engine")
 DELETED: Final = ("extend_bridge.parked", "extend_bridge.unreadable", "extend_bridge.reports")
 
+_SERVER: Final = (Kind.KILL, Kind.RESTART, Kind.STOP)
+_KINDS: Final[Mapping[str, Sequence[Kind]]] = {
+    "listener": (Kind.KILL_ON_HOLD, Kind.KILL, Kind.STOP, Kind.KILL_ON_HOLD, Kind.RESTART),
+    "api": (Kind.KILL, Kind.STOP, Kind.RESTART),
+    "engine": (Kind.KILL_ALL, Kind.KILL, Kind.KILL, Kind.STOP, Kind.STOP, Kind.RESTART),
+    "hostagent": (Kind.KILL, Kind.KILL, Kind.KILL, Kind.STOP, Kind.RESTART),
+    "broker": _SERVER,
+    "database": _SERVER,
+}
+
 _HEAD: Final = 1.0  # seconds before the first fault
 _SHARES: Final = ("hostagent", "listener", "engine", "hostagent", "api", "hostagent", "listener", "engine")
 _RARE_EVERY: Final = 7  # one fault in so many is done to the broker or the database in turn, or deletes a queue
@@ -55,12 +65,27 @@ def plan(options: Options) -> list[Fault]:
     rng = random.Random(f"faults {options.seed}")
     servers = [f"broker-{n}" for n in range(options.cluster)] + (["database"] if options.db != "sqlite" else [])
     rng.shuffle(servers)
-    rare = cycle([*_interleaved(servers, DELETED)])
-    usual = cycle(_SHARES)
-    parts = [next(rare) if n % _RARE_EVERY == _RARE_EVERY // 2 else next(usual) for n in range(options.kills)]
-    span = max(0.0, options.spread - _HEAD)
-    slot = span / max(1, len(parts))
-    return [_fault(part, _HEAD + (n + rng.random()) * slot, rng, options.agents) for n, part in enumerate(parts)]
+    rare, usual = cycle(_interleaved(servers, DELETED)), cycle(_SHARES)
+    decks = {name: _deck(kinds, rng) for name, kinds in _KINDS.items()}
+    slot = max(0.0, options.spread - _HEAD) / max(1, options.kills)
+    faults = []
+    for n in range(options.kills):
+        at = _HEAD + (n + rng.random()) * slot
+        target = next(rare) if n % _RARE_EVERY == _RARE_EVERY // 2 else next(usual)
+        name = target.rpartition("-")[0] if target in servers and target != "database" else target
+        kind = Kind.DELETE if target in DELETED else next(decks[name])
+        copies = {"hostagent": options.agents}.get(target, COPIES)
+        one = f"{target}-{rng.randrange(copies)}" if target in _SHARES and kind is not Kind.KILL_ALL else target
+        seconds = rng.uniform(1.0, 8.0) if kind is Kind.STOP else rng.uniform(0.1, 3.0)
+        faults.append(Fault(at=at, kind=kind, part=one, seconds=0.0 if kind is Kind.DELETE else seconds))
+    return faults
+
+
+def _deck(kinds: Sequence[Kind], rng: random.Random) -> Iterator[Kind]:
+    """The first kind first, so that a short run has it too; then all of them, shuffled, again and again."""
+    first, *others = kinds
+    rng.shuffle(others)
+    return cycle([first, *others])
 
 
 def show(options: Options) -> None:
@@ -73,22 +98,3 @@ def _interleaved(servers: Sequence[str], queues: Sequence[str]) -> list[str]:
     longest = max(len(servers), len(queues))
     return [name for pair in zip(islice(cycle(servers), longest), islice(cycle(queues), longest), strict=True)
             for name in pair]  # fmt: skip
-
-
-def _fault(part: str, at: float, rng: random.Random, agents: int) -> Fault:
-    if part in DELETED:
-        return Fault(at=at, kind=Kind.DELETE, part=part, seconds=0)
-    if part.startswith("broker") or part == "database":
-        kind = rng.choice((Kind.KILL, Kind.RESTART, Kind.STOP))
-        return Fault(at=at, kind=kind, part=part, seconds=rng.uniform(0.2, 6.0))
-    copies = agents if part == "hostagent" else COPIES
-    kinds = {
-        "listener": (Kind.KILL, Kind.KILL_ON_HOLD, Kind.KILL_ON_HOLD, Kind.STOP, Kind.RESTART),
-        "engine": (Kind.KILL, Kind.KILL, Kind.KILL_ALL, Kind.STOP, Kind.STOP, Kind.RESTART),
-        "hostagent": (Kind.KILL, Kind.KILL, Kind.KILL, Kind.STOP, Kind.RESTART),
-        "api": (Kind.KILL, Kind.STOP, Kind.RESTART),
-    }
-    kind = rng.choice(kinds[part])
-    name = part if kind is Kind.KILL_ALL else f"{part}-{rng.randrange(copies)}"
-    seconds = rng.uniform(1.0, 8.0) if kind is Kind.STOP else rng.uniform(0.1, 3.0)
-    return Fault(at=at, kind=kind, part=name, seconds=seconds)
