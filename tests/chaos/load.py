@@ -76,7 +76,7 @@ def load(options: Options) -> Load:
 
 
 def _growth_counts(events: int, rng: random.Random) -> list[int]:
-    counts = []
+    counts: list[int] = []
     while (left := events - sum(counts)) > 0:
         counts.append(min(left, rng.randint(1, _MOST_GROWTHS)))
     return counts

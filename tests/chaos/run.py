@@ -61,7 +61,8 @@ class Run:
         stack.callback(self._cinder.close)
         api = self._cinder.server()
         api.start()
-        stack.callback(lambda: (api.stop(), api.join(2)))
+        stack.callback(api.join, 2)
+        stack.callback(api.stop)
         self._site = Site(
             directory=directory, bus=bus, journal=journal, cinder=str(api.url), planted=options.planted
         )

@@ -47,7 +47,7 @@ class RabbitNode:
         self._own = directory is None
         self.directory = directory or Path(tempfile.mkdtemp(prefix="eb-rabbit-"))
         self.port, self._dist_port = steady_port(), steady_port()
-        self._epmd_port = steady_port() if beside is None else beside._epmd_port
+        self._epmd_port: int = steady_port() if beside is None else beside._epmd_port
         self._beside = beside
         self.name = f"eb{self.port}@localhost"
         self._config = config

@@ -74,6 +74,12 @@ STAGES: Final = (
         (("{bin}/pytest", "--durations=5", "tests/functional"),),
         real=True,
     ),
+    Stage(
+        "chaos",
+        "every part killed under load, nothing lost; a planted bug, which must be found",
+        (("{bin}/pytest", "tests/chaos"),),
+        real=True,
+    ),
 )
 
 

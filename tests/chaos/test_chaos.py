@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A short run of tools/chaos: clean as the code is, and not clean with a bug in it."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import missing
+from tests.lab.paths import ROOT
+from tests.lab.rabbitmq import have_rabbitmq
+
+pytestmark = [pytest.mark.functional, pytest.mark.timeout(240)]
+
+LAST_LINE = re.compile(r"lost (\d+) shrunk (\d+) stuck (\d+) parked \d+ duplicates \d+ recovered_in [\d.]+ s")
+
+
+def chaos(*arguments: str, keep: Path) -> tuple[int, list[int], str]:
+    """Exit code; lost, shrunk and stuck; all it said."""
+    if not have_rabbitmq():
+        missing("RabbitMQ")
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.chaos", *arguments, "--keep", str(keep)],
+        cwd=ROOT, capture_output=True, text=True, timeout=220, check=False,
+    )  # fmt: skip
+    last = LAST_LINE.fullmatch(done.stdout.splitlines()[-1]) if done.stdout else None
+    assert last is not None, done.stdout + done.stderr
+    return done.returncode, [int(number) for number in last.groups()], done.stdout
+
+
+def test_nothing_is_lost(tmp_path: Path) -> None:
+    """Two hundred extends, and every kind of part killed, stopped or restarted."""
+    code, numbers, said = chaos("--events", "200", "--kills", "8", "--spread", "20", keep=tmp_path / "run")
+    assert (code, numbers) == (0, [0, 0, 0]), said
+
+
+def test_a_planted_loss_is_found(tmp_path: Path) -> None:
+    """An engine that trusts its casts: a chaos that calls this clean proves nothing."""
+    code, numbers, said = chaos(
+        "--events", "200", "--kills", "8", "--spread", "20", "--patience", "60", "--break", "cast-only",
+        keep=tmp_path / "run",
+    )  # fmt: skip
+    assert code == 1, said
+    assert sum(numbers) > 0, said
