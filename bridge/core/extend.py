@@ -7,7 +7,6 @@ a replayed, late or reordered event cannot carry an old size to a disk.
 
 import re
 import uuid
-from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NewType
@@ -74,8 +73,3 @@ class Arrival:
     request_id: str | None = None
     global_request_id: str | None = None
     source: Source = Source.API
-
-
-def log_context(key: ExtendKey, **more: object) -> Mapping[str, object]:
-    """The same key names in every log line and audit record."""
-    return {"server": key.server_id, "volume": key.volume_id, **more}

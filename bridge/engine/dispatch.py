@@ -96,6 +96,7 @@ class Dispatcher:
         claimed = self._work.claim(self._settings.batch, report_within=self._settings.report_within)
         if not claimed:
             return 0
+        self._say_unreported([extend for extend in claimed if extend.unreported])
         locations = self._work.locate(claimed, host_timeout=self._settings.host_timeout)
         answers = self._ask_cinder(claimed)
         now = self._clock()
@@ -113,6 +114,15 @@ class Dispatcher:
         self._end([p for p in plans if isinstance(p, Ended)])
         self._cast([p for p in plans if isinstance(p, Cast)])
         return len(claimed)
+
+    def _say_unreported(self, extends: Sequence[Extend]) -> None:
+        """A host that restarted is also one that did not report: it is asked again, at once."""
+        for extend in extends:
+            LOG.info(
+                "server %s volume %s: attempt %d was not reported, it is cast again",
+                extend.key.server_id, extend.key.volume_id, extend.attempt - 1,
+            )  # fmt: skip
+        self._audit.write(*(self._record(Event.WAITING, x, reason=Reason.NOT_REPORTED.value) for x in extends))
 
     def _ask_cinder(self, claimed: Sequence[Extend]) -> dict[str, Answer]:
         answers: dict[str, Answer] = {}

@@ -45,6 +45,7 @@ class Extend:
     opened_at: float
     request_id: str | None
     global_request_id: str | None
+    unreported: bool = False  # claimed again because no host reported in time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

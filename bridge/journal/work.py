@@ -5,6 +5,7 @@ Any number of engines may do this on one database. There are no leases: a claim 
 `attempt`, and an order that is sent twice is harmless because sizes are compared before anything is touched.
 """
 
+import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -81,7 +82,7 @@ class Work:
         engine or an agent that dies with them in hand loses nothing."""
         now = self._clock()
         due = self._database.read(lambda c: _due(c, now, now + self._horizon, limit))
-        return self._database.write(lambda c: _claim(c, due, now + report_within)) if due else []
+        return self._database.write(lambda c: _claim(c, due, now, now + report_within)) if due else []
 
     def locate(self, claimed: Sequence[Extend], *, host_timeout: float) -> Mapping[str, list[host_rows.Location]]:
         """The hosts that report each extend's server; a host silent for `host_timeout` seconds is not fresh."""
@@ -228,17 +229,19 @@ def extend_of(row: sa.RowMapping) -> Extend:
     )
 
 
-def _due(connection: sa.Connection, now: float, horizon: float, limit: int) -> list[tuple[str, int]]:
+def _due(connection: sa.Connection, now: float, horizon: float, limit: int) -> list[tuple[str, int, str]]:
     rows = connection.execute(
-        sa.select(extends.c.id, extends.c.attempt)
+        sa.select(extends.c.id, extends.c.attempt, extends.c.state)
         .where(extends.c.open == 1, sa.or_(extends.c.due_at <= now, extends.c.due_at > horizon))
         .order_by(extends.c.due_at)
         .limit(limit)
     )
-    return sorted((row_id, attempt) for row_id, attempt in rows)
+    return sorted((row_id, attempt, state) for row_id, attempt, state in rows)
 
 
-def _claim(connection: sa.Connection, due: Sequence[tuple[str, int]], due_at: float) -> list[Extend]:
+def _claim(
+    connection: sa.Connection, due: Sequence[tuple[str, int, str]], now: float, due_at: float
+) -> list[Extend]:
     token = new_id()
     connection.execute(
         sa.update(extends)
@@ -250,10 +253,15 @@ def _claim(connection: sa.Connection, due: Sequence[tuple[str, int]], due_at: fl
         .values(
             state=State.DISPATCHED, due_at=due_at, attempt=extends.c.attempt + 1, claim=token, waiting_for=None
         ),
-        [{"b_id": row_id, "b_attempt": attempt} for row_id, attempt in due],
+        [{"b_id": row_id, "b_attempt": attempt} for row_id, attempt, _ in due],
     )
-    mine = sa.select(*EXTEND_COLUMNS).where(extends.c.claim == token)
-    return [extend_of(row) for row in connection.execute(mine).mappings()]
+    lapsed = {row_id for row_id, _, state in due if state == State.DISPATCHED}
+    mine = connection.execute(sa.select(*EXTEND_COLUMNS).where(extends.c.claim == token)).mappings()
+    claimed = [dataclasses.replace(extend_of(row), unreported=row["id"] in lapsed) for row in mine]
+    unreported = [x for x in claimed if x.unreported]
+    if unreported:
+        _note(connection, [_line(x, now, Event.WAITING, reason=Reason.NOT_REPORTED) for x in unreported])
+    return claimed
 
 
 def _still_claimed() -> sa.Update:

@@ -36,6 +36,7 @@ def test_an_arrival_opens_an_extend_that_is_due_at_once(bench: Bench, key: Exten
     bench.arrive(key)
     (extend,) = bench.claim()
     assert (extend.key, extend.wanted_gen, extend.attempt, extend.request_id) == (key, 1, 1, "req-1")
+    assert not extend.unreported
 
 
 def test_arrivals_of_one_disk_share_one_open_row_and_count_its_generation(bench: Bench, key: ExtendKey) -> None:
@@ -60,7 +61,7 @@ def test_a_claimed_extend_is_not_due_for_another_engine_until_its_report_is_over
     assert bench.claim() == []
     bench.now += REPORT_WITHIN
     (again,) = bench.claim()
-    assert again.attempt == 2
+    assert (again.attempt, again.unreported) == (2, True)
 
 
 def test_two_engines_never_claim_the_same_attempt(bench: Bench) -> None:
