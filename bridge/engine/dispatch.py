@@ -4,7 +4,7 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from bridge.core.errors import JournalUnavailableError
@@ -27,6 +27,9 @@ LOG = logging.getLogger(__name__)
 
 _POLL: Final = 1.0  # seconds: stands behind a lost wake-up
 _ORDERS_PER_CAST: Final = 50
+_PORTION: Final = 1.0  # seconds of asking Cinder after which what is answered goes out
+_AWAY: Final = NotNow(Reason.CINDER_UNREACHABLE)
+_AWAY_AFTER: Final = 3  # unreachable in a row: the rest of the batch is put off without asking
 _DATABASE: Final = "engine.database"
 CINDER: Final = "engine.cinder"
 
@@ -97,8 +100,12 @@ class Dispatcher:
         if not claimed:
             return 0
         self._say_unreported([extend for extend in claimed if extend.unreported])
-        locations = self._work.locate(claimed, host_timeout=self._settings.host_timeout)
-        answers = self._ask_cinder(claimed)
+        for part, answers in self._answered(claimed):
+            self._carry_out(part, answers)
+        return len(claimed)
+
+    def _carry_out(self, part: Sequence[Extend], answers: Mapping[str, Answer]) -> None:
+        locations = self._work.locate(part, host_timeout=self._settings.host_timeout)
         now = self._clock()
         plans: list[Plan] = [
             plan(
@@ -108,12 +115,11 @@ class Dispatcher:
                 now=now,
                 backoff=self._settings.backoff,
             )
-            for extend in claimed
+            for extend in part
         ]
         self._put_off([p for p in plans if isinstance(p, Later)])
         self._end([p for p in plans if isinstance(p, Ended)])
         self._cast([p for p in plans if isinstance(p, Cast)])
-        return len(claimed)
 
     def _say_unreported(self, extends: Sequence[Extend]) -> None:
         """A host that restarted is also one that did not report: it is asked again, at once."""
@@ -124,18 +130,35 @@ class Dispatcher:
             )  # fmt: skip
         self._audit.write(*(self._record(Event.WAITING, x, reason=Reason.NOT_REPORTED.value) for x in extends))
 
-    def _ask_cinder(self, claimed: Sequence[Extend]) -> dict[str, Answer]:
+    def _answered(self, claimed: Sequence[Extend]) -> Iterator[tuple[list[Extend], dict[str, Answer]]]:
+        """Ask Cinder once per volume; hand out what is answered every so often, so that a slow Cinder does not keep
+        the first of a batch waiting for the last. One that is away is not asked for each of them."""
         answers: dict[str, Answer] = {}
+        part: list[Extend] = []
+        unreachable, began = 0, time.monotonic()
         for extend in claimed:
             volume_id = extend.key.volume_id
             if volume_id not in answers:
-                answers[volume_id] = self._cinder.volume(volume_id, global_request_id=extend.global_request_id)
+                answers[volume_id] = (
+                    _AWAY
+                    if unreachable >= _AWAY_AFTER
+                    else self._cinder.volume(volume_id, global_request_id=extend.global_request_id)
+                )
+                unreachable = unreachable + 1 if answers[volume_id] == _AWAY else 0
+            part.append(extend)
+            if time.monotonic() - began > _PORTION:
+                yield part, answers
+                part, began = [], time.monotonic()
+        self._say_cinder(answers)
+        if part:
+            yield part, answers
+
+    def _say_cinder(self, answers: Mapping[str, Answer]) -> None:
         troubles = [answer.reason for answer in answers.values() if isinstance(answer, NotNow)]
         if len(troubles) < len(answers):
             self._health.ok(CINDER)
         else:
             self._health.bad(CINDER, troubles[-1].text)
-        return answers
 
     def _put_off(self, later: Sequence[Later]) -> None:
         self._work.wait(later)

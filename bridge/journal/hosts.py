@@ -13,8 +13,9 @@ from bridge.journal.tables import disks, domains, hosts
 
 GONE: Final = "gone"
 """State of a domain its host no longer reports: the server stays known, on no host."""
-_TURNS: Final = 2
-"""Returns of an earlier run of an agent that cannot be late messages any more."""
+_TURNS: Final = 6
+"""Turns two runs took that cannot be late messages any more: what a dead engine had in hand comes again behind the
+new run's first messages (seen in chaos), but two living agents go on with every heartbeat."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

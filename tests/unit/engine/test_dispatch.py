@@ -166,3 +166,43 @@ def test_an_engine_that_dies_after_the_claim_loses_nothing(rig: Rig) -> None:
     rig.bench.has("h1", key)
     rig.dispatcher.round()
     assert [o.key for o in rig.broker.cast_to["h1"]] == [key]
+
+
+def test_a_cinder_that_is_away_is_not_asked_for_every_volume_of_a_batch(rig: Rig) -> None:
+    keys = [rig.extend() for _ in range(20)]
+    for key in keys:
+        rig.cinder.answers[key.volume_id] = NotNow(Reason.CINDER_UNREACHABLE)
+    rig.dispatcher.round()
+    assert len(rig.cinder.asked) == 3
+    assert not rig.health.checks()[CINDER].ok
+    assert rig.bench.work.standing().open == 20
+
+
+def test_one_volume_cinder_does_not_answer_for_is_not_taken_for_cinder(rig: Rig) -> None:
+    """Neighbours of a volume that times out every time are asked for all the same."""
+    keys = [rig.extend() for _ in range(10)]
+    for key in keys[:2]:
+        rig.cinder.answers[key.volume_id] = NotNow(Reason.CINDER_UNREACHABLE)
+    rig.dispatcher.round()
+    assert len(rig.cinder.asked) == 10
+    assert len(rig.broker.cast_to["h1"]) == 8
+
+
+def test_a_slow_cinder_does_not_keep_the_first_waiting_for_the_last(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(6):
+        rig.extend()
+    seconds = iter(range(0, 1000, 1))
+    monkeypatch.setattr("bridge.engine.dispatch.time.monotonic", lambda: float(next(seconds)))
+    asked_when_cast: list[int] = []
+    cast = rig.broker.cast
+
+    def noting(host: str, orders: Sequence[Order]) -> Reason | None:
+        asked_when_cast.append(len(rig.cinder.asked))
+        return cast(host, orders)
+
+    monkeypatch.setattr(rig.broker, "cast", noting)
+    rig.dispatcher.round()
+    assert asked_when_cast[0] < 6
+    assert len(rig.broker.cast_to["h1"]) == 6
