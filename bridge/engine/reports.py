@@ -108,11 +108,12 @@ class ReportsConsumer:
     def _settle(self, inbox: Sequence[kombu.Message], stop: threading.Event) -> None:
         messages = [message for message in map(_read, inbox) if message is not None]
         away = Backoff(first=0.2, cap=5, floor=0.1)
-        for failures in range(1, 1_000_000):
+        taken, failures = None, 0
+        while taken is None:
             try:
                 taken = self._reported.take(messages)
-                break
             except JournalUnavailableError as ex:
+                failures += 1
                 self._health.bad("engine.database", str(ex))
                 if stop.wait(away.delay(failures)):
                     return  # not acknowledged: delivered again after the restart

@@ -88,7 +88,7 @@ def test_an_endpoint_that_refuses_us_is_named_in_words_and_tried_until_it_is_men
         until(lambda: len(lab.endpoint.requests) > 1, "it is tried again")
         lab.endpoint.behaviour = takes_all
         listener.settles(1)
-        assert listener.process.health.ready()
+        until(listener.process.health.ready, "ready again")
     assert set(lab.endpoint.events) == {event}
     assert lab.records("parked") == []
 
