@@ -58,7 +58,7 @@ def test_an_endpoint_that_is_away_is_waited_for_longer_than_a_heartbeat_on_the_s
         assert 0 < listener.count("in_hand") <= 200
         lab.endpoint.open()
         listener.settles(250)
-        assert listener.check("endpoint").ok
+        until(lambda: listener.check("endpoint").ok, "the endpoint is back")
         assert connections(lab.vhost) == before
     assert sorted(lab.endpoint.events) == events
     assert {record["reason"] for record in lab.records("held")} == {"unreachable"}
