@@ -18,7 +18,6 @@ from listener.settings import ListenerSettings
 from listener.work import ENDPOINT, Worker
 
 _AGENT: Final = "extend-bridge-listener"
-_LOOP: Final = "listener.loop"
 
 
 def build(settings: ListenerSettings, process: Process) -> list[Part]:
@@ -42,10 +41,9 @@ def build(settings: ListenerSettings, process: Process) -> list[Part]:
     )
 
     def run(stop: threading.Event) -> None:
-        health.ok(_LOOP)  # what failed before is started anew
         try:
             listener.run(stop)
         finally:
             lanes.close()
 
-    return [Supervised(_LOOP, run, health)]
+    return [Supervised("listener.loop", run, health)]

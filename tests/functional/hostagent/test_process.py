@@ -71,14 +71,20 @@ class Agent:
 
     def checks(self) -> dict[str, dict[str, object]]:
         """/healthz/ready, once the ops port is known."""
+        checks: dict[str, dict[str, object]] = json.loads(self._ops("healthz/ready"))["checks"]
+        return checks
+
+    def in_flight(self) -> bool:
+        """Whether it works on an order now."""
+        return b"\nextend_bridge_hostagent_in_flight 1.0" in self._ops("metrics")
+
+    def _ops(self, path: str) -> bytes:
         port = wait_for(lambda: re.findall(r"http://127\.0\.0\.1:(\d+)/?\s", self.text()), self)[0]
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz/ready", timeout=5) as answer:
-                body = answer.read()
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}", timeout=5) as answer:
+                return bytes(answer.read())
         except urllib.error.HTTPError as ex:
-            body = ex.read()
-        checks: dict[str, dict[str, object]] = json.loads(body)["checks"]
-        return checks
+            return ex.read()
 
     def end(self, number: int = signal.SIGTERM) -> int:
         """Send a signal and wait; the exit code."""
@@ -231,7 +237,7 @@ def test_a_report_made_while_the_broker_is_away_is_sent_when_it_is_back(
     os.kill(pid, signal.SIGSTOP)
     stack.callback(lambda: hypervisor.pids() and os.kill(pid, signal.SIGCONT))
     cast("h2", [one.to_wire()])
-    time.sleep(1)  # the order is taken at once; nothing tells from outside that it was
+    wait_for(agent.in_flight, agent)
     node.stop()
     os.kill(pid, signal.SIGCONT)
     wait_for(lambda: "resized (size_reached)" in agent.text(), agent)
