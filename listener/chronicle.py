@@ -11,29 +11,38 @@ from bridge.core.reasons import Reason
 from bridge.core.trail import Event, Record
 from bridge.runtime.audit_log import AuditLog
 from bridge.runtime.metrics import ListenerMetrics
+from listener.deferred import Deferred
 from listener.lanes import Parked
 from listener.parse import Origin, ResizeEnd
+from listener.patience import Step
 from listener.translate import Translation
 from listener.verdicts import Verdict
 
 
 class Chronicle:
-    """Counts and writes down. Never raises."""
+    """Counts and writes down. Never raises. `due`: of what comes back from the slow lane, else of notifications."""
 
     def __init__(
-        self, audit: AuditLog, metrics: ListenerMetrics, *, clock: Callable[[], float] = time.time
+        self,
+        audit: AuditLog,
+        metrics: ListenerMetrics,
+        *,
+        due: bool = False,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._audit = audit
         self._metrics = metrics
+        self._took = metrics.due if due else metrics.messages
+        self._in_hand = metrics.due_in_hand if due else metrics.in_hand
         self._clock = clock
 
     def took(self, messages: int) -> None:
         """Messages off the queue."""
-        self._metrics.messages.inc(messages)
+        self._took.inc(messages)
 
     def in_hand(self, messages: int) -> None:
         """Messages not yet acknowledged."""
-        self._metrics.in_hand.set(messages)
+        self._in_hand.set(messages)
 
     def other(self, reason: Reason) -> None:
         """A notification that is no extend: counted, not written, there are too many of them."""
@@ -64,6 +73,10 @@ class Chronicle:
     def posted(self, key: ExtendKey, verdict: Verdict, origin: Origin, sent_as: str, seconds: float) -> None:
         """The endpoint's word on an event. `sent_as` is the request id it was posted under."""
         self._metrics.events.labels(verdict.kind.value, verdict.reason.value).inc()
+        self.asked_again(key, verdict, origin, sent_as, seconds)
+
+    def asked_again(self, key: ExtendKey, verdict: Verdict, origin: Origin, sent_as: str, seconds: float) -> None:
+        """The same for an event whose verdict is still to come: it was sent to see whether the endpoint is back."""
         self._audit.write(
             self._record(
                 Event.POSTED,
@@ -82,6 +95,20 @@ class Chronicle:
         self._metrics.held.labels(reason.value).inc()
         self._audit.write(
             self._record(Event.HELD, origin, volume=key.volume_id, server=key.server_id, reason=reason.value)
+        )
+
+    def deferred(self, deferred: Deferred, step: Step) -> None:
+        """An event that now lies in the slow lane."""
+        self._metrics.deferred.labels(deferred.reason.value).inc()
+        self._audit.write(
+            self._record(
+                Event.DEFERRED,
+                deferred.origin,
+                volume=deferred.key.volume_id,
+                server=deferred.key.server_id,
+                reason=deferred.reason.value,
+                data={"step": step.code, "answered": deferred.attempts},
+            )
         )
 
     def parked(self, parked: Parked) -> None:

@@ -15,7 +15,7 @@ from keystoneauth1.adapter import Adapter
 
 from bridge.core.extend import ExtendKey
 from bridge.core.reasons import Reason
-from listener.verdicts import Answer, Hold, Judgement, NoAnswer, Split, judge
+from listener.verdicts import Answer, Hold, Judgement, Kind, NoAnswer, Settle, Split, judge
 
 LOG = logging.getLogger(__name__)
 
@@ -29,6 +29,7 @@ _ANSWER_MAX: Final = 4 * 1024 * 1024
 _CHUNK: Final = 64 * 1024
 _WAIT_MAX: Final = 600.0  # seconds; whatever the endpoint asks for
 _DIGITS_MAX: Final = 9
+_SEEN_LATELY: Final = 1800.0  # seconds; less than an event's patience, so that a lost role parks none
 
 _NO_ANSWER: Final[tuple[tuple[type[Exception], Reason], ...]] = (
     (ks.ConnectTimeout, Reason.TIMED_OUT),  # also what keystoneauth makes of a read timeout
@@ -118,19 +119,36 @@ def retry_after(header: str | None, now: float) -> float | None:
     return min(max(0.0, at - now), _WAIT_MAX)
 
 
-def deliver(endpoint: Endpoint, events: Sequence[ExtendKey], request_id: str) -> Iterator[Judgement]:
-    """Send events, splitting a refused request until the one that spoils it stands alone; one value per request.
+class Courier:
+    """Carries requests to one endpoint, and remembers whether it ever showed us a server.
 
-    Ends at the first Hold: what has no verdict by then is sent again later, which is harmless. Between two requests
-    the caller looks after whatever else is waiting.
+    `clock` in seconds, monotonic.
     """
-    waiting: list[Sequence[ExtendKey]] = [events] if events else []
-    while waiting:
-        part = waiting.pop()
-        judgement = judge(part, endpoint.post(part, request_id))
-        yield judgement
-        if isinstance(judgement, Hold):
-            return
-        if isinstance(judgement, Split):
-            middle = len(part) // 2
-            waiting += [part[middle:], part[:middle]]
+
+    def __init__(self, endpoint: Endpoint, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._endpoint = endpoint
+        self._clock = clock
+        self._seen: float | None = None
+
+    def deliver(self, events: Sequence[ExtendKey], request_id: str) -> Iterator[Judgement]:
+        """Send events, splitting a refused request until the one that spoils it stands alone.
+
+        One value per request; ends at the first Hold: what has no verdict by then is sent again later, which is
+        harmless. Between two requests the caller looks after whatever else is waiting.
+        """
+        waiting: list[Sequence[ExtendKey]] = [events] if events else []
+        while waiting:
+            part = waiting.pop()
+            judgement = judge(part, self._endpoint.post(part, request_id), sees_servers=self._sees_servers())
+            if isinstance(judgement, Settle) and any(v.kind is Kind.DELIVERED for v in judgement.verdicts.values()):
+                self._seen = self._clock()
+            yield judgement
+            if isinstance(judgement, Hold):
+                return
+            if isinstance(judgement, Split):
+                middle = len(part) // 2
+                waiting += [part[middle:], part[:middle]]
+
+    def _sees_servers(self) -> bool:
+        """Whether the endpoint knew a server lately: then a 404 is about the servers, however many there are."""
+        return self._seen is not None and self._clock() - self._seen < _SEEN_LATELY

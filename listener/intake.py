@@ -1,10 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The *topic* intake: Cinder's queues for our own topic, taken as they are and never declared.
-
-With arguments of our own Cinder's next publish would fail without a word (measured), so a queue that is missing is
-waited for and looked for again. Cinder declares the queue of a priority with its first notification of that
-priority: the one for errors may be missing for months, which is no fault.
-"""
+"""Messages of one connection, gathered: what is there is taken, nothing is waited for, nothing is ever requeued."""
 
 import threading
 import time
@@ -12,33 +7,33 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
-import amqp.exceptions
 import kombu
 
 from bridge.runtime.health import Health
 from bridge.runtime.transport import is_memory_connection
 from listener.acks import Acks
+from listener.sources import Source
 
-QUEUE: Final = "listener.queue"
 _LOOK_EVERY: Final = 1.0  # seconds between looks for the queue extends come on
 _LOOK_SELDOM: Final = 30.0  # seconds between looks for a queue that may well never be there
 _IDLE: Final = 1.0  # seconds to wait for a first message; also how often heartbeats are looked after
 _DRY: Final = 0.001  # seconds: what was already on its way is taken along, nothing is waited for
 
 
-class TopicIntake:
-    """Messages of one connection. For one thread. Raises BROKER_ERRORS when the connection is lost.
+class Intake:
+    """Messages of the queues of one source. For one thread. Raises BROKER_ERRORS when the connection is lost.
 
-    `queues`: the one extends come on first, then those that are only kept from filling up.
+    `check` is the name of its health check: whether the queue extends come on can be consumed from.
     """
 
     def __init__(
-        self, connection: kombu.Connection, queues: Sequence[str], *, prefetch: int, health: Health
+        self, connection: kombu.Connection, source: Source, *, prefetch: int, health: Health, check: str
     ) -> None:
         self._connection = connection
-        self._queues = queues
+        self._source = source
         self._prefetch = prefetch
         self._health = health
+        self._check = check
         self._inbox: list[kombu.Message] = []
         self._consumer: kombu.Consumer | None = None
         self._looked = 0.0
@@ -68,8 +63,19 @@ class TopicIntake:
         while len(self._inbox) < self._prefetch and self._drain(wait):
             wait = _DRY
         self._connection.heartbeat_check()
-        taken, self._inbox[:] = self._inbox[:], []
-        return taken
+        return self._taken()
+
+    def pause(self) -> list[kombu.Message]:
+        """Take no more until the next gather; what the broker had already sent is handed over, to be settled.
+
+        With nothing left in hand a channel that closes meanwhile costs no message a delivery, which brokers count.
+        """
+        if self._consumer is not None:
+            self._consumer.cancel()  # the broker's answer comes after all it had sent before
+        while self._drain(_DRY):
+            pass
+        self._looked = 0.0
+        return self._taken()
 
     def acks(self, messages: Sequence[kombu.Message]) -> Acks:
         """How the messages of one gather are acknowledged; those of the gather before must be by now."""
@@ -87,6 +93,10 @@ class TopicIntake:
         self._drain(_DRY)
         self._connection.heartbeat_check()
 
+    def _taken(self) -> list[kombu.Message]:
+        taken, self._inbox[:] = self._inbox[:], []
+        return taken
+
     def _drain(self, seconds: float) -> bool:
         try:
             self._connection.drain_events(timeout=seconds)
@@ -99,34 +109,26 @@ class TopicIntake:
         consumer = self._consumer
         if consumer is None:
             return
-        missing = [name for name in self._queues if not consumer.consuming_from(name)]
-        wanted = self._queues[0]
-        every = _LOOK_EVERY if wanted in missing else _LOOK_SELDOM
-        if not missing or (self._looked and time.monotonic() - self._looked < every):
+        missing = [name for name in self._source.queues if not consumer.consuming_from(name)]
+        if not missing and self._source.tended is None:
+            return
+        wanted = self._source.queues[0]
+        every = _LOOK_EVERY if wanted in missing or not self._ready() else self._source.tended or _LOOK_SELDOM
+        if self._looked and time.monotonic() - self._looked < every:
             return
         self._looked = time.monotonic()
-        for name in missing:
-            why_not = self._why_not(name)
-            if why_not is None:
+        for name in missing if self._source.tended is None else self._source.queues:
+            why_not = self._source.why_not(self._connection, name)
+            if name in missing and why_not is None:
                 consumer.add_queue(kombu.Queue(name, no_declare=True))
             if name == wanted:
                 if why_not is None:
-                    self._health.ok(QUEUE)
+                    self._health.ok(self._check)
                 else:
-                    self._health.bad(QUEUE, why_not)
-        consumer.consume()
+                    self._health.bad(self._check, why_not)
+        if missing:
+            consumer.consume()
 
-    def _why_not(self, name: str) -> str | None:
-        """Why the queue cannot be consumed from, in words to act on; None where it can."""
-        try:
-            with self._connection.channel() as channel:
-                kombu.Queue(name, channel=channel).queue_declare(passive=True)
-        except amqp.exceptions.AccessRefused:
-            return f"the broker refuses us the queue {name}: our user needs the permission to read it"
-        except self._connection.channel_errors:
-            return (
-                f"no queue {name} yet: Cinder makes it with its first notification once cinder.conf says "
-                f"[oslo_messaging_notifications] driver = messagingv2 and topics = notifications,"
-                f"{name.rpartition('.')[0]}"
-            )
-        return None
+    def _ready(self) -> bool:
+        check = self._health.checks().get(self._check)
+        return check is not None and check.ok

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Our own queues beside the flow: parked (scrubbed, for a person) and unreadable (raw, for a week)."""
+"""Our own queues beside the flow: slow (sent again later), parked (for a person), unreadable (raw, for a week)."""
 
 import json
 import time
@@ -11,12 +11,24 @@ import kombu
 
 from bridge.core.reasons import Reason
 from bridge.runtime.publisher import NotPublishedError, SafePublisher
-from bridge.runtime.transport import BROKER_ERRORS, PARKED_QUEUE, UNREADABLE_QUEUE, QueueSpec, ensure_queue
+from bridge.runtime.transport import (
+    BROKER_ERRORS,
+    DUE_QUEUE,
+    PARKED_QUEUE,
+    UNREADABLE_QUEUE,
+    QueueSpec,
+    ensure_queue,
+)
+from listener.deferred import Deferred
 from listener.parse import Origin
+from listener.patience import Step
 
 PARKED_VERSION: Final = 1
 _WEEK: Final = 7 * 24 * 3600.0
-_SPECS: Final = (QueueSpec(name=PARKED_QUEUE), QueueSpec(name=UNREADABLE_QUEUE, ttl=_WEEK))
+DUE: Final = QueueSpec(name=DUE_QUEUE)
+_ENDS: Final = (QueueSpec(name=PARKED_QUEUE), QueueSpec(name=UNREADABLE_QUEUE, ttl=_WEEK))
+_SLOW: Final = (DUE, *(QueueSpec(name=step.queue, ttl=step.seconds, then=DUE.name) for step in Step))
+"""Where the steps lead comes first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,14 +72,26 @@ class Lanes:
     """Puts messages into the lanes. Each method raises NotPublishedError; then the message is still the caller's.
 
     For one thread. Connects when first needed, which is seldom: with the heartbeat off (`connect` sees to that) a
-    connection that died meanwhile shows at the next publish, which is then tried on a new one.
+    connection that died meanwhile shows at the next publish, which is then tried on a new one. `slow`: whether
+    there is a slow lane; a broker inside this process has none.
     """
 
-    def __init__(self, connect: Callable[[], kombu.Connection], *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        connect: Callable[[], kombu.Connection],
+        *,
+        slow: bool = True,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._connect = connect
+        self.slow: Final = slow
         self._clock = clock
         self._connection: kombu.Connection | None = None
         self._publisher: SafePublisher | None = None
+
+    def defer(self, deferred: Deferred, step: Step) -> None:
+        """Have it back after a while."""
+        self._publish(step.queue, deferred.to_wire())
 
     def park(self, parked: Parked) -> None:
         """Keep it until a person takes it."""
@@ -106,7 +130,7 @@ class Lanes:
         if self._publisher is None:
             connection = self._connect()
             self._connection = connection
-            for spec in _SPECS:
+            for spec in (*_ENDS, *(_SLOW if self.slow else ())):
                 ensure_queue(connection, spec)
             self._publisher = SafePublisher(connection)
         return self._publisher

@@ -160,11 +160,12 @@ def _origin(message: Mapping[str, Any], payload: Mapping[str, Any]) -> Origin:
         project=clean_request_id(payload.get("tenant_id")),
         request_id=clean_request_id(message.get("_context_request_id")),
         global_request_id=clean_request_id(message.get("_context_global_request_id")),
-        sent=_stamp(message.get("timestamp")),
+        sent=clean_stamp(message.get("timestamp")),
     )
 
 
-def _stamp(text: object) -> str | None:
+def clean_stamp(text: object) -> str | None:
+    """A time stamp that is safe in a log line, or None; what it says is not looked at."""
     return (
         text if isinstance(text, str) and len(text) <= _TEXT_MAX and text.isascii() and text.isprintable() else None
     )

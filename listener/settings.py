@@ -1,15 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """[notifications], [listener], [endpoint]: where Cinder's notifications come from and where events go."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from enum import Enum
 
 from oslo_config import cfg
 
 from bridge.runtime.sessions import endpoint_opts, endpoint_sample_opts
 from bridge.runtime.settings import OPS_OPTS, BusSettings, ConfigError, OptGroups, bus_settings
 from bridge.runtime.transport import is_memory
+from listener.patience import Limits, Patience
 
 _ENDPOINT_TIMEOUT = 10  # seconds; below half of the broker's heartbeat, so that a slow answer never costs it
+
+
+class Intake(Enum):
+    """How notifications come to us."""
+
+    TOPIC = "topic"  # Cinder sends them to a topic of ours and declares its queues itself
+    BIND = "bind"  # a queue of ours is bound to Cinder's exchange
+
 
 NOTIFICATIONS_OPTS = [
     cfg.StrOpt(
@@ -18,12 +28,34 @@ NOTIFICATIONS_OPTS = [
         help="Cinder's notification bus, as in cinder.conf: rabbit://user:password@host:port,.../vhost.",
     ),
     cfg.StrOpt(
+        "intake",
+        default=Intake.TOPIC.value,
+        choices=[
+            (Intake.TOPIC.value, "Cinder's queues for a topic that is ours alone (recommended)"),
+            (
+                Intake.BIND.value,
+                "a durable queue of our own, extend_bridge.notifications, bound to Cinder's exchange",
+            ),
+        ],
+        help="How notifications come to the listener. With topic, set [oslo_messaging_notifications] topics = "
+        "notifications,extend_bridge in cinder.conf. With bind, cinder.conf stays as it is, but somebody else has "
+        "to drain the queue of its topic, and what Cinder sends between a restart of the broker and our binding "
+        "anew is lost unless its exchange is durable.",
+    ),
+    cfg.StrOpt(
         "topic",
-        default="extend_bridge",
-        help="The topic that is ours alone: in cinder.conf, [oslo_messaging_notifications] topics = "
-        "notifications,extend_bridge. Cinder declares its queues <topic>.info and <topic>.error.",
+        help="The topic in cinder.conf. Default: extend_bridge, which is ours alone, with intake = topic: "
+        "Cinder declares its queues <topic>.info and <topic>.error, and both are drained. With intake = bind: "
+        "notifications.",
+    ),
+    cfg.StrOpt(
+        "exchange",
+        default="openstack",
+        help="Cinder's control_exchange as it is on the bus; for intake = bind.",
     ),
 ]
+
+_TOPICS = {Intake.TOPIC: "extend_bridge", Intake.BIND: "notifications"}
 
 LISTENER_OPTS = [
     cfg.IntOpt("batch", default=100, min=1, max=700, help="Events sent in one request. Nova takes about 780."),
@@ -39,27 +71,38 @@ LISTENER_OPTS = [
     cfg.FloatOpt(
         "retry_cap", default=30, min=0.1, help="Seconds between tries of an endpoint that is away, at most."
     ),
+    cfg.FloatOpt(
+        "hold_seconds",
+        default=60,
+        min=1,
+        help="Seconds that messages are held for an endpoint that is away. Then they go into the slow lane, and no "
+        "more are taken until the endpoint answers. Keep it well below the broker's consumer_timeout.",
+    ),
+    cfg.IntOpt(
+        "park_attempts",
+        default=5,
+        min=1,
+        help="An event the endpoint keeps refusing is parked for a person after so many answers, but not before "
+        "park_seconds.",
+    ),
+    cfg.FloatOpt("park_seconds", default=3600, min=0, help="Seconds such an event is tried again for, at least."),
     *OPS_OPTS,
 ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListenerSettings:
-    """As the three groups; `bus` is where our lanes are. `retry_cap` and `endpoint_timeout` in seconds."""
+    """As the three groups; `bus` is where our lanes are. `endpoint_timeout` in seconds."""
 
     transport_url: str
     topic: str
     bus: BusSettings
+    intake: Intake = Intake.TOPIC
+    exchange: str = "openstack"
     endpoint_timeout: float = _ENDPOINT_TIMEOUT
-    batch: int = 100
     max_message_bytes: int = 16 * 1024 * 1024
     max_rows: int = 10_000
-    retry_cap: float = 30
-
-    @property
-    def queues(self) -> tuple[str, ...]:
-        """The queues Cinder declares for our topic: one per priority it uses. All are drained, one is acted on."""
-        return f"{self.topic}.info", f"{self.topic}.error"
+    limits: Limits = field(default_factory=lambda: Limits(batch=100, retry_cap=30, hold=60, patience=Patience()))
 
 
 def listener_groups() -> OptGroups:
@@ -76,9 +119,14 @@ def listener_settings(conf: cfg.ConfigOpts) -> ListenerSettings:
     url = conf.notifications.transport_url
     if not url:
         raise ConfigError("[notifications] transport_url is not set: say where Cinder's notifications are")
-    topic = conf.notifications.topic
-    if not topic or not topic.isascii() or not topic.isprintable() or any(c.isspace() or c in "*#," for c in topic):
-        raise ConfigError(f"[notifications] topic: {topic!r} cannot be one topic's name")
+    intake = Intake(conf.notifications.intake)
+    chosen = conf.notifications.topic
+    topic = _name(_TOPICS[intake] if chosen is None else chosen, "topic")
+    exchange = _name(conf.notifications.exchange, "exchange")
+    if intake is Intake.BIND and is_memory(url):
+        raise ConfigError(
+            "[notifications] intake = bind needs a broker: a bus in memory has no exchange of Cinder's"
+        )
     bus = _lanes_bus(conf, url)
     timeout = conf.endpoint.timeout
     if timeout is None or not 0 < timeout < bus.heartbeat / 2:
@@ -90,12 +138,25 @@ def listener_settings(conf: cfg.ConfigOpts) -> ListenerSettings:
         transport_url=url,
         topic=topic,
         bus=bus,
+        intake=intake,
+        exchange=exchange,
         endpoint_timeout=timeout,
-        batch=conf.listener.batch,
         max_message_bytes=conf.listener.max_message_bytes,
         max_rows=conf.listener.max_rows,
-        retry_cap=conf.listener.retry_cap,
+        limits=Limits(
+            batch=conf.listener.batch,
+            retry_cap=conf.listener.retry_cap,
+            hold=conf.listener.hold_seconds,
+            patience=Patience(attempts=conf.listener.park_attempts, seconds=conf.listener.park_seconds),
+        ),
     )
+
+
+def _name(text: str, option: str) -> str:
+    """A topic or an exchange; a wildcard would match other services' as well."""
+    if not text or not text.isascii() or not text.isprintable() or any(c.isspace() or c in "*#," for c in text):
+        raise ConfigError(f"[notifications] {option}: {text!r} cannot be one {option}'s name")
+    return text
 
 
 def _lanes_bus(conf: cfg.ConfigOpts, notifications_url: str) -> BusSettings:

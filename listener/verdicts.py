@@ -108,12 +108,16 @@ _ANSWERED: Final = frozenset({200, 202, 207})
 _NOT_FOUND: Final = 404
 
 
-def judge(sent: Sequence[ExtendKey], answer: Answer | NoAnswer) -> Judgement:
-    """What the answer to a request with these events (distinct, at least one) means."""
+def judge(sent: Sequence[ExtendKey], answer: Answer | NoAnswer, *, sees_servers: bool = False) -> Judgement:
+    """What the answer to a request with these events (distinct, at least one) means.
+
+    `sees_servers`: the endpoint is known not to hide servers from us, so that a 404 for every one of many means
+    that they are gone, as after the end of a project.
+    """
     if isinstance(answer, NoAnswer):
         return Hold(answer.reason)
     if answer.status in _ANSWERED:
-        return _per_event(sent, answer.body)
+        return _per_event(sent, answer.body, sees_servers)
     if answer.status in _TOLD and answer.retry_after is not None:
         return Hold(Reason.TOLD_TO_WAIT, answer.retry_after)
     if _about_events(answer):
@@ -128,7 +132,7 @@ def _about_events(answer: Answer) -> bool:
     return answer.status in _ALONE
 
 
-def _per_event(sent: Sequence[ExtendKey], body: object) -> Judgement:
+def _per_event(sent: Sequence[ExtendKey], body: object, sees_servers: bool) -> Judgement:
     rows = body.get("events") if isinstance(body, Mapping) else None
     if not isinstance(rows, list):
         return Hold(Reason.BAD_ANSWER)
@@ -139,9 +143,13 @@ def _per_event(sent: Sequence[ExtendKey], body: object) -> Judgement:
         )
         if isinstance(server_id, str) and isinstance(volume_id, str):
             codes.setdefault(ExtendKey(server_id.lower(), volume_id.lower()), row.get("code"))
-    if len({key.server_id for key in sent}) >= MANY and all(codes.get(key) == _NOT_FOUND for key in sent):
+    if not sees_servers and len({key.server_id for key in sent}) >= MANY and _all_hidden(sent, codes):
         return Hold(Reason.ALL_HIDDEN)
     return Settle({key: _verdict(codes.get(key)) for key in sent})
+
+
+def _all_hidden(sent: Sequence[ExtendKey], codes: Mapping[ExtendKey, object]) -> bool:
+    return all(codes.get(key) == _NOT_FOUND for key in sent)
 
 
 def _verdict(code: object) -> Verdict:

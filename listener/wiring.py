@@ -8,42 +8,89 @@ from bridge.runtime.daemon import Part, Supervised
 from bridge.runtime.metrics import ListenerMetrics
 from bridge.runtime.process import Process
 from bridge.runtime.sessions import open_adapter
-from bridge.runtime.transport import check_url, kombu_connection
+from bridge.runtime.transport import check_url, is_memory, kombu_connection
 from listener.chronicle import Chronicle
-from listener.courier import NovaEndpoint
-from listener.intake import QUEUE
+from listener.courier import Courier, NovaEndpoint
+from listener.keeping import Keeping
+from listener.lanes import DUE as DUE_SPEC
 from listener.lanes import Lanes
-from listener.loop import BROKER, Listener
-from listener.settings import ListenerSettings
-from listener.work import ENDPOINT, Worker
+from listener.loop import DUE, NOTIFICATIONS, Checks, Loop
+from listener.reading import DueReader, NotificationReader, Reader
+from listener.settings import Intake, ListenerSettings
+from listener.sources import BindSource, DueSource, Source, TopicSource
+from listener.work import Worker
 
 _AGENT: Final = "extend-bridge-listener"
 
 
 def build(settings: ListenerSettings, process: Process) -> list[Part]:
-    """The listener's one part. Connects to nothing yet; raises ConfigError."""
+    """One part for notifications and, where our bus has a slow lane, one for what comes back from it.
+
+    They share nothing but the books. Connects to nothing yet; raises ConfigError.
+    """
     check_url(settings.transport_url, "[notifications] transport_url")
     check_url(settings.bus.transport_url, "[bus] transport_url")
-    health, heartbeat = process.health, settings.bus.heartbeat
-    health.expect(BROKER, QUEUE)
-    health.ok(ENDPOINT, "not asked yet")
-    chronicle = Chronicle(process.audit("listener"), ListenerMetrics(process.registry))
-    lanes = Lanes(lambda: kombu_connection(settings.bus.transport_url, heartbeat=0, name=f"{_AGENT} lanes"))
+    audit, metrics = process.audit("listener"), ListenerMetrics(process.registry)
+    chronicle = Chronicle(audit, metrics)
+    reader = NotificationReader(chronicle, max_bytes=settings.max_message_bytes, max_rows=settings.max_rows)
+    bind = settings.intake is Intake.BIND
+    source = BindSource(settings.topic, settings.exchange) if bind else TopicSource(settings.topic)
+    parts = [
+        _part("listener.loop", settings, process, settings.transport_url, source, reader, NOTIFICATIONS, chronicle)
+    ]
+    if not is_memory(settings.bus.transport_url):
+        chronicle = Chronicle(audit, metrics, due=True)
+        back = DueSource(DUE_SPEC)
+        url = settings.bus.transport_url
+        parts.append(_part("listener.due_loop", settings, process, url, back, DueReader(), DUE, chronicle))
+    return parts
+
+
+def _part(
+    name: str,
+    settings: ListenerSettings,
+    process: Process,
+    url: str,
+    source: Source,
+    reader: Reader,
+    checks: Checks,
+    chronicle: Chronicle,
+) -> Part:
+    """A thread with connections and an HTTP session of its own."""
+    health, bus = process.health, settings.bus
+    health.expect(checks.broker, checks.queue)
+    health.ok(checks.endpoint, "not asked yet")
+    lanes = Lanes(
+        lambda: kombu_connection(bus.transport_url, heartbeat=0, name=f"{_AGENT} lanes"),
+        slow=not is_memory(bus.transport_url),
+    )
     endpoint = NovaEndpoint(
         open_adapter(process.conf, "endpoint", user_agent=_AGENT), timeout=settings.endpoint_timeout
     )
-    listener = Listener(
-        settings=settings,
-        connect=lambda: kombu_connection(settings.transport_url, heartbeat=heartbeat, name=_AGENT),
-        worker=Worker(settings=settings, endpoint=endpoint, lanes=lanes, health=health, chronicle=chronicle),
+    worker = Worker(
+        limits=settings.limits,
+        reader=reader,
+        courier=Courier(endpoint),
+        keeping=Keeping(lanes, health=health, check=checks.lanes, chronicle=chronicle),
         health=health,
+        check=checks.endpoint,
+        chronicle=chronicle,
+    )
+    loop = Loop(
+        connect=lambda: kombu_connection(url, heartbeat=bus.heartbeat, name=f"{_AGENT} {source.queues[0]}"),
+        source=source,
+        prefetch=2 * settings.limits.batch,
+        retry_cap=settings.limits.retry_cap,
+        worker=worker,
+        health=health,
+        checks=checks,
         chronicle=chronicle,
     )
 
     def run(stop: threading.Event) -> None:
         try:
-            listener.run(stop)
+            loop.run(stop)
         finally:
             lanes.close()
 
-    return [Supervised("listener.loop", run, health)]
+    return Supervised(name, run, health)

@@ -1,14 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is done with the messages of one gather: read, post, settle each. Acknowledged is only what is safe."""
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
-from typing import Final, Protocol
 
 import kombu
 
@@ -16,181 +14,177 @@ from bridge.core.extend import ExtendKey, new_id
 from bridge.core.reasons import Reason
 from bridge.runtime.backoff import Backoff
 from bridge.runtime.health import Health
-from bridge.runtime.publisher import NotPublishedError
-from listener.acks import Acks
 from listener.chronicle import Chronicle
-from listener.courier import Endpoint, deliver
+from listener.courier import Courier
+from listener.gather import Bus, Gather, InHand, StoppedError
+from listener.keeping import Keeping
 from listener.lanes import Parked
-from listener.parse import Bad, Other, ResizeEnd, Unreadable, parse
-from listener.prefilter import is_other_event
-from listener.settings import ListenerSettings
-from listener.translate import translate
+from listener.parse import Origin
+from listener.patience import Limits, Step
+from listener.reading import Events, Nothing, Raw, Reader
 from listener.verdicts import Hold, Kind, Settle, Split, Verdict
 
-LOG = logging.getLogger(__name__)
 
-ENDPOINT: Final = "listener.endpoint"
-LANES: Final = "listener.lanes"
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Away:
+    """The endpoint was away for so long that what was in hand went into the slow lane.
 
-
-class StoppedError(Exception):
-    """Told to stop with messages in hand: they are not acknowledged, so the broker delivers them again."""
-
-
-class Bus(Protocol):
-    """What the work needs of the connection its messages came by."""
-
-    def acks(self, messages: Sequence[kombu.Message]) -> Acks:
-        """How these messages are acknowledged."""
-
-    def keep_alive(self, seconds: float, stop: threading.Event) -> None:
-        """Wait, with the connection looked after; returns early when told to stop."""
-
-    def breathe(self) -> None:
-        """Look after the connection without waiting."""
-
-
-class SafeKeeping(Protocol):
-    """Lanes: each method raises NotPublishedError, or the message is safe."""
-
-    def park(self, parked: Parked) -> None:
-        """For a person."""
-
-    def keep_raw(self, body: bytes, reason: Reason) -> None:
-        """As it came."""
-
-
-@dataclass(slots=True)
-class InHand:
-    """A message whose events are on their way; settled when none is waiting."""
-
-    message: kombu.Message
-    end: ResizeEnd
-    first_seen: float
-    waiting: set[ExtendKey]
-
-
-@dataclass(frozen=True, slots=True)
-class _Gather:
-    """What belongs together while one gather is worked on.
-
-    `owners`: who waits for an event. `late`: what a lane did not take at once, and what follows once it has.
+    One event of it, as plain values, to ask again with; `after` seconds where the endpoint said when.
     """
 
-    bus: Bus
-    acks: Acks
-    stop: threading.Event
-    owners: dict[ExtendKey, list[InHand]] = field(default_factory=dict)
-    late: list[tuple[Callable[[], None], Callable[[], None]]] = field(default_factory=list)
+    reason: Reason
+    key: ExtendKey
+    origin: Origin
+    after: float | None
 
 
 class Worker:
-    """Works off gathers, one at a time. For one thread."""
+    """Works off gathers, one at a time. For one thread. `check` is the endpoint's health check."""
 
     def __init__(
         self,
         *,
-        settings: ListenerSettings,
-        endpoint: Endpoint,
-        lanes: SafeKeeping,
+        limits: Limits,
+        reader: Reader,
+        courier: Courier,
+        keeping: Keeping,
         health: Health,
+        check: str,
         chronicle: Chronicle,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._settings = settings
-        self._endpoint = endpoint
-        self._lanes = lanes
+        self._limits = limits
+        self._reader = reader
+        self._courier = courier
+        self._keeping = keeping
         self._health = health
+        self._check = check
         self._chronicle = chronicle
         self._clock = clock
 
-    def work(self, messages: Sequence[kombu.Message], bus: Bus, stop: threading.Event) -> None:
-        """Settle and acknowledge every one of them, however long the endpoint or a lane is away.
+    def work(self, messages: Sequence[kombu.Message], bus: Bus, stop: threading.Event) -> Away | None:
+        """Settle and acknowledge every one of them.
 
-        Raises StoppedError when told to stop while something is away, and what `bus` raises.
+        None, or Away when events had to go into the slow lane because the endpoint was away for too long. Raises
+        StoppedError when told to stop while something is away, and what `bus` raises.
         """
-        gather = _Gather(bus, bus.acks(messages), stop)
-        for message in messages:
-            if self._read(message, gather):
-                gather.acks.settle(message)
-        gather.acks.flush()
-        self._chronicle.in_hand(gather.acks.left)
-        events, size = list(gather.owners), self._settings.batch
+        gather = self._open(messages, bus, stop)
+        away: Away | None = None
+        events, size = list(gather.owners), self._limits.batch
         for start in range(0, len(events), size):
-            self._deliver(events[start : start + size], gather)
-        self._catch_up(gather)
+            batch = events[start : start + size]
+            if away is None:
+                away = self._deliver(batch, gather)
+            else:
+                self._put_aside(batch, away.reason, gather)
+        self._keeping.catch_up(gather)
+        return away
 
-    def _read(self, message: kombu.Message, gather: _Gather) -> bool:
-        """Read one message; whether it is settled already. Its events are in `gather.owners` otherwise."""
+    def put_aside(self, messages: Sequence[kombu.Message], away: Away, bus: Bus, stop: threading.Event) -> None:
+        """Settle and acknowledge them without asking the endpoint, which is away. Raises as `work` does."""
+        gather = self._open(messages, bus, stop)
+        self._put_aside(list(gather.owners), away.reason, gather)
+        self._keeping.catch_up(gather)
+
+    def still_away(self, away: Away) -> Away | None:
+        """Ask the endpoint again; None when it answers. What it says of the event is for the record only: the event
+        comes again from the slow lane."""
+        if away.reason is Reason.ALL_HIDDEN:
+            return None  # one event cannot tell; the next gather does
+        sent_as = f"req-{new_id()}"
+        started = time.monotonic()
+        judgement = next(self._courier.deliver([away.key], sent_as))
+        if isinstance(judgement, Hold):
+            self._health.bad(self._check, judgement.reason.text)
+            return Away(reason=judgement.reason, key=away.key, origin=away.origin, after=judgement.after)
+        if isinstance(judgement, Settle):
+            verdict = judgement.verdicts[away.key]
+            self._chronicle.asked_again(away.key, verdict, away.origin, sent_as, time.monotonic() - started)
+        self._health.ok(self._check)
+        return None
+
+    def _open(self, messages: Sequence[kombu.Message], bus: Bus, stop: threading.Event) -> Gather:
+        """Read them; what needs no endpoint is settled."""
+        gather = Gather(bus, bus.acks(messages), stop)
+        for message in messages:
+            self._read(message, gather)
+        self._acknowledge(gather)
+        return gather
+
+    def _read(self, message: kombu.Message, gather: Gather) -> None:
         body = message.body if isinstance(message.body, bytes) else _bytes(message.body)
-        if is_other_event(body):
-            self._chronicle.other(Reason.OTHER_EVENT)
-            return True
-        read = parse(body, max_bytes=self._settings.max_message_bytes, max_rows=self._settings.max_rows)
-        match read:
-            case ResizeEnd():
-                return self._take(message, read, gather)
-            case Other():
-                self._chronicle.other(read.reason)
-            case Unreadable():
-                self._keep(
-                    partial(self._lanes.keep_raw, body, read.reason),
-                    partial(self._unreadable, message, read.reason, len(body), gather),
-                    gather,
-                )
-                return False
-            case Bad():
-                parked = Parked(
-                    reason=read.reason,
-                    volume_id=read.volume_id,
-                    server_id=None,
-                    origin=read.origin,
-                    first_seen=self._clock(),
-                )
-                self._park(parked, partial(gather.acks.settle, message), gather)
-                return False
-        return True
+        found = self._reader.read(body)
+        match found:
+            case Nothing():
+                gather.acks.settle(message)
+            case Events():
+                gather.take(message, found)
+            case Raw():
+                self._keeping.raw(message, body, found.reason, gather)
+            case Parked():
+                self._keeping.park(found, partial(gather.acks.settle, message), gather)
 
-    def _take(self, message: kombu.Message, end: ResizeEnd, gather: _Gather) -> bool:
-        translation = translate(end)
-        self._chronicle.received(end, translation)
-        hand = InHand(message, end, self._clock(), set(translation.events))
-        for key in translation.events:
-            gather.owners.setdefault(key, []).append(hand)
-        return not translation.events
-
-    def _deliver(self, events: Sequence[ExtendKey], gather: _Gather) -> None:
-        """Send until each event has its verdict; hold while the endpoint is away."""
-        away = Backoff(first=0.5, cap=self._settings.retry_cap, floor=0.1)
-        left = list(events)
+    def _deliver(self, events: Sequence[ExtendKey], gather: Gather) -> Away | None:
+        """Send until each event has its verdict; hold while the endpoint is away, for as long as may be."""
+        backoff, left = Backoff(first=0.5, cap=self._limits.retry_cap, floor=0.1), list(events)
         for failures in count(1):
             gather.bus.breathe()
             hold = self._send(left, gather)
-            left = [key for key in left if key in gather.owners]
             if hold is None:
-                self._health.ok(ENDPOINT)
-                return
-            self._health.bad(ENDPOINT, hold.reason.text)
+                break
+            left = [key for key in left if key in gather.owners]
+            self._health.bad(self._check, hold.reason.text)
             if failures == 1:
                 for key in left:
                     for hand in gather.owners[key]:
-                        self._chronicle.held(key, hold.reason, hand.end.origin)
-            gather.bus.keep_alive(away.delay(failures) if hold.after is None else max(0.1, hold.after), gather.stop)
-            if gather.stop.is_set():
-                raise StoppedError
+                        self._chronicle.held(key, hold.reason, hand.asked.origin)
+            wait = backoff.delay(failures) if hold.after is None else max(0.1, hold.after)
+            if self._keeping.slow:
+                longest = gather.hold_left(self._limits.hold)
+                if longest > 0:
+                    wait = min(wait, longest)
+                elif (away := self._moved(left, hold, gather)) is not None:
+                    return away
+            gather.wait(wait)
+        self._health.ok(self._check)
+        return None
 
-    def _send(self, events: Sequence[ExtendKey], gather: _Gather) -> Hold | None:
+    def _moved(self, events: Sequence[ExtendKey], hold: Hold, gather: Gather) -> Away | None:
+        """The events into the slow lane, at once. None while the lane is away as well: whichever is back first, it
+        or the endpoint, then has what is left."""
+        first = events[0]
+        origin = gather.owners[first][0].asked.origin
+        for key in events:
+            hands = gather.owners[key]
+            while hands:
+                deferred = hands[0].deferred(key, hands[0].asked.attempts, hold.reason)
+                if not self._keeping.deferred_now(deferred, Step.SHORT):
+                    return None
+                gather.done(hands.pop(0), key)
+            del gather.owners[key]
+            self._acknowledge(gather)
+        return Away(reason=hold.reason, key=first, origin=origin, after=hold.after)
+
+    def _put_aside(self, events: Sequence[ExtendKey], reason: Reason, gather: Gather) -> None:
+        for key in events:
+            for hand in gather.owners.pop(key):
+                deferred = hand.deferred(key, hand.asked.attempts, reason)
+                self._keeping.defer(deferred, Step.SHORT, partial(gather.done, hand, key), gather)
+            self._acknowledge(gather)
+
+    def _send(self, events: Sequence[ExtendKey], gather: Gather) -> Hold | None:
         """One request, or several where it is refused; None when every event has its verdict."""
         sent_as = _request_id(events, gather)
         started = time.monotonic()
-        for judgement in deliver(self._endpoint, events, sent_as):
+        for judgement in self._courier.deliver(events, sent_as):
             match judgement:
                 case Settle():
                     seconds = time.monotonic() - started
                     for key, verdict in judgement.verdicts.items():
-                        self._settle(key, verdict, gather, sent_as, seconds)
-                    gather.acks.flush()
-                    self._chronicle.in_hand(gather.acks.left)
+                        for hand in gather.owners.pop(key):
+                            self._chronicle.posted(key, verdict, hand.asked.origin, sent_as, seconds)
+                            self._carry_out(verdict, key, hand, gather)
+                    self._acknowledge(gather)
                 case Split():
                     if gather.stop.is_set():
                         raise StoppedError
@@ -200,79 +194,37 @@ class Worker:
             started = time.monotonic()
         return None
 
-    def _settle(self, key: ExtendKey, verdict: Verdict, gather: _Gather, sent_as: str, seconds: float) -> None:
-        """Carry out a verdict for each message that asked for the event."""
-        for hand in gather.owners[key]:
-            origin = hand.end.origin
-            self._chronicle.posted(key, verdict, origin, sent_as, seconds)
-            done = partial(_done, hand, key, gather)
-            if verdict.kind is Kind.DELIVERED:
-                done()
-            else:
-                parked = Parked(
-                    reason=verdict.reason,
-                    mark=Reason.NO_SLOW_LANE if verdict.kind is Kind.SLOW else None,
-                    volume_id=key.volume_id,
-                    server_id=key.server_id,
-                    origin=origin,
-                    first_seen=hand.first_seen,
-                    attempts=1,
-                )
-                self._park(parked, done, gather)
-        del gather.owners[key]
-
-    def _unreadable(self, message: kombu.Message, reason: Reason, size: int, gather: _Gather) -> None:
-        self._chronicle.unreadable(reason, size)
-        gather.acks.settle(message)
-
-    def _park(self, parked: Parked, done: Callable[[], None], gather: _Gather) -> None:
-        def parked_now() -> None:
-            self._chronicle.parked(parked)
+    def _carry_out(self, verdict: Verdict, key: ExtendKey, hand: InHand, gather: Gather) -> None:
+        """A verdict for one message that asked for the event."""
+        done = partial(gather.done, hand, key)
+        if verdict.kind is Kind.DELIVERED:
             done()
-
-        self._keep(partial(self._lanes.park, parked), parked_now, gather)
-
-    def _keep(self, publish: Callable[[], None], done: Callable[[], None], gather: _Gather) -> None:
-        """Put something into a lane, now or, while the lane is away, after all that needs none."""
-        if gather.late or not self._kept(publish):
-            gather.late.append((publish, done))
+            return
+        attempts = hand.asked.attempts + 1
+        parked = Parked(
+            reason=verdict.reason,
+            volume_id=key.volume_id,
+            server_id=key.server_id,
+            origin=hand.asked.origin,
+            first_seen=hand.asked.first_seen,
+            attempts=attempts,
+        )
+        step = self._limits.patience.after(attempts, self._clock() - hand.asked.first_seen)
+        if verdict.kind is Kind.PARK or step is None:
+            self._keeping.park(parked, done, gather)
+        elif self._keeping.slow:
+            self._keeping.defer(hand.deferred(key, attempts, verdict.reason), step, done, gather)
         else:
-            done()
+            self._keeping.park(replace(parked, mark=Reason.NO_SLOW_LANE), done, gather)
 
-    def _kept(self, publish: Callable[[], None]) -> bool:
-        try:
-            publish()
-        except NotPublishedError as ex:
-            self._health.bad(LANES, str(ex))
-            return False
-        self._health.ok(LANES)
-        return True
-
-    def _catch_up(self, gather: _Gather) -> None:
-        """Publish what is late until the broker has it."""
-        away = Backoff(first=0.2, cap=10, floor=0.1)
-        for publish, done in gather.late:
-            for failures in count(1):
-                if self._kept(publish):
-                    break
-                gather.bus.keep_alive(away.delay(failures), gather.stop)
-                if gather.stop.is_set():
-                    raise StoppedError
-            done()
-            gather.acks.flush()
-            self._chronicle.in_hand(gather.acks.left)
+    def _acknowledge(self, gather: Gather) -> None:
+        gather.acks.flush()
+        self._chronicle.in_hand(gather.acks.left)
 
 
-def _done(hand: InHand, key: ExtendKey, gather: _Gather) -> None:
-    """The event needs nothing more for this message."""
-    hand.waiting.discard(key)
-    if not hand.waiting:
-        gather.acks.settle(hand.message)
-
-
-def _request_id(events: Sequence[ExtendKey], gather: _Gather) -> str:
+def _request_id(events: Sequence[ExtendKey], gather: Gather) -> str:
     """The user's own request id when all events share one, else a new one that the audit log maps."""
-    ids = {hand.end.origin.carried for key in events for hand in gather.owners[key]}
+    ids = {hand.asked.origin.carried for key in events for hand in gather.owners[key]}
     only = ids.pop() if len(ids) == 1 else None
     return only or f"req-{new_id()}"
 

@@ -68,7 +68,8 @@ class Reason(StrEnum):
     UNREACHABLE = "unreachable", "the endpoint cannot be connected to, or TLS failed"
     TIMED_OUT = "timed_out", "the endpoint did not answer in time"
     BAD_ANSWER = "bad_answer", "the endpoint's 200 or 207 is not the JSON it should be"
-    NO_SLOW_LANE = "no_slow_lane", "to be tried again later, but parked: this release has no slow lane"
+    NO_SLOW_LANE = "no_slow_lane", "to be tried again later, but parked: a bus in memory has no slow lane"
+    NOT_OUR_FORM = "not_our_form", "a message in the slow lane that is not in our form: who put it there?"
 
     # API: events that got another code than 200.
     UNKNOWN_SERVER = "unknown_server", "no host agent ever reported the server (code 404)"

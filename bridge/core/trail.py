@@ -19,6 +19,7 @@ class Event(StrEnum):
     UNREADABLE = "unreadable"  # listener: the message was kept raw in the unreadable lane
     POSTED = "posted"  # listener: the endpoint answered for this event
     HELD = "held"  # listener: the endpoint is away; the event is held and tried again
+    DEFERRED = "deferred"  # listener: the event went into the slow lane and is sent again after its step
     PARKED = "parked"  # listener: the event was put into the parked lane
     ACCEPTED = "accepted"  # API: the event is committed to the journal
     REFUSED = "refused"  # API: the event got another code than 200

@@ -57,8 +57,24 @@ class ListenerMetrics:
             ["reason"],
             registry=registry,
         )
+        self.deferred = Counter(
+            "extend_bridge_listener_deferred",
+            "Events put into the slow lane, by reason",
+            ["reason"],
+            registry=registry,
+        )
         self.in_hand = Gauge(
-            "extend_bridge_listener_in_hand", "Messages taken and not yet acknowledged", registry=registry
+            "extend_bridge_listener_in_hand",
+            "Notifications taken and not yet acknowledged",
+            registry=registry,
+        )
+        self.due = Counter(
+            "extend_bridge_listener_due", "Events that came back from the slow lane", registry=registry
+        )
+        self.due_in_hand = Gauge(
+            "extend_bridge_listener_due_in_hand",
+            "Events that came back from the slow lane and are not yet acknowledged",
+            registry=registry,
         )
 
 

@@ -28,6 +28,7 @@ _CONNECT_TIMEOUT: Final = 5.0
 REPORTS_QUEUE: Final = "extend_bridge.reports"
 PARKED_QUEUE: Final = "extend_bridge.parked"
 UNREADABLE_QUEUE: Final = "extend_bridge.unreadable"
+DUE_QUEUE: Final = "extend_bridge.due"
 AGENT_TOPIC: Final = "extend_bridge_agent"
 AGENT_EXCHANGE: Final = "extend_bridge"
 """Ours alone. Without a name oslo.messaging declares `openstack`, Cinder's: where Cinder's is durable, every
@@ -50,16 +51,29 @@ BROKER_ERRORS: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueSpec:
-    """One of our own queues. `ttl` in seconds, None: messages stay until they are taken."""
+    """One of our own queues. `ttl` in seconds, None: messages stay until they are taken.
+
+    `then`: the queue that expired messages go to, which has to be there first; None: they are gone.
+    """
 
     name: str
     ttl: float | None = None
+    then: str | None = None
 
     def arguments(self) -> dict[str, Any]:
         """Queue arguments for RabbitMQ ≥ 3.10: quorum, so that it survives a node."""
         arguments: dict[str, Any] = {"x-queue-type": "quorum"}
         if self.ttl is not None:
             arguments["x-message-ttl"] = int(self.ttl * 1000)
+        if self.then is not None:
+            # With the default strategy what expires into a queue that is missing is lost (measured); this one keeps
+            # it, and wants reject-publish.
+            arguments |= {
+                "x-dead-letter-exchange": "",
+                "x-dead-letter-routing-key": self.then,
+                "x-dead-letter-strategy": "at-least-once",
+                "x-overflow": "reject-publish",
+            }
         return arguments
 
 

@@ -122,7 +122,7 @@ class _Run:
             event = record["event"]
             seen["events"] += event == "received" and "server" in record
             seen["delivered"] += event == "posted" and record["outcome"] == "delivered"
-            seen["retried"] += event == "held"
+            seen["retried"] += event in {"held", "deferred"}
             seen["parked"] += event == "parked"
             seen["unreadable"] += event == "unreadable"
         skipped = {

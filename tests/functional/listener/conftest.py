@@ -26,7 +26,7 @@ PREFIX = "extend_bridge_listener_"
 
 @dataclass(kw_only=True)
 class Lab:
-    """Cinder's bus, an endpoint, and where the listener between them writes."""
+    """Cinder's bus, an endpoint, and where the listener between them writes. `more`: options by group."""
 
     vhost: Vhost
     endpoint: RecordingEndpoint
@@ -34,6 +34,7 @@ class Lab:
     heartbeat: int = 30
     lanes_url: str | None = None
     ops_port: int = field(default_factory=free_port)
+    more: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def conf(self) -> Path:
@@ -45,6 +46,7 @@ class Lab:
             f"[endpoint]\nendpoint_override = {self.endpoint.url}\ntimeout = 2\n"
             f"[listener]\nretry_cap = 0.3\nops_port = {self.ops_port}\n"
             f"[audit]\nfile = {self.directory / 'audit.jsonl'}\n"
+            + "".join(f"[{group}]\n{text}\n" for group, text in self.more.items())
         )
         return path
 

@@ -8,6 +8,7 @@ import pytest
 
 from bridge.core.extend import new_id
 from bridge.runtime.transport import PARKED_QUEUE, UNREADABLE_QUEUE
+from listener.patience import Step
 from tests.functional.listener.conftest import Lab
 from tests.lab.cinder_bus import CinderBus, resize_end
 from tests.lab.endpoint import Reply, answered, says, takes_all
@@ -18,6 +19,7 @@ from tests.lab.waiting import until
 
 pytestmark = pytest.mark.functional
 
+SLOW = Step.SHORT.queue
 STREAM = ROOT / "tests" / "fixtures" / "cinder29" / "stream.jsonl"
 
 
@@ -104,33 +106,29 @@ def test_the_lanes_survive_a_node_and_the_unreadable_one_forgets(lab: Lab, bus: 
     assert '{"x-message-ttl",604800000}' in arguments[UNREADABLE_QUEUE]
 
 
-PARKING: dict[str, tuple[Any, str, str | None]] = {
-    "the server is unknown": (says(404), "event_unknown_server", "no_slow_lane"),
-    "the server has no host": (says(422), "event_no_host", "no_slow_lane"),
-    "the event is bad": (says(400), "event_bad", None),
-    "the request is refused": (lambda _: Reply(status=400), "request_bad", None),
-    "the request fails": (lambda _: Reply(status=500), "request_failed", "no_slow_lane"),
-    "the answer lacks the event": (
-        lambda _: Reply(status=207, body=b'{"events": []}'),
-        "event_no_code",
-        "no_slow_lane",
-    ),
+NOT_TAKEN: dict[str, tuple[Any, str, str]] = {
+    "the server is unknown": (says(404), "event_unknown_server", SLOW),
+    "the server has no host": (says(422), "event_no_host", SLOW),
+    "the event is bad": (says(400), "event_bad", PARKED_QUEUE),
+    "the request is refused": (lambda _: Reply(status=400), "request_bad", PARKED_QUEUE),
+    "the request fails": (lambda _: Reply(status=500), "request_failed", SLOW),
+    "the answer lacks the event": (lambda _: Reply(status=207, body=b'{"events": []}'), "event_no_code", SLOW),
 }
 
 
-@pytest.mark.parametrize(("behaviour", "reason", "mark"), PARKING.values(), ids=PARKING)
-def test_an_event_the_endpoint_does_not_take_is_parked_without_a_secret(
-    behaviour: Any, reason: str, mark: str | None, lab: Lab, bus: CinderBus
+@pytest.mark.parametrize(("behaviour", "reason", "lane"), NOT_TAKEN.values(), ids=NOT_TAKEN)
+def test_an_event_the_endpoint_does_not_take_goes_into_its_lane_without_a_secret(
+    behaviour: Any, reason: str, lane: str, lab: Lab, bus: CinderBus
 ) -> None:
     body, (server, volume) = extend()
     lab.endpoint.behaviour = behaviour
     with lab.listening() as listener:
         bus.publish(body)
         listener.settles(1)
-    ((raw, _),) = lab.drain(PARKED_QUEUE)
-    parked = json.loads(raw)
-    assert (parked["server_id"], parked["volume_id"]) == (server, volume)
-    assert (parked["reason"], parked["mark"], parked["version"]) == (reason, mark, 1)
+    ((raw, _),) = lab.drain(lane)
+    kept = json.loads(raw)
+    assert (kept["server_id"], kept["volume_id"]) == (server, volume)
+    assert (kept["reason"], kept["attempts"], kept["version"]) == (reason, 1, 1)
     hidden = secrets_of(STREAM)
     assert any(secret.encode() in body for secret in hidden), "the message holds secrets, or this proves nothing"
     places = raw + lab.log.read_bytes() + (lab.directory / "audit.jsonl").read_bytes()
@@ -154,7 +152,7 @@ def test_one_bad_event_in_a_batch_is_found_and_the_others_are_delivered(lab: Lab
         lab.endpoint.gate.set()
         listener.settles(51)
         assert listener.count("events_total", verdict="delivered", reason="delivered") == 50
-    ((raw, _),) = lab.drain(PARKED_QUEUE)
+    ((raw, _),) = lab.drain(SLOW)
     assert json.loads(raw)["server_id"] == bad
     assert max(len(events) for _, events in lab.endpoint.requests) == 50
 
@@ -168,6 +166,6 @@ def test_codes_are_per_event_within_one_request(lab: Lab, bus: CinderBus) -> Non
         for server in (new_id(), gone, new_id()):
             bus.publish(extend(server)[0])
         listener.settles(3)
-    ((raw, _),) = lab.drain(PARKED_QUEUE)
+    ((raw, _),) = lab.drain(SLOW)
     assert json.loads(raw)["server_id"] == gone
     assert sorted(record["outcome"] for record in lab.records("posted")) == ["delivered", "delivered", "slow"]

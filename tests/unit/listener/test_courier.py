@@ -18,7 +18,7 @@ from keystoneauth1.token_endpoint import Token
 
 from bridge.core.extend import ExtendKey
 from bridge.core.reasons import Reason
-from listener.courier import NovaEndpoint, deliver, retry_after
+from listener.courier import Courier, NovaEndpoint, retry_after
 from listener.verdicts import Answer, Hold, NoAnswer, Settle, Split
 
 BASE: Final = "http://nova.test/v2.1"
@@ -187,7 +187,7 @@ class Picky:
 
 def settled(endpoint: Any, keys: list[ExtendKey]) -> dict[ExtendKey, Reason]:
     verdicts: dict[ExtendKey, Reason] = {}
-    for judgement in deliver(endpoint, keys, "req-1"):
+    for judgement in Courier(endpoint).deliver(keys, "req-1"):
         if isinstance(judgement, Settle):
             verdicts.update({key: verdict.reason for key, verdict in judgement.verdicts.items()})
     return verdicts
@@ -222,7 +222,7 @@ class Leaving:
 
 
 def test_what_was_taken_before_the_endpoint_went_away_stays_taken() -> None:
-    split, half, hold = deliver(Leaving(), KEYS[:4], "req-1")
+    split, half, hold = Courier(Leaving()).deliver(KEYS[:4], "req-1")
     assert isinstance(split, Split)
     assert isinstance(half, Settle)
     assert set(half.verdicts) == set(KEYS[:2])
@@ -230,4 +230,29 @@ def test_what_was_taken_before_the_endpoint_went_away_stays_taken() -> None:
 
 
 def test_nothing_is_sent_for_no_events() -> None:
-    assert list(deliver(Picky(set()), [], "req-1")) == []
+    assert list(Courier(Picky(set())).deliver([], "req-1")) == []
+
+
+class Forgetful:
+    """Knows a server now and then; `codes` one after the other, for every event of a request."""
+
+    def __init__(self, *codes: int) -> None:
+        self.codes = list(codes)
+
+    def post(self, events: Sequence[ExtendKey], request_id: str) -> Answer:
+        code = self.codes.pop(0)
+        rows = [{"server_uuid": key.server_id, "tag": key.volume_id, "code": code} for key in events]
+        return Answer(status=207, body={"events": rows})
+
+
+def test_many_unknown_servers_are_gone_where_the_endpoint_knew_one_lately_and_hidden_where_it_did_not() -> None:
+    now = [0.0]
+    courier = Courier(Forgetful(404, 200, 404, 404), clock=lambda: now[0])
+    assert list(courier.deliver(KEYS[:10], "req-1")) == [Hold(Reason.ALL_HIDDEN)]
+    assert isinstance(next(courier.deliver(KEYS[:1], "req-2")), Settle)
+    now[0] = 1799.0
+    (judgement,) = courier.deliver(KEYS[:10], "req-3")
+    assert isinstance(judgement, Settle)
+    assert {verdict.reason for verdict in judgement.verdicts.values()} == {Reason.EVENT_UNKNOWN_SERVER}
+    now[0] = 1801.0
+    assert list(courier.deliver(KEYS[:10], "req-4")) == [Hold(Reason.ALL_HIDDEN)]

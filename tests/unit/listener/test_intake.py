@@ -11,7 +11,8 @@ from bridge.core.extend import new_id
 from bridge.runtime.health import Health
 from bridge.runtime.transport import MEMORY, kombu_connection
 from listener import intake as module
-from listener.intake import QUEUE, TopicIntake
+from listener.intake import Intake
+from listener.sources import TopicSource
 
 
 @pytest.fixture(autouse=True)
@@ -42,8 +43,11 @@ def publish(connection: kombu.Connection, name: str, body: bytes) -> None:
     )
 
 
-def opened(connection: kombu.Connection, topic: str, health: Health, prefetch: int = 4) -> TopicIntake:
-    return TopicIntake(connection, (f"{topic}.info", f"{topic}.error"), prefetch=prefetch, health=health)
+QUEUE = "listener.queue"
+
+
+def opened(connection: kombu.Connection, topic: str, health: Health, prefetch: int = 4) -> Intake:
+    return Intake(connection, TopicSource(topic), prefetch=prefetch, health=health, check=QUEUE)
 
 
 def test_a_missing_queue_is_not_ready_in_words_and_is_not_made(connection: kombu.Connection, topic: str) -> None:

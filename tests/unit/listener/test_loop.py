@@ -15,18 +15,23 @@ from bridge.core.reasons import Reason
 from bridge.core.trail import Record
 from bridge.runtime.health import Health
 from bridge.runtime.metrics import ListenerMetrics
-from bridge.runtime.settings import BusSettings
 from bridge.runtime.transport import MEMORY, kombu_connection
 from listener import intake
 from listener.chronicle import Chronicle
+from listener.courier import Courier
+from listener.deferred import Deferred
+from listener.keeping import Keeping
 from listener.lanes import Parked
-from listener.loop import Listener
-from listener.settings import ListenerSettings
+from listener.loop import NOTIFICATIONS, Loop
+from listener.patience import Limits, Patience, Step
+from listener.reading import NotificationReader
+from listener.sources import TopicSource
 from listener.verdicts import Answer, NoAnswer
 from listener.work import Worker
 from tests.lab.waiting import until
 from tests.unit.listener.messages import SERVER, enveloped, one_server, recorded
 
+BATCH = 4
 NOISE = enveloped({"event_type": "volume.create.end", "payload": {}})
 
 
@@ -39,6 +44,11 @@ class Silent:
 
 class NoLanes:
     """Nothing here is to be parked."""
+
+    slow = False
+
+    def defer(self, deferred: Deferred, step: Step) -> None:
+        raise AssertionError(deferred)
 
     def park(self, parked: Parked) -> None:
         raise AssertionError(parked)
@@ -68,20 +78,15 @@ class Cloud:
     """A topic of its own on the broker of this process, and a listener for it."""
 
     def __init__(self) -> None:
-        self.settings = ListenerSettings(
-            transport_url=MEMORY,
-            topic=f"topic-{new_id()}",
-            bus=BusSettings(transport_url=MEMORY, heartbeat=30),
-            batch=4,
-            retry_cap=0.1,
-        )
+        self.topic = f"topic-{new_id()}"
+        self.queues = TopicSource(self.topic).queues
         self.endpoint = Endpoint()
         self.health = Health()
         self.registry = CollectorRegistry()
 
     def declare(self, *queues: str) -> None:
         with kombu_connection(MEMORY, heartbeat=0, name="cinder") as connection:
-            for name in queues or self.settings.queues:
+            for name in queues or self.queues:
                 kombu.Queue(name, channel=connection.default_channel).queue_declare()
 
     def publish(self, *bodies: bytes, queue: str | None = None) -> None:
@@ -89,13 +94,13 @@ class Cloud:
             producer = connection.Producer()
             for body in bodies:
                 producer.publish(
-                    body, exchange="", routing_key=queue or self.settings.queues[0],
+                    body, exchange="", routing_key=queue or self.queues[0],
                     content_type="application/json", content_encoding="utf-8",
                 )  # fmt: skip
 
     def waiting(self) -> int:
         with kombu_connection(MEMORY, heartbeat=0, name="test") as connection:
-            queue = kombu.Queue(self.settings.queues[0], channel=connection.default_channel)
+            queue = kombu.Queue(self.queues[0], channel=connection.default_channel)
             return int(queue.queue_declare(passive=True).message_count)
 
     def settled(self, messages: int) -> Callable[[], bool]:
@@ -117,14 +122,23 @@ class Cloud:
         self.registry = CollectorRegistry()
         chronicle = Chronicle(Silent(), ListenerMetrics(self.registry))
         worker = Worker(
-            settings=self.settings,
-            endpoint=self.endpoint,
-            lanes=NoLanes(),
+            limits=Limits(batch=BATCH, retry_cap=0.1, hold=60, patience=Patience()),
+            reader=NotificationReader(chronicle, max_bytes=2**20, max_rows=1000),
+            courier=Courier(self.endpoint),
+            keeping=Keeping(NoLanes(), health=self.health, check="listener.lanes", chronicle=chronicle),
             health=self.health,
+            check="listener.endpoint",
             chronicle=chronicle,
         )
-        listener = Listener(
-            settings=self.settings, connect=connect, worker=worker, health=self.health, chronicle=chronicle
+        listener = Loop(
+            connect=connect,
+            source=TopicSource(self.topic),
+            prefetch=2 * BATCH,
+            retry_cap=0.1,
+            worker=worker,
+            health=self.health,
+            checks=NOTIFICATIONS,
+            chronicle=chronicle,
         )
         stop = threading.Event()
         thread = threading.Thread(target=listener.run, args=(stop,), daemon=True)
@@ -155,7 +169,7 @@ def test_what_waits_in_the_queue_is_delivered_and_noise_is_taken_away(cloud: Clo
 
 def test_the_queue_for_errors_is_drained_as_well(cloud: Cloud) -> None:
     cloud.declare()
-    cloud.publish(NOISE, queue=cloud.settings.queues[1])
+    cloud.publish(NOISE, queue=cloud.queues[1])
     with cloud.listening():
         until(cloud.settled(1), "it is taken away")
 
@@ -164,8 +178,8 @@ def test_a_queue_that_is_not_there_is_named_and_taken_once_it_is(cloud: Cloud) -
     with cloud.listening():
         until(lambda: "cinder.conf" in cloud.check("queue")[1], "it says what to set")
         assert not cloud.health.ready()
-        assert cloud.settings.topic in cloud.check("queue")[1]
-        cloud.declare(cloud.settings.queues[0])
+        assert cloud.topic in cloud.check("queue")[1]
+        cloud.declare(cloud.queues[0])
         until(cloud.health.ready, "ready without the queue for errors")
         cloud.publish(recorded("one_server"))
         until(cloud.settled(1), "it is settled")
@@ -182,7 +196,7 @@ def test_told_to_stop_while_the_endpoint_is_away_it_ends_and_has_taken_no_more_t
         until(lambda: cloud.endpoint.asked > 2, "it waits and asks again")
         assert not cloud.check("endpoint")[0]
     assert cloud.endpoint.taken == []
-    assert cloud.waiting() == 11 - 2 * cloud.settings.batch
+    assert cloud.waiting() == 11 - 2 * BATCH
 
 
 def test_what_comes_while_the_endpoint_is_away_is_delivered_when_it_is_back(cloud: Cloud) -> None:
@@ -211,7 +225,7 @@ def test_a_broker_that_is_away_is_connected_to_again(error: Exception, cloud: Cl
         return kombu_connection(MEMORY, heartbeat=0, name="test")
 
     with cloud.listening(connect):
-        until(lambda: "bus is away" in cloud.check("broker")[1], "it says so")
+        until(lambda: "broker is away" in cloud.check("broker")[1], "it says so")
         away.clear()
         until(cloud.settled(1), "it is settled")
         assert cloud.health.ready()

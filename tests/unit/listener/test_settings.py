@@ -7,6 +7,7 @@ import pytest
 
 from bridge.runtime.settings import ConfigError, load, read
 from listener.settings import ListenerSettings, listener_groups, listener_settings
+from listener.sources import TopicSource
 
 URL = "rabbit://cinder:pw@broker:5672/cinder"
 OURS = "rabbit://ours:pw@broker:5672/ours"
@@ -32,7 +33,16 @@ def test_lanes_in_memory_beside_a_real_broker_would_lose_what_is_put_there(tmp_p
 
 def test_the_queues_are_those_cinder_declares_for_the_topic(tmp_path: Path) -> None:
     settings = settings_of(tmp_path, f"[notifications]\ntransport_url = {URL}\ntopic = ours\n")
-    assert settings.queues == ("ours.info", "ours.error")
+    assert TopicSource(settings.topic).queues == ("ours.info", "ours.error")
+
+
+@pytest.mark.parametrize(("intake", "topic"), [("topic", "extend_bridge"), ("bind", "notifications")])
+def test_the_topic_is_the_one_that_goes_with_the_intake_unless_it_is_set(
+    intake: str, topic: str, tmp_path: Path
+) -> None:
+    text = f"[notifications]\ntransport_url = {URL}\nintake = {intake}\n"
+    assert settings_of(tmp_path, text).topic == topic
+    assert settings_of(tmp_path, f"{text}topic = other\n").topic == "other"
 
 
 REFUSED = {
@@ -48,6 +58,13 @@ REFUSED = {
     "a timeout of nothing": (f"[notifications]\ntransport_url = {URL}\n[endpoint]\ntimeout = 0\n", "timeout"),
     "a batch of none": (f"[notifications]\ntransport_url = {URL}\n[listener]\nbatch = 0\n", "batch"),
     "a batch Nova does not take": (f"[notifications]\ntransport_url = {URL}\n[listener]\nbatch = 999\n", "batch"),
+    "an intake nobody knows": (f"[notifications]\ntransport_url = {URL}\nintake = tap\n", "intake"),
+    "a pattern for an exchange": (
+        f"[notifications]\ntransport_url = {URL}\nintake = bind\nexchange = open*\n",
+        "exchange",
+    ),
+    "memory bound to an exchange": ("[notifications]\ntransport_url = memory://\nintake = bind\n", "broker"),
+    "a hold of nothing": (f"[notifications]\ntransport_url = {URL}\n[listener]\nhold_seconds = 0\n", "hold"),
     "a number that is none": (f"[notifications]\ntransport_url = {URL}\n[listener]\nbatch = many\n", "batch"),
 }  # fmt: skip
 

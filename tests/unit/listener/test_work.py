@@ -5,7 +5,7 @@ import json
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import kombu
@@ -20,18 +20,21 @@ from bridge.core.trail import Event, Record
 from bridge.runtime.health import Health
 from bridge.runtime.metrics import ListenerMetrics
 from bridge.runtime.publisher import NotPublishedError
-from bridge.runtime.settings import BusSettings
 from listener.acks import Acks
 from listener.chronicle import Chronicle
+from listener.courier import Courier
+from listener.deferred import Deferred
+from listener.gather import StoppedError
+from listener.keeping import Keeping
 from listener.lanes import Parked
-from listener.settings import ListenerSettings
+from listener.parse import Origin
+from listener.patience import Limits, Patience, Step
+from listener.reading import DueReader, NotificationReader
 from listener.verdicts import Answer, NoAnswer
-from listener.work import StoppedError, Worker
+from listener.work import Away, Worker
 from tests.unit.listener.messages import enveloped, one_server, opened, recorded
 
-SETTINGS = ListenerSettings(
-    transport_url="memory://", topic="t", bus=BusSettings(transport_url="memory://", heartbeat=30), batch=4
-)
+LIMITS = Limits(batch=4, retry_cap=30, hold=60, patience=Patience(attempts=5, seconds=3600))
 
 
 @dataclass
@@ -94,10 +97,16 @@ class Endpoint:
 class Lanes:
     """Lanes that fail `failures` times before they take something."""
 
-    def __init__(self, failures: int = 0) -> None:
+    def __init__(self, failures: int = 0, *, slow: bool = True) -> None:
         self.failures = failures
+        self.slow = slow
+        self.deferred: list[tuple[Deferred, Step]] = []
         self.parked: list[Parked] = []
         self.raw: list[tuple[bytes, Reason]] = []
+
+    def defer(self, deferred: Deferred, step: Step) -> None:
+        self._fail()
+        self.deferred.append((deferred, step))
 
     def park(self, parked: Parked) -> None:
         self._fail()
@@ -136,22 +145,30 @@ class Bench:
     audit: Audit = field(default_factory=Audit)
     health: Health = field(default_factory=Health)
     stop: threading.Event = field(default_factory=threading.Event)
+    limits: Limits = LIMITS
+    due: bool = False
+    now: float = 1000.0
 
     def __post_init__(self) -> None:
         self.registry = CollectorRegistry()
-        chronicle = Chronicle(self.audit, ListenerMetrics(self.registry), clock=lambda: 1000.0)
+        chronicle = Chronicle(self.audit, ListenerMetrics(self.registry), due=self.due, clock=lambda: self.now)
         self.worker = Worker(
-            settings=SETTINGS,
-            endpoint=self.endpoint,
-            lanes=self.lanes,
+            limits=self.limits,
+            reader=DueReader(clock=lambda: self.now)
+            if self.due
+            else NotificationReader(chronicle, max_bytes=2**20, max_rows=1000, clock=lambda: self.now),
+            courier=Courier(self.endpoint),
+            keeping=Keeping(self.lanes, health=self.health, check="listener.lanes", chronicle=chronicle),
             health=self.health,
+            check="listener.endpoint",
             chronicle=chronicle,
-            clock=lambda: 1000.0,
+            clock=lambda: self.now,
         )
+        self.away: Away | None = None
 
     def work(self, *bodies: bytes) -> list[Message]:
         messages = [Message(tag, body) for tag, body in enumerate(bodies, 1)]
-        self.worker.work(messages, self.bus, self.stop)
+        self.away = self.worker.work(messages, self.bus, self.stop)
         return messages
 
     def count(self, name: str, **labels: str) -> float:
@@ -274,25 +291,189 @@ def test_a_message_with_events_in_two_requests_is_acknowledged_after_the_second(
     assert message.acked
 
 
-@pytest.mark.parametrize(
-    ("code", "reason", "mark"),
-    [
-        (400, Reason.EVENT_BAD, None),
-        (404, Reason.EVENT_UNKNOWN_SERVER, Reason.NO_SLOW_LANE),
-        (422, Reason.EVENT_NO_HOST, Reason.NO_SLOW_LANE),
-    ],
-)
-def test_an_event_that_is_not_taken_is_parked_with_its_reason(
-    code: int, reason: Reason, mark: Reason | None
-) -> None:
-    bench = Bench(endpoint=Endpoint(codes(lambda each: code if each == key(1) else 200)))
+SLOW_CODES = [(404, Reason.EVENT_UNKNOWN_SERVER), (422, Reason.EVENT_NO_HOST), (418, Reason.EVENT_OTHER_CODE)]
+
+
+def test_an_event_that_is_bad_is_parked_with_its_reason() -> None:
+    bench = Bench(endpoint=Endpoint(codes(lambda each: 400 if each == key(1) else 200)))
     messages = bench.work(resize(key(1), key(2)))
     (parked,) = bench.lanes.parked
-    assert (parked.reason, parked.mark, parked.server_id) == (reason, mark, key(1).server_id)
+    assert (parked.reason, parked.mark, parked.server_id) == (Reason.EVENT_BAD, None, key(1).server_id)
     assert (parked.attempts, parked.first_seen) == (1, 1000.0)
     assert all(message.acked for message in messages)
-    assert [record.reason for record in bench.audit.of(Event.PARKED)] == [reason.value]
+    assert [record.reason for record in bench.audit.of(Event.PARKED)] == ["event_bad"]
     assert bench.count("events_total", verdict="delivered", reason="delivered") == 1
+    assert bench.lanes.deferred == []
+
+
+@pytest.mark.parametrize(("code", "reason"), SLOW_CODES)
+def test_an_event_that_may_come_right_goes_into_the_slow_lane_and_its_neighbours_are_delivered(
+    code: int, reason: Reason
+) -> None:
+    bench = Bench(endpoint=Endpoint(codes(lambda each: code if each == key(1) else 200)))
+    messages = bench.work(resize(key(1), key(2), request="req-of-the-user"))
+    ((deferred, step),) = bench.lanes.deferred
+    assert (deferred.key, deferred.attempts, deferred.first_seen) == (key(1), 1, 1000.0)
+    assert (deferred.reason, deferred.origin.carried, step) == (reason, "req-of-the-user", Step.SHORT)
+    assert all(message.acked for message in messages)
+    (record,) = bench.audit.of(Event.DEFERRED)
+    assert (record.reason, record.data) == (reason.value, {"step": "30s", "answered": 1})
+    assert bench.count("deferred_total", reason=reason.value) == 1
+    assert bench.lanes.parked == []
+
+
+@pytest.mark.parametrize(("code", "reason"), SLOW_CODES)
+def test_where_there_is_no_slow_lane_it_is_parked_and_says_so(code: int, reason: Reason) -> None:
+    bench = Bench(endpoint=Endpoint(codes(lambda each: code)), lanes=Lanes(slow=False))
+    (message,) = bench.work(resize(key(1)))
+    (parked,) = bench.lanes.parked
+    assert (parked.reason, parked.mark) == (reason, Reason.NO_SLOW_LANE)
+    assert message.acked
+
+
+def due(each: ExtendKey, *, attempts: int = 1, first_seen: float = 1000.0) -> bytes:
+    """A message that comes back from the slow lane."""
+    return Deferred(
+        key=each,
+        origin=Origin(request_id="req-of-the-user"),
+        first_seen=first_seen,
+        attempts=attempts,
+        reason=Reason.EVENT_UNKNOWN_SERVER,
+    ).to_wire()
+
+
+@pytest.mark.parametrize(
+    ("attempts", "age", "step"),
+    [
+        (1, 30, Step.MIDDLE),
+        (2, 150, Step.LONG),
+        (3, 750, Step.LONG),
+        (7, 3599, Step.LONG),
+        (3, 9999, Step.LONG),  # an hour with the endpoint away is no answer
+        (4, 3600, None),
+        (9, 3600, None),
+    ],
+)
+def test_an_event_from_the_slow_lane_waits_longer_each_time_and_is_parked_when_both_limits_are_reached(
+    attempts: int, age: float, step: Step | None
+) -> None:
+    bench = Bench(endpoint=Endpoint(codes(lambda each: 404)), due=True, now=1000.0 + age)
+    (message,) = bench.work(due(key(1), attempts=attempts))
+    assert message.acked
+    assert [taken for _, taken in bench.lanes.deferred] == ([step] if step else [])
+    assert [parked.attempts for parked in bench.lanes.parked] == ([] if step else [attempts + 1])
+    for deferred, _ in bench.lanes.deferred:
+        assert (deferred.attempts, deferred.first_seen) == (attempts + 1, 1000.0)
+        assert deferred.origin.carried == "req-of-the-user"
+
+
+def test_an_event_from_the_slow_lane_that_is_taken_is_done() -> None:
+    bench = Bench(due=True)
+    (message,) = bench.work(due(key(1)))
+    assert message.acked
+    assert bench.sent() == [key(1)]
+    assert bench.lanes.deferred == bench.lanes.parked == []
+    ((_, sent_as),) = bench.endpoint.requests
+    assert sent_as == "req-of-the-user"
+
+
+def test_what_somebody_else_put_into_the_slow_lane_is_kept_as_it_came() -> None:
+    bench = Bench(due=True)
+    messages = bench.work(b"junk", due(key(1)))
+    assert bench.lanes.raw == [(b"junk", Reason.NOT_OUR_FORM)]
+    assert bench.sent() == [key(1)]
+    assert all(message.acked for message in messages)
+
+
+def away(events: Sequence[ExtendKey]) -> NoAnswer:
+    return NoAnswer(Reason.UNREACHABLE)
+
+
+AT_ONCE = replace(LIMITS, hold=0)
+
+
+@pytest.mark.parametrize("first_attempts", [0, 3])
+def test_held_for_too_long_all_that_is_in_hand_goes_into_the_slow_lane_and_the_time_costs_it_no_attempt(
+    first_attempts: int,
+) -> None:
+    bench = Bench(endpoint=Endpoint(away), limits=AT_ONCE, due=first_attempts > 0)
+    bodies = [due(key(n), attempts=first_attempts) if first_attempts else resize(key(n)) for n in range(6)]
+    messages = bench.work(*bodies)
+    assert all(message.acked for message in messages)
+    assert [(d.key, d.attempts, d.reason, step) for d, step in bench.lanes.deferred] == [
+        (key(n), first_attempts, Reason.UNREACHABLE, Step.SHORT) for n in range(6)
+    ]
+    assert len(bench.endpoint.requests) == 1, "the second batch is not tried on an endpoint known to be away"
+    assert bench.away is not None
+    assert (bench.away.reason, bench.away.key) == (Reason.UNREACHABLE, key(0))
+    assert not bench.health.checks()["listener.endpoint"].ok
+    assert len(bench.audit.of(Event.DEFERRED)) == 6
+
+
+def test_an_endpoint_that_comes_back_within_the_hold_has_everything_and_the_slow_lane_nothing() -> None:
+    bench = Bench(endpoint=Endpoint(away, away, ALL_WELL))
+    bench.work(resize(key(1)))
+    assert bench.away is None
+    assert bench.lanes.deferred == []
+
+
+def test_an_endpoint_that_wants_us_to_wait_for_longer_than_the_hold_is_not_waited_for_in_full() -> None:
+    bench = Bench(endpoint=Endpoint(lambda events: Answer(status=503, retry_after=600.0), ALL_WELL))
+    waits: list[float] = []
+    bench.bus.waits = waits.append
+    bench.work(resize(key(1)))
+    assert [wait <= LIMITS.hold for wait in waits] == [True]
+
+
+def test_while_the_slow_lane_is_away_too_whichever_is_back_first_has_the_event() -> None:
+    bench = Bench(endpoint=Endpoint(away, away, ALL_WELL), lanes=Lanes(failures=99), limits=AT_ONCE)
+    (message,) = bench.work(resize(key(1)))
+    assert message.acked
+    assert bench.lanes.deferred == []
+    assert bench.sent()[-1] == key(1)
+    other = Bench(endpoint=Endpoint(away), lanes=Lanes(failures=2), limits=AT_ONCE)
+    (message,) = other.work(resize(key(1)))
+    assert message.acked
+    assert [deferred.key for deferred, _ in other.lanes.deferred] == [key(1)]
+
+
+def test_what_comes_while_the_endpoint_is_away_is_put_aside_without_asking_it() -> None:
+    bench = Bench(endpoint=Endpoint(away), limits=AT_ONCE)
+    bench.work(resize(key(1)))
+    assert bench.away is not None
+    messages = [Message(n, body) for n, body in enumerate([NOISE, resize(key(2), key(3))], 1)]
+    bench.worker.put_aside(messages, bench.away, bench.bus, bench.stop)
+    assert all(message.acked for message in messages)
+    assert [deferred.key for deferred, _ in bench.lanes.deferred] == [key(1), key(2), key(3)]
+    assert len(bench.endpoint.requests) == 1
+
+
+def test_the_endpoint_is_asked_again_with_one_event_until_it_answers_whatever_that_is() -> None:
+    told: Answering = lambda events: Answer(status=503, retry_after=7.0)  # noqa: E731
+    bench = Bench(endpoint=Endpoint(away, away, told, codes(lambda each: 404)), limits=AT_ONCE)
+    bench.work(resize(key(1)), resize(key(2)))
+    first = bench.away
+    assert first is not None
+    second = bench.worker.still_away(first)
+    assert second is not None
+    third = bench.worker.still_away(second)
+    assert third is not None
+    assert (second.after, third.after, third.reason) == (None, 7.0, Reason.TOLD_TO_WAIT)
+    assert bench.worker.still_away(third) is None
+    assert [len(events) for events, _ in bench.endpoint.requests] == [2, 1, 1, 1]
+    assert bench.health.checks()["listener.endpoint"].ok
+    (record,) = bench.audit.of(Event.POSTED)
+    assert (record.server, record.reason) == (key(1).server_id, "event_unknown_server")
+    assert len(bench.lanes.deferred) == 2, "what it says of the event changes nothing: it is in the slow lane"
+
+
+def test_an_endpoint_that_hides_every_server_is_tried_with_what_comes_next() -> None:
+    bench = Bench(endpoint=Endpoint(codes(lambda each: 404)), limits=replace(AT_ONCE, batch=20))
+    bench.work(*(resize(key(n)) for n in range(10)))
+    assert bench.away is not None
+    assert bench.away.reason is Reason.ALL_HIDDEN
+    assert bench.worker.still_away(bench.away) is None
+    assert not bench.health.checks()["listener.endpoint"].ok, "the alarm stands until an answer says otherwise"
 
 
 def test_a_parked_form_holds_ids_and_a_reason_and_nothing_else() -> None:
@@ -355,9 +536,10 @@ PLAN = st.lists(st.lists(st.integers(0, 5), min_size=1, max_size=4, unique=True)
     fate=st.fixed_dictionaries({n: st.sampled_from([200, 400, 404, 422, 418]) for n in range(6)}),
     moods=st.lists(st.sampled_from(["well", "away", "broken", "large", "told"]), max_size=12),
     lane_failures=st.integers(0, 3),
+    hold=st.sampled_from([0, 60]),
 )
 def test_whatever_the_endpoint_does_each_event_ends_once_per_message_and_all_are_acknowledged(
-    plan: list[list[int]], fate: dict[int, int], moods: list[str], lane_failures: int
+    plan: list[list[int]], fate: dict[int, int], moods: list[str], lane_failures: int, hold: float
 ) -> None:
     by_key = {key(n): code for n, code in fate.items()}
     mood = {
@@ -368,13 +550,20 @@ def test_whatever_the_endpoint_does_each_event_ends_once_per_message_and_all_are
         "told": lambda events: Answer(status=429, retry_after=0.0),
     }
     bench = Bench(
-        endpoint=Endpoint(*(mood[name] for name in moods), mood["well"]), lanes=Lanes(failures=lane_failures)
+        endpoint=Endpoint(*(mood[name] for name in moods), mood["well"]),
+        lanes=Lanes(failures=lane_failures),
+        limits=replace(LIMITS, hold=hold),
     )
     messages = bench.work(*(resize(*(key(n) for n in numbers)) for numbers in plan))
     assert all(message.acked for message in messages)
     wanted = Counter(key(n) for numbers in plan for n in numbers)
-    posted = Counter(ExtendKey(str(r.server), str(r.volume)) for r in bench.audit.of(Event.POSTED))
-    assert posted == wanted
-    delivered = {each for each, code in by_key.items() if code == 200}
+    delivered = Counter(
+        ExtendKey(str(r.server), str(r.volume)) for r in bench.audit.of(Event.POSTED) if r.outcome == "delivered"
+    )
     parked = Counter(ExtendKey(str(p.server_id), str(p.volume_id)) for p in bench.lanes.parked)
-    assert parked == Counter({each: n for each, n in wanted.items() if each not in delivered})
+    deferred = Counter(each.key for each, _ in bench.lanes.deferred)
+    assert delivered + parked + deferred == wanted
+    assert all(by_key[each] == 200 for each in delivered)
+    assert all(by_key[each] == 400 for each in parked)
+    if hold:
+        assert not any(by_key[each] in {200, 400} for each in deferred)
