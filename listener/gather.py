@@ -2,7 +2,6 @@
 """What belongs together while the messages of one gather are worked on: whose events they are, what is late."""
 
 import threading
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -61,7 +60,6 @@ class Gather:
     stop: threading.Event
     owners: dict[ExtendKey, list[InHand]] = field(default_factory=dict)
     late: list[tuple[Callable[[], None], Callable[[], None]]] = field(default_factory=list)
-    _held_since: float | None = None
 
     def take(self, message: kombu.Message, asked: Events) -> None:
         """A message that is settled when each of its events is done."""
@@ -80,10 +78,3 @@ class Gather:
         self.bus.keep_alive(seconds, self.stop)
         if self.stop.is_set():
             raise StoppedError
-
-    def hold_left(self, limit: float) -> float:
-        """Seconds until messages have been held for `limit`, counted from the first call."""
-        now = time.monotonic()
-        if self._held_since is None:
-            self._held_since = now
-        return self._held_since + limit - now

@@ -61,6 +61,7 @@ class Worker:
         self._check = check
         self._chronicle = chronicle
         self._clock = clock
+        self._away_since: float | None = None
 
     def work(self, messages: Sequence[kombu.Message], bus: Bus, stop: threading.Event) -> Away | None:
         """Settle and acknowledge every one of them.
@@ -90,6 +91,7 @@ class Worker:
         """Ask the endpoint again; None when it answers. What it says of the event is for the record only: the event
         comes again from the slow lane."""
         if away.reason is Reason.ALL_HIDDEN:
+            self._away_since = None
             return None  # one event cannot tell; the next gather does
         sent_as = f"req-{new_id()}"
         started = time.monotonic()
@@ -100,7 +102,7 @@ class Worker:
         if isinstance(judgement, Settle):
             verdict = judgement.verdicts[away.key]
             self._chronicle.asked_again(away.key, verdict, away.origin, sent_as, time.monotonic() - started)
-        self._health.ok(self._check)
+        self._answered()
         return None
 
     def _open(self, messages: Sequence[kombu.Message], bus: Bus, stop: threading.Event) -> Gather:
@@ -140,14 +142,28 @@ class Worker:
                         self._chronicle.held(key, hold.reason, hand.asked.origin)
             wait = backoff.delay(failures) if hold.after is None else max(0.1, hold.after)
             if self._keeping.slow:
-                longest = gather.hold_left(self._limits.hold)
+                longest = self._hold_left()
                 if longest > 0:
                     wait = min(wait, longest)
                 elif (away := self._moved(left, hold, gather)) is not None:
                     return away
             gather.wait(wait)
-        self._health.ok(self._check)
+        self._answered()
         return None
+
+    def _hold_left(self) -> float:
+        """Seconds until the endpoint has been away for as long as may be.
+
+        Not of one gather: a broker that takes messages back meanwhile (consumer_timeout) counts their deliveries.
+        """
+        now = time.monotonic()
+        if self._away_since is None:
+            self._away_since = now
+        return self._away_since + self._limits.hold - now
+
+    def _answered(self) -> None:
+        self._away_since = None
+        self._health.ok(self._check)
 
     def _moved(self, events: Sequence[ExtendKey], hold: Hold, gather: Gather) -> Away | None:
         """The events into the slow lane, at once. None while the lane is away as well: whichever is back first, it
