@@ -15,6 +15,8 @@ from bridge.core.extend import gib
 from bridge.journal import schema
 from bridge.journal.database import Database
 from bridge.journal.settings import JournalSettings
+from bridge.runtime.transport import DUE_QUEUE, QueueSpec, ensure_queue, kombu_connection
+from listener.patience import Step
 from tests.chaos.cinder_side import CinderSide
 from tests.chaos.fake_host import LEDGER
 from tests.chaos.faults import Faults
@@ -38,6 +40,7 @@ _LOOK_EVERY: Final = 0.25
 _ASK_EVERY: Final = 3.0  # seconds between questions to the broker, which are dear
 _QUIET: Final = 2  # questions in a row that find nothing on its way anywhere: then no more will come
 _PUBLISH: Final = 10.0  # seconds
+_STEP: Final = 2.0  # seconds
 
 
 class Run:
@@ -57,6 +60,7 @@ class Run:
         _sync(journal)
         connect = partial(CinderBus, bus, durable=True, quorum=len(nodes) > 1, timeout=_PUBLISH)
         connect().close()  # declares the queues: the listener waits for them
+        _slow_lane(bus)
         self._cinder = CinderSide(self._load, connect)
         stack.callback(self._cinder.close)
         api = self._cinder.server()
@@ -113,7 +117,14 @@ class Run:
         faults = ", ".join(f"{n} {kind}" for kind, n in sorted(self._faults.done.items()))
         told, load_ = self._cinder.told, self._load
         what = f"{told.growths} notifications of {len(load_.growths)} extends, {len(load_.volumes)} volumes"
-        lines = [f"{what}, {len(load_.noise)} others, {told.counts['poison']} bad", f"faults: {faults or 'none'}"]
+        deferred = sum(
+            audit.read_bytes().count(b'"event":"deferred"') for audit in self._listeners() if audit.exists()
+        )
+        lines = [
+            f"{what}, {len(load_.noise)} others, {told.counts['poison']} bad",
+            f"faults: {faults or 'none'}",
+            f"{deferred} times an event went into the slow lane",
+        ]
         if self._faults.by_itself:
             ended = ", ".join(f"{name} {n}×" for name, n in sorted(self._faults.by_itself.items()))  # noqa: RUF001
             lines.append(f"ended by themselves and started again: {ended}")
@@ -183,8 +194,10 @@ class Run:
             return set()
 
     def _again(self) -> int:
-        audits = [self._site.audit(name) for name in processes(self._options.agents) if name.startswith("listener")]
-        return delivered_again(audits) + self._observer.already()
+        return delivered_again(self._listeners()) + self._observer.already()
+
+    def _listeners(self) -> list[Path]:
+        return [self._site.audit(name) for name in processes(self._options.agents) if name.startswith("listener")]
 
 
 def _broker(count: int, stack: ExitStack) -> list[RabbitNode]:
@@ -200,6 +213,14 @@ def _broker(count: int, stack: ExitStack) -> list[RabbitNode]:
 def _url_of_all(nodes: Sequence[RabbitNode]) -> str:
     hosts = ",".join(f"guest:guest@127.0.0.1:{node.port}" for node in nodes)
     return f"rabbit://{hosts}/"
+
+
+def _slow_lane(bus: str) -> None:
+    """The lane as the listener makes it, but quicker: a run is shorter than its waits."""
+    with kombu_connection(bus, heartbeat=0, name="chaos") as connection:
+        ensure_queue(connection, QueueSpec(name=DUE_QUEUE))
+        for step in Step:
+            ensure_queue(connection, QueueSpec(name=step.queue, ttl=_STEP, then=DUE_QUEUE))
 
 
 def _sync(url: str) -> None:
