@@ -17,9 +17,10 @@ from typing import Any, Final
 import falcon
 
 from bridge.api import discovery, microversion
-from bridge.api.auth import Authenticator, authenticator
+from bridge.api.auth import authenticator
 from bridge.api.events import EventsResource, Journal
 from bridge.api.faults import JSON, handle, not_found
+from bridge.api.identity import AllowAll, Authenticator, Policy
 from bridge.api.limits import check_length
 from bridge.api.settings import ApiSettings
 from bridge.api.wake import waker
@@ -78,11 +79,14 @@ def build(
     audit: AuditLog,
     *,
     wake: Callable[[], None] | None = None,
+    auth: Authenticator | None = None,
+    policy: Policy | None = None,
 ) -> WsgiApp:
-    """The application. `wake` replaces the datagram to [api] wake_host and wake_port."""
-    app: falcon.App[Any, Any] = falcon.App(
-        request_type=_Request, middleware=[RequestIds(), Doorkeeper(authenticator(settings))]
-    )
+    """The application. `wake` replaces the datagram to [api] wake_host and wake_port, `auth` the strategy of the
+    settings, `policy` the rule that lets everybody.
+    """
+    door = Doorkeeper(authenticator(settings) if auth is None else auth)
+    app: falcon.App[Any, Any] = falcon.App(request_type=_Request, middleware=[RequestIds(), door])
     app.add_error_handler(Exception, handle)
     app.add_error_handler(falcon.HTTPError, handle)  # falcon has one of its own for these
     call = waker(settings.wake_host, settings.wake_port) if wake is None else wake
@@ -92,7 +96,7 @@ def build(
     app.add_sink(_version_document, _DOCUMENT)
     app.add_sink(_root_document, r"/\Z")
     for path in ("/v2", "/v2.1"):
-        events = EventsResource(journal, metrics, audit, call, versioned=path == "/v2.1")
+        events = EventsResource(journal, metrics, audit, call, policy or AllowAll(), versioned=path == "/v2.1")
         app.add_route(f"{path}/{_EVENTS}", events)
         app.add_route(f"{path}/{{project_id}}/{_EVENTS}", events)
     return _finish(app, metrics)

@@ -2,7 +2,7 @@
 """POST os-server-external-events: check, commit, answer. Calls nobody but the journal.
 
 Order of checks as Nova's: size, authentication (both before routing, in app.py), microversion, content type, JSON,
-project of the URL, schema, then per event.
+project of the URL, schema, policy, then per event.
 """
 
 import json
@@ -17,9 +17,9 @@ from typing import Any, Final, Protocol
 import falcon
 
 from bridge.api import microversion, schema
-from bridge.api.auth import Caller
 from bridge.api.decide import Decision, answer, decide, servers
 from bridge.api.faults import JSON, fault, not_found
+from bridge.api.identity import Identity, Policy
 from bridge.api.limits import read_body
 from bridge.core.extend import Arrival, Standing, is_uuid
 from bridge.core.trail import Event, Record
@@ -57,6 +57,7 @@ class EventsResource:
         metrics: ApiMetrics,
         audit: AuditLog,
         wake: Callable[[], None],
+        policy: Policy,
         *,
         versioned: bool,
     ) -> None:
@@ -64,6 +65,7 @@ class EventsResource:
         self._metrics = metrics
         self._audit = audit
         self._wake = wake
+        self._policy = policy
         self._versioned = versioned
 
     def on_post(self, req: falcon.Request, resp: falcon.Response, project_id: str | None = None) -> None:
@@ -76,6 +78,7 @@ class EventsResource:
         refused = schema.refusal(body, version)
         if refused is not None:
             raise fault(HTTPStatus.BAD_REQUEST, refused)
+        self._policy.check(req.context.caller)
         events: list[dict[str, Any]] = body["events"]
         resp.status, answered = self._take(events, req.context.request_id, req.context.global_request_id)
         resp.content_type = JSON
@@ -164,12 +167,12 @@ def _parse(req: falcon.Request) -> Any:
         raise fault(HTTPStatus.BAD_REQUEST, "Malformed request body") from ex
 
 
-def _check_project(project_id: str | None, caller: Caller) -> None:
-    if project_id is not None and caller.project_id is not None and project_id != caller.project_id:
+def _check_project(project_id: str | None, caller: Identity) -> None:
+    if project_id is not None and caller.project is not None and project_id != caller.project:
         raise fault(
             HTTPStatus.BAD_REQUEST,
             f"Malformed request URL: URL's project_id '{project_id}' doesn't match "
-            f"Context's project_id '{caller.project_id}'",
+            f"Context's project_id '{caller.project}'",
         )
 
 

@@ -70,6 +70,13 @@ def not_found() -> FaultError:
     return _web_fault(HTTPStatus.NOT_FOUND, "Not Found", _NOT_FOUND)
 
 
+def unauthorized(challenge: str) -> FaultError:
+    """Nobody we know; `challenge` is the WWW-Authenticate header. Worded by keystonemiddleware in front of Nova."""
+    message = "The request you have made requires authentication."
+    body = {"error": {"code": 401, "title": "Unauthorized", "message": message}}
+    return FaultError(401, json.dumps(body).encode(), JSON, {"WWW-Authenticate": challenge})
+
+
 def too_large() -> FaultError:
     """The body is above the limit."""
     return _web_fault(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "Request Entity Too Large", _TOO_LARGE)

@@ -4,10 +4,13 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import falcon
 from falcon import testing
 from prometheus_client import CollectorRegistry
 
 from bridge.api.app import build
+from bridge.api.faults import unauthorized
+from bridge.api.identity import Authenticator, Identity, Policy
 from bridge.api.settings import ApiSettings
 from bridge.core.errors import JournalUnavailableError
 from bridge.core.extend import Arrival, ExtendKey, Standing
@@ -70,6 +73,19 @@ class ListAudit:
         self.records.extend(records)
 
 
+class Tokens:
+    """Knows callers by X-Auth-Token."""
+
+    def __init__(self, known: Mapping[str, Identity]) -> None:
+        self.known = known
+
+    def authenticate(self, req: falcon.Request) -> Identity:
+        who = self.known.get(req.get_header("X-Auth-Token") or "")
+        if who is None:
+            raise unauthorized('Keystone uri="http://127.0.0.1:5000/v3"')
+        return who
+
+
 @dataclass
 class Api:
     """An application, what stands behind it, and a client."""
@@ -78,9 +94,19 @@ class Api:
     audit: ListAudit = field(default_factory=ListAudit)
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
     woken: int = 0
+    auth: Authenticator | None = None
+    policy: Policy | None = None
 
     def __post_init__(self) -> None:
-        self.app: WsgiApp = build(settings(), self.journal, ApiMetrics(self.registry), self.audit, wake=self._wake)
+        self.app: WsgiApp = build(
+            settings(),
+            self.journal,
+            ApiMetrics(self.registry),
+            self.audit,
+            wake=self._wake,
+            auth=self.auth,
+            policy=self.policy,
+        )
         self.client = testing.TestClient(self.app)
 
     def post(
