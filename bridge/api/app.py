@@ -2,6 +2,7 @@
 """The WSGI application: paths, and what happens to every request around its resource.
 
 Order of the middleware, each before the next for a reason:
+0. access log: it tells what became of every request;
 1. request ids: whatever refuses the request afterwards, its answer can be found in the log;
 2. size: a body that is too large is refused before anything, a token check included, is spent on it;
 3. authentication: before routing, so that a stranger cannot learn which paths exist;
@@ -17,10 +18,12 @@ from typing import Any, Final
 import falcon
 
 from bridge.api import discovery, microversion
-from bridge.api.auth import authenticator
+from bridge.api.access import AccessLog
 from bridge.api.events import EventsResource, Journal
 from bridge.api.faults import JSON, handle, not_found
-from bridge.api.identity import AllowAll, Authenticator, Policy
+from bridge.api.healthcheck import PATH as HEALTHCHECK
+from bridge.api.healthcheck import Healthcheck
+from bridge.api.identity import Authenticator, Policy
 from bridge.api.limits import check_length
 from bridge.api.settings import ApiSettings
 from bridge.api.wake import waker
@@ -65,7 +68,7 @@ class Doorkeeper:
 class _Context:
     """What one request carries from the middleware to its resource."""
 
-    __slots__ = ("caller", "global_request_id", "request_id")
+    __slots__ = ("caller", "global_request_id", "request_id", "started")
 
 
 class _Request(falcon.Request):
@@ -78,15 +81,16 @@ def build(
     metrics: ApiMetrics,
     audit: AuditLog,
     *,
+    auth: Authenticator,
+    policy: Policy,
+    ping: Callable[[], str | None],
     wake: Callable[[], None] | None = None,
-    auth: Authenticator | None = None,
-    policy: Policy | None = None,
 ) -> WsgiApp:
-    """The application. `wake` replaces the datagram to [api] wake_host and wake_port, `auth` the strategy of the
-    settings, `policy` the rule that lets everybody.
+    """The application. `ping` tells why the journal cannot be used, None where it can; `wake` replaces the datagram
+    to [api] wake_host and wake_port.
     """
-    door = Doorkeeper(authenticator(settings) if auth is None else auth)
-    app: falcon.App[Any, Any] = falcon.App(request_type=_Request, middleware=[RequestIds(), door])
+    log = [AccessLog()] if settings.access_log else []
+    app: falcon.App[Any, Any] = falcon.App(request_type=_Request, middleware=[*log, RequestIds(), Doorkeeper(auth)])
     app.add_error_handler(Exception, handle)
     app.add_error_handler(falcon.HTTPError, handle)  # falcon has one of its own for these
     call = waker(settings.wake_host, settings.wake_port) if wake is None else wake
@@ -95,8 +99,9 @@ def build(
     app.add_sink(_nothing_there, _VERSIONED)
     app.add_sink(_version_document, _DOCUMENT)
     app.add_sink(_root_document, r"/\Z")
+    app.add_route(HEALTHCHECK, Healthcheck(ping, disable_file=settings.healthcheck_disable_file))
     for path in ("/v2", "/v2.1"):
-        events = EventsResource(journal, metrics, audit, call, policy or AllowAll(), versioned=path == "/v2.1")
+        events = EventsResource(journal, metrics, audit, call, policy, versioned=path == "/v2.1")
         app.add_route(f"{path}/{_EVENTS}", events)
         app.add_route(f"{path}/{{project_id}}/{_EVENTS}", events)
     return _finish(app, metrics)

@@ -16,13 +16,14 @@ class Identity:
     """A caller that proved who it is.
 
     `user` is Keystone's user id, or the name in the htpasswd file. `project` is the id of the token's project, None
-    for a caller that belongs to any (without Keystone there are no projects). `system` is whether the token is
-    scoped to the whole system.
+    for a caller that belongs to any (without Keystone there are no projects). A token is scoped to a project, to a
+    `domain`, to the whole `system` or to nothing.
     """
 
     user: str
     project: str | None = None
     roles: frozenset[str] = frozenset()
+    domain: str | None = None
     system: bool = False
 
 
@@ -38,11 +39,3 @@ class Policy(Protocol):
 
     def check(self, who: Identity) -> None:
         """Raises FaultError 403 where this one may not send external events."""
-
-
-class AllowAll:
-    """A policy without rules."""
-
-    def check(self, who: Identity) -> None:
-        """Everybody may."""
-        del who

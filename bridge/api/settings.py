@@ -9,6 +9,7 @@ from typing import Final
 
 from oslo_config import cfg
 
+from bridge.api.guard import Rate
 from bridge.journal.settings import JOURNAL_OPTS, JournalSettings, journal_settings
 from bridge.runtime.settings import OPS_OPTS, ConfigError
 
@@ -16,6 +17,8 @@ from bridge.runtime.settings import OPS_OPTS, ConfigError
 class AuthStrategy(StrEnum):
     """How a caller proves who it is."""
 
+    KEYSTONE = "keystone"  # by a token of Keystone's, X-Auth-Token
+    HTTP_BASIC = "http_basic"  # by name and password, from an htpasswd file of bcrypt hashes
     NOAUTH = "noauth"  # not at all: loopback only
 
 
@@ -26,8 +29,41 @@ API_OPTS = [
     cfg.StrOpt(
         "auth_strategy",
         default=AuthStrategy.NOAUTH.value,
-        choices=[(AuthStrategy.NOAUTH.value, "Everybody may send events; for a loopback address only.")],
+        choices=[
+            (AuthStrategy.KEYSTONE.value, "By Keystone's tokens; set [keystone_authtoken]."),
+            (AuthStrategy.HTTP_BASIC.value, "By names and passwords; set http_basic_auth_user_file, and use TLS."),
+            (AuthStrategy.NOAUTH.value, "Everybody may send events; for a loopback address only."),
+        ],
         help="How callers prove who they are.",
+    ),
+    cfg.StrOpt(
+        "http_basic_auth_user_file",
+        default="/etc/extend-bridge/htpasswd",
+        help="Users of auth_strategy=http_basic, name:bcrypt-hash, made with `htpasswd -B -C 12`. Not readable by "
+        "others; read again when it has changed.",
+    ),
+    cfg.FloatOpt(
+        "rate_limit",
+        default=200,
+        min=0,
+        help="Requests per second of one caller, in one process; above it the answer is 429. A request may carry "
+        "some 700 events. 0: no limit.",
+    ),
+    cfg.IntOpt(
+        "rate_burst", default=400, min=1, help="Requests a caller may make at once before rate_limit counts."
+    ),
+    cfg.FloatOpt(
+        "failure_limit",
+        default=5,
+        min=0,
+        help="Failed attempts to authenticate per second of one address, in one process; above it the answer is "
+        "429 without a look at the credentials, unless they were good before. 0: no limit.",
+    ),
+    cfg.IntOpt("failure_burst", default=20, min=1, help="Failed attempts at once before failure_limit counts."),
+    cfg.BoolOpt("access_log", default=True, help="Log one line per request."),
+    cfg.StrOpt(
+        "healthcheck_disable_file",
+        help="While this file exists, GET /healthcheck answers 503: takes this API out of a load balancer.",
     ),
     cfg.BoolOpt(
         "force_noauth",
@@ -45,6 +81,9 @@ API_OPTS = [
     *OPS_OPTS,
 ]
 
+_RATE: Final = Rate(per_second=200, burst=400)
+_FAILURES: Final = Rate(per_second=5, burst=20)
+
 API_GROUPS: Final = (("api", API_OPTS), ("journal", JOURNAL_OPTS))
 
 
@@ -57,6 +96,11 @@ class ApiSettings:
     bind_port: int = 8786
     threads: int = 8
     auth_strategy: AuthStrategy = AuthStrategy.NOAUTH
+    http_basic_auth_user_file: str = "/etc/extend-bridge/htpasswd"
+    rate: Rate = _RATE
+    failures: Rate = _FAILURES
+    access_log: bool = True
+    healthcheck_disable_file: str | None = None
     force_noauth: bool = False
     wake_host: str = "127.0.0.1"
     wake_port: int = 9786
@@ -70,6 +114,11 @@ def api_settings(conf: cfg.ConfigOpts) -> ApiSettings:
         bind_port=conf.api.bind_port,
         threads=conf.api.threads,
         auth_strategy=AuthStrategy(conf.api.auth_strategy),
+        http_basic_auth_user_file=conf.api.http_basic_auth_user_file,
+        rate=Rate(per_second=conf.api.rate_limit, burst=conf.api.rate_burst),
+        failures=Rate(per_second=conf.api.failure_limit, burst=conf.api.failure_burst),
+        access_log=conf.api.access_log,
+        healthcheck_disable_file=conf.api.healthcheck_disable_file,
         force_noauth=conf.api.force_noauth,
         wake_host=conf.api.wake_host,
         wake_port=conf.api.wake_port,

@@ -2,10 +2,13 @@
 """The API process, wired."""
 
 from bridge.api.app import build as build_app
+from bridge.api.auth import authenticator
+from bridge.api.policy import OsloPolicy
 from bridge.api.probe import journal_probe
+from bridge.api.proxy import behind_proxy
 from bridge.api.settings import ApiSettings, refuse_open_door
 from bridge.journal import schema
-from bridge.journal.store import open_journal
+from bridge.journal.store import Journal, open_journal
 from bridge.runtime.daemon import Part
 from bridge.runtime.http_server import HttpServer, WsgiApp
 from bridge.runtime.metrics import ApiMetrics
@@ -16,7 +19,7 @@ def build(settings: ApiSettings, process: Process) -> list[Part]:
     """Built-in server and journal probe; raises ConfigError."""
     refuse_open_door(settings, built_in=True)
     journal = open_journal(settings.journal)
-    app = build_app(settings, journal, ApiMetrics(process.registry), process.audit("api"))
+    app = _application(settings, process, journal)
     prepare = (lambda: schema.upgrade(journal.database)) if settings.journal.sync_on_startup else None
     return [
         journal_probe(journal.ping, process.health, prepare=prepare),
@@ -35,5 +38,17 @@ def build(settings: ApiSettings, process: Process) -> list[Part]:
 def build_wsgi(settings: ApiSettings, process: Process) -> WsgiApp:
     """The application alone, for a WSGI server of the operator's; raises ConfigError."""
     refuse_open_door(settings, built_in=False)
-    journal = open_journal(settings.journal)
-    return build_app(settings, journal, ApiMetrics(process.registry), process.audit("api"))
+    return _application(settings, process, open_journal(settings.journal))
+
+
+def _application(settings: ApiSettings, process: Process, journal: Journal) -> WsgiApp:
+    app = build_app(
+        settings,
+        journal,
+        ApiMetrics(process.registry),
+        process.audit("api"),
+        auth=authenticator(settings, process.conf),
+        policy=OsloPolicy(process.conf),
+        ping=journal.ping,
+    )
+    return behind_proxy(app, process.conf)

@@ -5,9 +5,16 @@ import bridge.runtime.threads  # noqa: F401 - before the option modules import o
 
 project = "Extend Bridge"
 copyright = "2026, the Extend Bridge developers"  # noqa: A001 - Sphinx's name
-extensions = ["openstackdocstheme", "oslo_config.sphinxext", "oslo_config.sphinxconfiggen"]
+extensions = [
+    "openstackdocstheme",
+    "oslo_config.sphinxext",
+    "oslo_config.sphinxconfiggen",
+    "oslo_policy.sphinxext",
+    "oslo_policy.sphinxpolicygen",
+]
 html_theme = "openstackdocs"
 openstackdocs_auto_name = False
 openstackdocs_bug_project = ""
 config_generator_config_file = [("../../etc/extend-bridge/config-generator.conf", "_static/extend-bridge")]
+policy_generator_config_file = [("../../etc/extend-bridge/policy-generator.conf", "_static/extend-bridge")]
 root_doc = "index"

@@ -9,6 +9,7 @@ from falcon import testing
 from prometheus_client import CollectorRegistry
 
 from bridge.api.app import build
+from bridge.api.auth import NoAuth
 from bridge.api.faults import unauthorized
 from bridge.api.identity import Authenticator, Identity, Policy
 from bridge.api.settings import ApiSettings
@@ -58,6 +59,9 @@ class FakeJournal:
             raise JournalUnavailableError("the disk is full", retry_after=7.0)
         self.accepted.extend(arrivals)
 
+    def ping(self) -> str | None:
+        return "the disk is full" if self.away else None
+
     @property
     def keys(self) -> list[ExtendKey]:
         return [arrival.key for arrival in self.accepted]
@@ -71,6 +75,13 @@ class ListAudit:
 
     def write(self, *records: Record) -> None:
         self.records.extend(records)
+
+
+class AllowAll:
+    """A policy without rules."""
+
+    def check(self, who: Identity) -> None:
+        del who
 
 
 class Tokens:
@@ -94,18 +105,20 @@ class Api:
     audit: ListAudit = field(default_factory=ListAudit)
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
     woken: int = 0
-    auth: Authenticator | None = None
-    policy: Policy | None = None
+    auth: Authenticator = field(default_factory=NoAuth)
+    policy: Policy = field(default_factory=AllowAll)
+    changes: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.app: WsgiApp = build(
-            settings(),
+            settings(**self.changes),
             self.journal,
             ApiMetrics(self.registry),
             self.audit,
             wake=self._wake,
             auth=self.auth,
             policy=self.policy,
+            ping=self.journal.ping,
         )
         self.client = testing.TestClient(self.app)
 

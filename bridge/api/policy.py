@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a caller's roles allow: one oslo.policy rule, by Nova's name and with Nova's default of today.
+
+Source: nova/policies/server_external_events.py and base.py (34.0): rule:service_or_admin, project scope. The rules
+it is made of carry Nova's names as well, so that an operator's overrides mean the same here.
+"""
+
+import logging
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Final
+
+import yaml
+from oslo_config import cfg
+from oslo_policy import policy as oslo_policy
+
+from bridge.api.faults import fault
+from bridge.api.identity import Identity
+from bridge.runtime.settings import ConfigError
+
+LOG = logging.getLogger(__name__)
+
+CREATE: Final = "os_compute_api:os-server-external-events:create"
+_RETRY_AFTER: Final = 30
+_BROKEN: Final = (OSError, ValueError, yaml.YAMLError, cfg.Error)
+
+_RULES: Final = (
+    oslo_policy.RuleDefault("context_is_admin", "role:admin", "Who counts as an administrator."),
+    oslo_policy.RuleDefault("admin_api", "rule:context_is_admin", "Administrators, by Nova's name for them."),
+    oslo_policy.RuleDefault("service_api", "role:service", "Other services of the cloud, such as Cinder."),
+    oslo_policy.RuleDefault(
+        "service_or_admin", "rule:service_api or rule:admin_api", "Other services and administrators."
+    ),
+    oslo_policy.DocumentedRuleDefault(
+        name=CREATE,
+        check_str="rule:service_or_admin",
+        description="Send external events. A token with only the role `service` is enough, and sees every server.",
+        operations=[{"method": "POST", "path": "/os-server-external-events"}],
+        scope_types=["project"],
+    ),
+)
+
+
+class OsloPolicy:
+    """The rules, with what [oslo_policy] policy_file makes of them; the file is read again when it has changed."""
+
+    def __init__(self, conf: cfg.ConfigOpts) -> None:
+        """Raises ConfigError for a policy file that cannot be used."""
+        self._enforcer = enforcer(conf)
+        try:
+            self._enforcer.load_rules()
+            self._enforcer.check_rules(raise_on_violation=True)
+        except (*_BROKEN, oslo_policy.InvalidDefinitionError) as ex:
+            raise ConfigError(f"[oslo_policy] policy_file: {' '.join(str(ex).split())}") from ex
+
+    def check(self, who: Identity) -> None:
+        """FaultError 403 in Nova's words; 503 while the policy file cannot be read."""
+        creds = {
+            "user_id": who.user,
+            "project_id": who.project,
+            "domain_id": who.domain,
+            "system": who.system,
+            "system_scope": "all" if who.system else None,
+            "roles": sorted(who.roles),
+        }
+        try:
+            creds["is_admin"] = self._enforcer.authorize("context_is_admin", {}, creds)
+            allowed = self._enforcer.authorize(CREATE, {"project_id": who.project, "user_id": who.user}, creds)
+        except _BROKEN as ex:
+            LOG.error("the policy file cannot be used, every request is answered 503: %s", ex)  # noqa: TRY400
+            raise fault(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                "The policy cannot be read now. Please try again.",
+                {"Retry-After": str(_RETRY_AFTER)},
+            ) from ex
+        if not allowed:
+            raise fault(HTTPStatus.FORBIDDEN, f"Policy doesn't allow {CREATE} to be performed.")
+
+
+def enforcer(conf: cfg.ConfigOpts | None = None) -> oslo_policy.Enforcer:
+    """An enforcer with our rules; without `conf` one for oslo.policy's own tools."""
+    if conf is None:
+        conf = cfg.ConfigOpts()
+        conf([], project="extend-bridge")
+    made = oslo_policy.Enforcer(conf)
+    made.register_defaults(list_rules())
+    return made
+
+
+def list_rules() -> Sequence[oslo_policy.RuleDefault]:
+    """For oslopolicy-sample-generator and the docs."""
+    return _RULES

@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Serves Keystone on loopback; run by the python of Keystone's own virtualenv: keystone_server.py CONFIG PORT."""
+
+import os
+import sys
+
+if __name__ == "__main__":
+    _, config, port = sys.argv
+    os.environ["OS_KEYSTONE_CONFIG_FILES"] = config
+    sys.argv[1:] = []  # Keystone reads the command line as its own
+    from cheroot import wsgi
+    from keystone.wsgi.api import application
+
+    def told(environ, start_response):
+        """Each request on standard output: tests count them."""
+        print(environ["REQUEST_METHOD"], environ["PATH_INFO"], flush=True)
+        return application(environ, start_response)
+
+    server = wsgi.Server(("127.0.0.1", int(port)), told, numthreads=4)
+    try:
+        server.start()
+    finally:
+        server.stop()
