@@ -5,8 +5,9 @@ An extend names a (server, volume) and never a size: the size is read from Cinde
 a replayed, late or reordered event cannot carry an old size to a disk.
 """
 
+import os
 import re
-import uuid
+import time
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NewType
@@ -29,8 +30,15 @@ def is_uuid(text: object) -> bool:
 
 
 def new_id() -> str:
-    """An id that cannot collide, for attempts and for rows that several writers make."""
-    return str(uuid.uuid4())
+    """An id that cannot collide, for attempts and for rows that several writers make: a UUID of version 7.
+
+    What is made together lies together in an index: with random ids each row of a batch dirties a page of its own.
+    """
+    ms, ns = divmod(time.time_ns(), 1_000_000)
+    within = ns * 4096 // 1_000_000
+    random = int.from_bytes(os.urandom(8)) >> 2
+    text = f"{ms & 0xFFFF_FFFF_FFFF:012x}7{within:03x}{1 << 63 | random:016x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 def clean_request_id(text: object) -> str | None:

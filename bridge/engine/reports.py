@@ -14,7 +14,8 @@ from bridge.core.errors import JournalUnavailableError
 from bridge.core.fields import BadMessageError
 from bridge.core.messages import HostMessage
 from bridge.core.trail import Event, Record
-from bridge.journal.reported import Reported, Settled
+from bridge.journal.report_rows import Settled
+from bridge.journal.reported import Reported
 from bridge.journal.states import Move
 from bridge.runtime.audit_log import AuditLog
 from bridge.runtime.backoff import Backoff

@@ -45,6 +45,12 @@ class Database:
         if url.get_backend_name() == "sqlite":
             event.listen(self.engine, "connect", _on_sqlite_connect)
             event.listen(self.engine, "begin", _on_sqlite_begin)
+        self._attempts = tenacity.Retrying(
+            stop=tenacity.stop_after_attempt(_TRIES),
+            wait=tenacity.wait_random_exponential(multiplier=0.01, max=0.5),
+            retry=tenacity.retry_if_exception(_worth_another_try),
+            reraise=True,
+        )
 
     def write(self, work: Callable[[sa.Connection], T]) -> T:
         """Run `work` in a transaction that may write; returns after the commit. Raises JournalUnavailableError."""
@@ -59,14 +65,8 @@ class Database:
         self.engine.dispose()
 
     def _run(self, work: Callable[[sa.Connection], T], *, write: bool) -> T:
-        attempts = tenacity.Retrying(
-            stop=tenacity.stop_after_attempt(_TRIES),
-            wait=tenacity.wait_random_exponential(multiplier=0.01, max=0.5),
-            retry=tenacity.retry_if_exception(_worth_another_try),
-            reraise=True,
-        )
         try:
-            result: T = attempts(self._once, work, write)
+            result: T = self._attempts(self._once, work, write)
             return result
         except SQLAlchemyError as ex:
             cause = ex.orig if isinstance(ex, DBAPIError) else ex

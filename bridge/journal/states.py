@@ -84,6 +84,7 @@ class Decision:
 
 
 _VERIFIED_BY_SIZE: Final = frozenset({Outcome.RESIZED, Outcome.ALREADY})
+_FINAL: Final = frozenset(outcome for outcome, then in THEN.items() if then in {Then.CLOSE, Then.FAIL, Then.DROP})
 
 
 def settle(
@@ -105,11 +106,10 @@ def settle(
         return Decision(move=Move.IGNORE, outcome=outcome, reason=reason)
     if extend is None:
         return Decision(move=Move.NOTE, outcome=outcome, reason=reason)
-    then = THEN[outcome]
-    if then in {Then.CLOSE, Then.FAIL, Then.DROP}:
+    if outcome in _FINAL:
         if attempt.gen < extend.wanted_gen:
             return Decision(move=Move.NEWER, outcome=outcome, reason=Reason.NEWER_GENERATION, due_at=now)
-        move = Move.FAIL if then is Then.FAIL else Move.CLOSE
+        move = Move.FAIL if THEN[outcome] is Then.FAIL else Move.CLOSE
         return Decision(move=move, outcome=outcome, reason=reason)
     if attempt.number < extend.attempt or siblings_pending:
         return Decision(move=Move.NOTE, outcome=outcome, reason=reason)
@@ -117,6 +117,11 @@ def settle(
     return Decision(
         move=Move.AGAIN, outcome=outcome, reason=reason, due_at=now + backoff.delay(failures), failures=failures
     )
+
+
+def is_final(attempt: Attempt, report: Report) -> bool:
+    """Whether the outcome leaves nothing to try on this attempt's generation, whatever other hosts say."""
+    return believed(attempt, report)[0] in _FINAL
 
 
 def believed(attempt: Attempt, report: Report) -> tuple[Outcome, str]:

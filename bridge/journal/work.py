@@ -9,6 +9,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -191,9 +192,7 @@ class Work:
             late = sa.and_(
                 extends.c.open == 1, extends.c.overdue_at.is_(None), extends.c.opened_at < now - older_than
             )
-            found = [
-                extend_of(row) for row in connection.execute(sa.select(*EXTEND_COLUMNS).where(late)).mappings()
-            ]
+            found = [extend_of(row) for row in connection.execute(sa.select(*EXTEND_COLUMNS).where(late))]
             if found:
                 connection.execute(
                     sa.update(extends).where(extends.c.id.in_([x.id for x in found])).values(overdue_at=now)
@@ -215,17 +214,18 @@ class Work:
         return self._database.read(ask)
 
 
-def extend_of(row: sa.RowMapping) -> Extend:
-    """An open extend from a row of EXTEND_COLUMNS."""
+def extend_of(row: Sequence[Any]) -> Extend:
+    """An open extend from the values of EXTEND_COLUMNS, in their order."""
+    row_id, server_id, volume_id, wanted_gen, attempt, failures, opened_at, request_id, global_request_id = row
     return Extend(
-        id=row["id"],
-        key=ExtendKey(row["server_id"], row["volume_id"]),
-        wanted_gen=row["wanted_gen"],
-        attempt=row["attempt"],
-        failures=row["failures"],
-        opened_at=row["opened_at"],
-        request_id=row["request_id"],
-        global_request_id=row["global_request_id"],
+        id=row_id,
+        key=ExtendKey(server_id, volume_id),
+        wanted_gen=wanted_gen,
+        attempt=attempt,
+        failures=failures,
+        opened_at=opened_at,
+        request_id=request_id,
+        global_request_id=global_request_id,
     )
 
 
@@ -256,8 +256,8 @@ def _claim(
         [{"b_id": row_id, "b_attempt": attempt} for row_id, attempt, _ in due],
     )
     lapsed = {row_id for row_id, _, state in due if state == State.DISPATCHED}
-    mine = connection.execute(sa.select(*EXTEND_COLUMNS).where(extends.c.claim == token)).mappings()
-    claimed = [dataclasses.replace(extend_of(row), unreported=row["id"] in lapsed) for row in mine]
+    mine = connection.execute(sa.select(*EXTEND_COLUMNS).where(extends.c.claim == token))
+    claimed = [dataclasses.replace(extend_of(row), unreported=row[0] in lapsed) for row in mine]
     unreported = [x for x in claimed if x.unreported]
     if unreported:
         _note(connection, [_line(x, now, Event.WAITING, reason=Reason.NOT_REPORTED) for x in unreported])
