@@ -2,6 +2,10 @@
 """Errors that cross the border of a part, so that neither side has to import the other to name them."""
 
 
+class JournalRefusedError(Exception):
+    """The database will not take a value, now or ever; nothing was committed. It holds no value of any row."""
+
+
 class JournalUnavailableError(Exception):
     """The journal cannot be read or written now; nothing was committed and it is safe to come back.
 

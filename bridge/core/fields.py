@@ -38,6 +38,14 @@ def whole(message: Mapping[str, Any], key: str) -> int:
     return value
 
 
+def seconds(message: Mapping[str, Any], key: str) -> float:
+    """A time or a duration that is for the record only: what is no finite number is 0."""
+    value = message.get(key)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -_WHOLE_MAX <= value <= _WHOLE_MAX:
+        return 0.0
+    return float(value)
+
+
 def items(message: Mapping[str, Any], key: str) -> Sequence[Any]:
     """A list; one that is absent or null is empty."""
     value = message.get(key)

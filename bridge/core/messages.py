@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from bridge.core.extend import Bytes, ExtendKey, clean_request_id, is_uuid
-from bridge.core.fields import BadMessageError, items, mapping, text, whole
+from bridge.core.fields import BadMessageError, items, mapping, seconds, text, whole
 from bridge.core.outcome import Outcome
 
 VERSION: Final = 1  # raised when a reader of the old version could misread the new; added keys do not raise it
@@ -247,7 +247,6 @@ class HostMessage:
         boot_id = text(message, "boot_id")
         if not is_uuid(boot_id):
             raise BadMessageError("boot_id: expected a UUID")
-        sent_at = message.get("sent_at")
         reports, unread = [], 0
         for report in items(message, "reports"):
             try:
@@ -258,7 +257,7 @@ class HostMessage:
             host=text(message, "host"),
             boot_id=boot_id,
             seq=whole(message, "seq"),
-            sent_at=float(sent_at) if isinstance(sent_at, int | float) else 0.0,
+            sent_at=seconds(message, "sent_at"),
             reports=tuple(reports),
             inventory=Inventory.from_wire(inventory) if inventory is not None else None,
             unread=unread,
@@ -286,12 +285,11 @@ def _key(message: Mapping[str, Any]) -> ExtendKey:
 
 def _step(raw: object) -> Step:
     step = mapping(raw, "step")
-    seconds = step.get("seconds")
     size = step.get("size")
     return Step(
         name=text(step, "name"),
         ok=step.get("ok") is True,
-        seconds=float(seconds) if isinstance(seconds, int | float) else 0.0,
+        seconds=seconds(step, "seconds"),
         detail=str(step.get("detail") or "")[:500],
         size=size if isinstance(size, int) and not isinstance(size, bool) else None,
     )

@@ -10,12 +10,12 @@ from typing import Any, Final
 
 import kombu
 
-from bridge.core.errors import JournalUnavailableError
+from bridge.core.errors import JournalRefusedError, JournalUnavailableError
 from bridge.core.fields import BadMessageError
 from bridge.core.messages import HostMessage
 from bridge.core.trail import Event, Record
 from bridge.journal.report_rows import Settled
-from bridge.journal.reported import Reported
+from bridge.journal.reported import Reported, Taken
 from bridge.journal.states import Move
 from bridge.runtime.audit_log import AuditLog
 from bridge.runtime.backoff import Backoff
@@ -38,6 +38,10 @@ _EVENTS: Final = {
     Move.NOTE: Event.LATE,
     Move.IGNORE: Event.LATE,
 }
+
+
+class _StoppedError(Exception):
+    """Told to stop while the journal is away."""
 
 
 class ReportsConsumer:
@@ -107,19 +111,38 @@ class ReportsConsumer:
             wait = _MORE
 
     def _settle(self, inbox: Sequence[kombu.Message], stop: threading.Event) -> None:
-        messages = [message for message in map(_read, inbox) if message is not None]
-        away = Backoff(first=0.2, cap=5, floor=0.1)
-        taken, failures = None, 0
-        while taken is None:
+        read = [message for message in map(_read, inbox) if message is not None]
+        takes: list[Taken] = []
+        try:
+            takes = self._take(read, stop)
+        except _StoppedError:
+            return  # not acknowledged: delivered again after the restart
+        for message in inbox:
+            message.ack()
+        for taken in takes:
+            self._follow_up(taken)
+
+    def _take(self, messages: Sequence[HostMessage], stop: threading.Event) -> list[Taken]:
+        """Commit them, together or, where the database refuses a value, one by one without the one that has it.
+
+        What a dropped message reported comes again: its extend stays open and is cast anew.
+        """
+        away, failures = Backoff(first=0.2, cap=5, floor=0.1), 0
+        while True:
             try:
-                taken = self._reported.take(messages)
+                return [self._reported.take(messages)]
+            except JournalRefusedError as ex:
+                if len(messages) > 1:
+                    return [taken for message in messages for taken in self._take([message], stop)]
+                LOG.error("a message of host %s is dropped: %s", messages[0].host, ex)  # noqa: TRY400
+                return []
             except JournalUnavailableError as ex:
                 failures += 1
                 self._health.bad("engine.database", str(ex))
                 if stop.wait(away.delay(failures)):
-                    return  # not acknowledged: delivered again after the restart
-        for message in inbox:
-            message.ack()
+                    raise _StoppedError from ex
+
+    def _follow_up(self, taken: Taken) -> None:
         for settled in taken.settled:
             self._say(settled)
         if taken.came_up or any(s.decision and s.decision.move is Move.NEWER for s in taken.settled):

@@ -11,9 +11,9 @@ from typing import Any, Final, TypeVar
 import sqlalchemy as sa
 import tenacity
 from sqlalchemy import event
-from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, NoSuchModuleError, SQLAlchemyError
 
-from bridge.core.errors import JournalUnavailableError
+from bridge.core.errors import JournalRefusedError, JournalUnavailableError
 from bridge.core.redact import safe_url
 from bridge.journal.settings import JournalSettings
 from bridge.runtime.settings import ConfigError
@@ -53,7 +53,10 @@ class Database:
         )
 
     def write(self, work: Callable[[sa.Connection], T]) -> T:
-        """Run `work` in a transaction that may write; returns after the commit. Raises JournalUnavailableError."""
+        """Run `work` in a transaction that may write; returns after the commit.
+
+        Raises JournalUnavailableError, and JournalRefusedError for a value no row can hold.
+        """
         return self._run(work, write=True)
 
     def read(self, work: Callable[[sa.Connection], T]) -> T:
@@ -68,6 +71,8 @@ class Database:
         try:
             result: T = self._attempts(self._once, work, write)
             return result
+        except (DataError, OverflowError, UnicodeError) as ex:  # drivers raise the last two as they are
+            raise JournalRefusedError(f"the journal {self._name} refuses a value: {type(ex).__name__}") from ex
         except SQLAlchemyError as ex:
             cause = ex.orig if isinstance(ex, DBAPIError) else ex
             raise JournalUnavailableError(f"the journal {self._name} cannot be used: {_first_line(cause)}") from ex

@@ -116,7 +116,7 @@ def test_a_value_nobody_may_send_is_refused_by_the_name_of_its_key(key: str, val
 
 
 _JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.just(10**400),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=6,
 )
@@ -126,7 +126,15 @@ _JSON = st.recursive(
 def test_whatever_is_put_in_place_of_a_value_is_read_or_refused_but_never_raises_else(data: st.DataObject) -> None:
     wire: dict[str, Any] = json.loads(json.dumps(MESSAGE.to_wire()))
     holder: Any = data.draw(
-        st.sampled_from([wire, wire["reports"][0], wire["inventory"], wire["inventory"]["domains"][0]])
+        st.sampled_from(
+            [
+                wire,
+                report := wire["reports"][0],
+                report["steps"][0],
+                (seen := wire["inventory"]),
+                seen["domains"][0],
+            ]
+        )
     )
     holder[data.draw(st.sampled_from(sorted(holder)))] = data.draw(_JSON)
     with contextlib.suppress(BadMessageError):

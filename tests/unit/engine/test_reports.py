@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Taking reports: what the journal will never hold is dropped alone, what it cannot hold now is waited with."""
+
+import json
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import kombu
+from prometheus_client import CollectorRegistry
+
+from bridge.core.errors import JournalRefusedError, JournalUnavailableError
+from bridge.core.extend import new_id
+from bridge.core.messages import HostMessage
+from bridge.core.trail import Record
+from bridge.engine.reports import ReportsConsumer
+from bridge.journal.reported import Taken
+from bridge.runtime.health import Health
+from bridge.runtime.metrics import EngineMetrics
+from bridge.runtime.transport import MEMORY, REPORTS_QUEUE, kombu_connection
+from tests.lab.waiting import until
+
+
+class Journal:
+    """Refuses what the host `bad` says; is away for the first `away` takes."""
+
+    def __init__(self, away: int = 0) -> None:
+        self.away = away
+        self.taken: list[str] = []
+
+    def take(self, messages: Sequence[HostMessage]) -> Taken:
+        if self.away:
+            self.away -= 1
+            raise JournalUnavailableError("not now")
+        if any(message.host == "bad" for message in messages):
+            raise JournalRefusedError("never")
+        self.taken += [message.host for message in messages]
+        return Taken(settled=[], came_up=[], duplicate=[])
+
+
+class Silent:
+    """An audit log nobody reads."""
+
+    def write(self, *records: Record) -> None:
+        pass
+
+
+def said(host: str, **changed: object) -> bytes:
+    message = HostMessage(host=host, boot_id=new_id(), seq=1, sent_at=1.0)
+    return json.dumps({**message.to_wire(), **changed}).encode()
+
+
+@contextmanager
+def consuming(journal: Journal, *bodies: bytes) -> Iterator[None]:
+    with kombu_connection(MEMORY, heartbeat=0, name="test") as connection:
+        channel = connection.default_channel
+        kombu.Queue(
+            REPORTS_QUEUE, exchange=kombu.Exchange(""), routing_key=REPORTS_QUEUE, channel=channel
+        ).declare()
+        for body in bodies:
+            connection.Producer().publish(
+                body, exchange="", routing_key=REPORTS_QUEUE, content_type="application/json",
+                content_encoding="utf-8",
+            )  # fmt: skip
+    consumer = ReportsConsumer(
+        connect=lambda: kombu_connection(MEMORY, heartbeat=0, name="test"),
+        reported=journal,
+        on_due=lambda: None,
+        health=Health(),
+        metrics=EngineMetrics(CollectorRegistry()),
+        audit=Silent(),
+    )
+    stop = threading.Event()
+    thread = threading.Thread(target=consumer.run, args=(stop,), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+def test_a_message_the_database_will_never_take_is_dropped_and_its_neighbours_are_taken() -> None:
+    journal = Journal()
+    with consuming(journal, said("a"), said("bad"), said("b")):
+        until(lambda: sorted(journal.taken) == ["a", "b"], "the neighbours are taken")
+    with kombu_connection(MEMORY, heartbeat=0, name="test") as connection:
+        left = kombu.Queue(REPORTS_QUEUE, channel=connection.default_channel).queue_declare(passive=True)
+        assert left.message_count == 0
+
+
+def test_a_number_no_float_holds_is_no_reason_to_fall_over() -> None:
+    journal = Journal()
+    with consuming(journal, said("a", sent_at=10**400), b"junk", said("b")):
+        until(lambda: sorted(journal.taken) == ["a", "b"], "both are taken")
+
+
+def test_a_journal_that_is_away_is_waited_for() -> None:
+    journal = Journal(away=2)
+    with consuming(journal, said("a")):
+        until(lambda: journal.taken == ["a"], "it is taken")
