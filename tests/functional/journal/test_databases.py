@@ -4,12 +4,14 @@
 import threading
 
 import pytest
+import sqlalchemy as sa
 
-from bridge.core.errors import JournalUnavailableError
+from bridge.core.errors import JournalRefusedError, JournalUnavailableError
 from bridge.core.extend import Arrival, ExtendKey, new_id
 from bridge.journal.database import Database
 from bridge.journal.store import Journal
-from tests.lab.databases import Server
+from bridge.journal.tables import hosts
+from tests.lab.databases import MariaDB, Server
 from tests.lab.waiting import until
 from tests.unit.journal.conftest import Bench
 from tests.unit.journal.test_journal import *  # noqa: F403 - the point of this module
@@ -60,3 +62,20 @@ def test_a_database_that_was_killed_is_an_error_in_words_and_then_works_again(
         return True
 
     until(works, "the journal works again")
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a\x00b", "\ud800"])
+def test_a_value_no_row_can_hold_is_refused_for_good_and_not_waited_for(
+    name: str, server: Server, database: Database
+) -> None:
+    row = {"name": name, "boot_id": new_id(), "seq": 1, "heartbeat_at": 0.0, "turns": 0, "capabilities": "[]"}
+
+    def write(connection: sa.Connection) -> None:
+        connection.execute(sa.insert(hosts), row)
+
+    if name == "a\x00b" and isinstance(server, MariaDB):
+        database.write(write)  # it stores a NUL as it is
+        return
+    with pytest.raises(JournalRefusedError) as refused:
+        database.write(write)
+    assert name not in str(refused.value)
