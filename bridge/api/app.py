@@ -17,10 +17,10 @@ from typing import Any, Final
 
 import falcon
 
-from bridge.api import discovery, microversion
+from bridge.api import discovery, request
 from bridge.api.access import AccessLog
 from bridge.api.events import EventsResource, Journal
-from bridge.api.faults import JSON, handle, not_found
+from bridge.api.faults import handle, not_found
 from bridge.api.healthcheck import PATH as HEALTHCHECK
 from bridge.api.healthcheck import Healthcheck
 from bridge.api.identity import Authenticator, Policy
@@ -35,6 +35,8 @@ from bridge.runtime.metrics import ApiMetrics
 _EVENTS: Final = "os-server-external-events"
 _VERSIONED: Final = re.compile(r"/(v2|v2\.1)(/|\Z)")
 _DOCUMENT: Final = re.compile(r"/(?P<path>v2|v2\.1)/?\Z")
+_PROJECT_DOCUMENT: Final = re.compile(r"/(?P<path>v2|v2\.1)/(?P<project_id>[0-9a-f-]+)/\Z")
+_SLASHES: Final = re.compile(r"//+")
 
 
 class RequestIds:
@@ -63,6 +65,8 @@ class Doorkeeper:
         check_length(req)
         if _VERSIONED.match(req.path) and not _DOCUMENT.match(req.path):
             req.context.caller = self._auth.authenticate(req)
+        if req.method not in falcon.COMBINED_METHODS:
+            raise not_found()
 
 
 class _Context:
@@ -97,6 +101,7 @@ def build(
     # the sink added last is asked first
     app.add_sink(_choices, r"/")
     app.add_sink(_nothing_there, _VERSIONED)
+    app.add_sink(_project_document, _PROJECT_DOCUMENT)
     app.add_sink(_version_document, _DOCUMENT)
     app.add_sink(_root_document, r"/\Z")
     app.add_route(HEALTHCHECK, Healthcheck(ping, disable_file=settings.healthcheck_disable_file))
@@ -108,14 +113,23 @@ def build(
 
 
 def _finish(app: WsgiApp, metrics: ApiMetrics) -> WsgiApp:
-    """Count answers by status, and send Vary as two headers as Nova does (falcon joins them)."""
+    """What is around every request and answer, whatever becomes of it in between."""
 
     def finished(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+        # as uWSGI does in front of Nova: an endpoint configured with a slash at its end works
+        environ["PATH_INFO"] = _SLASHES.sub("/", environ.get("PATH_INFO") or "/")
+        empty = False
+
         def start(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Any:
+            nonlocal empty
+            # what Nova's CORS middleware makes of every refusal of a preflight, authentication's too
+            if environ["REQUEST_METHOD"] == "OPTIONS" and not status.startswith("2"):
+                empty, status, headers = True, "200 OK", [("Content-Length", "0")]
             metrics.requests.labels(status=status[:3]).inc()
             return start_response(status, _split_vary(headers), *exc_info)
 
-        return app(environ, start)
+        body = app(environ, start)
+        return [] if empty else body
 
     return finished
 
@@ -129,21 +143,33 @@ def _split_vary(headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
 
 
 def _root_document(req: falcon.Request, resp: falcon.Response, **_: Any) -> None:
-    _send(resp, HTTPStatus.OK, discovery.root_document(req.prefix))
+    request.parse(req)
+    _send(req, resp, HTTPStatus.OK, discovery.root_document(req.prefix))
 
 
 def _version_document(req: falcon.Request, resp: falcon.Response, path: str = "", **_: Any) -> None:
-    if req.method == "OPTIONS":
-        return
-    if req.method not in {"GET", "HEAD"}:
+    if path == "v2.1":
+        request.negotiate(req, resp)
+    request.parse(req)
+    _send(req, resp, HTTPStatus.OK, discovery.version_document(path, req.prefix))
+
+
+def _project_document(
+    req: falcon.Request, resp: falcon.Response, path: str = "", project_id: str = "", **_: Any
+) -> None:
+    """The version document once more: clients that have a project in their endpoint look for it there."""
+    if req.method != "GET":
         raise not_found()
     if path == "v2.1":
-        resp.set_headers(microversion.headers(microversion.of_request(req)))
-    _send(resp, HTTPStatus.OK, discovery.version_document(path, req.prefix))
+        request.negotiate(req, resp)
+    request.parse(req)
+    request.check_project(project_id, req.context.caller)
+    _send(req, resp, HTTPStatus.OK, discovery.version_document(path, req.prefix))
 
 
 def _choices(req: falcon.Request, resp: falcon.Response, **_: Any) -> None:
-    _send(resp, HTTPStatus.MULTIPLE_CHOICES, discovery.choices_document(req.path, req.prefix))
+    request.parse(req)
+    _send(req, resp, HTTPStatus.MULTIPLE_CHOICES, discovery.choices_document(req.path, req.prefix))
 
 
 def _nothing_there(req: falcon.Request, resp: falcon.Response, **_: Any) -> None:
@@ -151,7 +177,7 @@ def _nothing_there(req: falcon.Request, resp: falcon.Response, **_: Any) -> None
     raise not_found()
 
 
-def _send(resp: falcon.Response, status: HTTPStatus, body: bytes) -> None:
+def _send(req: falcon.Request, resp: falcon.Response, status: HTTPStatus, body: bytes) -> None:
     resp.status = status.value
-    resp.content_type = JSON
+    resp.content_type = request.answer_type(req)
     resp.data = body

@@ -3,11 +3,13 @@
 
 import json
 from typing import Any, Final
+from urllib.parse import quote
 
 from bridge.api.microversion import MAX, MIN
 
 _UPDATED_V2: Final = "2025-07-04T12:00:00Z"  # as Nova's own documents say
 _UPDATED_V21: Final = "2013-07-23T11:33:21Z"
+_PATH_SAFE: Final = "/~!$&'()*+,;=:@"  # what stands in a path as it is (RFC 3986)
 _IDS: Final = {"v2": "v2.0", "v2.1": "v2.1"}
 
 
@@ -25,8 +27,8 @@ def version_document(path: str, base: str) -> bytes:
 
 
 def choices_document(unversioned: str, base: str) -> bytes:
-    """Any path without a version: 300 and where it would be."""
-    rest = unversioned.strip("/")
+    """Any path without a version: 300 and where it would be. `unversioned` is the path, decoded."""
+    rest = quote(unversioned.strip("/"), safe=_PATH_SAFE)
     return _encode(
         {
             "choices": [

@@ -7,29 +7,24 @@ project of the URL, schema, policy, then per event.
 
 import json
 import logging
-import re
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from http import HTTPStatus
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 import falcon
 
-from bridge.api import microversion, schema
+from bridge.api import microversion, request, schema
 from bridge.api.decide import Decision, answer, decide, servers
-from bridge.api.faults import JSON, fault, not_found
-from bridge.api.identity import Identity, Policy
-from bridge.api.limits import read_body
+from bridge.api.faults import fault, not_found
+from bridge.api.identity import Policy
 from bridge.core.extend import Arrival, Standing, is_uuid
 from bridge.core.trail import Event, Record
 from bridge.runtime.audit_log import AuditLog
 from bridge.runtime.metrics import ApiMetrics
 
 LOG = logging.getLogger(__name__)
-
-_JSON_TYPES: Final = frozenset({"application/json", "application/vnd.openstack.compute+json", "text/plain", ""})
-_PROJECT: Final = re.compile(r"[0-9a-f-]+")  # Nova's default project_id_regex: another segment is another path
 
 
 class Journal(Protocol):
@@ -70,32 +65,25 @@ class EventsResource:
 
     def on_post(self, req: falcon.Request, resp: falcon.Response, project_id: str | None = None) -> None:
         """Answer 200 or 207 with a code per event, after the commit; FaultError refuses the request as a whole."""
-        if project_id is not None and not _PROJECT.fullmatch(project_id):
-            raise not_found()
-        version = self._negotiate(req, resp)
-        body = _parse(req)
-        _check_project(project_id, req.context.caller)
+        request.check_path(project_id)
+        version = request.negotiate(req, resp) if self._versioned else microversion.MIN
+        body = request.parse(req)
+        request.check_project(project_id, req.context.caller)
+        if not self._versioned:
+            body = schema.without_extras(body)
         refused = schema.refusal(body, version)
         if refused is not None:
             raise fault(HTTPStatus.BAD_REQUEST, refused)
         self._policy.check(req.context.caller)
         events: list[dict[str, Any]] = body["events"]
         resp.status, answered = self._take(events, req.context.request_id, req.context.global_request_id)
-        resp.content_type = JSON
+        resp.content_type = request.answer_type(req)
         resp.data = json.dumps({"events": answered}).encode()
 
-    def on_options(self, _req: falcon.Request, resp: falcon.Response, project_id: str | None = None) -> None:
-        """Nova answers OPTIONS with an empty 200."""
-        if project_id is not None and not _PROJECT.fullmatch(project_id):
-            raise not_found()
-        resp.status = HTTPStatus.OK.value
-
-    def _negotiate(self, req: falcon.Request, resp: falcon.Response) -> microversion.Version:
-        if not self._versioned:
-            return microversion.MIN
-        version = microversion.of_request(req)
-        resp.set_headers(microversion.headers(version))
-        return version
+    def on_options(self, _req: falcon.Request, _resp: falcon.Response, project_id: str | None = None) -> None:
+        """As any path (app.py): falcon's own answer would name the methods."""
+        del project_id
+        raise not_found()
 
     def _take(
         self, events: Sequence[Mapping[str, Any]], request_id: str, global_request_id: str | None
@@ -151,29 +139,6 @@ class EventsResource:
             "request %s (%s): %d events, %d extends accepted, %d events refused",
             request_id, global_request_id or "-", len(events), len(arrivals), len(refused),
         )  # fmt: skip
-
-
-def _parse(req: falcon.Request) -> Any:
-    """The JSON of the body, None where there is no body; raises FaultError 413, 415 or 400."""
-    kind = (req.content_type or "").partition(";")[0].strip()
-    if kind not in _JSON_TYPES:
-        raise fault(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "Unsupported Content-Type")
-    raw = read_body(req)
-    if not raw:
-        return None
-    try:
-        return json.loads(raw.decode())
-    except (ValueError, RecursionError) as ex:
-        raise fault(HTTPStatus.BAD_REQUEST, "Malformed request body") from ex
-
-
-def _check_project(project_id: str | None, caller: Identity) -> None:
-    if project_id is not None and caller.project is not None and project_id != caller.project:
-        raise fault(
-            HTTPStatus.BAD_REQUEST,
-            f"Malformed request URL: URL's project_id '{project_id}' doesn't match "
-            f"Context's project_id '{caller.project}'",
-        )
 
 
 def _id(text: object) -> str | None:

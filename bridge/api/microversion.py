@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Microversions as Nova negotiates them: two headers, 2.1 without either, 2.51 at most.
 
-OpenStack-API-Version: `service version` pairs, the last one for `compute` counts, in any case of letters.
+OpenStack-API-Version: `service version` pairs, the last one for `compute` (in any case of letters) counts.
 X-OpenStack-Nova-API-Version: the older header, a bare version; read only where the first names no `compute`.
 Source: nova/api/openstack/wsgi.py set_api_version_request and microversion_parse.get_version.
 """
@@ -42,8 +42,8 @@ VARY: Final = "OpenStack-API-Version, X-OpenStack-Nova-API-Version"
 def requested(standard: str | None, legacy: str | None) -> str | None:
     """The version text a request asks for by its two headers (repeated ones joined by commas), None for none."""
     for pair in reversed((standard or "").split(",")):
-        words = pair.lower().split(maxsplit=1)
-        if len(words) > 1 and words[0] == _SERVICE:
+        words = pair.split(maxsplit=1)
+        if len(words) > 1 and words[0].lower() == _SERVICE:
             return words[1].strip()
     return legacy.split(",")[-1].strip() if legacy is not None else None
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The request body: a cheap check accepts it, JSON Schema only words a refusal as Nova does.
 
-Source: nova/api/openstack/compute/schemas/server_external_events.py (2.1 and 2.51) and
-nova/api/validation/validators.py, whose sentence a caller's scripts may look for.
+Source: nova/api/openstack/compute/schemas/server_external_events.py (2.1 and 2.51), whose order decides which of
+several errors is named, and nova/api/validation/validators.py, whose sentence a caller's scripts may look for.
 """
 
 from collections.abc import Mapping, Sequence
@@ -78,13 +78,31 @@ def _words(body: object, version: Version) -> str:
         return "Malformed request body"
 
 
+def without_extras(body: object) -> object:
+    """A body sent to the legacy /v2, where Nova takes away unknown keys instead of refusing them.
+
+    An object that has unknown keys only keeps them, and is refused for what it lacks.
+    """
+    if not isinstance(body, dict):
+        return body
+    known = _known(body, frozenset({"events"}))
+    events = known.get("events")
+    if not isinstance(events, list):
+        return known
+    return {**known, "events": [_known(event, _KEYS) if isinstance(event, dict) else event for event in events]}
+
+
+def _known(given: dict[str, Any], keys: frozenset[str]) -> dict[str, Any]:
+    return {key: value for key, value in given.items() if key in keys} or given
+
+
 @cache
-def _validator(version: Version) -> jsonschema.Draft4Validator:
-    return jsonschema.Draft4Validator(schema(version), format_checker=_FORMATS)
+def _validator(version: Version) -> jsonschema.Draft202012Validator:
+    return jsonschema.Draft202012Validator(schema(version), format_checker=_FORMATS)
 
 
 def schema(version: Version) -> Mapping[str, Any]:
-    """The JSON Schema of the request body; its order of keys decides which of several errors is named."""
+    """The JSON Schema of the request body, in Nova's order."""
     return {
         "type": "object",
         "properties": {
@@ -94,12 +112,12 @@ def schema(version: Version) -> Mapping[str, Any]:
                 "items": {
                     "type": "object",
                     "properties": {
-                        "server_uuid": {"type": "string", "format": "uuid"},
                         "name": {"type": "string", "enum": list(names(version))},
+                        "server_uuid": {"type": "string", "format": "uuid"},
                         "status": {"type": "string", "enum": list(_STATUSES)},
                         "tag": {"type": "string", "maxLength": _TAG_MAX},
                     },
-                    "required": ["server_uuid", "name"],
+                    "required": ["name", "server_uuid"],
                     "additionalProperties": False,
                 },
             },

@@ -3,6 +3,7 @@
 
 from bridge.api.app import build as build_app
 from bridge.api.auth import authenticator
+from bridge.api.identity import Authenticator
 from bridge.api.policy import OsloPolicy
 from bridge.api.probe import journal_probe
 from bridge.api.proxy import behind_proxy
@@ -15,11 +16,11 @@ from bridge.runtime.metrics import ApiMetrics
 from bridge.runtime.process import Process
 
 
-def build(settings: ApiSettings, process: Process) -> list[Part]:
-    """Built-in server and journal probe; raises ConfigError."""
+def build(settings: ApiSettings, process: Process, *, auth: Authenticator | None = None) -> list[Part]:
+    """Built-in server and journal probe; raises ConfigError. `auth` replaces the strategy of the settings."""
     refuse_open_door(settings, built_in=True)
     journal = open_journal(settings.journal)
-    app = _application(settings, process, journal)
+    app = _application(settings, process, journal, auth)
     prepare = (lambda: schema.upgrade(journal.database)) if settings.journal.sync_on_startup else None
     return [
         journal_probe(journal.ping, process.health, prepare=prepare),
@@ -38,16 +39,18 @@ def build(settings: ApiSettings, process: Process) -> list[Part]:
 def build_wsgi(settings: ApiSettings, process: Process) -> WsgiApp:
     """The application alone, for a WSGI server of the operator's; raises ConfigError."""
     refuse_open_door(settings, built_in=False)
-    return _application(settings, process, open_journal(settings.journal))
+    return _application(settings, process, open_journal(settings.journal), None)
 
 
-def _application(settings: ApiSettings, process: Process, journal: Journal) -> WsgiApp:
+def _application(
+    settings: ApiSettings, process: Process, journal: Journal, auth: Authenticator | None
+) -> WsgiApp:
     app = build_app(
         settings,
         journal,
         ApiMetrics(process.registry),
         process.audit("api"),
-        auth=authenticator(settings, process.conf),
+        auth=auth or authenticator(settings, process.conf),
         policy=OsloPolicy(process.conf),
         ping=journal.ping,
     )

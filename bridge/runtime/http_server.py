@@ -6,9 +6,9 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from cheroot import server as cheroot_server
 from cheroot import wsgi
 
+from bridge.runtime.http_request import Connection
 from bridge.runtime.settings import ConfigError
 
 LOG = logging.getLogger(__name__)
@@ -17,31 +17,8 @@ StartResponse = Callable[..., Any]
 WsgiApp = Callable[[dict[str, Any], StartResponse], Iterable[bytes]]
 
 _MAX_HEADER: Final = 64 * 1024  # a Keystone token is below 10 KiB in every format that was ever in use
-_MAX_BODY: Final = 1024 * 1024  # what cheroot reads away after an answer that did not want the body
 _BACKLOG: Final = 128
 _IDLE_CONNECTIONS: Final = 100  # clients keep connections; above this an answer closes its own
-
-# cheroot keeps the last of a repeated header unless its name is here; microversion headers may be repeated
-_repeatable: list[bytes] = cheroot_server.comma_separated_headers  # type: ignore[attr-defined]  # not in its stubs
-_repeatable.extend((b"Openstack-Api-Version", b"X-Openstack-Nova-Api-Version"))
-
-
-class _HeaderReader(cheroot_server.HeaderReader):
-    """Drops names with an underscore: X_Auth_Token would become the same WSGI key as X-Auth-Token.
-
-    (cheroot's DropUnderscoreHeaderReader compares bytes with text and fails on every request, 11.1.)
-    """
-
-    def _allow_header(self, key_name: bytes) -> bool:
-        return b"_" not in key_name
-
-
-class _Request(cheroot_server.HTTPRequest):
-    header_reader = _HeaderReader()
-
-
-class _Connection(cheroot_server.HTTPConnection):
-    RequestHandlerClass = _Request
 
 
 class _Server(wsgi.Server):
@@ -81,10 +58,9 @@ class HttpServer:
             timeout=timeout,
             shutdown_timeout=grace,
         )
-        self._server.ConnectionClass = _Connection
+        self._server.ConnectionClass = Connection
         self._server.version = server_name
         self._server.max_request_header_size = _MAX_HEADER
-        self._server.max_request_body_size = _MAX_BODY
         self._server.keep_alive_conn_limit = _IDLE_CONNECTIONS
         # cheroot's workers are no daemon threads: begun here, they would keep a process alive whose start fails
         self._threads = threads

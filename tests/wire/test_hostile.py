@@ -3,6 +3,7 @@
 
 import json
 import logging
+import re
 
 import pytest
 from falcon import testing
@@ -17,6 +18,7 @@ from tests.unit.api.test_schema import BODIES
 GOOD = json.dumps({"events": [event()]}).encode()
 V251 = {"OpenStack-API-Version": "compute 2.51", "Content-Type": "application/json"}
 FAULTS = {"badRequest", "badMediaType", "computeFault", "overLimit", "itemNotFound"}
+SLASHES = re.compile("//+")  # are one, as in front of Nova
 LATIN = st.text(st.characters(codec="latin-1", exclude_categories=["Cc"]), max_size=60)
 
 
@@ -94,7 +96,8 @@ def test_any_path_is_answered(path: str, method: str) -> None:
     api = Api()
     answer = api.client.simulate_request(method, path.partition("?")[0], body=GOOD, headers=V251)
     assert answer.status_code in {200, 300, 404, 400}
-    assert api.journal.accepted == []
+    if SLASHES.sub("/", path) != PATH:
+        assert api.journal.accepted == []
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,8 @@ from bridge.api.microversion import MAX, MIN, Version, negotiate, requested
     [
         (None, None, None),
         ("compute 2.51", None, "2.51"),
-        ("COMPUTE LATEST", None, "latest"),
+        ("COMPUTE latest", None, "latest"),
+        ("compute LATEST", None, "LATEST"),
         ("  compute   2.51  ", None, "2.51"),
         ("volume 3.60, compute 2.51", None, "2.51"),
         ("compute 2.51, volume 3.60", None, "2.51"),
@@ -46,7 +47,8 @@ def test_a_supported_version_is_taken(asked: str | None, version: Version) -> No
 
 
 @pytest.mark.parametrize(
-    "asked", ["2.x", "two", "2.51.1", "2.051", "2.", ".51", "-2.1", "2.1\n", "\u0662.\u0661", "2" * 99 + ".1"]
+    "asked",
+    ["2.x", "two", "LATEST", "2.51.1", "2.051", "2.", ".51", "-2.1", "2.1\n", "\u0662.\u0661", "2" * 99 + ".1"],
 )
 def test_a_malformed_version_is_400(asked: str) -> None:
     """And its answer says nothing of versions."""

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is checked of every request before its resource, in Nova's order: microversion, content type, JSON, project.
+
+Source: nova/api/openstack/wsgi.py, Resource.__call__ and Request.
+"""
+
+import json
+import re
+from http import HTTPStatus
+from typing import Any, Final
+
+import falcon
+
+from bridge.api import microversion
+from bridge.api.faults import fault, not_found
+from bridge.api.identity import Identity
+from bridge.api.limits import read_body
+
+_JSON: Final = "application/json"
+_VENDOR: Final = "application/vnd.openstack.compute+json"
+_SUPPORTED: Final = (_JSON, _VENDOR)
+_UNSAID: Final = frozenset({"", "text/plain"})  # what some servers make of an absent header
+_WITH_BODY: Final = frozenset({"POST", "PUT"})
+_PROJECT: Final = re.compile(r"[0-9a-f-]+")  # Nova's default project_id_regex: another segment is another path
+
+
+def negotiate(req: falcon.Request, resp: falcon.Response) -> microversion.Version:
+    """The microversion to answer in, said in the answer's headers; raises FaultError 400 or 406."""
+    version = microversion.of_request(req)
+    resp.set_headers(microversion.headers(version))
+    return version
+
+
+def parse(req: falcon.Request) -> Any:
+    """The JSON of the body, None where there is none; raises FaultError 415, 413 or 400."""
+    kind = (req.content_type or "").partition(";")[0]
+    if kind not in _SUPPORTED and kind not in _UNSAID:
+        raise fault(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "Unsupported Content-Type")
+    if req.method not in _WITH_BODY:
+        return None
+    raw = read_body(req)
+    if not raw:
+        return None
+    try:
+        return json.loads(raw.decode())
+    except (ValueError, RecursionError) as ex:
+        raise fault(HTTPStatus.BAD_REQUEST, "Malformed request body") from ex
+
+
+def check_project(project_id: str | None, caller: Identity) -> None:
+    """The project of the path must be the caller's; raises FaultError 400.
+
+    A `project_id` of None stands for a path without one, a caller without a project may name any.
+    """
+    if project_id is not None and caller.project is not None and project_id != caller.project:
+        raise fault(
+            HTTPStatus.BAD_REQUEST,
+            f"Malformed request URL: URL's project_id '{project_id}' doesn't match "
+            f"Context's project_id '{caller.project}'",
+        )
+
+
+def check_path(project_id: str | None) -> None:
+    """A segment that cannot be a project is a path nobody knows; raises FaultError 404."""
+    if project_id is not None and not _PROJECT.fullmatch(project_id):
+        raise not_found()
+
+
+def answer_type(req: falcon.Request) -> str:
+    """The Content-Type of a good answer: Nova's own name for JSON where Accept prefers it, else application/json.
+
+    Source: nova/api/openstack/urlmap.py, Accept.best_match: the higher quality, then the mask with fewer wildcards.
+    """
+    best, quality, mask = _JSON, -1.0, "*/*"
+    for offered in _SUPPORTED:
+        for accepted, value in _masks(req.get_header("Accept") or ""):
+            if value < quality or (value == quality and mask.count("*") <= accepted.count("*")):
+                continue
+            if _matches(accepted, offered):
+                best, quality, mask = offered, value, accepted
+    return best
+
+
+def _masks(accept: str) -> list[tuple[str, float]]:
+    found = []
+    for part in accept.split(","):
+        mask, *parameters = (piece.strip() for piece in part.split(";"))
+        stated = dict(piece.partition("=")[::2] for piece in parameters)
+        try:
+            found.append((mask, float(stated.get("q", "1"))))
+        except ValueError:
+            continue
+    return found
+
+
+def _matches(mask: str, offered: str) -> bool:
+    if "*" not in mask:
+        return mask == offered
+    return mask == "*/*" or mask[:-2] == offered.partition("/")[0]
