@@ -13,6 +13,8 @@ from typing import Any, Final
 
 from cheroot import server as cheroot_server
 
+from bridge.runtime.http_chunks import ChunkedBody
+
 READ_AWAY: Final = 1024 * 1024
 """Bytes of a body nobody wanted that are read to keep its connection."""
 _LINGER: Final = 2.0  # seconds to read away what is still coming, so that its sender sees the answer before a reset
@@ -96,9 +98,18 @@ class Request(cheroot_server.HTTPRequest):
 
     def respond(self) -> None:
         """As cheroot. A connection that cannot be read to the end of its request is not used again."""
-        if self.chunked_read or int(self.inheaders.get(b"Content-Length", 0)) > READ_AWAY:
+        length = int(self.inheaders.get(b"Content-Length", 0))
+        if self.chunked_read or length > READ_AWAY:
             self.close_connection = True
-        super().respond()
+        connection = self.conn.rfile
+        self.rfile = (
+            ChunkedBody(connection) if self.chunked_read else cheroot_server.KnownLengthRFile(connection, length)
+        )
+        self.server.gateway(self).respond()
+        if self.ready:
+            self.ensure_headers_sent()
+        if self.chunked_write:
+            self.conn.wfile.write(b"0\r\n\r\n")
         if self.close_connection and (self.chunked_read or self.rfile.remaining):
             self._read_away()
 
