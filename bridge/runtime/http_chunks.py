@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A chunked body, read strictly and never more of it than was asked for: cheroot reads a chunk of any size whole."""
+"""A chunked body, read strictly and never more of it than was asked for: cheroot reads any chunk whole."""
 
 import re
 from typing import Final, Protocol
