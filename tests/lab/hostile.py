@@ -95,10 +95,10 @@ def _send_broken_off(chance: random.Random) -> bytes:
 
 def _send_smuggled(chance: random.Random) -> bytes:
     inner = _post(body=_GOOD.replace(b"9999", b"1111"))
-    te = chance.choice(
+    coding = chance.choice(
         ["chunked", "Chunked", "\tchunked", "chunked, identity", "x", "chunked\r\nTransfer-Encoding: x"]
     )
-    head = f"POST {PATH} HTTP/1.{chance.choice('01')}\r\n{_HEAD}Transfer-Encoding: {te}\r\n"
+    head = f"POST {PATH} HTTP/1.{chance.choice('01')}\r\n{_HEAD}Transfer-Encoding: {coding}\r\n"
     return f"{head}Content-Length: {chance.choice([4, 0, 9000])}\r\n\r\n0\r\n\r\n".encode() + inner
 
 
