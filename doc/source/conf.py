@@ -1,11 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sphinx: the configuration reference is made from the options themselves, so that it cannot drift."""
 
+import sys
+from pathlib import Path
+
 import bridge.runtime.threads  # noqa: F401 - before the option modules import oslo.messaging
 
 project = "Extend Bridge"
 copyright = "2026, the Extend Bridge developers"  # noqa: A001 - Sphinx's name
+sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 extensions = [
+    "differences",
     "openstackdocstheme",
     "oslo_config.sphinxext",
     "oslo_config.sphinxconfiggen",
