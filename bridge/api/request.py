@@ -71,9 +71,12 @@ def answer_type(req: falcon.Request) -> str:
 
     Source: nova/api/openstack/urlmap.py, Accept.best_match: the higher quality, then the mask with fewer wildcards.
     """
+    accept = req.get_header("Accept") or ""
+    if _VENDOR not in accept:  # by a wildcard alone the first of the two is taken
+        return _JSON
     best, quality, mask = _JSON, -1.0, "*/*"
     for offered in _SUPPORTED:
-        for accepted, value in _masks(req.get_header("Accept") or ""):
+        for accepted, value in _masks(accept):
             if value < quality or (value == quality and mask.count("*") <= accepted.count("*")):
                 continue
             if _matches(accepted, offered):

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """tools/conformance, once everything is installed."""
 
+import bridge.runtime.threads  # noqa: F401 - first of all
+
+# isort: split
 import json
 import sys
 import tempfile
