@@ -42,9 +42,7 @@ def build_wsgi(settings: ApiSettings, process: Process) -> WsgiApp:
     return _application(settings, process, open_journal(settings.journal), None)
 
 
-def _application(
-    settings: ApiSettings, process: Process, journal: Journal, auth: Authenticator | None
-) -> WsgiApp:
+def _application(settings: ApiSettings, process: Process, journal: Journal, auth: Authenticator | None) -> WsgiApp:
     app = build_app(
         settings,
         journal,

@@ -4,7 +4,6 @@
 import json
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +38,6 @@ def exchange(**response: Any) -> dict[str, Any]:
     }
 
 
-@pytest.mark.skipif(find_spec("bridge.api.policy") is None, reason="a refusal by policy needs a policy")
 @pytest.mark.parametrize("name", ["answers.jsonl", "more.jsonl"])
 def test_recorded_answers_match_or_differ_as_listed(name: str) -> None:
     done = run(FIXTURES / name, "--quiet")

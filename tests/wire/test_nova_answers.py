@@ -3,8 +3,6 @@
 
 from collections.abc import Mapping
 from functools import cache
-from http import HTTPStatus
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -12,11 +10,14 @@ import yaml
 from falcon import testing
 
 import bridge.api
+from bridge.api.policy import OsloPolicy
+from bridge.api.settings import API_GROUPS
 from bridge.core.extend import Standing
-from tests.lab.conformance.exchange import Answer, Exchange, Request, read_exchanges, read_rows
+from bridge.runtime import settings as door
+from tests.lab.conformance.exchange import Answer, Request, read_exchanges, read_rows
 from tests.lab.conformance.judge import Result, authority, judge, tokens
 from tests.lab.conformance.known import RULES, unmapped
-from tests.lab.conformance.tokens import TokenTable
+from tests.lab.conformance.tokens import table
 from tests.unit.api.fakes import Api, FakeJournal
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "nova34"
@@ -38,7 +39,8 @@ def results(recording: str) -> dict[str, Result]:
     """Every exchange of a recording, put through the application."""
     exchanges = read_exchanges(FIXTURES / recording)
     rows, where = read_rows(FIXTURES / "rows.json"), authority(exchanges)
-    app = Api(journal=FakeJournal(inventory()), auth=TokenTable(tokens(exchanges))).app
+    conf = door.load("extend-bridge-api", API_GROUPS, [], description="")
+    app = Api(journal=FakeJournal(inventory()), auth=table(tokens(exchanges)), policy=OsloPolicy(conf)).app
 
     def send(request: Request) -> Answer:
         host, _, port = (request.header("Host") or where).rpartition(":")
@@ -58,12 +60,7 @@ def results(recording: str) -> dict[str, Result]:
         ((status, sent),) = seen
         return Answer(status=status, headers=tuple(sent), body="" if request.method == "HEAD" else body.decode())
 
-    return {exchange.case: judge(exchange, rows, send) for exchange in exchanges if judged(exchange)}
-
-
-def judged(exchange: Exchange) -> bool:
-    """A refusal by policy needs a policy."""
-    return exchange.response.status != HTTPStatus.FORBIDDEN or find_spec("bridge.api.policy") is not None
+    return {exchange.case: judge(exchange, rows, send) for exchange in exchanges}
 
 
 @pytest.mark.parametrize("recording", RECORDINGS)

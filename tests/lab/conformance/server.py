@@ -12,12 +12,12 @@ from bridge.api.settings import API_GROUPS, api_settings
 from bridge.api.wiring import build
 from bridge.runtime import process
 from tests.lab.conformance.site import TOKENS
-from tests.lab.conformance.tokens import TokenTable
+from tests.lab.conformance.tokens import table
 
 
 def main() -> int:
     """Run the API until a signal."""
-    tokens = TokenTable(json.loads(os.environ[TOKENS]))
+    tokens = table(json.loads(os.environ[TOKENS]))
     return process.serve(
         "api",
         API_GROUPS,
