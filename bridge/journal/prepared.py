@@ -67,9 +67,9 @@ class PreparedForRows:
 
     def run(
         self, connection: sa.Connection, rows: Sequence[Mapping[str, Any]], values: Mapping[str, Any]
-    ) -> list[sa.Row[Any]]:
-        """Run it over the rows, `values` beside them; what it returns, if it does."""
-        found: list[sa.Row[Any]] = []
+    ) -> list[Any]:
+        """Run it over the rows, `values` beside them; the rows it returns, if it does."""
+        found: list[Any] = []
         for start in range(0, len(rows), self._most):
             part = rows[start : start + self._most]
             size = len(part) if self._exact else -(-len(part) // _STEP) * _STEP

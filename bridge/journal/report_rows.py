@@ -119,9 +119,8 @@ def read_attempts(connection: sa.Connection, ids: set[str]) -> tuple[dict[str, A
     known: dict[str, Attempt] = {}
     rows: dict[str, Extend] = {}
     for row in _READ.run(connection, [{"b_id": i} for i in sorted(ids)], {}):
-        values = tuple(row)
-        attempt_id, host, number, gen, target, ended_at, is_open = values[:7]
-        extend = extend_of(values[7:])
+        attempt_id, host, number, gen, target, ended_at, is_open, *columns = row
+        extend = extend_of(columns)
         known[attempt_id] = Attempt(
             id=attempt_id,
             extend_id=extend.id,

@@ -3,7 +3,7 @@
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 import sqlalchemy as sa
 
@@ -13,6 +13,7 @@ from bridge.core.trail import Event
 from bridge.journal import schema
 from bridge.journal.database import Database
 from bridge.journal.hosts import GONE
+from bridge.journal.prepared import Prepared, PreparedForRows, names
 from bridge.journal.settings import JournalSettings
 from bridge.journal.states import State
 from bridge.journal.tables import domains, extends, transitions
@@ -51,11 +52,8 @@ class Journal:
             return {}
 
         def ask(connection: sa.Connection) -> Mapping[str, Standing]:
-            rows = connection.execute(
-                sa.select(domains.c.server_id, domains.c.state).where(domains.c.server_id.in_(set(server_ids)))
-            )
             found: dict[str, Standing] = {}
-            for server_id, state in rows:
+            for server_id, state in _STATES.run(connection, [{"server": s} for s in set(server_ids)], {}):
                 if state != GONE:
                     found[server_id] = Standing.ON_HOST
                 else:
@@ -90,43 +88,84 @@ def _count_open(connection: sa.Connection) -> int:
     return int(connection.scalar(sa.select(sa.func.count()).where(extends.c.open == 1)) or 0)
 
 
+# All rows of a request are locked by one statement, in one order, whatever their number: two writers then wait for
+# each other at most once.
+_MOST: Final = 1000
+
+
+def _open_ids_of(size: int) -> sa.Select[Any]:
+    return (
+        sa.select(extends.c.id, extends.c.server_id, extends.c.volume_id)
+        .where(extends.c.open == 1, extends.c.server_id.in_(names("server", size, extends.c.server_id.type)))
+        .order_by(extends.c.id)
+        .with_for_update()
+    )
+
+
+def _states_of(size: int) -> sa.Select[Any]:
+    return sa.select(domains.c.server_id, domains.c.state).where(
+        domains.c.server_id.in_(names("server", size, domains.c.server_id.type))
+    )
+
+
+_OPEN_IDS: Final = PreparedForRows(_open_ids_of, most=_MOST)
+_STATES: Final = PreparedForRows(_states_of, most=_MOST)
+_RAISE: Final = Prepared(
+    sa.update(extends)
+    .where(extends.c.id == sa.bindparam("b_id"))
+    .values(
+        state=State.DUE.value,
+        wanted_gen=extends.c.wanted_gen + 1,
+        failures=0,
+        due_at=sa.bindparam("b_now"),
+        waiting_for=sa.null(),
+        request_id=sa.bindparam("b_request_id"),
+        global_request_id=sa.bindparam("b_global_request_id"),
+    )
+)
+_OPEN: Final = Prepared(
+    sa.insert(extends).values(
+        open=1, state=State.DUE.value, wanted_gen=1, attempt=0, failures=0,
+        **{
+            name: sa.bindparam(name)
+            for name in ("id", "server_id", "volume_id", "source", "due_at", "opened_at", "request_id",
+                         "global_request_id")
+        },
+    )
+)  # fmt: skip
+_ACCEPTED: Final = Prepared(
+    sa.insert(transitions).values(
+        event=Event.ACCEPTED.value,
+        **{name: sa.bindparam(name) for name in ("extend_id", "at", "request_id", "global_request_id")},
+    )
+)
+
+
 def open_extends(connection: sa.Connection, arrivals: Sequence[Arrival], now: float) -> None:
     """Open an extend for each pair or raise the generation of the open one, in the caller's transaction."""
     newest = {arrival.key: arrival for arrival in arrivals}
     ids = _open_ids(connection, newest)
-    if ids:
-        connection.execute(
-            sa.update(extends)
-            .where(extends.c.id == sa.bindparam("b_id"))
-            .values(
-                state=State.DUE,
-                wanted_gen=extends.c.wanted_gen + 1,
-                failures=0,
-                due_at=now,
-                waiting_for=None,
-                request_id=sa.bindparam("b_request_id"),
-                global_request_id=sa.bindparam("b_global_request_id"),
-            ),
-            [
-                {
-                    "b_id": row_id,
-                    "b_request_id": newest[key].request_id,
-                    "b_global_request_id": newest[key].global_request_id,
-                }
-                for key, row_id in ids.items()
-            ],
-        )
+    _RAISE.run_many(
+        connection,
+        [
+            {
+                "b_id": row_id,
+                "b_now": now,
+                "b_request_id": newest[key].request_id,
+                "b_global_request_id": newest[key].global_request_id,
+            }
+            for key, row_id in ids.items()
+        ],
+    )
     fresh = sorted(key for key in newest if key not in ids)
-    if fresh:
-        ids.update({key: new_id() for key in fresh})
-        connection.execute(sa.insert(extends), [_new_row(ids[key], newest[key], now) for key in fresh])
-    connection.execute(
-        sa.insert(transitions),
+    ids.update({key: new_id() for key in fresh})
+    _OPEN.run_many(connection, [_new_row(ids[key], newest[key], now) for key in fresh])
+    _ACCEPTED.run_many(
+        connection,
         [
             {
                 "extend_id": ids[arrival.key],
                 "at": now,
-                "event": Event.ACCEPTED,
                 "request_id": arrival.request_id,
                 "global_request_id": arrival.global_request_id,
             }
@@ -137,12 +176,7 @@ def open_extends(connection: sa.Connection, arrivals: Sequence[Arrival], now: fl
 
 def _open_ids(connection: sa.Connection, keys: Collection[ExtendKey]) -> dict[ExtendKey, str]:
     """Ids of the open rows of these pairs, locked until the commit (on SQLite the transaction holds the lock)."""
-    rows = connection.execute(
-        sa.select(extends.c.id, extends.c.server_id, extends.c.volume_id)
-        .where(extends.c.open == 1, extends.c.server_id.in_({key.server_id for key in keys}))
-        .order_by(extends.c.id)
-        .with_for_update()
-    )
+    rows = _OPEN_IDS.run(connection, [{"server": server_id} for server_id in {key.server_id for key in keys}], {})
     found = {ExtendKey(server_id, volume_id): row_id for row_id, server_id, volume_id in rows}
     return {key: found[key] for key in keys if key in found}
 
@@ -152,12 +186,7 @@ def _new_row(row_id: str, arrival: Arrival, now: float) -> dict[str, object]:
         "id": row_id,
         "server_id": arrival.key.server_id,
         "volume_id": arrival.key.volume_id,
-        "open": 1,
-        "state": State.DUE,
-        "source": arrival.source,
-        "wanted_gen": 1,
-        "attempt": 0,
-        "failures": 0,
+        "source": arrival.source.value,
         "due_at": now,
         "opened_at": now,
         "request_id": arrival.request_id,

@@ -20,9 +20,9 @@ from bridge.runtime.transport import kombu_connection
 from listener.settings import listener_groups, listener_settings
 from listener.wiring import build
 from tests.benchmarks.measure import Row, cpu
+from tests.benchmarks.workspace import Workspace
 from tests.lab.cinder_bus import RECORDED, CinderBus, resize_end
 from tests.lab.paths import ROOT
-from tests.lab.rabbitmq import RabbitNode
 from tests.lab.recording import read_recording
 from tests.lab.waiting import until
 
@@ -30,13 +30,14 @@ _NOISE = 6000
 _MATCHED = 2000
 
 
-def rows(directory: Path) -> Iterator[Row]:
+def rows(workspace: Workspace) -> Iterator[Row]:
     """The figures, as they come."""
+    directory = workspace.directory
     noise = [m.body for m in read_recording(RECORDED.parent / "stream.jsonl") if b"volume.resize.end" not in m.body]
-    noise = [noise[n % len(noise)] for n in range(_NOISE)]
+    noise = [noise[n % len(noise)] for n in range(workspace.count(_NOISE))]
     matched = [
         resize_end(volume_id=new_id(), server_id=new_id(), attachment_id=new_id(), host="h", size=2)[0]
-        for _ in range(_MATCHED)
+        for _ in range(workspace.count(_MATCHED))
     ]
     endpoint = subprocess.Popen(
         [sys.executable, "-m", "tests.benchmarks.endpoint"], cwd=ROOT, stdout=subprocess.PIPE, text=True
@@ -44,9 +45,9 @@ def rows(directory: Path) -> Iterator[Row]:
     try:
         assert endpoint.stdout is not None
         url = endpoint.stdout.readline().strip()
-        with RabbitNode() as node:
-            bare_noise, ours_noise = _bare(node.url, noise), _ours(node.url, url, directory, noise)
-            bare, ours = _bare(node.url, matched), _ours(node.url, url, directory, matched)
+        bus = workspace.broker()
+        bare_noise, ours_noise = _bare(bus, noise), _ours(bus, url, directory, noise)
+        bare, ours = _bare(bus, matched), _ours(bus, url, directory, matched)
     finally:
         endpoint.kill()
         endpoint.wait()

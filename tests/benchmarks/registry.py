@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every bench of tools/bench. A new one is a module with `rows(workspace)` and a line here."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from tests.benchmarks import api, audit, listening, reports
+from tests.benchmarks.measure import Row
+from tests.benchmarks.workspace import Workspace
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bench:
+    """`rows` yields figures as they come."""
+
+    about: str
+    rows: Callable[[Workspace], Iterator[Row]]
+
+
+BENCHES: Final[Mapping[str, Bench]] = {
+    "listener": Bench(about="notifications that are no extend, and extends in batches of 100", rows=listening.rows),
+    "api": Bench(about="1 and 100 events per request, on each database", rows=api.rows),
+    "reports": Bench(about="a host's reports taken and closed, on each database", rows=reports.rows),
+    "audit": Bench(about="the audit line", rows=audit.rows),
+}
