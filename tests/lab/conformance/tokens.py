@@ -9,7 +9,7 @@ from tests.unit.api.fakes import Tokens
 
 
 def table(tokens: Mapping[str, Mapping[str, Any]]) -> Tokens:
-    """An Authenticator that knows these (token → {"project_id", "roles"}) and refuses others as the recorded Nova."""
+    """Who knows these (token → {"project_id", "roles"}) and refuses others as the recorded Nova."""
     return Tokens(
         {
             token: Identity(user="recorded", project=known["project_id"], roles=frozenset(known["roles"]))
