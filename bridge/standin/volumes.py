@@ -110,10 +110,11 @@ class Volumes:
 
     def attachment(self, attachment_id: str) -> tuple[Volume, Attachment]:
         """An attachment and its volume; raises RefusedError 404."""
-        for volume in self.all():
-            for attachment in volume.attachments:
-                if attachment.id == attachment_id:
-                    return volume, attachment
+        with self._lock:
+            for volume in self._volumes.values():
+                for attachment in volume.attachments:
+                    if attachment.id == attachment_id:
+                        return self._now(volume.id), attachment
         raise RefusedError(
             HTTPStatus.NOT_FOUND,
             f"Volume attachment could not be found with filter: attachment_id = {attachment_id}.",

@@ -12,7 +12,9 @@ from typing import Any, Final
 from prometheus_client import CollectorRegistry
 
 from bridge.api.app import build
-from bridge.api.settings import ApiSettings
+from bridge.api.auth import authenticator
+from bridge.api.policy import OsloPolicy
+from bridge.api.settings import API_GROUPS, api_settings
 from bridge.core.extend import Arrival, Bytes, ExtendKey, gib, new_id
 from bridge.core.messages import DomainSeen, GuestState, HostMessage, Inventory, Report
 from bridge.core.outcome import Outcome
@@ -25,7 +27,9 @@ from bridge.journal.store import Journal
 from bridge.journal.work import NewAttempt, Work
 from bridge.runtime.audit_log import StreamAudit
 from bridge.runtime.backoff import Backoff
+from bridge.runtime.http_server import WsgiApp
 from bridge.runtime.metrics import ApiMetrics
+from bridge.runtime.settings import load
 
 HOST: Final = "h1"
 _SERVERS: Final = 1000
@@ -43,15 +47,26 @@ class Rig:
         self.reported = Reported(self.database, backoff=Backoff(), host_timeout=600)
         self.journal = Journal(self.database)
         self.audit = StreamAudit("bench", str(directory / "audit.log"))
-        self.app = build(
-            ApiSettings(journal=settings, wake_port=0), self.journal, ApiMetrics(CollectorRegistry()), self.audit
-        )
+        self.app = self._api(url)
         self._boot, self._seq = new_id(), 0
         self._random = random.Random(1)
         domains = tuple(DomainSeen(server_id=k.server_id, state=GuestState.ACTIVE) for k in self.keys)
         self.reported.take(
             [HostMessage.from_wire(json.loads(self.wire((), Inventory(full=True, domains=domains))))]
         )
+
+    def _api(self, url: str) -> WsgiApp:
+        """As the built-in server has it, without authentication."""
+        argv = ["--config-file", "/dev/null"]
+        conf = load("bench", API_GROUPS, argv, description="")
+        for option, value in (("auth_strategy", "noauth"), ("wake_port", 0), ("access_log", False)):
+            conf.set_override(option, value, group="api")
+        conf.set_override("connection", url, group="journal")
+        settings = api_settings(conf)
+        return build(
+            settings, self.journal, ApiMetrics(CollectorRegistry()), self.audit,
+            auth=authenticator(settings, conf), policy=OsloPolicy(conf), ping=lambda: None,
+        )  # fmt: skip
 
     def some(self, count: int) -> list[ExtendKey]:
         """Disks drawn from all of them: neighbours in a request are none in an index."""

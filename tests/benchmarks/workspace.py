@@ -25,7 +25,7 @@ class Workspace:
     def __init__(self, *, scale: float = 1.0) -> None:
         self.scale = scale
         self._stack = ExitStack()
-        self._broker: RabbitNode | None = None
+        self._node: RabbitNode | None = None
         self._databases: dict[str, Server] = {}
         self.directory = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="eb-bench-")))
 
@@ -39,11 +39,14 @@ class Workspace:
         sys.stderr.flush()
 
     def broker(self) -> str:
-        """URL of a RabbitMQ; its queues are those the benches before have left."""
-        if self._broker is None:
+        """URL of an empty vhost of the run's RabbitMQ."""
+        if self._node is None:
             self.say("starting RabbitMQ")
-            self._broker = self._stack.enter_context(RabbitNode())
-        return self._broker.url
+            self._node = self._stack.enter_context(RabbitNode())
+        name = f"bench-{new_id()}"
+        self._node.ctl("add_vhost", name)
+        self._node.ctl("set_permissions", "-p", name, "guest", ".*", ".*", ".*")
+        return self._node.url_of(name)
 
     def databases(self) -> list[tuple[str, str]]:
         """An empty database of each kind that is installed here: its name and its URL."""

@@ -141,6 +141,10 @@ class Processes:
                 said = self.log(name).read_text(errors="replace")[-2000:]
                 raise RuntimeError(f"{name} ended with {process.returncode}:\n{said}")
 
+    def pid(self, name: str) -> int:
+        """The pid of one that runs."""
+        return self._running[name].pid
+
     def log(self, name: str) -> Path:
         """The log of one."""
         return self.site.directory / f"{name}.log"

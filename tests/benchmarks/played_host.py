@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A host that is played, in a process of its own: takes casts as an agent does, and says at once that all is done.
+
+`python -m tests.benchmarks.played_host FILE.json`; the file holds `url`, `host`, `servers` ([server, volume]
+pairs), `arrivals` (a file that gets "volume time" for each order) and `report` (whether it reports). Says "ready".
+"""
+
+import bridge.runtime.threads  # noqa: F401 - first, before anything that may choose another backend
+
+# isort: split
+import json
+import logging
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import oslo_messaging
+from oslo_config import cfg
+
+from bridge.core.extend import Bytes, new_id
+from bridge.core.messages import DiskSeen, DomainSeen, GuestState, HostMessage, Inventory, Order, Report
+from bridge.core.outcome import Outcome
+from bridge.core.reasons import Reason
+from bridge.runtime.publisher import SafePublisher
+from bridge.runtime.settings import load
+from bridge.runtime.transport import (
+    AGENT_EXCHANGE,
+    AGENT_TOPIC,
+    REPORTS_QUEUE,
+    QueueSpec,
+    ensure_queue,
+    kombu_connection,
+    rpc_transport,
+)
+from hostagent.rpc import Endpoint
+
+_GROUP: Final = 12
+_HEARTBEAT: Final = 20.0
+
+
+class PlayedHost:
+    """Says what it has, then what it has done."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._arrivals = Path(settings["arrivals"]).open("a", buffering=1)  # noqa: SIM115 - open until the end
+        self._connection = kombu_connection(settings["url"], heartbeat=0, name="played-host")
+        ensure_queue(self._connection, QueueSpec(name=REPORTS_QUEUE))
+        self._publisher = SafePublisher(self._connection)
+        self._boot, self._seq = new_id(), 0
+
+    def take(self, orders: Sequence[Order]) -> None:
+        """What an agent's pool of workers would do."""
+        now = time.time()
+        for order in orders:
+            self._arrivals.write(f"{order.key.volume_id} {now:.6f}\n")
+        if self._settings["report"]:
+            for start in range(0, len(orders), _GROUP):
+                self.say(tuple(map(_done, orders[start : start + _GROUP])))
+
+    def say(self, reports: tuple[Report, ...] = (), inventory: Inventory | None = None) -> None:
+        """Publish one message."""
+        with self._lock:
+            self._seq += 1
+            message = HostMessage(
+                host=self._settings["host"], boot_id=self._boot, seq=self._seq, sent_at=time.time(),
+                reports=reports, inventory=inventory,
+            )  # fmt: skip
+            self._publisher.publish(REPORTS_QUEUE, json.dumps(message.to_wire()).encode())
+
+    def inventory(self) -> Inventory:
+        """All of it."""
+        return Inventory(
+            full=True,
+            domains=tuple(
+                DomainSeen(
+                    server_id=server,
+                    state=GuestState.ACTIVE,
+                    disks=(DiskSeen(volume_id=volume, size=Bytes(1 << 30)),),
+                )
+                for server, volume in self._settings["servers"]
+            ),
+        )
+
+
+def _done(order: Order) -> Report:
+    return Report(
+        attempt_id=order.attempt_id, key=order.key, gen=order.gen, outcome=Outcome.RESIZED,
+        reason=Reason.SIZE_REACHED.value, target=order.target, before=Bytes(1), after=order.target,
+    )  # fmt: skip
+
+
+def main(path: str) -> None:
+    """Until its standard input ends."""
+    logging.disable(logging.CRITICAL)
+    settings = json.loads(Path(path).read_text())
+    conf: cfg.ConfigOpts = load("bench", [], [], description="")
+    conf.set_default("executor_thread_pool_size", 4)
+    host = PlayedHost(settings)
+    server = oslo_messaging.get_rpc_server(
+        rpc_transport(conf, settings["url"]),
+        oslo_messaging.Target(exchange=AGENT_EXCHANGE, topic=AGENT_TOPIC, server=settings["host"]),
+        [Endpoint(host.take)],
+        executor="threading",
+    )
+    server.start()
+    host.say(inventory=host.inventory())
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+    threading.Thread(target=_beat, args=(host,), daemon=True).start()
+    sys.stdin.read()
+
+
+def _beat(host: PlayedHost) -> None:
+    while True:
+        time.sleep(_HEARTBEAT)
+        host.say(inventory=Inventory(full=False))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
