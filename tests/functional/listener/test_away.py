@@ -290,6 +290,23 @@ def test_sigterm_during_a_request_that_is_not_answered_ends_within_the_grace(lab
     until(lambda: lab.waiting(QUEUE) == 1, "it is back in the queue")
 
 
+def test_a_second_sigterm_ends_it_at_once_and_loses_nothing(lab: Lab, bus: CinderBus) -> None:
+    lab.more = {"endpoint": "timeout = 14"}  # it would wait so long for the answer
+    lab.endpoint.gate.clear()
+    with daemon(lab) as process:
+        events = publish(bus, 3)
+        until(lambda: lab.endpoint.requests, "a request is on its way")
+        process.send_signal(signal.SIGTERM)
+        until(lambda: "to drain" in lab.log.read_text(), "it drains")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(5) == 128 + signal.SIGTERM
+    lab.endpoint.gate.set()
+    until(lambda: lab.waiting(QUEUE) == 3, "all are back in the queue")
+    with lab.listening() as listener:
+        listener.settles(3)
+    assert set(lab.endpoint.events) == set(events)
+
+
 def test_a_killed_daemon_loses_nothing(lab: Lab, bus: CinderBus) -> None:
     lab.endpoint.behaviour = refuses(503)
     with daemon(lab) as process:
