@@ -24,6 +24,8 @@ class Event(StrEnum):
     ACCEPTED = "accepted"  # API: the event is committed to the journal
     REFUSED = "refused"  # API: the event got another code than 200
     WAITING = "waiting"  # engine: not now; reason says what for
+    BEHIND = "behind"  # engine: reconciliation found the guest behind its volume and opened an extend
+    SURVEYED = "surveyed"  # engine: a pass of reconciliation over all volumes ended; data says what it saw
     DISPATCHED = "dispatched"  # engine: an order went to a host
     OVERDUE = "overdue"  # engine: open for longer than it should be; a mark, not an end
     STEP = "step"  # engine, from the host's report: one step on the host

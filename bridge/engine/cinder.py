@@ -59,6 +59,14 @@ class NotNow:
 Answer = Volume | Gone | NotNow
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """Volumes in the order Cinder pages them. `marker`: the last one's id, None where no more follow."""
+
+    volumes: tuple[Volume, ...]
+    marker: str | None
+
+
 class CinderReader:
     """Reads; never changes anything in Cinder. One request per call, no retries: the journal has those."""
 
@@ -71,6 +79,17 @@ class CinderReader:
         if status is None:
             return NotNow(Reason.CINDER_UNREACHABLE)
         return read_volume(status, body, volume_id)
+
+    def in_use(self, *, marker: str | None, limit: int) -> Page | Gone | NotNow:
+        """A page of the volumes in use, of all projects; Gone where the marker's volume is no more.
+
+        Never raises for what Cinder does.
+        """
+        query = f"all_tenants=1&status=in-use&sort=created_at:asc,id:asc&limit={limit}"
+        status, body = self._get(f"/volumes/detail?{query}{f'&marker={marker}' if marker else ''}", None)
+        if status is None:
+            return NotNow(Reason.CINDER_UNREACHABLE)
+        return Gone() if marker and status == _NOT_FOUND else read_page(status, body)
 
     def connection(self, attachment: Attached, *, global_request_id: str | None = None) -> Mapping[str, Any] | None:
         """The attachment's connection data without its secrets, None where Cinder gives none.
@@ -106,8 +125,29 @@ def read_volume(status: int, body: object, volume_id: str) -> Answer:
     if status != _OK:
         return NotNow(Reason.CINDER_UNREACHABLE)
     record = body.get("volume") if isinstance(body, Mapping) else None
-    if not isinstance(record, Mapping) or str(record.get("id", "")).lower() != volume_id:
+    volume = _volume(record)
+    return volume if volume is not None and volume.id == volume_id else NotNow(Reason.CINDER_BAD_ANSWER)
+
+
+def read_page(status: int, body: object) -> Page | NotNow:
+    """What an answer of GET /volumes/detail means. Rows that cannot be read are left out: others must be seen."""
+    if status in _REFUSED:
+        return NotNow(Reason.CINDER_REFUSED)
+    if status != _OK:
+        return NotNow(Reason.CINDER_UNREACHABLE)
+    rows = body.get("volumes") if isinstance(body, Mapping) else None
+    if not isinstance(body, Mapping) or not isinstance(rows, list):
         return NotNow(Reason.CINDER_BAD_ANSWER)
+    last = rows[-1].get("id") if rows and isinstance(rows[-1], Mapping) else None
+    more = bool(body.get("volumes_links")) and is_uuid(last)
+    volumes = tuple(volume for volume in map(_volume, rows) if volume is not None)
+    return Page(volumes=volumes, marker=str(last) if more else None)
+
+
+def _volume(record: object) -> Volume | None:
+    """One volume of Cinder's, None where it cannot be read."""
+    if not isinstance(record, Mapping) or not is_uuid(record.get("id")):
+        return None
     size, state, rows = record.get("size"), record.get("status"), record.get("attachments")
     if (
         not isinstance(size, int)
@@ -115,7 +155,7 @@ def read_volume(status: int, body: object, volume_id: str) -> Answer:
         or not 0 < size < _LARGEST_GIB
         or not isinstance(rows, list)
     ):
-        return NotNow(Reason.CINDER_BAD_ANSWER)
+        return None
     attached = tuple(
         Attached(
             server_id=row["server_id"].lower(),
@@ -125,4 +165,4 @@ def read_volume(status: int, body: object, volume_id: str) -> Answer:
         for row in rows
         if isinstance(row, Mapping) and is_uuid(row.get("server_id")) and is_uuid(row.get("attachment_id"))
     )
-    return Volume(id=volume_id, size=gib(size), extending=state == "extending", attached=attached)
+    return Volume(id=str(record["id"]).lower(), size=gib(size), extending=state == "extending", attached=attached)

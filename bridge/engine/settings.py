@@ -37,6 +37,21 @@ ENGINE_OPTS = [
         "retry_first", default=1, min=0.01, help="Seconds, upper bound of the first back-off of an extend."
     ),
     cfg.FloatOpt("retry_cap", default=600, min=1, help="Seconds, upper bound of every later back-off."),
+    cfg.FloatOpt(
+        "reconcile_interval",
+        default=600,
+        min=0,
+        help="Seconds from one pass over all volumes in use to the next. In a pass every guest that is behind its "
+        "volume gets an extend, whether or not anybody sent an event. One engine goes at a time. 0: never.",
+    ),
+    cfg.IntOpt("reconcile_page", default=500, min=1, max=1000, help="Volumes asked of Cinder at a time."),
+    cfg.FloatOpt("reconcile_pause", default=1, min=0, help="Seconds between two such requests."),
+    cfg.IntOpt(
+        "reconcile_opens",
+        default=60,
+        min=1,
+        help="Extends a pass opens in a minute at most: after a long outage the fleet is mended, not stormed.",
+    ),
     cfg.HostAddressOpt("wake_host", default="127.0.0.1", help="Address to take the API's wake-up datagrams on."),
     cfg.PortOpt(
         "wake_port",
@@ -59,6 +74,10 @@ class EngineSettings:
     host_timeout: float = 60
     overdue_after: float = 900
     wake: tuple[str, int] = ("127.0.0.1", 0)
+    reconcile_interval: float = 600
+    reconcile_page: int = 500
+    reconcile_pause: float = 1
+    reconcile_opens: int = 60
 
 
 def engine_groups() -> OptGroups:
@@ -82,6 +101,10 @@ def engine_settings(conf: cfg.ConfigOpts) -> EngineSettings:
         host_timeout=section.host_timeout,
         overdue_after=section.overdue_after,
         wake=(section.wake_host, section.wake_port),
+        reconcile_interval=section.reconcile_interval,
+        reconcile_page=section.reconcile_page,
+        reconcile_pause=section.reconcile_pause,
+        reconcile_opens=section.reconcile_opens,
     )
 
 

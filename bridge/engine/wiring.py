@@ -12,17 +12,20 @@ from bridge.core.trail import Event, Record
 from bridge.engine.agents import Agents
 from bridge.engine.cinder import CinderReader
 from bridge.engine.dispatch import CINDER, Dispatcher
+from bridge.engine.reconcile import RECONCILE, Pace, Reconciler
 from bridge.engine.reports import ReportsConsumer
 from bridge.engine.settings import EngineSettings
 from bridge.engine.wake import Wake
 from bridge.journal.database import Database
+from bridge.journal.passes import Passes
 from bridge.journal.reported import Reported
 from bridge.journal.retention import Retention
 from bridge.journal.schema import until_usable
+from bridge.journal.store import Journal
 from bridge.journal.work import Work
 from bridge.runtime.audit_log import AuditLog
 from bridge.runtime.daemon import Part, Supervised
-from bridge.runtime.metrics import EngineMetrics
+from bridge.runtime.metrics import EngineMetrics, ReconcileMetrics
 from bridge.runtime.process import Process
 from bridge.runtime.sessions import open_adapter
 from bridge.runtime.transport import check_url, kombu_connection, rpc_transport
@@ -41,10 +44,14 @@ def build(settings: EngineSettings, process: Process) -> list[Part]:
     database = Database(settings.journal)
     work = Work(database, horizon=_HORIZON * max(settings.backoff.cap, settings.report_within))
     wake = Wake(settings.wake)
+
+    def reader() -> CinderReader:
+        return CinderReader(open_adapter(process.conf, "cinder", user_agent="extend-bridge-engine"))
+
     dispatcher = Dispatcher(
         settings=settings,
         work=work,
-        cinder=CinderReader(open_adapter(process.conf, "cinder", user_agent="extend-bridge-engine")),
+        cinder=reader(),
         agents=Agents(rpc_transport(process.conf, settings.bus.transport_url)),
         wake=wake,
         health=health,
@@ -73,11 +80,30 @@ def build(settings: EngineSettings, process: Process) -> list[Part]:
 
     retention = Retention(database, settings.journal.keep)
     sweep = _sweeper(work, retention, settings.overdue_after, metrics, audit)
-    return [
+    parts: list[Part] = [
         Supervised("engine.reports", when_usable(consumer.run), health),
         Supervised("engine.dispatch", when_usable(dispatcher.run), health),
         Supervised("engine.sweep", when_usable(sweep), health),
     ]
+    if settings.reconcile_interval:
+        reconciler = Reconciler(
+            passes=Passes(database, interval=settings.reconcile_interval),
+            cinder=reader(),
+            database=database,
+            journal=Journal(database, max_open=settings.journal.max_open),
+            pace=Pace(
+                page=settings.reconcile_page,
+                pause=settings.reconcile_pause,
+                opens=settings.reconcile_opens,
+                host_timeout=settings.host_timeout,
+            ),
+            on_due=_waker(wake.address),
+            health=health,
+            metrics=ReconcileMetrics(process.registry),
+            audit=audit,
+        )
+        parts.append(Supervised(RECONCILE, when_usable(reconciler.run), health))
+    return parts
 
 
 def _waker(address: tuple[str, int]) -> Callable[[], None]:

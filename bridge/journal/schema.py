@@ -18,19 +18,24 @@ from bridge.runtime.backoff import Backoff
 from bridge.runtime.health import Health
 
 
-def upgrade(database: Database) -> str:
-    """Bring the tables to the newest version; returns it. Raises JournalUnavailableError.
+def upgrade(database: Database, version: str = "head") -> str:
+    """Bring the tables to the newest version; returns the one they are at. Raises JournalUnavailableError.
+
+    Tables that a newer release made are left as they are.
 
     Several processes may do this at once on SQLite; elsewhere run it once (`extend-bridge-manage db sync`).
     """
 
-    def work(connection: sa.Connection) -> None:
+    def work(connection: sa.Connection) -> str:
+        have: str | None = MigrationContext.configure(connection).get_current_revision()
+        if have is not None and int(have) > int(head()):
+            return have
         config = _config()
         config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        command.upgrade(config, version)
+        return head() if version == "head" else version
 
-    database.write(work)
-    return head()
+    return database.write(work)
 
 
 @functools.cache
@@ -50,9 +55,13 @@ def current(database: Database) -> str | None:
 
 
 def problem(database: Database) -> str | None:
-    """None when the tables are the ones this code wants, else what to do. Raises JournalUnavailableError."""
+    """None when this code can use the tables, else what to do. Raises JournalUnavailableError.
+
+    Tables one version newer are fine: in a rolling upgrade `db sync` comes first, and a migration only adds what
+    the release before it does not miss.
+    """
     have, want = current(database), head()
-    if have == want:
+    if have is not None and int(have) - int(want) in {0, 1}:
         return None
     return f"the journal's tables are at version {have or 'none'}, not {want}: run `extend-bridge-manage db sync`"
 

@@ -105,3 +105,17 @@ disks = sa.Table(
     sa.Column("size", sa.BigInteger),
     sa.Index("ix_disks_host", "host"),
 )
+
+passes = sa.Table(
+    "passes",
+    metadata,
+    sa.Column("name", _CODE, primary_key=True),
+    sa.Column("holder", _ID),
+    sa.Column("held_until", sa.Double, nullable=False),
+    sa.Column("next_at", sa.Double, nullable=False),
+    sa.Column("started_at", sa.Double),
+    sa.Column("marker", _ID),
+    sa.Column("counts", sa.Text, nullable=False),
+    sa.Column("last_ended_at", sa.Double),
+    sa.Column("last_counts", sa.Text, nullable=False),
+)

@@ -113,6 +113,26 @@ class EngineMetrics:
         )
 
 
+class ReconcileMetrics:
+    """What the last pass of reconciliation saw, by whichever engine: each reads it from the journal."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.guests = Gauge(
+            "extend_bridge_reconcile_guests",
+            "Attached volumes of the last whole pass by sight: fine, behind, open, failed, cannot_see, busy",
+            ["sight"],
+            registry=registry,
+        )
+        self.last_pass = Gauge(
+            "extend_bridge_reconcile_last_pass_timestamp_seconds",
+            "When the last whole pass ended, 0: never",
+            registry=registry,
+        )
+        self.opened = Counter(
+            "extend_bridge_reconcile_opened", "Extends this engine opened for guests behind", registry=registry
+        )
+
+
 class AgentMetrics:
     """What the host agent counts."""
 

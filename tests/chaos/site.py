@@ -42,6 +42,7 @@ bind_port = {api_port}
 wake_port = {wake_port}
 ops_port = {ops_port}
 [engine]
+reconcile_interval = 0
 wake_port = {wake_port}
 report_within = 10
 host_timeout = 5

@@ -154,6 +154,26 @@ def test_the_same_notification_again_finds_the_size_there_and_touches_nothing(cl
     assert cloud.guest.sizes() == [gib(1), gib(2)]
 
 
+def test_a_volume_grown_behind_our_back_reaches_the_guest_without_any_event(cloud: Cloud) -> None:
+    with cloud.bridge.site.conf.open("a") as conf:
+        conf.write("[engine]\nreconcile_interval = 1\n")
+    cloud.processes.stop("engine")
+    cloud.processes.start("engine")
+    cloud.cinder.extend(cloud.disk.volume_id, 2)
+    cloud.guest.wait_size(gib(2))
+    until(cloud.closed, "the extend closes")
+    (row,) = cloud.closed()
+    assert (row["source"], row["outcome"]) == ("reconcile", "resized")
+    asked = sum(n for (_, path), n in cloud.cinder.requests.items() if path.endswith("/volumes/detail"))
+    until(
+        lambda: (
+            sum(n for (_, path), n in cloud.cinder.requests.items() if path.endswith("/volumes/detail")) > asked + 1
+        ),
+        "two more passes",
+    )
+    assert len(cloud.rows(extends)) == 1, "a size that a report read back is not mended again"
+
+
 def test_an_agent_killed_between_cast_and_report_finishes_after_its_restart(cloud: Cloud) -> None:
     pid = cloud.hang_qemu()
     try:

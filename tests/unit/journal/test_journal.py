@@ -331,6 +331,30 @@ def test_a_connection_nobody_can_use_is_one_clear_line(url: str) -> None:
         Database(JournalSettings(connection=url))
 
 
+def test_a_journal_of_the_release_before_is_upgraded_with_what_is_in_it(bench: Bench, key: ExtendKey) -> None:
+    old = Database(JournalSettings(connection=bench.database.engine.url.render_as_string(hide_password=False)))
+    bench.database.write(metadata.drop_all)
+    bench.database.write(lambda c: c.execute(sa.text("DROP TABLE alembic_version")))
+    assert schema.upgrade(old, "0001") == "0001"
+    bench.arrive(key)
+    assert "db sync" in str(schema.problem(old)), "this release wants more"
+    assert schema.upgrade(old) == schema.head()
+    assert schema.problem(old) is None
+    assert [extend.key for extend in bench.claim()] == [key]
+    old.dispose()
+
+
+def test_the_release_before_goes_on_with_tables_one_version_newer_and_leaves_them_alone(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    newest = schema.head()
+    monkeypatch.setattr(schema, "head", lambda: f"{int(newest) - 1:04}")
+    assert schema.problem(bench.database) is None
+    assert schema.upgrade(bench.database) == newest
+    monkeypatch.setattr(schema, "head", lambda: f"{int(newest) - 2:04}")
+    assert "db sync" in str(schema.problem(bench.database))
+
+
 def test_migrations_make_exactly_the_tables_the_code_uses(bench: Bench) -> None:
     """Tables, columns, types, nullability, indexes and unique keys, compared by alembic."""
 

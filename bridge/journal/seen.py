@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the hosts say of the disks of some volumes, and what is being done about them: for reconciliation."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from bridge.core.extend import Bytes, ExtendKey
+from bridge.core.messages import GuestState
+from bridge.core.outcome import Outcome
+from bridge.journal.database import Database
+from bridge.journal.hosts import GONE, Alive
+from bridge.journal.tables import attempts, disks, domains, extends, hosts
+
+_FAILED = (Outcome.UNSUPPORTED.value, Outcome.REFUSED.value)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """One disk as one host reports it. `size` as the guest sees it, None where libvirt does not say."""
+
+    host: str
+    state: GuestState
+    size: Bytes | None
+    alive: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """What the journal knows of the disks of some volumes.
+
+    `verified`: the largest size a report read back since the host's last inventory. `failed`: the largest target an
+    extend was given up on for.
+    """
+
+    seen: Mapping[ExtendKey, list[Seen]]
+    open: Collection[ExtendKey]
+    verified: Mapping[ExtendKey, int]
+    failed: Mapping[ExtendKey, int]
+
+
+def known(database: Database, volume_ids: Collection[str], alive: Alive) -> Known:
+    """Read it in one transaction. Raises JournalUnavailableError."""
+    return database.read(lambda connection: _known(connection, sorted(volume_ids), alive))
+
+
+def _known(connection: sa.Connection, ids: Collection[str], alive: Alive) -> Known:
+    seen: dict[ExtendKey, list[Seen]] = {}
+    for server_id, volume_id, host, size, state, heartbeat_at in connection.execute(
+        sa.select(
+            disks.c.server_id, disks.c.volume_id, disks.c.host, disks.c.size, domains.c.state, hosts.c.heartbeat_at
+        )
+        .join(domains, sa.and_(domains.c.server_id == disks.c.server_id, domains.c.host == disks.c.host))
+        .join(hosts, hosts.c.name == disks.c.host)
+        .where(disks.c.volume_id.in_(ids), domains.c.state != GONE)
+    ):
+        seen.setdefault(ExtendKey(server_id, volume_id), []).append(
+            Seen(host=host, state=GuestState(state), size=size, alive=heartbeat_at in alive)
+        )
+    opened = connection.execute(
+        sa.select(extends.c.server_id, extends.c.volume_id).where(extends.c.open == 1, extends.c.volume_id.in_(ids))
+    )
+    verified = connection.execute(
+        sa.select(extends.c.server_id, extends.c.volume_id, sa.func.max(attempts.c.size_after))
+        .join(attempts, attempts.c.extend_id == extends.c.id)
+        .join(domains, sa.and_(domains.c.server_id == extends.c.server_id, domains.c.host == attempts.c.host))
+        .where(extends.c.volume_id.in_(ids), attempts.c.ended_at >= domains.c.seen_at)
+        .group_by(extends.c.server_id, extends.c.volume_id)
+    )
+    failed = connection.execute(
+        sa.select(extends.c.server_id, extends.c.volume_id, sa.func.max(attempts.c.target))
+        .join(attempts, attempts.c.extend_id == extends.c.id)
+        .where(extends.c.volume_id.in_(ids), extends.c.open.is_(None), extends.c.outcome.in_(_FAILED))
+        .group_by(extends.c.server_id, extends.c.volume_id)
+    )
+    return Known(
+        seen=seen,
+        open={ExtendKey(server_id, volume_id) for server_id, volume_id in opened},
+        verified={ExtendKey(s, v): size for s, v, size in verified if size is not None},
+        failed={ExtendKey(s, v): target for s, v, target in failed},
+    )

@@ -1,0 +1,275 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reconciliation: what is behind is opened once, what cannot be seen is said, nothing comes twice or in a burst."""
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from bridge.core.extend import Bytes, ExtendKey, Source, gib, new_id
+from bridge.core.messages import DiskSeen, DomainSeen, GuestState, Inventory
+from bridge.core.outcome import Outcome
+from bridge.core.reasons import Reason
+from bridge.core.trail import Event, Record
+from bridge.engine.cinder import Attached, Gone, NotNow, Page, Volume, read_page
+from bridge.engine.reconcile import RECONCILE, Pace, Reconciler
+from bridge.journal import schema
+from bridge.journal.database import Database
+from bridge.journal.passes import Passes
+from bridge.journal.settings import JournalSettings
+from bridge.runtime.health import Health
+from bridge.runtime.metrics import ReconcileMetrics
+from tests.unit.journal.conftest import Bench
+
+HOST = "cmp-1"
+
+
+def volume(key: ExtendKey, size: int = 2, *, extending: bool = False) -> Volume:
+    attached = Attached(server_id=key.server_id, attachment_id=new_id(), host=HOST)
+    return Volume(id=key.volume_id, size=gib(size), extending=extending, attached=(attached,))
+
+
+@dataclass
+class Cinder:
+    """Pages of a cloud, one after the other; `gone` answers come first."""
+
+    volumes: Sequence[Volume] = ()
+    first: list[Gone | NotNow] = field(default_factory=list)
+    asked: list[str | None] = field(default_factory=list)
+
+    def in_use(self, *, marker: str | None, limit: int) -> Page | Gone | NotNow:
+        self.asked.append(marker)
+        if self.first:
+            return self.first.pop(0)
+        start = 0 if marker is None else 1 + [v.id for v in self.volumes].index(marker)
+        page = tuple(self.volumes[start : start + limit])
+        more = start + limit < len(self.volumes)
+        return Page(volumes=page, marker=page[-1].id if more else None)
+
+
+@dataclass
+class Audit:
+    records: list[Record] = field(default_factory=list)
+
+    def write(self, *records: Record) -> None:
+        self.records += records
+
+
+class Stop(threading.Event):
+    """Waits no time; the waits that were asked for. Stops after the first look that has nothing to do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits: list[float] = []
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.waits.append(timeout or 0)
+        if timeout == 5.0 or len(self.waits) > 20:
+            self.set()
+        return self.is_set()
+
+
+@dataclass
+class Cloud:
+    """A journal, a Cinder and what reconciliation makes of them."""
+
+    bench: Bench
+    cinder: Cinder = field(default_factory=Cinder)
+    audit: Audit = field(default_factory=Audit)
+    health: Health = field(default_factory=Health)
+    woken: int = 0
+
+    def guest(
+        self, key: ExtendKey, size: int | None, state: GuestState = GuestState.ACTIVE, host: str = HOST
+    ) -> None:
+        """The host says what this guest sees, in GiB."""
+        disk = DiskSeen(volume_id=key.volume_id, size=None if size is None else gib(size))
+        domain = DomainSeen(server_id=key.server_id, state=state, disks=(disk,))
+        inventory = Inventory(full=False, domains=(domain,))
+        self.bench.reported.take([self.bench.message(host, inventory=inventory)])
+
+    def go(self, *volumes: Volume, page: int = 10, opens: int = 60) -> Stop:
+        """One pass."""
+        if volumes:
+            self.cinder.volumes = volumes
+        self.registry = CollectorRegistry()
+        stop = Stop()
+        Reconciler(
+            passes=Passes(self.bench.database, interval=600, clock=lambda: self.bench.now),
+            cinder=self.cinder,  # type: ignore[arg-type]
+            database=self.bench.database,
+            journal=self.bench.journal,
+            pace=Pace(page=page, pause=1, opens=opens, host_timeout=60),
+            on_due=self._wake,
+            health=self.health,
+            metrics=ReconcileMetrics(self.registry),
+            audit=self.audit,
+            clock=lambda: self.bench.now,
+        ).run(stop)
+        return stop
+
+    def saw(self, sight: str) -> float:
+        return self.registry.get_sample_value("extend_bridge_reconcile_guests", {"sight": sight}) or 0
+
+    def opened(self) -> list[ExtendKey]:
+        return [extend.key for extend in self.bench.claim()]
+
+    def _wake(self) -> None:
+        self.woken += 1
+
+
+@pytest.fixture
+def cloud(tmp_path: Path) -> Cloud:
+    database = Database(JournalSettings(connection=f"sqlite:///{tmp_path / 'journal.sqlite3'}"))
+    schema.upgrade(database)
+    return Cloud(Bench(database))
+
+
+@pytest.fixture
+def key() -> ExtendKey:
+    return ExtendKey(new_id(), new_id())
+
+
+def test_a_guest_that_is_behind_its_volume_gets_an_extend_nobody_asked_for(cloud: Cloud, key: ExtendKey) -> None:
+    fine = ExtendKey(new_id(), new_id())
+    cloud.guest(key, 1)
+    cloud.guest(fine, 2)
+    cloud.go(volume(key, 2), volume(fine, 2))
+    assert cloud.opened() == [key]
+    assert cloud.woken == 1
+    behind, surveyed = cloud.audit.records
+    assert (behind.event, behind.server, behind.volume, behind.host) == (
+        Event.BEHIND, key.server_id, key.volume_id, HOST,
+    )  # fmt: skip
+    assert behind.data == {"size": gib(1), "wanted": gib(2), "source": Source.RECONCILE.value}
+    assert (surveyed.event, surveyed.data) == (Event.SURVEYED, {"behind": 1, "fine": 1})
+    assert (cloud.saw("behind"), cloud.saw("fine")) == (1, 1)
+
+
+def test_an_extend_that_is_on_its_way_is_left_alone(cloud: Cloud, key: ExtendKey) -> None:
+    cloud.guest(key, 1)
+    cloud.bench.arrive(key)
+    cloud.go(volume(key))
+    (extend,) = cloud.bench.claim()
+    assert extend.wanted_gen == 1
+    assert cloud.saw("open") == 1
+
+
+@pytest.mark.parametrize(
+    ("size", "state", "sight"),
+    [
+        (2, GuestState.ACTIVE, "fine"),
+        (3, GuestState.ACTIVE, "fine"),
+        (1, GuestState.OFF, "fine"),  # sees it when it starts
+        (None, GuestState.OFF, "fine"),
+        (None, GuestState.ACTIVE, "cannot_see"),
+        (1, GuestState.INCOMING, "busy"),
+    ],
+)
+def test_nothing_is_opened_for_a_guest_that_is_not_known_to_be_behind(
+    size: int | None, state: GuestState, sight: str, cloud: Cloud, key: ExtendKey
+) -> None:
+    cloud.guest(key, size, state)
+    cloud.go(volume(key))
+    assert cloud.opened() == []
+    assert cloud.saw(sight) == 1
+
+
+def test_a_guest_nobody_reports_and_one_on_a_silent_host_cannot_be_seen(cloud: Cloud, key: ExtendKey) -> None:
+    cloud.guest(key, 1)
+    cloud.bench.now += 61
+    cloud.go(volume(key), volume(ExtendKey(new_id(), new_id())))
+    assert cloud.opened() == []
+    assert cloud.saw("cannot_see") == 2
+
+
+def test_a_volume_that_is_still_extending_is_looked_at_in_the_next_pass(cloud: Cloud, key: ExtendKey) -> None:
+    cloud.guest(key, 1)
+    cloud.go(volume(key, extending=True))
+    assert cloud.opened() == []
+
+
+def test_a_guest_between_two_hosts_is_judged_where_it_runs(cloud: Cloud, key: ExtendKey) -> None:
+    cloud.guest(key, 1, GuestState.OFF, host="cmp-0")
+    cloud.guest(key, 2, host="cmp-1")
+    cloud.go(volume(key))
+    assert cloud.saw("fine") == 1
+
+
+def test_a_size_that_a_report_read_back_counts_until_the_host_says_otherwise(cloud: Cloud, key: ExtendKey) -> None:
+    cloud.guest(key, 1)
+    cloud.bench.now += 1
+    cloud.bench.arrive(key)
+    (attempt,) = cloud.bench.dispatch(cloud.bench.claim()[0], HOST)
+    cloud.bench.report(attempt, Outcome.RESIZED, after=Bytes(gib(2)))
+    cloud.go(volume(key))
+    assert cloud.saw("fine") == 1, "the inventory is older than the report"
+    cloud.bench.now += 601
+    cloud.guest(key, 1)  # restored from an old save
+    cloud.go()
+    assert cloud.opened() == [key]
+
+
+def test_what_was_given_up_on_is_not_tried_for_ever_but_a_larger_size_is(cloud: Cloud, key: ExtendKey) -> None:
+    cloud.guest(key, 1)
+    cloud.bench.arrive(key)
+    (attempt,) = cloud.bench.dispatch(cloud.bench.claim()[0], HOST)
+    cloud.bench.report(attempt, Outcome.UNSUPPORTED, after=None)
+    cloud.go(volume(key, 2))
+    assert cloud.opened() == []
+    assert cloud.saw("failed") == 1
+    cloud.bench.now += 600
+    cloud.guest(key, 1)
+    cloud.go(volume(key, 3))
+    assert cloud.opened() == [key]
+
+
+def test_after_a_long_outage_the_fleet_is_mended_and_not_stormed(cloud: Cloud) -> None:
+    keys = [ExtendKey(new_id(), new_id()) for _ in range(10)]
+    for each in keys:
+        cloud.guest(each, 1)
+    stop = cloud.go(*(volume(each) for each in keys), page=5, opens=3)
+    assert len(cloud.opened()) == 6, "no more than a minute's worth of a page"
+    assert stop.waits[0] == 60, "and a minute's wait before the next"
+    cloud.bench.now += 600
+    for each in keys:
+        cloud.guest(each, 1)
+    cloud.go()
+    assert cloud.saw("open") == 6
+    assert cloud.saw("behind") == 4
+
+
+def test_a_page_whose_last_volume_was_deleted_begins_the_pass_anew(cloud: Cloud, key: ExtendKey) -> None:
+    cloud.guest(key, 1)
+    turns = Passes(cloud.bench.database, interval=600, hold=0, clock=lambda: cloud.bench.now)
+    turn = turns.take()
+    assert turn is not None
+    lost = new_id()
+    assert turns.keep(type(turn)(marker=lost, started_at=turn.started_at, counts={"fine": 9}))
+    cloud.cinder.first = [Gone()]
+    cloud.go(volume(key))
+    assert cloud.cinder.asked == [lost, None]
+    assert (cloud.saw("behind"), cloud.saw("fine")) == (1, 0)
+
+
+def test_a_cinder_that_is_away_is_said_and_asked_again(cloud: Cloud, key: ExtendKey) -> None:
+    cloud.guest(key, 1)
+    cloud.cinder.first = [NotNow(Reason.CINDER_UNREACHABLE), NotNow(Reason.CINDER_REFUSED)]
+    cloud.go(volume(key))
+    assert cloud.opened() == [key]
+    assert cloud.health.checks()[RECONCILE].ok
+
+
+def test_a_page_keeps_what_can_be_read_and_its_marker() -> None:
+    good = {"id": new_id(), "size": 2, "status": "in-use", "attachments": []}
+    links = [{"rel": "next", "href": "http://cinder/v3/volumes/detail?marker=x"}]
+    page = read_page(200, {"volumes": [good, None, {"id": "x"}, good], "volumes_links": links})
+    assert isinstance(page, Page)
+    assert (len(page.volumes), page.marker) == (2, good["id"])
+    assert read_page(200, {"volumes": [good]}) == Page(volumes=page.volumes[:1], marker=None)
+    assert read_page(200, {"volumes": "many"}) == NotNow(Reason.CINDER_BAD_ANSWER)
+    assert read_page(403, None) == NotNow(Reason.CINDER_REFUSED)
+    assert read_page(502, None) == NotNow(Reason.CINDER_UNREACHABLE)
