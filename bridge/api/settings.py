@@ -12,6 +12,7 @@ from oslo_config import cfg
 from bridge.api.guard import Rate
 from bridge.journal.settings import JOURNAL_OPTS, JournalSettings, journal_settings
 from bridge.runtime.settings import OPS_OPTS, ConfigError
+from bridge.runtime.tls import MINIMUM, TlsSettings
 
 
 class AuthStrategy(StrEnum):
@@ -26,6 +27,31 @@ API_OPTS = [
     cfg.HostAddressOpt("bind_host", default="127.0.0.1", help="Address the built-in server listens on."),
     cfg.PortOpt("bind_port", default=8786, help="Port the built-in server listens on; 0 picks a free one."),
     cfg.IntOpt("threads", default=8, min=1, max=256, help="Requests the built-in server answers at a time."),
+    cfg.IntOpt(
+        "max_connections",
+        default=400,
+        min=10,
+        help="Connections the built-in server keeps open; above this the one that has been sending its request "
+        "longest is closed.",
+    ),
+    cfg.IntOpt(
+        "request_timeout",
+        default=10,
+        min=1,
+        help="Seconds in which a request has to arrive as a whole at the built-in server, and in which its answer "
+        "has to be taken.",
+    ),
+    cfg.StrOpt(
+        "cert_file",
+        help="Certificate chain of the built-in server, PEM. Set, it speaks TLS only; read again on SIGHUP.",
+    ),
+    cfg.StrOpt("key_file", help="Private key of cert_file, PEM, without a passphrase; may be in cert_file."),
+    cfg.StrOpt(
+        "tls_minimum_version",
+        default="1.2",
+        choices=sorted(MINIMUM),
+        help="The oldest TLS version the built-in server speaks.",
+    ),
     cfg.StrOpt(
         "auth_strategy",
         default=AuthStrategy.NOAUTH.value,
@@ -95,6 +121,9 @@ class ApiSettings:
     bind_host: str = "127.0.0.1"
     bind_port: int = 8786
     threads: int = 8
+    max_connections: int = 400
+    request_timeout: int = 10
+    tls: TlsSettings | None = None
     auth_strategy: AuthStrategy = AuthStrategy.NOAUTH
     http_basic_auth_user_file: str = "/etc/extend-bridge/htpasswd"
     rate: Rate = _RATE
@@ -113,6 +142,9 @@ def api_settings(conf: cfg.ConfigOpts) -> ApiSettings:
         bind_host=conf.api.bind_host,
         bind_port=conf.api.bind_port,
         threads=conf.api.threads,
+        max_connections=conf.api.max_connections,
+        request_timeout=conf.api.request_timeout,
+        tls=_tls(conf),
         auth_strategy=AuthStrategy(conf.api.auth_strategy),
         http_basic_auth_user_file=conf.api.http_basic_auth_user_file,
         rate=Rate(per_second=conf.api.rate_limit, burst=conf.api.rate_burst),
@@ -122,6 +154,16 @@ def api_settings(conf: cfg.ConfigOpts) -> ApiSettings:
         force_noauth=conf.api.force_noauth,
         wake_host=conf.api.wake_host,
         wake_port=conf.api.wake_port,
+    )
+
+
+def _tls(conf: cfg.ConfigOpts) -> TlsSettings | None:
+    if not conf.api.cert_file:
+        if conf.api.key_file:
+            raise ConfigError("[api] key_file is set, but cert_file is not")
+        return None
+    return TlsSettings(
+        cert_file=conf.api.cert_file, key_file=conf.api.key_file, minimum=conf.api.tls_minimum_version
     )
 
 

@@ -32,6 +32,10 @@ def build(settings: ApiSettings, process: Process, *, auth: Authenticator | None
             threads=settings.threads,
             option="[api] bind_host, bind_port",
             server_name="extend-bridge-api",
+            timeout=settings.request_timeout,
+            max_connections=settings.max_connections,
+            tls=settings.tls,
+            tls_option="[api] cert_file, key_file",
         ),
     ]
 

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from bridge.runtime.backoff import Backoff
 from bridge.runtime.health import Health
@@ -34,6 +34,14 @@ class Part(Protocol):
 
     def join(self, seconds: float) -> bool:
         """Wait for the end; whether it ended in time."""
+
+
+@runtime_checkable
+class Reloadable(Protocol):
+    """A part that reads something of its own again on SIGHUP."""
+
+    def reload(self) -> None:
+        """Read it; does not raise."""
 
 
 class Supervised:
@@ -121,6 +129,13 @@ class Daemon:
         """As the first SIGTERM."""
         self._stop.set()
 
+    def reload(self) -> None:
+        """As SIGHUP: each part that can reads its files again. The configuration itself needs a restart."""
+        LOG.info("%s reads its files again", self._name)
+        for part in self._parts:
+            if isinstance(part, Reloadable):
+                part.reload()
+
     def _install_signals(self) -> None:
         def on_signal(number: int, _frame: FrameType | None) -> None:
             if self._stop.is_set():
@@ -129,6 +144,8 @@ class Daemon:
 
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, on_signal)
+        # in a thread: the handler may have interrupted the very lock a part wants
+        signal.signal(signal.SIGHUP, lambda *_: threading.Thread(target=self.reload, name="reload").start())
 
 
 def notify(state: str) -> None:

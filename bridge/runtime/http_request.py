@@ -8,16 +8,12 @@ chunks, never both; no folded headers; no blank before a colon. Every refusal is
 import contextlib
 import json
 import re
-import time
 from typing import Any, Final
 
 from cheroot import server as cheroot_server
 
 from bridge.runtime.http_chunks import ChunkedBody
 
-READ_AWAY: Final = 1024 * 1024
-"""Bytes of a body nobody wanted that are read to keep its connection."""
-_LINGER: Final = 2.0  # seconds to read away what is still coming, so that its sender sees the answer before a reset
 _MAX_HEADERS: Final = 100
 _NAME: Final = re.compile(rb"[!#$%&'*+.^`|~0-9A-Za-z_-]+")
 _VALUE: Final = re.compile(rb"[^\x00-\x08\x0a-\x1f\x7f]*")
@@ -30,7 +26,7 @@ class HeaderReader(cheroot_server.HeaderReader):
     """Reads a header section; ValueError, in words for the client, where it means nothing or two things.
 
     A header that is repeated is joined by commas (cheroot itself keeps the last one). Names with an underscore are
-    dropped: X_Auth_Token would become the same WSGI key as X-Auth-Token.
+    dropped: X_Auth_Token would become the same WSGI key as X-Auth-Token. `Expect` was answered before.
     """
 
     def __call__(self, rfile: Any, hdict: dict[bytes, bytes] | None = None) -> dict[bytes, bytes]:
@@ -51,7 +47,7 @@ def _add(found: dict[bytes, bytes], line: bytes) -> None:
     value = value.strip(b" \t")
     if not colon or not _NAME.fullmatch(name) or not _VALUE.fullmatch(value):
         raise ValueError("Malformed header.")
-    if b"_" in name:
+    if b"_" in name or name.lower() == b"expect":
         return
     key = name.title()
     if key in found and key in _ONCE:
@@ -97,9 +93,9 @@ class Request(cheroot_server.HTTPRequest):
         return True
 
     def respond(self) -> None:
-        """As cheroot. A connection that cannot be read to the end of its request is not used again."""
+        """As cheroot. The connection of a chunked request is not used again."""
         length = int(self.inheaders.get(b"Content-Length", 0))
-        if self.chunked_read or length > READ_AWAY:
+        if self.chunked_read or self.conn.last_request:
             self.close_connection = True
         connection = self.conn.rfile
         self.rfile = (
@@ -110,8 +106,6 @@ class Request(cheroot_server.HTTPRequest):
             self.ensure_headers_sent()
         if self.chunked_write:
             self.conn.wfile.write(b"0\r\n\r\n")
-        if self.close_connection and (self.chunked_read or self.rfile.remaining):
-            self._read_away()
 
     def simple_response(self, status: str, msg: str = "") -> None:
         """An answer of the server's own, in JSON; the connection ends with it."""
@@ -120,24 +114,7 @@ class Request(cheroot_server.HTTPRequest):
         body = json.dumps({"message": msg or title, "code": str(status), "title": title}).encode()
         head = (
             f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
-            "Connection: close\r\n\r\n"
+            "X-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\n"
         )
         with contextlib.suppress(OSError):  # who is gone needs no answer
             self.conn.wfile.write(head.encode() + body)
-
-    def _read_away(self) -> None:
-        deadline, connection = time.monotonic() + _LINGER, self.conn.socket
-        left = READ_AWAY
-        with contextlib.suppress(OSError):
-            while left > 0 and (seconds := deadline - time.monotonic()) > 0:
-                connection.settimeout(seconds)
-                data = connection.recv(65536)
-                if not data:
-                    break
-                left -= len(data)
-
-
-class Connection(cheroot_server.HTTPConnection):
-    """One connection."""
-
-    RequestHandlerClass = Request
