@@ -9,7 +9,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -18,8 +17,8 @@ from typing import Any, Final, Self
 
 import requests
 
-from tests.lab.paths import lab_cache
 from tests.lab.ports import steady_port
+from tests.lab.venvs import own_python
 
 REQUIREMENTS: Final = ("keystone==30.0.0", "cheroot>=10", "setuptools<82")
 _PASSWORD: Final = "lab-secret"
@@ -29,21 +28,7 @@ _HERE: Final = Path(__file__).parent
 
 def keystone_python() -> Path:
     """The python of Keystone's virtualenv, which is made where it is missing; raises RuntimeError."""
-    directory = lab_cache() / "keystone"
-    python, stamp = directory / "bin" / "python", directory / ".requirements"
-    wanted = "\n".join(REQUIREMENTS)
-    if python.exists() and stamp.exists() and stamp.read_text() == wanted:
-        return python
-    shutil.rmtree(directory, ignore_errors=True)
-    for command in (
-        [sys.executable, "-m", "venv", str(directory)],
-        [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", *REQUIREMENTS],
-    ):
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            raise RuntimeError(f"Keystone cannot be installed:\n{(done.stdout + done.stderr)[-2000:]}")
-    stamp.write_text(wanted)
-    return python
+    return own_python("keystone", REQUIREMENTS)
 
 
 class Keystone:

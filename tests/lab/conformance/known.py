@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from bridge.api.microversion import requested
 from tests.lab.conformance.exchange import Answer, Exchange, Headers, Request
 
 _MAX: Final = (2, 51)
@@ -23,6 +24,7 @@ _NAMES: Final = (
     "['network-changed', 'network-vif-plugged', 'network-vif-unplugged', 'network-vif-deleted', 'volume-extended']"
 )
 _CANONICAL: Final = re.compile(r"[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}", re.IGNORECASE)
+_VENDOR: Final = "application/vnd.openstack.compute+json"
 _FAULT: Final = "application/json; charset=UTF-8"
 _HTML: Final = re.compile(r"<title>(\d+) ([^<]+)</title>.*<h1>[^<]*</h1>\s*(.*?)\s*</body>", re.DOTALL)
 _PLAIN: Final = re.compile(r"\A(\d+) ([^\n]+)\n\n(.*?)\s*\Z", re.DOTALL)
@@ -88,7 +90,8 @@ def _invalid_utf8(request: Request, answer: Answer, _rows: Rows) -> Answer:
 def _being_scheduled(request: Request, answer: Answer, rows: Rows) -> Answer:
     if answer.status != 500 or "AttributeError" not in answer.body:
         return answer
-    headers = _with(answer.headers, "Content-Type", "application/json")
+    preferred = _VENDOR if _VENDOR in (request.header("Accept") or "") else "application/json"
+    headers = _with(answer.headers, "Content-Type", preferred)
     answered = [{**event, **_result(code_of(event, rows))} for event in request.events]
     return _events(replace(answer, headers=headers), answered)
 
@@ -220,5 +223,5 @@ def _answered_in(answer: Answer) -> tuple[int, int] | None:
 
 
 def _asked_for_latest(request: Request) -> bool:
-    asked = request.header("OpenStack-API-Version") or request.header("X-OpenStack-Nova-API-Version") or ""
-    return "latest" in asked.lower()
+    asked = requested(request.header("OpenStack-API-Version"), request.header("X-OpenStack-Nova-API-Version"))
+    return asked == "latest"
