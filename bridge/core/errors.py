@@ -16,3 +16,14 @@ class JournalUnavailableError(Exception):
     def __init__(self, why: str, *, retry_after: float = 5.0) -> None:
         super().__init__(why)
         self.retry_after = retry_after
+
+
+class OperatorError(Exception):
+    """An operator's command cannot go on; the text is one line that says what to do.
+
+    `code` is the exit code: 2 wrong usage or configuration, 3 something it needs cannot be reached, 1 else.
+    """
+
+    def __init__(self, why: str, *, code: int = 2) -> None:
+        super().__init__(why)
+        self.code = code

@@ -21,6 +21,8 @@ class Event(StrEnum):
     HELD = "held"  # listener: the endpoint is away; the event is held and tried again
     DEFERRED = "deferred"  # listener: the event went into the slow lane and is sent again after its step
     PARKED = "parked"  # listener: the event was put into the parked lane
+    REPLAYED = "replayed"  # an operator sent it again, from a recording or from the parked lane
+    DISCARDED = "discarded"  # an operator took it out, from the parked lane or from the journal
     ACCEPTED = "accepted"  # API: the event is committed to the journal
     REFUSED = "refused"  # API: the event got another code than 200
     WAITING = "waiting"  # engine: not now; reason says what for

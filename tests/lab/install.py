@@ -29,6 +29,8 @@ LIBVIRT_PACKAGES: Final = ("libvirt-dev", "gcc", "libc6-dev", "pkg-config")
 """What building libvirt-python takes; no hypervisor."""
 BROKER_PACKAGES: Final = ("rabbitmq-server",)
 DATABASE_PACKAGES: Final = ("mariadb-server", "postgresql")
+OPERATOR_PACKAGES: Final = ("chromium", "prometheus", "systemd")
+"""What looks at the report's page, the alert rules and the units."""
 
 EXIT_UNREACHABLE: Final = 3
 

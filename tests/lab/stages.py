@@ -12,7 +12,14 @@ from pathlib import Path
 from typing import Final
 
 from tests.lab import install
-from tests.lab.install import BROKER_PACKAGES, DATABASE_PACKAGES, HYPERVISOR_PACKAGES, TREE, say
+from tests.lab.install import (
+    BROKER_PACKAGES,
+    DATABASE_PACKAGES,
+    HYPERVISOR_PACKAGES,
+    OPERATOR_PACKAGES,
+    TREE,
+    say,
+)
 
 
 @dataclass(frozen=True)
@@ -102,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"no stage named {', '.join(unknown)}; there are {', '.join(names)}")
     wanted = [stage for stage in STAGES if not options.stage or stage.name in options.stage]
     real = any(stage.real for stage in wanted)
-    packages = [*HYPERVISOR_PACKAGES, *((*BROKER_PACKAGES, *DATABASE_PACKAGES) if real else ())]
+    packages = [*HYPERVISOR_PACKAGES, *((*BROKER_PACKAGES, *DATABASE_PACKAGES, *OPERATOR_PACKAGES) if real else ())]
     python = install.ensure(packages=packages, extras=("docs", "hostagent", "mysql", "postgresql", "test"))
     if real:
         subprocess.run([python, "-m", "tests.lab.hypervisor", "prepare"], cwd=TREE, check=True)

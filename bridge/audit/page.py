@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The report as one self-contained page: no script, nothing fetched, readable on a phone and in the dark."""
+
+from collections.abc import Iterator, Sequence
+from html import escape
+from importlib import resources
+from typing import Final
+
+from bridge.audit import plots, trace
+from bridge.audit.figures import Durations
+from bridge.audit.report import Brief, Report
+
+_SHOWN: Final = 100
+_WATERFALLS: Final = 10
+
+
+def render(made: Report) -> str:
+    """HTML. Every text of the logs is escaped."""
+    css = resources.files("bridge.audit").joinpath("page.css").read_text(encoding="utf-8")
+    head = (
+        '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
+        f"<title>Extend Bridge report</title><style>{css}</style></head><body><main>"
+    )
+    return head + "".join(_body(made)) + "</main></body></html>\n"
+
+
+def _body(made: Report) -> Iterator[str]:
+    yield "<h1>What happened to the extends</h1>"
+    if made.oldest is not None and made.newest is not None:
+        span = f"{trace.clock(made.oldest)[:19]} to {trace.clock(made.newest)[:19]} UTC"
+        yield f'<p class="soft">{span}, {made.reading.lines} lines of {made.reading.files} files</p>'
+    for line in made.missing:
+        yield f'<p class="note">Not known: {escape(line)}.</p>'
+    yield f'<div class="figures">{"".join(_figures(made))}</div>'
+    overall = made.hops.get("cinder to guest") or made.hops.get("accepted to closed") or Durations()
+    source = "From Cinder's notification" if "cinder to guest" in made.hops else "From the acceptance"
+    yield '<div class="cards">'
+    yield f"<section><h2>{source} to the guest</h2>{plots.latency(overall)}</section>"
+    legend = plots.legend(dict(made.results.most_common()))
+    yield f"<section><h2>Extends over time</h2>{plots.over_time(made.moments)}{legend}</section>"
+    yield "</div><br>"
+    for title, kind, briefs in (
+        ("Stuck: open for too long", "stuck", made.stuck),
+        ("Parked: wait for a person", "parked", made.parked),
+        ("Behind: the guest has not got the size", "behind", made.behind),
+    ):
+        if briefs:
+            yield f"<section><h2>{title} ({made.wrong[kind]})</h2>{_table(briefs)}</section>"
+    yield f"<section><h2>Each hop</h2>{_hops(made)}</section>"
+    if made.slowest:
+        yield "<section><h2>The slowest, stage by stage</h2>"
+        for number, brief in enumerate(made.slowest[:_WATERFALLS]):
+            yield _waterfall(brief, is_open=number == 0)
+        yield "</section>"
+
+
+def _figures(made: Report) -> Iterator[str]:
+    yield f"<div><b>{made.extends}</b>extends</div>"
+    for kind in ("stuck", "parked", "behind"):
+        alarm = ' class="alarm"' if made.wrong[kind] else ""
+        yield f"<div{alarm}><b>{made.wrong[kind]}</b>{kind}</div>"
+    if made.replayed:
+        yield f"<div><b>{made.replayed}</b>replayed</div>"
+
+
+def _hops(made: Report) -> str:
+    rows = "".join(
+        f'<tr><td>{escape(name)}</td><td class="number">{hop.count}</td>'
+        + "".join(f'<td class="number">{plots.time_text(hop.percentile(p))}</td>' for p in (50, 95, 99))
+        + f'<td class="number">{plots.time_text(hop.longest)}</td></tr>'
+        for name, hop in made.hops.items()
+    )
+    names = "".join(f'<th class="number">{name}</th>' for name in ("count", "p50", "p95", "p99", "max"))
+    return f'<div class="scroll"><table><tr><th>hop</th>{names}</tr>{rows}</table></div>'
+
+
+def _table(briefs: Sequence[Brief]) -> str:
+    rows = "".join(
+        f"<tr><td><code>{escape(brief.volume or '-')}</code></td>"
+        f"<td><code>{escape(brief.server or '-')}</code></td>"
+        f"<td>{trace.clock(brief.began)[:19]}</td><td>{escape(brief.result)}</td>"
+        f"<td>{escape(trace.meaning(brief.reason) if brief.reason else '')}</td>"
+        f"<td>{escape(brief.host or '')}</td></tr>"
+        for brief in briefs[:_SHOWN]
+    )
+    names = "".join(f"<th>{name}</th>" for name in ("volume", "server", "since (UTC)", "stands", "why", "host"))
+    more = f"<p class='soft'>and {len(briefs) - _SHOWN} more</p>" if len(briefs) > _SHOWN else ""
+    return f'<div class="scroll"><table><tr>{names}</tr>{rows}</table></div>{more}'
+
+
+def _waterfall(brief: Brief, *, is_open: bool) -> str:
+    about = f"{plots.time_text(brief.seconds or 0)}, {brief.result}, {brief.attempts} attempts"
+    where = (
+        f"volume {brief.volume}, server {brief.server}, host {brief.host or '-'}, {brief.request or 'no request'}"
+    )
+    state = " open" if is_open else ""
+    return (
+        f"<details{state}><summary><b>{escape(about)}</b></summary>"
+        f'<p class="soft"><code>{escape(where)}</code></p>{plots.waterfall(brief)}</details>'
+    )

@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the logs come to: totals, outcomes, the slowest, and what a person has to look at. Memory does not grow with
+the logs; lists of what is wrong are cut at a length nobody reads to the end."""
+
+import heapq
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from bridge.audit import source
+from bridge.audit.entry import Entry
+from bridge.audit.figures import Durations
+from bridge.audit.sorting import by_volume
+from bridge.audit.source import Reading
+from bridge.audit.story import Standing, Story, newest, stories
+from bridge.core.trail import Event
+
+LISTED: Final = 1000
+_SLOWEST: Final = 20
+_GZIP_FACTOR: Final = 15
+PARTS: Final = ("listener", "api", "engine")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Brief:
+    """A story as a report lists it. Times in epoch seconds; `bars` are (what, start, end) for a waterfall."""
+
+    volume: str
+    server: str | None
+    began: float
+    ended: float | None
+    result: str
+    reason: str | None
+    host: str | None
+    attempts: int
+    request: str | None
+    bars: tuple[tuple[str, float, float], ...]
+
+    @property
+    def seconds(self) -> float | None:
+        """From its first line to its end."""
+        return self.ended - self.began if self.ended is not None else None
+
+
+@dataclass(slots=True)
+class Report:
+    """Filled story by story. `moments` counts ends (or beginnings, of what is open) by minute and result."""
+
+    since: float | None = None
+    until: float | None = None
+    older_than: float = 600.0
+    reading: Reading = field(default_factory=Reading)
+    extends: int = 0
+    opened: int = 0
+    volumes: int = 0
+    replayed: int = 0
+    oldest: float | None = None
+    newest: float | None = None
+    parts: set[str] = field(default_factory=set)
+    events: Counter[str] = field(default_factory=Counter)
+    results: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
+    hops: dict[str, Durations] = field(default_factory=dict)
+    moments: dict[int, Counter[str]] = field(default_factory=dict)
+    stuck: list[Brief] = field(default_factory=list)
+    parked: list[Brief] = field(default_factory=list)
+    behind: list[Brief] = field(default_factory=list)
+    wrong: Counter[str] = field(default_factory=Counter)
+    _slowest: list[tuple[float, int, Brief]] = field(default_factory=list)
+    _open: list[Brief] = field(default_factory=list)
+
+    @property
+    def slowest(self) -> list[Brief]:
+        """The slowest extends that ended, slowest first."""
+        return [brief for _, _, brief in sorted(self._slowest, reverse=True, key=lambda x: x[:2])]
+
+    @property
+    def missing(self) -> list[str]:
+        """Parts of which the logs hold no line, and what therefore cannot be known."""
+        told = {
+            "listener": "no line of a listener: when Cinder sent what, and what never reached an API, is not known",
+            "api": "no line of an API: what was delivered but never accepted is not known",
+            "engine": "no line of an engine: whether what was accepted reached its guest is not known",
+        }
+        return [told[part] for part in PARTS if part not in self.parts] if self.events else []
+
+    def take(self, entries: Sequence[Entry]) -> None:
+        """All lines of one volume, oldest first."""
+        told, loose = stories(entries)
+        for entry in entries:
+            self._count(entry)
+        for entry in loose:
+            self._loose(entry, loose)
+        last = newest(told)
+        wanted = [story for story in told if self._within(story)]
+        self.volumes += bool(wanted)
+        for story in wanted:
+            self._story(story, is_last=last[story.volume, story.server] is story)
+
+    def alone(self, entry: Entry) -> None:
+        """A line that names no volume."""
+        self._count(entry)
+        self._loose(entry, ())
+
+    def finish(self, now: float | None) -> None:
+        """Tell what is stuck. `now`: of the clock; None: of the newest line, as for logs of another day."""
+        end = now if now is not None else (self.newest or 0.0)
+        for brief in self._open:
+            if end - brief.began >= self.older_than:
+                self._list("stuck", self.stuck, brief)
+        if "engine" not in self.parts:
+            self.stuck = [b for b in self.stuck if b.result != Standing.ACCEPTED]
+            self.wrong["stuck"] = len(self.stuck)
+
+    def _within(self, story: Story) -> bool:
+        return (self.since is None or story.began >= self.since) and (
+            self.until is None or story.began < self.until
+        )
+
+    def _count(self, entry: Entry) -> None:
+        self.parts.add(entry.part)
+        self.events[entry.event] += 1
+        self.oldest = entry.at if self.oldest is None else min(self.oldest, entry.at)
+        self.newest = entry.at if self.newest is None else max(self.newest, entry.at)
+        if entry.reason and entry.event not in {Event.CLOSED, Event.POSTED}:
+            self.reasons[f"{entry.event}: {entry.reason}"] += 1
+
+    def _loose(self, entry: Entry, others: Sequence[Entry]) -> None:
+        """A message that was parked as a whole: it names no guest."""
+        if entry.event != Event.PARKED:
+            return
+        if any(o.event in {Event.DISCARDED, Event.REPLAYED} and o.at > entry.at for o in others):
+            return
+        if (self.since is None or entry.at >= self.since) and (self.until is None or entry.at < self.until):
+            story = Story(volume=entry.volume or "", server=None, standing=Standing.PARKED, last=entry)
+            story.entries.append(entry)
+            self._list("parked", self.parked, brief_of(story))
+
+    def _story(self, story: Story, *, is_last: bool) -> None:
+        brief = brief_of(story)
+        self.extends += 1
+        self.replayed += story.replayed
+        self.opened += story.extend_id is not None or story.first(Event.ACCEPTED) is not None
+        self.results[story.result] += 1
+        moment = int((brief.ended or brief.began) // 60)
+        self.moments.setdefault(moment, Counter())[story.result] += 1
+        for name, seconds in story.hops():
+            self.hops.setdefault(name, Durations()).add(seconds)
+        if brief.seconds is not None:
+            entry = (brief.seconds, self.extends, brief)
+            if len(self._slowest) < _SLOWEST:
+                heapq.heappush(self._slowest, entry)
+            else:
+                heapq.heappushpop(self._slowest, entry)
+        if story.open:
+            self._open.append(brief)
+        elif is_last and story.standing is Standing.PARKED:
+            self._list("parked", self.parked, brief)
+        elif is_last and story.standing in {Standing.FAILED, Standing.REFUSED}:
+            self._list("behind", self.behind, brief)
+
+    def _list(self, kind: str, where: list[Brief], brief: Brief) -> None:
+        self.wrong[kind] += 1
+        if len(where) < LISTED:
+            where.append(brief)
+
+
+def brief_of(story: Story) -> Brief:
+    """The story in the few words of a report."""
+    return Brief(
+        volume=story.volume,
+        server=story.server,
+        began=story.began,
+        ended=story.ended,
+        result=story.result,
+        reason=story.reason,
+        host=story.host,
+        attempts=story.attempts,
+        request=story.request,
+        bars=tuple(_bars(story)),
+    )
+
+
+def _bars(story: Story) -> list[tuple[str, float, float]]:
+    """From each line that moves it on to the next; host steps, by their own durations, end at the report."""
+    bars: list[tuple[str, float, float]] = []
+    before: tuple[str, float] | None = None
+    steps: list[Entry] = []
+    for entry in story.entries:
+        if entry.event == Event.STEP:
+            steps.append(entry)
+            continue
+        at = entry.at
+        for step in reversed(steps):
+            start = at - (step.seconds or 0.0)
+            bars.append((f"step {step.data.get('step', '?')}", start, at))
+            at = start
+        steps.clear()
+        if before is not None:
+            bars.append((before[0], before[1], entry.at))
+        before = (entry.event, entry.at)
+    return sorted(bars, key=lambda bar: bar[1])[:40]
+
+
+def make(
+    paths: Sequence[Path],
+    *,
+    since: float | None = None,
+    until: float | None = None,
+    older_than: float = 600.0,
+    now: float | None = None,
+) -> Report:
+    """Read the logs and report. `older_than`: seconds an extend may be open; `now` as Report.finish takes it."""
+    report = Report(since=since, until=until, older_than=older_than)
+    size = sum(p.stat().st_size * (_GZIP_FACTOR if p.suffix == ".gz" else 1) for p in paths)
+    lines = source.lines(paths, report.reading, label="reading")
+    for entries in by_volume(lines, report.reading, size=size, alone=report.alone):
+        report.take(entries)
+    report.finish(now)
+    return report

@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From the lines of one volume to stories: one per extend of one disk of one guest, as far as the logs tell it.
+
+A story begins where a listener reads an extend or an API takes one, and ends where the engine closes it. Only the
+engine's lines name the extend; those before it belong to the disk's open story, as they do in the journal.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
+
+from bridge.audit.entry import Entry, stamp
+from bridge.core.outcome import THEN, Then
+from bridge.core.trail import Event
+
+
+class Standing(StrEnum):
+    """How far an extend came, by its last line that says so."""
+
+    RECEIVED = "received"  # the listener has it and has no answer yet
+    WAITING = "waiting"  # the listener holds it or put it into the slow lane
+    DELIVERED = "delivered"  # the endpoint took it; no line of an API of ours
+    REFUSED = "refused"  # an API of ours refused it, and no listener tries again
+    PARKED = "parked"  # it waits for a person in the parked lane
+    ACCEPTED = "accepted"  # committed to the journal; no line of an engine
+    WORKING = "working"  # the engine is at it
+    CLOSED = "closed"  # ended; the outcome says how
+    FAILED = "failed"  # ended, and the guest has not got the size
+    DISCARDED = "discarded"  # a person took it out
+
+
+OPEN: Final = frozenset({Standing.RECEIVED, Standing.WAITING, Standing.ACCEPTED, Standing.WORKING})
+_WORK: Final = frozenset(
+    {Event.WAITING, Event.DISPATCHED, Event.OVERDUE, Event.STEP, Event.REPORTED, Event.REOPENED}
+)
+_SOURCE: Final = frozenset({Event.POSTED, Event.HELD, Event.DEFERRED, Event.PARKED})
+_PLAIN: Final[Mapping[str, Standing]] = {
+    **dict.fromkeys(_WORK, Standing.WORKING),
+    Event.POSTED: Standing.DELIVERED,
+    Event.REFUSED: Standing.REFUSED,
+    Event.DISCARDED: Standing.DISCARDED,
+    Event.HELD: Standing.WAITING,
+    Event.DEFERRED: Standing.WAITING,
+    Event.PARKED: Standing.PARKED,
+    Event.ACCEPTED: Standing.ACCEPTED,
+    Event.CLOSED: Standing.CLOSED,
+    Event.FAILED: Standing.FAILED,
+}
+
+
+@dataclass(slots=True)
+class Story:
+    """One extend. `last` is the line that says how it stands."""
+
+    volume: str
+    server: str | None
+    entries: list[Entry] = field(default_factory=list)
+    extend_id: str | None = None
+    standing: Standing = Standing.RECEIVED
+    last: Entry | None = None
+
+    @property
+    def began(self) -> float:
+        """When its first line was written, in epoch seconds."""
+        return self.entries[0].at
+
+    @property
+    def open(self) -> bool:
+        """Whether something is still to come."""
+        return self.standing in OPEN
+
+    @property
+    def ended(self) -> float | None:
+        """When it was closed, None while it is not."""
+        over = self.standing in {Standing.CLOSED, Standing.FAILED} and self.last is not None
+        return self.last.at if over and self.last is not None else None
+
+    @property
+    def result(self) -> str:
+        """The outcome of one that ended, else how it stands."""
+        over = self.standing in {Standing.CLOSED, Standing.FAILED} and self.last is not None
+        return (self.last.outcome if over and self.last is not None else None) or self.standing.value
+
+    @property
+    def reason(self) -> str | None:
+        """The newest reason a line gives."""
+        return next((e.reason for e in reversed(self.entries) if e.reason and e.event != Event.SKIPPED), None)
+
+    @property
+    def host(self) -> str | None:
+        """The host that worked on it last."""
+        return next((e.host for e in reversed(self.entries) if e.host), None)
+
+    @property
+    def attempts(self) -> int:
+        """Orders that were cast."""
+        return sum(e.event == Event.DISPATCHED for e in self.entries)
+
+    @property
+    def request(self) -> str | None:
+        """The id of the user's own resize."""
+        return next((e.global_request_id or e.request_id for e in self.entries if e.global_request_id), None)
+
+    @property
+    def replayed(self) -> bool:
+        """Whether an operator sent it again, and not Cinder."""
+        return any(e.event == Event.REPLAYED or is_replayed(e.global_request_id) for e in self.entries)
+
+    def first(self, *events: Event) -> Entry | None:
+        """Its first line of that kind."""
+        return next((e for e in self.entries if e.event in events), None)
+
+    def sent(self) -> float | None:
+        """When Cinder sent the notification, by Cinder's clock."""
+        received = self.first(Event.RECEIVED)
+        return stamp(received.data.get("sent")) if received is not None else None
+
+    def hops(self) -> Iterator[tuple[str, float]]:
+        """How long each part of the way took, in seconds; only hops of which both ends are in the logs."""
+        sent, received = self.sent(), self.first(Event.RECEIVED)
+        accepted, dispatched = self.first(Event.ACCEPTED), self.first(Event.DISPATCHED)
+        posted = next((e for e in self.entries if e.event == Event.POSTED and e.outcome == "delivered"), None)
+        end = self.last if self.standing is Standing.CLOSED else None
+        marks = {
+            "cinder to listener": (sent, received.at if received else None),
+            "listener to endpoint": (received.at if received else None, posted.at if posted else None),
+            "accepted to dispatched": (accepted.at if accepted else None, dispatched.at if dispatched else None),
+            "dispatched to closed": (dispatched.at if dispatched else None, end.at if end else None),
+            "accepted to closed": (accepted.at if accepted else None, end.at if end else None),
+            "cinder to guest": (sent, end.at if end else None),
+        }
+        for name, (start, stop) in marks.items():
+            if start is not None and stop is not None:
+                yield name, max(0.0, stop - start)
+        for entry in self.entries:
+            if entry.event == Event.STEP and entry.seconds is not None:
+                yield f"step {entry.data.get('step', '?')}", entry.seconds
+
+    def take(self, entry: Entry) -> None:
+        """One more line, in the order of time."""
+        self.entries.append(entry)
+        self.extend_id = self.extend_id or entry.extend_id
+        standing = _standing(self.standing, entry)
+        if standing is not None:
+            self.standing, self.last = standing, entry
+
+
+def is_replayed(request_id: str | None) -> bool:
+    """Whether a request id carries the mark of `extend-bridge replay`."""
+    return request_id is not None and request_id.startswith(REPLAY_MARK)
+
+
+REPLAY_MARK: Final = "req-replay-"
+"""What the request ids of replayed events begin with, from the POST's header to the last audit line."""
+
+
+def _standing(now: Standing, entry: Entry) -> Standing | None:
+    """What a line makes of the standing; None where it says nothing about it."""
+    event = entry.event
+    match event:
+        case _ if now in {Standing.CLOSED, Standing.FAILED} and event != Event.REOPENED:
+            return None  # another engine was still at it
+        case Event.LATE:
+            return _told_late(entry)
+        case Event.POSTED if entry.outcome != "delivered":
+            return None
+        case Event.POSTED | Event.HELD | Event.DEFERRED if now not in _UNDELIVERED:
+            return None
+        case Event.REFUSED if now is not Standing.REFUSED:
+            return None  # the listener that sent it tries again
+    return _PLAIN.get(event)
+
+
+def _told_late(entry: Entry) -> Standing | None:
+    """A report for an extend that is no longer open, which has no age: an engine was killed between closing it and
+    saying so, and the report came again."""
+    if entry.seconds is not None or entry.outcome not in _ENDS:
+        return None
+    return Standing.FAILED if _ENDS[entry.outcome] is Then.FAIL else Standing.CLOSED
+
+
+_ENDS: Final = {o.value: then for o, then in THEN.items() if then in {Then.CLOSE, Then.FAIL, Then.DROP}}
+_UNDELIVERED: Final = frozenset({Standing.RECEIVED, Standing.WAITING, Standing.PARKED, Standing.REFUSED})
+
+
+def stories(entries: Sequence[Entry]) -> tuple[list[Story], list[Entry]]:
+    """The stories of one volume's lines (sorted by time), and the lines that belong to none of its guests."""
+    pairs: dict[str, _Disk] = {}
+    loose: list[Entry] = []
+    for entry in entries:
+        if entry.server is None:
+            loose.append(entry)
+        else:
+            disk = pairs.get(entry.server)
+            if disk is None:
+                disk = pairs[entry.server] = _Disk(entry.server)
+            disk.take(entry)
+    return [story for disk in pairs.values() for story in disk.stories], loose
+
+
+class _Disk:
+    """The stories of one disk of one guest, in the making."""
+
+    def __init__(self, server: str) -> None:
+        self.server = server
+        self.stories: list[Story] = []
+        self._by_extend: dict[str, Story] = {}
+        self._by_message: dict[str, Story] = {}
+
+    def take(self, entry: Entry) -> None:
+        story = self._owner(entry)
+        story.take(entry)
+        if entry.extend_id is not None:
+            self._by_extend[entry.extend_id] = story
+        if entry.message_id is not None:
+            self._by_message[entry.message_id] = story
+
+    def _owner(self, entry: Entry) -> Story:
+        newest = self.stories[-1] if self.stories else None
+        if entry.extend_id is not None:
+            known = self._by_extend.get(entry.extend_id)
+            if known is not None:
+                return known
+            if newest is not None and newest.extend_id is None and newest.standing is not Standing.PARKED:
+                return newest
+            return self._new(entry)
+        if entry.event in _SOURCE and entry.message_id in self._by_message:
+            return self._by_message[entry.message_id]  # an answer may be written down after the engine is done
+        if newest is None or newest.ended is not None:
+            return self._new(entry)
+        return newest
+
+    def _new(self, entry: Entry) -> Story:
+        standing = Standing.REFUSED if entry.event == Event.REFUSED else Standing.RECEIVED
+        story = Story(volume=entry.volume or "", server=self.server, standing=standing, last=entry)
+        self.stories.append(story)
+        return story
+
+
+def newest(told: Iterable[Story]) -> dict[tuple[str, str | None], Story]:
+    """The last story of each disk: it decides whether the guest has what the volume has."""
+    last: dict[tuple[str, str | None], Story] = {}
+    for story in told:
+        key = (story.volume, story.server)
+        if key not in last or story.began >= last[key].began:
+            last[key] = story
+    return last

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The story of one extend across all parts: every line, with the time since the one before."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from bridge.audit import source
+from bridge.audit.entry import Entry, read_entry
+from bridge.audit.sorting import by_volume
+from bridge.audit.source import Reading
+from bridge.audit.story import Story, stories
+from bridge.core.reasons import Reason
+from bridge.core.trail import Event
+
+
+@dataclass(frozen=True, slots=True)
+class Traced:
+    """What was found: the stories, the lines beside them (skipped rows, messages), and the parts the logs hold."""
+
+    stories: list[Story]
+    beside: list[Entry]
+    parts: frozenset[str]
+    reading: Reading
+
+
+def trace(paths: Sequence[Path], needle: str) -> Traced:
+    """All stories a volume, server, request, message or extend id is part of, oldest first."""
+    wanted = needle.lower() if len(needle) == len("00000000-0000-0000-0000-000000000000") else needle
+    plain = wanted.encode()
+    volumes: set[str] = set()
+    beside: list[Entry] = []
+    parts: set[str] = set()
+    for line in source.lines(paths, Reading(), label="searching"):
+        if plain in line and (entry := read_entry(line)) is not None and entry.names(wanted):
+            if entry.volume is not None:
+                volumes.add(entry.volume)
+            else:
+                beside.append(entry)
+    reading = Reading()
+    found: list[Story] = []
+
+    def of_interest(entry: Entry) -> bool:
+        parts.add(entry.part)
+        return entry.volume in volumes
+
+    lines = source.lines(paths, reading, label="reading")
+    size = sum(path.stat().st_size for path in paths)
+    for entries in by_volume(lines, reading, size=size, wanted=of_interest):
+        told, loose = stories(entries)
+        found += [story for story in told if any(entry.names(wanted) for entry in story.entries)]
+        beside += [entry for entry in loose if entry.names(wanted)]
+    return Traced(
+        sorted(found, key=lambda story: story.began),
+        sorted(beside, key=lambda entry: entry.at),
+        frozenset(parts),
+        reading,
+    )
+
+
+def unknown(traced: Traced) -> Iterator[str]:
+    """What these logs cannot tell of these stories, in words."""
+    for story in traced.stories:
+        about = f"volume {story.volume} on server {story.server}"
+        if story.first(Event.RECEIVED) is None and story.first(Event.ACCEPTED) is not None:
+            if "listener" in traced.parts:
+                yield f"{about}: no listener sent this; it came by HTTP from somebody else, or its log is missing"
+            else:
+                yield f"{about}: no listener's log is here: when Cinder sent it is not known"
+        if story.first(Event.ACCEPTED) is None and story.extend_id is not None:
+            yield f"{about}: no API's line says that it was accepted: the API's log is missing or cut"
+        if story.extend_id is None and story.first(Event.ACCEPTED) is not None and "engine" not in traced.parts:
+            yield f"{about}: no engine's log is here: whether it reached the guest is not known"
+        if story.standing == "delivered" and "api" not in traced.parts:
+            yield f"{about}: no API's log is here: what the endpoint did with it is not known"
+
+
+def words(entry: Entry) -> str:
+    """What a line says, for a person."""
+    data = dict(entry.data)
+    said = [entry.event]
+    if entry.event == Event.STEP:
+        said.append(str(data.pop("step", "")))
+    if entry.outcome:
+        said.append(entry.outcome)
+    if entry.host and entry.event in {Event.DISPATCHED, Event.REPORTED, Event.CLOSED, Event.FAILED, Event.LATE}:
+        said.append(f"host {entry.host}")
+    if entry.attempt is not None and entry.event != Event.STEP:
+        said.append(f"attempt {entry.attempt}")
+    if entry.seconds is not None:
+        said.append(f"{entry.seconds:.3f} s")
+    said += [f"{key}={value}" for key, value in data.items() if value not in (None, "")]
+    if entry.reason:
+        said.append(f"({meaning(entry.reason)})")
+    return " ".join(said)
+
+
+def meaning(code: str) -> str:
+    """A reason code with its line, as far as this release knows it."""
+    known = next((reason for reason in Reason if reason.value == code), None)
+    return f"{code}: {known.text}" if known is not None else code
+
+
+def clock(at: float) -> str:
+    """UTC with microseconds."""
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S.%f")

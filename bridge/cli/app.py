@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""extend-bridge: the shell around commands that the parts register by entry point."""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from typing import Any, Final
+
+from cliff.app import App
+from cliff.commandmanager import CommandManager
+
+from bridge import VERSION
+from bridge.core.errors import JournalUnavailableError, OperatorError
+from bridge.runtime.settings import EXIT_UNREACHABLE, EXIT_USAGE, ConfigError
+
+NAMESPACE: Final = "extend_bridge.cli"
+
+
+class OperatorApp(App):
+    """Turns what a command raises into one line and an exit code: 1 failed, 2 wrong usage, 3 unreachable."""
+
+    LOG = logging.getLogger("extend_bridge.cli")
+
+    def __init__(self) -> None:
+        super().__init__(
+            description="Look after Extend Bridge: what happened, what waits, what to send again.",
+            version=VERSION,
+            command_manager=CommandManager(NAMESPACE),
+            deferred_help=True,
+        )
+        self.code: int | None = None
+
+    def build_option_parser(
+        self, description: str | None, version: str | None, argparse_kwargs: dict[str, Any] | None = None
+    ) -> argparse.ArgumentParser:
+        """Without abbreviations: `--log` of a command is not our `--log-file`."""
+        kwargs = {**(argparse_kwargs or {}), "allow_abbrev": False}
+        parser: argparse.ArgumentParser = super().build_option_parser(description, version, kwargs)
+        return parser
+
+    def configure_logging(self) -> None:
+        """Errors as bare lines on standard error; what libraries say only with -v, or into --log-file."""
+        options = self.options
+        self.LOG.handlers = [logging.StreamHandler(self.stderr)]
+        self.LOG.propagate = False
+        if options.log_file:
+            file = logging.FileHandler(options.log_file)
+            file.setFormatter(logging.Formatter(self.LOG_FILE_MESSAGE_FORMAT))
+            self.LOG.addHandler(file)
+        if options.verbose_level > 1 or options.debug:
+            logging.basicConfig(level=logging.DEBUG if options.debug else logging.INFO, stream=self.stderr)
+
+    def clean_up(self, cmd: Any, result: int, err: BaseException | None) -> None:
+        """Remember what the error means to the caller's shell."""
+        super().clean_up(cmd, result, err)
+        if isinstance(err, OperatorError):
+            self.code = err.code
+        elif isinstance(err, ConfigError):
+            self.code = EXIT_USAGE
+        elif isinstance(err, JournalUnavailableError):
+            self.code = EXIT_UNREACHABLE
+
+    def interact(self) -> int:
+        """No shell of our own: without a command there is nothing to do."""
+        self.parser.print_help(self.stderr)
+        self.code = EXIT_USAGE
+        return EXIT_USAGE
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; its exit code."""
+    app = OperatorApp()
+    result: int = app.run(sys.argv[1:] if argv is None else list(argv))
+    return result if app.code is None else app.code
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

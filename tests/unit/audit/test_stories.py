@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Stories: which lines belong together, and how an extend stands."""
+
+import random
+from dataclasses import replace
+
+import pytest
+
+from bridge.audit.entry import Entry, read_entry
+from bridge.audit.story import Standing, Story, stories
+from bridge.core.trail import Event, Record
+from tests.lab.trail import START, extend, lines, made_id
+
+Lines = list[tuple[str, Record]]
+
+
+def told(records: Lines) -> list[Story]:
+    """The stories of these lines, in the order of time."""
+    entries = [entry for line in lines(records) if (entry := read_entry(line.encode())) is not None]
+    return stories(sorted(entries, key=lambda entry: entry.at))[0]
+
+
+@pytest.mark.parametrize(
+    ("result", "standing"),
+    [
+        ("resized", Standing.CLOSED),
+        ("guest_off", Standing.CLOSED),
+        ("unsupported", Standing.FAILED),
+        ("parked", Standing.PARKED),
+        ("open", Standing.WORKING),
+    ],
+)
+def test_one_extend_is_one_story_that_stands_as_its_last_line_says(result: str, standing: Standing) -> None:
+    """From the listener's line to the engine's."""
+    (story,) = told(extend(1, result=result))
+    assert story.standing is standing
+    assert story.result == (result if standing in {Standing.CLOSED, Standing.FAILED} else standing.value)
+
+
+def test_an_answer_written_down_after_the_end_belongs_to_the_same_story() -> None:
+    """The engine may close an extend before the listener has written that it was delivered."""
+    records = extend(1, took=0.02)
+    late = [(p, replace(r, at=START + 5) if r.event is Event.POSTED else r) for p, r in records]
+    (story,) = told(late)
+    assert story.standing is Standing.CLOSED
+
+
+def test_a_second_resize_after_the_end_is_a_second_story() -> None:
+    """As it is a second row in the journal."""
+    second = [
+        (
+            part,
+            replace(r, extend_id=made_id(9, 5) if r.extend_id else None, message_id=r.message_id and made_id(9, 4)),
+        )
+        for part, r in extend(1, at=START + 60)
+    ]
+    assert [s.standing for s in told([*extend(1), *second])] == [Standing.CLOSED, Standing.CLOSED]
+
+
+def test_an_acceptance_while_one_is_open_is_the_same_story() -> None:
+    """As it is a generation of the same row."""
+    again = [x for x in extend(1, at=START + 0.5, result="open") if x[1].event is Event.ACCEPTED]
+    (story,) = told([*extend(1, took=2), *again])
+    assert story.standing is Standing.CLOSED
+
+
+def test_a_report_that_came_again_after_a_kill_closes_what_nobody_said_was_closed() -> None:
+    """The engine was killed between closing it and its audit line; such a report has no age."""
+    records = [
+        (p, replace(r, event=Event.LATE, seconds=None) if r.event is Event.CLOSED else r) for p, r in extend(1)
+    ]
+    (story,) = told(records)
+    assert (story.standing, story.result) == (Standing.CLOSED, "resized")
+
+
+def test_a_late_report_of_an_open_extend_closes_nothing() -> None:
+    """An older attempt reports; a newer one is under way."""
+    records = [(p, replace(r, event=Event.LATE) if r.event is Event.CLOSED else r) for p, r in extend(1)]
+    assert told(records)[0].standing is Standing.WORKING
+
+
+def test_another_engine_that_was_still_at_it_opens_nothing() -> None:
+    """Its lines may come after the end."""
+    waiting = Record(
+        event=Event.WAITING, at=START + 3, volume=made_id(1, 1), server=made_id(1, 2), extend_id=made_id(1, 5),
+        reason="cinder_unreachable",
+    )  # fmt: skip
+    assert told([*extend(1), ("engine", waiting)])[0].standing is Standing.CLOSED
+
+
+def test_two_guests_of_one_volume_have_a_story_each() -> None:
+    """A multi-attached volume."""
+    both = [(p, replace(r, extend_id=r.extend_id and made_id(8, 5))) for p, r in extend(1, guest=7, result="open")]
+    assert {s.standing for s in told([*extend(1), *both])} == {Standing.CLOSED, Standing.WORKING}
+
+
+def test_hops_have_the_times_between_their_lines() -> None:
+    """By the writers' clocks, Cinder's own included."""
+    hops = dict(told(extend(1, took=1.0))[0].hops())
+    assert hops["cinder to listener"] == pytest.approx(0.01, abs=1e-4)
+    assert hops["cinder to guest"] == pytest.approx(1.01, abs=1e-4)
+    assert hops["accepted to closed"] == pytest.approx(0.99, abs=1e-4)
+    assert hops["step resize"] == pytest.approx(0.2)
+
+
+def test_clocks_that_disagree_give_no_negative_hop() -> None:
+    """The listener's clock is ahead of the API's."""
+    skewed = [(p, replace(r, at=r.at + 5) if p == "listener" else r) for p, r in extend(1)]
+    story = told(skewed)[0]
+    assert story.standing is Standing.CLOSED
+    assert all(seconds >= 0 for _, seconds in story.hops())
+
+
+def test_any_line_that_is_missing_breaks_nothing() -> None:
+    """Whatever a log lacks, the rest is told."""
+    chance, records = random.Random(4), extend(1)
+    for _ in range(60):
+        some = [record for record in records if chance.random() < 0.6]
+        assert len(told(some)) == bool(some)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"", b"{}", b"[]", b"\xff", b'{"schema":1,"time":3,"part":"x","event":"y"}', b'{"time":"2026"}', b"{" * 99999],
+)
+def test_what_is_no_line_is_none(line: bytes) -> None:
+    """Never an error."""
+    assert read_entry(line) is None
+
+
+def test_an_event_of_a_newer_release_is_kept() -> None:
+    """It is shown in a trace and changes no standing."""
+    line = lines(extend(1))[0].replace('"received"', '"teleported"').encode()
+    entry = read_entry(line)
+    assert isinstance(entry, Entry)
+    assert entry.event == "teleported"
+    assert stories([entry])[0][0].standing is Standing.RECEIVED
