@@ -33,6 +33,7 @@ class Stage:
     about: str
     commands: tuple[tuple[str, ...], ...]
     limit: float | None = None
+    thorough: tuple[tuple[str, ...], ...] = ()  # the commands with --long, where there are others
     real: bool = False  # needs the hypervisor and the broker
 
 
@@ -50,6 +51,12 @@ STAGES: Final = (
     Stage("type", "mypy --strict", (("{bin}/mypy",),)),
     Stage(
         "unit", "unit and wire tests, under 30 s", (("{bin}/pytest", "-q", "tests/unit", "tests/wire"),), limit=30
+    ),
+    Stage(
+        "fuzz",
+        "20,000 mutated notifications through the listener's parser; 1,000,000 with --long",
+        (("{bin}/python", "-m", "tests.fuzz", "--count", "20000"),),
+        thorough=(("{bin}/python", "-m", "tests.fuzz", "--count", "1000000"),),
     ),
     Stage(
         "noeventlet",
@@ -99,6 +106,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         epilog="Example: tools/test lint unit",
     )
     parser.add_argument("stage", nargs="*", help=f"stages to run, of {', '.join(names)}; all by default")
+    parser.add_argument(
+        "--long", action="store_true", help="the long form of stages that have one: more of the same"
+    )
     parser.add_argument("--list", action="store_true", help="say what each stage does and end")
     options = parser.parse_args(argv)
     if options.list:
@@ -113,17 +123,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     python = install.ensure(packages=packages, extras=("docs", "hostagent", "mysql", "postgresql", "test"))
     if real:
         subprocess.run([python, "-m", "tests.lab.hypervisor", "prepare"], cwd=TREE, check=True)
-    return _run(wanted, python.parent)
+    return _run(wanted, python.parent, long=options.long)
 
 
-def _run(stages: Sequence[Stage], bin_directory: Path) -> int:
+def _run(stages: Sequence[Stage], bin_directory: Path, *, long: bool) -> int:
     path = f"{bin_directory}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
     environment = dict(os.environ, PYTHONPATH=str(TREE), PATH=path)
     times: list[tuple[str, float]] = []
     for stage in stages:
         say(f"=== {stage.name}: {stage.about}")
         started, cpu = time.monotonic(), _cpu()
-        for command in stage.commands:
+        for command in (stage.thorough if long else ()) or stage.commands:
             line = [part.format(bin=bin_directory) for part in command]
             if subprocess.run(line, cwd=TREE, env=environment, check=False).returncode != 0:
                 say(f"=== {stage.name} failed: {' '.join(command).format(bin='.venv/bin')}")
