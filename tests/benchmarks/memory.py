@@ -24,10 +24,10 @@ def rows(workspace: Workspace) -> Iterator[Row]:
     """The figures, as they come."""
     waiting, servers = workspace.count(_WAITING), workspace.count(_SERVERS)
     with place(workspace, servers, extra=_EXTRA, cinder=False) as here:
-        here.processes.start("listener")
         workspace.say(f"publishing {waiting} notifications; nobody answers the listener")
         ids = [key.server_id for key in here.volumes]
         here.told([ExtendKey(ids[n % servers], str(uuid.uuid4())) for n in range(waiting)])
+        here.processes.start("listener")
         until(
             lambda: here.processes.metric("listener", "extend_bridge_listener_in_hand"), "it holds some", seconds=60
         )

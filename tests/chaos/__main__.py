@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.chaos.options import TOOL, Options, options
-from tests.chaos.plan import show
+from tests.chaos.plan import plan, show
 
 _SHOWN: Final = 10
 
@@ -54,7 +54,7 @@ def _run(chosen: Options, directory: Path) -> bool:
         run = Run(chosen, directory, stack)
         started = time.monotonic()
         say(f"{TOOL}: everything runs after {started - began:.0f} s; {chosen.spread:.0f} s of load and faults\n")
-        bar = Bar(sum(len(growth.told_at) for growth in load(chosen).growths), chosen.kills)
+        bar = Bar(sum(len(growth.told_at) for growth in load(chosen).growths), len(plan(chosen)))
         verdict, summary, seen = run.go(bar)
         bar.end()
         for line in run.about():

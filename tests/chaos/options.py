@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 TOOL: Final = "tools/chaos"
+_CONTROL_PROCESSES: Final = 6  # two each of listener, API, engine
 
 _EPILOG: Final = """\
 Parts: a RabbitMQ node (--cluster 3: three, joined), a database, 2 listeners, 2 APIs, 2 engines, host agents whose
@@ -34,6 +35,7 @@ The exit code is 0 when lost, shrunk and stuck are 0, else 1.
 examples:
   tools/chaos --events 2000 --kills 60 --seed 1
   tools/chaos --events 2000 --kills 60 --seed 1 --db mariadb --cluster 3
+  tools/chaos --events 1000 --rolling
   tools/chaos --seed 7 --dry-run
 """
 
@@ -64,6 +66,7 @@ class Options:
     keep: Path | None
     dry_run: bool
     json: bool
+    rolling: bool = False
 
 
 def options(argv: Sequence[str] | None = None) -> Options:
@@ -87,12 +90,18 @@ def options(argv: Sequence[str] | None = None) -> Options:
     parser.add_argument(
         "--spread", type=float, metavar="SECONDS", help="length of load and faults (default: 2 s a fault, at least)"
     )
+    parser.add_argument(
+        "--rolling",
+        action="store_true",
+        help="instead of faults: SIGTERM to each process of the bridge in turn, and a start once it has ended",
+    )
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep logs and configuration here")
     parser.add_argument("--dry-run", action="store_true", help="print the faults of this seed and end")
     parser.add_argument("--json", action="store_true", help="a JSON object before the last line")
     given = vars(parser.parse_args(argv))
     if given["spread"] is None:
-        given["spread"] = max(15.0, given["kills"] * 2.0, given["events"] / 40)
+        restarts = _CONTROL_PROCESSES + given["agents"] if given["rolling"] else 0
+        given["spread"] = max(15.0, given["kills"] * 2.0, restarts * 4.0, given["events"] / 40)
     if given["keep"] is not None:
         given["keep"] = given["keep"].absolute()
         if given["keep"].exists() and any(given["keep"].iterdir()):

@@ -50,6 +50,7 @@ _KINDS: Final[Mapping[str, Sequence[Kind]]] = {
     "database": _SERVER,
 }
 
+_SWAP: Final = 0.5  # seconds an upgrade takes to put the new code in place
 _HEAD: Final = 1.0  # seconds before the first fault
 _SHARES: Final = ("hostagent", "listener", "engine", "hostagent", "api", "hostagent", "listener", "engine")
 _RARE_EVERY: Final = 7  # one fault in so many is done to the broker or the database in turn, or deletes a queue
@@ -62,6 +63,8 @@ def processes(agents: int) -> list[str]:
 
 def plan(options: Options) -> list[Fault]:
     """The faults of a seed, in order; the same for the same options."""
+    if options.rolling:
+        return _rolling(options)
     rng = random.Random(f"faults {options.seed}")
     servers = [f"broker-{n}" for n in range(options.cluster)] + (["database"] if options.db != "sqlite" else [])
     rng.shuffle(servers)
@@ -79,6 +82,13 @@ def plan(options: Options) -> list[Fault]:
         seconds = rng.uniform(1.0, 8.0) if kind is Kind.STOP else rng.uniform(0.1, 3.0)
         faults.append(Fault(at=at, kind=kind, part=one, seconds=0.0 if kind is Kind.DELETE else seconds))
     return faults
+
+
+def _rolling(options: Options) -> list[Fault]:
+    """Each process once, as an upgrade does it: told to end, and started again once it has."""
+    names = processes(options.agents)
+    slot = max(0.0, options.spread - _HEAD) / len(names)
+    return [Fault(at=_HEAD + n * slot, kind=Kind.RESTART, part=name, seconds=_SWAP) for n, name in enumerate(names)]
 
 
 def _deck(kinds: Sequence[Kind], rng: random.Random) -> Iterator[Kind]:
