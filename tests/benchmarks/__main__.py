@@ -4,6 +4,7 @@
 import argparse
 import json
 import logging
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -37,16 +38,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.json:
         found = [{**asdict(row), "met": row.met} for row in rows]
         sys.stdout.write(
-            json.dumps({"calibration_ms": [before, after], "scale": options.scale, "rows": found}) + "\n"
+            json.dumps({"calibration_ms": [before, after], "load": _load(), "scale": options.scale, "rows": found})
+            + "\n"
         )
     else:
         sys.stdout.write(
             f"{table(rows)}\n\ncalibration loop: {before:.0f} ms before, {after:.0f} ms after; "
-            "µs are of CPU, per item, on the client's side\n"
+            f"µs are of CPU, per item, on the client's side\nothers on the machine: load average {_load()} on {os.cpu_count()} "
+            "CPUs at the end; above them, figures are of a machine that is shared\n"
         )
     over = [row.what for row in rows if not row.met]
     sys.stderr.write(f"{len(over)} over: {'; '.join(over)}\n" if over else "every budget is met\n")
     return 1 if over else 0
+
+
+def _load() -> str:
+    return f"{os.getloadavg()[0]:.1f}"
 
 
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -13,7 +13,7 @@ from typing import Final
 from tests.fuzz.work import portion
 
 _PORTION: Final = 2500
-_GROWTH: Final = 64.0  # MiB a worker may grow by, whatever it reads
+_GROWTH: Final = 128.0  # MiB a worker may grow by: a few copies of messages of up to 4 MiB, nothing of those before
 _SHOWN: Final = 5
 
 

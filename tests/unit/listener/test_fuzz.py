@@ -23,7 +23,7 @@ def test_the_same_seed_gives_the_same_messages_and_another_gives_others() -> Non
 
 
 def test_some_mutated_messages_are_still_extends_and_some_of_every_other_kind() -> None:
-    faults, seen, _ = portion((1, 0, 400))
+    faults, seen, _ = portion((1, 0, 200))
     assert faults == []
     assert set(seen) == {"ResizeEnd", "Other", "Unreadable", "Bad"}
 
