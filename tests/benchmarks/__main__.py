@@ -44,8 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         sys.stdout.write(
             f"{table(rows)}\n\ncalibration loop: {before:.0f} ms before, {after:.0f} ms after; "
-            f"µs are of CPU, per item, on the client's side\nothers on the machine: load average {_load()} on {os.cpu_count()} "
-            "CPUs at the end; above them, figures are of a machine that is shared\n"
+            "µs are of CPU, per item, on the client's side\n"
+            f"load average {_load()} on {os.cpu_count()} CPUs at the end: above them, the machine was shared\n"
         )
     over = [row.what for row in rows if not row.met]
     sys.stderr.write(f"{len(over)} over: {'; '.join(over)}\n" if over else "every budget is met\n")
