@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from tests.benchmarks import api, audit, engine, listening, memory, reports, whole
+from tests.benchmarks import api, audit, engine, listening, memory, reports, serving, whole
 from tests.benchmarks.measure import Row
 from tests.benchmarks.workspace import Workspace
 
@@ -21,6 +21,7 @@ class Bench:
 BENCHES: Final[Mapping[str, Bench]] = {
     "listener": Bench(about="notifications that are no extend, and extends in batches of 100", rows=listening.rows),
     "api": Bench(about="1 and 100 events per request, on each database", rows=api.rows),
+    "serving": Bench(about="the API under uWSGI, with and without Keystone", rows=serving.rows),
     "engine": Bench(about="claim, group, cast; Cinder's reads", rows=engine.rows),
     "reports": Bench(about="a host's reports taken and closed, on each database", rows=reports.rows),
     "audit": Bench(about="the audit line", rows=audit.rows),

@@ -97,6 +97,9 @@ STAGES: Final = (
 )
 
 
+_EXTRAS: Final = ("docs", "hostagent", "mysql", "postgresql", "serving", "test")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the stages; 0 when all passed."""
     names = [stage.name for stage in STAGES]
@@ -120,7 +123,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     wanted = [stage for stage in STAGES if not options.stage or stage.name in options.stage]
     real = any(stage.real for stage in wanted)
     packages = [*HYPERVISOR_PACKAGES, *((*BROKER_PACKAGES, *DATABASE_PACKAGES, *OPERATOR_PACKAGES) if real else ())]
-    python = install.ensure(packages=packages, extras=("docs", "hostagent", "mysql", "postgresql", "test"))
+    python = install.ensure(packages=packages, extras=_EXTRAS)
     if real:
         subprocess.run([python, "-m", "tests.lab.hypervisor", "prepare"], cwd=TREE, check=True)
     return _run(wanted, python.parent, long=options.long)

@@ -67,7 +67,7 @@ def write_conf(directory: Path, port: int, api: str, more: str = "") -> Path:
 
 @contextmanager
 def serving(
-    directory: Path, command: list[str], port: int, *, tls: bool = False, **environ: str
+    directory: Path, command: list[str], port: int, *, tls: bool = False, answers: int = 200, **environ: str
 ) -> Iterator[Served]:
     """Run a server of the API until it answers; ended by SIGTERM."""
     with (directory / "server.log").open("ab") as output:
@@ -76,7 +76,7 @@ def serving(
         )
     served = Served(f"{'https' if tls else 'http'}://127.0.0.1:{port}", process, directory)
     try:
-        until(lambda: _answers(served), f"the API answers:\n{served.log[-2000:]}", seconds=60)
+        until(lambda: _answers(served, answers), f"the API answers:\n{served.log[-2000:]}", seconds=60)
         yield served
     finally:
         process.terminate()
@@ -97,11 +97,11 @@ def built_in(directory: Path, api: str, more: str = "", *, tls: bool = False) ->
         yield served
 
 
-def _answers(served: Served) -> bool:
+def _answers(served: Served, status: int) -> bool:
     if served.process.poll() is not None:
         raise AssertionError(f"the API ended with {served.process.returncode}:\n{served.log[-2000:]}")
     try:
-        return requests.get(served.url, timeout=5, verify=False).status_code == 200
+        return requests.get(served.url, timeout=5, verify=False).status_code == status
     except requests.RequestException:
         time.sleep(0.05)
         return False

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A stand-in for Keystone that knows two users: for measuring what is done with a token that is already known."""
+
+import json
+import threading
+import uuid
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import Any, Final, Self
+
+SERVICE_TOKEN: Final = "t" * 180
+
+
+class KeystoneStandIn:
+    """Any password gets a token; every token is a service's."""
+
+    def __init__(self) -> None:
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/v3"
+        domain = {"id": "default", "name": "Default"}
+        self._token = {
+            "token": {
+                "methods": ["password"],
+                "user": {"id": uuid.uuid4().hex, "name": "u", "domain": domain},
+                "project": {"id": uuid.uuid4().hex, "name": "service", "domain": domain},
+                "roles": [{"id": uuid.uuid4().hex, "name": "service"}],
+                "catalog": [
+                    {
+                        "id": uuid.uuid4().hex,
+                        "type": "identity",
+                        "name": "keystone",
+                        "endpoints": [
+                            {
+                                "id": uuid.uuid4().hex,
+                                "interface": kind,
+                                "region_id": "R",
+                                "region": "R",
+                                "url": self.url,
+                            }
+                            for kind in ("public", "internal", "admin")
+                        ],
+                    }
+                ],
+                "issued_at": "2020-01-01T00:00:00.000000Z",
+                "expires_at": "2999-01-01T00:00:00.000000Z",
+            }
+        }
+
+    def authtoken(self) -> str:
+        """[keystone_authtoken] for an API in front of it."""
+        return (
+            f"[keystone_authtoken]\nauth_type = password\nauth_url = {self.url}\nusername = u\npassword = p\n"
+            "user_domain_id = default\nproject_name = service\nproject_domain_id = default\n"
+        )
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    def _handler(self) -> type[BaseHTTPRequestHandler]:
+        standin = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                if self.path.endswith("/auth/tokens"):
+                    self._reply(200, standin._token)
+                else:
+                    links = [{"rel": "self", "href": f"{standin.url}/"}]
+                    self._reply(200, {"version": {"id": "v3.14", "status": "stable", "links": links}})
+
+            def do_POST(self) -> None:
+                self.rfile.read(int(self.headers["Content-Length"]))
+                self._reply(201, standin._token)
+
+            def _reply(self, status: int, body: Any) -> None:
+                data = json.dumps(body).encode()
+                self.send_response(status)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(data)))
+                self.send_header("X-Subject-Token", SERVICE_TOKEN)
+                self.end_headers()
+                self.wfile.write(data)
+
+            def log_message(self, *_: Any) -> None:
+                """Nothing on the terminal."""
+
+        return Handler
