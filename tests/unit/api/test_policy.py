@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """What roles allow."""
 
+import time
 from pathlib import Path
 
 import pytest
 
+import bridge.api.policy as module
 from bridge.api.faults import FaultError
 from bridge.api.identity import Identity
 from bridge.api.policy import CREATE, OsloPolicy
@@ -79,10 +81,11 @@ def test_the_policy_file_decides_as_in_front_of_nova(
     assert [status(rules, who(role)) for role in ("member", "admin", "service")] == [member, admin, service]
 
 
-def test_a_changed_file_counts_at_once_and_a_broken_one_lets_nobody_in(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_a_changed_file_counts_and_a_broken_one_lets_nobody_in(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """503, since nobody can say who may; it goes on by itself."""
+    monkeypatch.setattr(module, "_KEEP", 0.0)
     rules = policy(tmp_path, f'"{CREATE}": "role:admin"')
     assert status(rules, who("service")) == 403
     (tmp_path / "policy.yaml").write_text(f'"{CREATE}": "role:service or role:admin"  ')
@@ -98,3 +101,16 @@ def test_a_changed_file_counts_at_once_and_a_broken_one_lets_nobody_in(
 def test_a_broken_file_ends_the_start(tmp_path: Path, text: str) -> None:
     with pytest.raises(ConfigError, match="policy_file"):
         policy(tmp_path, text)
+
+
+def test_who_was_allowed_is_not_looked_at_again_for_a_second(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who was not is; and the second passes."""
+    rules = policy(tmp_path, f'"{CREATE}": "role:service"')
+    assert [status(rules, who("service")), status(rules, who("admin"))] == [200, 403]
+    (tmp_path / "policy.yaml").write_text(f'"{CREATE}": "role:admin" ')
+    assert [status(rules, who("service")), status(rules, who("admin"))] == [200, 200]
+    later = time.monotonic() + 1.5
+    monkeypatch.setattr(module.time, "monotonic", lambda: later)
+    assert [status(rules, who("service")), status(rules, who("admin"))] == [403, 200]
