@@ -107,3 +107,28 @@ def test_zero_is_no_limit(clock: Clock) -> None:
     buckets = Buckets(NO_LIMIT, clock=clock)
     assert [buckets.take("x") for _ in range(5)] == [0.0] * 5
     assert len(buckets) == 0
+
+
+def test_who_was_known_a_moment_ago_is_not_asked_for_again(clock: Clock) -> None:
+    """For a second, by the same credentials on the same path; a failure is never remembered."""
+    inner = Counted()
+    guard = Guard(inner, requests=NO_LIMIT, failures=NO_LIMIT, clock=clock)
+    assert {guard.authenticate(request()).user for _ in range(5)} == {"good"}
+    assert inner.asked == 1
+    for other in (
+        testing.create_environ(headers={"X-Auth-Token": "good", "X-Service-Token": "s"}),
+        testing.create_environ(headers={"X-Auth-Token": "good"}, path="/v2.1/other"),
+        testing.create_environ(headers={"X-Auth-Token": "good"}, method="POST"),
+    ):
+        guard.authenticate(falcon.Request(other))
+    assert inner.asked == 4
+    clock.now += 1.0
+    guard.authenticate(request())
+    assert inner.asked == 5
+    assert [status(lambda: guard.authenticate(request("bad"))) for _ in range(3)] == [401] * 3
+    assert inner.asked == 8
+
+
+def test_who_was_known_is_still_counted(clock: Clock) -> None:
+    guard = Guard(Counted(), requests=Rate(per_second=1, burst=2), failures=NO_LIMIT, clock=clock)
+    assert [status(lambda: guard.authenticate(request())) for _ in range(3)] == [200, 200, 429]
