@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The API's spec in gabbits/*.yaml, run against the application in this process and beside openapi.yaml.
+"""The API's spec in gabbits*/*.yaml, run against the application in this process and beside openapi.yaml.
 
 One pytest test per file; gabbi's own pytest plugin is not used, since it takes hold of every other test's name.
 """
 
 import json
 import unittest
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,25 +14,40 @@ from gabbi import driver
 from hypothesis import given
 
 from bridge.api import schema
+from bridge.api.identity import Identity
 from bridge.api.microversion import MAX
+from bridge.api.policy import OsloPolicy
+from bridge.api.settings import API_GROUPS
+from bridge.runtime import settings as door
 from bridge.runtime.http_server import WsgiApp
 from tests.lab.openapi import Document, checked
-from tests.unit.api.fakes import PATH, Api
+from tests.unit.api.fakes import PATH, Api, Tokens
 from tests.unit.api.test_schema import BODIES
 
-STORIES = Path(__file__).parent / "gabbits"
+STORIES = Path(__file__).parent / "gabbits"  # without authentication
+DOOR = Path(__file__).parent / "gabbits_door"  # with tokens and the policy
 DOCUMENT = Document()
 PROBLEMS: list[str] = []
+CALLERS = {
+    role: Identity(user="u", project="a" * 32, roles=frozenset({role})) for role in ("admin", "service", "member")
+}
 
 
-def _app() -> WsgiApp:
+def _open() -> WsgiApp:
     return checked(Api().app, DOCUMENT, PROBLEMS)
 
 
-SUITES = {
-    next(iter(suite)).__class__.__name__.split("_")[0]: suite
-    for suite in driver.build_tests(str(STORIES), unittest.TestLoader(), intercept=_app, test_loader_name="api")
-}
+def _guarded() -> WsgiApp:
+    policy = OsloPolicy(door.load("extend-bridge-api", API_GROUPS, [], description=""))
+    return checked(Api(auth=Tokens(CALLERS), policy=policy).app, DOCUMENT, PROBLEMS)
+
+
+def _suites(directory: Path, app: Callable[[], WsgiApp]) -> dict[str, unittest.TestSuite]:
+    built = driver.build_tests(str(directory), unittest.TestLoader(), intercept=app, test_loader_name="api")
+    return {next(iter(suite)).__class__.__name__.split("_")[0]: suite for suite in built}
+
+
+SUITES = {**_suites(STORIES, _open), **_suites(DOOR, _guarded)}
 
 
 @pytest.mark.parametrize("name", sorted(SUITES))
@@ -47,7 +63,7 @@ def test_story(name: str) -> None:
 
 def test_every_file_is_run() -> None:
     """A file that gabbi does not find would pass unseen."""
-    assert set(SUITES) == {path.stem for path in STORIES.glob("*.yaml")}
+    assert set(SUITES) == {path.stem for where in (STORIES, DOOR) for path in where.glob("*.yaml")}
 
 
 @given(BODIES)
