@@ -21,7 +21,7 @@ _AGAIN: Final = 0.1  # of the notifications come twice
 _LATE: Final = 0.2  # of the notifications are overtaken by later ones
 _LATE_BY: Final = (0.1, 3.0)  # seconds
 _NOISE: Final = 1.0  # other notifications for each one
-_POISON: Final = 0.04
+_POISON: Final = 0.08
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -53,7 +53,7 @@ _KINDS: Final[Mapping[str, Sequence[Kind]]] = {
 _SWAP: Final = 0.5  # seconds an upgrade takes to put the new code in place
 _HEAD: Final = 1.0  # seconds before the first fault
 _SHARES: Final = ("hostagent", "listener", "engine", "hostagent", "api", "hostagent", "listener", "engine")
-_RARE_EVERY: Final = 7  # one fault in so many is done to the broker or the database in turn, or deletes a queue
+_RARE_EVERY: Final = 5  # one fault in so many is done to the broker or the database in turn, or deletes a queue
 
 
 def processes(agents: int) -> list[str]:

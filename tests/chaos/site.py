@@ -35,7 +35,7 @@ endpoint_override = http://127.0.0.1:{api_port}/v2.1
 timeout = 3
 [listener]
 retry_cap = 3
-hold_seconds = 1
+hold_seconds = 2
 ops_port = {ops_port}
 [api]
 bind_port = {api_port}
