@@ -96,7 +96,11 @@ _MOST: Final = 1000
 def _open_ids_of(size: int) -> sa.Select[Any]:
     return (
         sa.select(extends.c.id, extends.c.server_id, extends.c.volume_id)
-        .where(extends.c.open == 1, extends.c.server_id.in_(names("server", size, extends.c.server_id.type)))
+        .where(
+            extends.c.open == 1,
+            extends.c.server_id.in_(names("server", size, extends.c.server_id.type)),
+            extends.c.volume_id.in_(names("volume", size, extends.c.volume_id.type)),
+        )
         .order_by(extends.c.id)
         .with_for_update()
     )
@@ -176,7 +180,7 @@ def open_extends(connection: sa.Connection, arrivals: Sequence[Arrival], now: fl
 
 def _open_ids(connection: sa.Connection, keys: Collection[ExtendKey]) -> dict[ExtendKey, str]:
     """Ids of the open rows of these pairs, locked until the commit (on SQLite the transaction holds the lock)."""
-    rows = _OPEN_IDS.run(connection, [{"server": server_id} for server_id in {key.server_id for key in keys}], {})
+    rows = _OPEN_IDS.run(connection, [{"server": key.server_id, "volume": key.volume_id} for key in keys], {})
     found = {ExtendKey(server_id, volume_id): row_id for row_id, server_id, volume_id in rows}
     return {key: found[key] for key in keys if key in found}
 

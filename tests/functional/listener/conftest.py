@@ -84,7 +84,8 @@ class Lab:
             channel.auto_decode = False
             bound = kombu.Queue(queue, channel=channel, no_declare=True)
             while (message := bound.get(accept=None)) is not None:
-                taken.append((bytes(message.body), message.headers))
+                body = message.body if isinstance(message.body, bytes) else message.body.encode()
+                taken.append((body, message.headers))
                 message.ack()
         return taken
 
