@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Final
 
 from bridge.audit.entry import Entry, stamp
+from bridge.core.extend import REPLAY_MARK
 from bridge.core.outcome import THEN, Then
 from bridge.core.trail import Event
 
@@ -40,6 +41,7 @@ _PLAIN: Final[Mapping[str, Standing]] = {
     Event.POSTED: Standing.DELIVERED,
     Event.REFUSED: Standing.REFUSED,
     Event.DISCARDED: Standing.DISCARDED,
+    Event.REPLAYED: Standing.RECEIVED,
     Event.HELD: Standing.WAITING,
     Event.DEFERRED: Standing.WAITING,
     Event.PARKED: Standing.PARKED,
@@ -151,10 +153,6 @@ def is_replayed(request_id: str | None) -> bool:
     return request_id is not None and request_id.startswith(REPLAY_MARK)
 
 
-REPLAY_MARK: Final = "req-replay-"
-"""What the request ids of replayed events begin with, from the POST's header to the last audit line."""
-
-
 def _standing(now: Standing, entry: Entry) -> Standing | None:
     """What a line makes of the standing; None where it says nothing about it."""
     event = entry.event
@@ -165,7 +163,7 @@ def _standing(now: Standing, entry: Entry) -> Standing | None:
             return _told_late(entry)
         case Event.POSTED if entry.outcome != "delivered":
             return None
-        case Event.POSTED | Event.HELD | Event.DEFERRED if now not in _UNDELIVERED:
+        case Event.POSTED | Event.HELD | Event.DEFERRED | Event.REPLAYED if now not in _UNDELIVERED:
             return None
         case Event.REFUSED if now is not Standing.REFUSED:
             return None  # the listener that sent it tries again

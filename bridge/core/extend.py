@@ -10,7 +10,7 @@ import re
 import time
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NewType
+from typing import Final, NewType
 
 Bytes = NewType("Bytes", int)
 GIB = 1024**3
@@ -39,6 +39,16 @@ def new_id() -> str:
     random = int.from_bytes(os.urandom(8)) >> 2
     text = f"{ms & 0xFFFF_FFFF_FFFF:012x}7{within:03x}{1 << 63 | random:016x}"
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+REPLAY_MARK: Final = "req-0e91a400-"
+"""What the request ids of replayed events begin with, from the POST's header to the last audit line. In the form
+Nova takes (req-UUID), since it drops any other."""
+
+
+def replay_id() -> str:
+    """A request id that carries the mark of `extend-bridge replay`."""
+    return f"{REPLAY_MARK}{new_id().partition('-')[2]}"
 
 
 def clean_request_id(text: object) -> str | None:

@@ -130,6 +130,8 @@ def _sweeper(
             except JournalUnavailableError:
                 continue  # the dispatcher says so in health
             metrics.open.set(standing.open)
+            metrics.oldest.set(0.0 if standing.oldest is None else max(0.0, time.time() - standing.oldest))
+            metrics.overdue.inc(len(late))
             for extend in late:
                 LOG.warning(
                     "extend of volume %s on server %s is overdue; it goes on",

@@ -9,6 +9,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -29,8 +30,12 @@ class AuditLog(Protocol):
 class StreamAudit:
     """Audit lines of one part of the bridge, to a file or standard error. Safe for several threads."""
 
-    def __init__(self, part: str, path: str | None = None) -> None:
+    def __init__(
+        self, part: str, path: str | None = None, *, on_lost: Callable[[int], None] = lambda _: None
+    ) -> None:
+        """`on_lost` is told how many lines could not be written."""
         self._part = part
+        self._on_lost = on_lost
         self._path = Path(path) if path else None
         self._lock = threading.Lock()
         self._stream: BinaryIO | None = None
@@ -58,6 +63,7 @@ class StreamAudit:
                 if self.lost == 0:
                     LOG.error("the audit log cannot be written, lines are lost: %s", ex)  # noqa: TRY400
                 self.lost += lines
+                self._on_lost(lines)
                 self._stream = None
 
     def _current(self) -> BinaryIO:

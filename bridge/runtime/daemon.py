@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A daemon is a set of supervised threads, a stop flag and two signals.
+"""A daemon is a set of supervised threads, a stop flag and three signals.
 
 The first SIGTERM or SIGINT asks every part to drain within the grace time; the second leaves at once, which is safe
-because nothing is acknowledged before it is safe.
+because nothing is acknowledged before it is safe. SIGHUP reads again what may change while it runs.
 """
 
 import logging
@@ -20,6 +20,7 @@ from bridge.runtime.backoff import Backoff
 from bridge.runtime.health import Health
 
 LOG = logging.getLogger(__name__)
+_BEAT = 5.0  # seconds between words to systemd's watchdog
 _SETTLED = 60.0  # seconds a body has to run for its next failure to count as the first again
 
 
@@ -89,8 +90,12 @@ class Supervised:
 class Daemon:
     """Starts parts in order, waits for a signal, stops them in reverse order within the grace time."""
 
-    def __init__(self, name: str, parts: list[Part], *, grace: float = 20.0) -> None:
+    def __init__(
+        self, name: str, parts: list[Part], *, grace: float = 20.0, reload: Callable[[], None] = lambda: None
+    ) -> None:
+        """`reload` reads the configuration again after a SIGHUP, before the parts; it does not raise."""
         self._name = name
+        self._reload = reload
         self._parts = parts
         self._grace = grace
         self._stop = threading.Event()
@@ -101,8 +106,8 @@ class Daemon:
         with self.running() as ended:
             notify("READY=1")
             LOG.info("%s is running", self._name)
-            while not self._stop.wait(3600):
-                pass
+            while not self._stop.wait(_BEAT):
+                notify("WATCHDOG=1")
             LOG.info("%s stops; up to %.0f s to drain", self._name, self._grace)
             notify("STOPPING=1")
         return 0 if ended() else 1
@@ -130,8 +135,9 @@ class Daemon:
         self._stop.set()
 
     def reload(self) -> None:
-        """As SIGHUP: each part that can reads its files again. The configuration itself needs a restart."""
+        """As SIGHUP: options that may change while it runs, then the files of each part that can read them again."""
         LOG.info("%s reads its files again", self._name)
+        self._reload()
         for part in self._parts:
             if isinstance(part, Reloadable):
                 part.reload()

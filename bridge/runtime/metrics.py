@@ -4,9 +4,14 @@
 Parts take the metrics object they count with; each process has a registry of its own.
 """
 
+from collections.abc import Iterator
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
 
 from bridge import VERSION
+from bridge.runtime.health import Health
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
 
@@ -18,6 +23,25 @@ def new_registry(part: str) -> CollectorRegistry:
         {"version": VERSION, "part": part}
     )
     return registry
+
+
+def audit_lost(registry: CollectorRegistry) -> Counter:
+    """Counts audit lines that could not be written: disk full, directory gone."""
+    return Counter("extend_bridge_audit_lost_lines", "Lines the audit log could not take", registry=registry)
+
+
+class ReadyCollector(Collector):
+    """Each health check as a gauge, so that an alert can say what a daemon waits for."""
+
+    def __init__(self, health: Health) -> None:
+        self._health = health
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """As /healthz/ready says it."""
+        ready = GaugeMetricFamily("extend_bridge_ready", "1 while the check is well, else 0", labels=["check"])
+        for name, check in self._health.checks().items():
+            ready.add_metric([name], float(check.ok))
+        yield ready
 
 
 class ListenerMetrics:
@@ -105,6 +129,14 @@ class EngineMetrics:
             registry=registry,
         )
         self.open = Gauge("extend_bridge_engine_open", "Open extends in the journal", registry=registry)
+        self.oldest = Gauge(
+            "extend_bridge_engine_oldest_seconds", "Age of the oldest open extend, 0 without one", registry=registry
+        )
+        self.overdue = Counter(
+            "extend_bridge_engine_overdue",
+            "Extends that were open for longer than they should be",
+            registry=registry,
+        )
         self.extend_seconds = Histogram(
             "extend_bridge_engine_extend_seconds",
             "From the acceptance of an extend to its verified end",

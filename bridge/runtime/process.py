@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from oslo_config import cfg
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Counter
 
 from bridge.runtime import settings as door
 from bridge.runtime.audit_log import StreamAudit
 from bridge.runtime.daemon import Daemon, Part
 from bridge.runtime.health import Health
-from bridge.runtime.metrics import new_registry
+from bridge.runtime.metrics import ReadyCollector, audit_lost, new_registry
 from bridge.runtime.ops import OpsServer
 
 S = TypeVar("S")
@@ -27,10 +27,12 @@ class Process:
     registry: CollectorRegistry
     health: Health = field(default_factory=Health)
     audit_file: str | None = None
+    audit_lost: Counter | None = None
 
     def audit(self, part: str) -> StreamAudit:
         """The audit log under the name of one part."""
-        return StreamAudit(part, self.audit_file)
+        lost = self.audit_lost
+        return StreamAudit(part, self.audit_file, on_lost=lost.inc if lost is not None else lambda _: None)
 
 
 def daemon(
@@ -57,9 +59,13 @@ def daemon(
     settings = door.read(conf, reader)
     ops = door.read(conf, lambda c: door.ops_settings(c, part.replace("-", "_")))
     door.setup_logging(conf, prog)
-    process = Process(conf=conf, registry=new_registry(part), audit_file=conf.audit.file)
+    registry, health = new_registry(part), Health()
+    registry.register(ReadyCollector(health))
+    process = Process(
+        conf=conf, registry=registry, health=health, audit_file=conf.audit.file, audit_lost=audit_lost(registry)
+    )
     server = OpsServer(ops, process.health, process.registry)
-    return Daemon(prog, [server, *build(settings, process)]), process
+    return Daemon(prog, [server, *build(settings, process)], reload=lambda: door.reload(conf)), process
 
 
 def serve(

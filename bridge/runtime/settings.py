@@ -5,6 +5,7 @@ Each part declares its own options beside its settings class; this module holds 
 private to a process and never read outside `*_settings(conf)` functions (oslo.messaging is handed it, as it must).
 """
 
+import logging
 import socket
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -22,6 +23,7 @@ EXIT_USAGE = 2
 EXIT_UNREACHABLE = 3
 """Something it needs cannot be reached."""
 
+LOG = logging.getLogger(__name__)
 _QUIET = ("alembic", "amqp", "keystoneauth", "kombu", "oslo.messaging", "oslo_messaging", "urllib3")
 
 OptGroups = Sequence[tuple[str, Sequence[cfg.Opt]]]
@@ -155,6 +157,21 @@ def setup_logging(conf: cfg.ConfigOpts, prog: str) -> None:
     oslo_log.setup(conf, prog, version=VERSION)
 
 
+def reload(conf: cfg.ConfigOpts) -> None:
+    """Read the files again, take what may change while a process runs (debug, log levels), and say what did.
+
+    A file that cannot be read changes nothing. What else has changed waits for the next start; oslo.config names
+    it.
+    """
+    try:
+        fresh = conf.mutate_config_files()
+    except (cfg.Error, OSError, SystemExit) as ex:  # argparse's way of refusing a value
+        LOG.error("SIGHUP: the configuration cannot be read, nothing is changed: %s", _one_line(ex))  # noqa: TRY400
+        return
+    changes = [f"[{group or 'DEFAULT'}] {name}: {old} -> {new}" for (group, name), (old, new) in fresh.items()]
+    LOG.warning("SIGHUP: %s", "; ".join(changes) or "nothing that may change while we run has changed")
+
+
 def run(main: Callable[[], int], prog: str) -> int:
     """Run an entry point's body; a ConfigError becomes one line on standard error and status 2."""
     try:
@@ -166,5 +183,5 @@ def run(main: Callable[[], int], prog: str) -> int:
         return 130
 
 
-def _one_line(ex: Exception) -> str:
+def _one_line(ex: BaseException) -> str:
     return " ".join(str(ex).split())

@@ -11,6 +11,7 @@ import pytest
 from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
 from bridge.core.trail import SCHEMA, Event, Record
+from bridge.journal.look import DISCARDED
 from listener.verdicts import Kind
 from tests.lab.trail import extend, lines, made_id
 
@@ -29,7 +30,7 @@ def test_names_every_event_reason_and_outcome_of_the_code(schema: dict[str, Any]
     known = schema["properties"]
     assert set(known["event"]["enum"]) == {event.value for event in Event}
     assert set(known["reason"]["enum"]) == {reason.value for reason in Reason}
-    outcomes = {o.value for o in Outcome} | {kind.value for kind in Kind} | {"ok", "failed"}
+    outcomes = {o.value for o in Outcome} | {kind.value for kind in Kind} | {"ok", "failed", DISCARDED}
     assert set(known["outcome"]["enum"]) == outcomes
     assert known["schema"]["const"] == SCHEMA
 

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the operator's commands share: the configuration file, the audit log they write to, Ctrl-C."""
+
+import argparse
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Final
+
+from oslo_config import cfg
+
+from bridge.core.errors import OperatorError
+from bridge.runtime import settings as door
+from bridge.runtime.audit_log import StreamAudit
+
+CONFIG_FILE: Final = "/etc/extend-bridge/extend-bridge.conf"
+_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def add_config_option(parser: argparse.ArgumentParser) -> None:
+    """--config-file, as of every daemon."""
+    parser.add_argument(
+        "--config-file",
+        action="append",
+        metavar="FILE",
+        help=f"the daemons' configuration; may be given several times (default: {CONFIG_FILE})",
+    )
+
+
+def load(parsed: argparse.Namespace, groups: door.OptGroups) -> cfg.ConfigOpts:
+    """The configuration named on the command line, else the usual one where it is there. Raises ConfigError."""
+    files = parsed.config_file or ([CONFIG_FILE] if Path(CONFIG_FILE).exists() else [])
+    argv = [word for name in files for word in ("--config-file", name)]
+    return door.load("extend-bridge", groups, argv, description="")
+
+
+def audit(conf: cfg.ConfigOpts) -> StreamAudit:
+    """The audit log under the name of the operator; nowhere where no file is configured."""
+    return StreamAudit("operator", conf.audit.file or "/dev/null")
+
+
+def seconds(text: str, option: str) -> float:
+    """Of 90s, 15m, 2h, 7d; raises OperatorError."""
+    try:
+        return float(text[:-1]) * _UNITS[text[-1:]]
+    except (ValueError, KeyError):
+        raise OperatorError(f"{option}: {text!r} is no length of time: 90s, 15m, 2h, 7d") from None
+
+
+@contextmanager
+def stoppable() -> Iterator[threading.Event]:
+    """A flag that SIGINT and SIGTERM set, so that what is in hand is finished first."""
+    stop = threading.Event()
+
+    def on_signal(_number: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

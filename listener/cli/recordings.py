@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What can be replayed: recordings, raw captures of other tools, audit logs.
+
+Each line is read by the listener's own reader, so that a replay decides as the listener would.
+"""
+
+import base64
+import binascii
+import gzip
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+from prometheus_client import CollectorRegistry
+
+from bridge.core.errors import OperatorError
+from bridge.core.extend import ExtendKey, clean_request_id, is_uuid
+from bridge.core.trail import Event, Record
+from bridge.runtime.metrics import ListenerMetrics
+from listener.chronicle import Chronicle
+from listener.lanes import Parked
+from listener.parse import Origin
+from listener.reading import Events, NotificationReader, Raw
+
+_MAX_BYTES: Final = 16 * 1024 * 1024
+_MAX_ROWS: Final = 10_000
+_BASE64: Final = ("body_b64", "body_base64")
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One event to be sent. `at`: when it was recorded, in epoch seconds; None where the recording does not say."""
+
+    key: ExtendKey
+    origin: Origin
+    at: float | None
+
+
+@dataclass(slots=True)
+class Recording:
+    """Every event of the files, in order, and what the rest was."""
+
+    items: list[Item] = field(default_factory=list)
+    messages: int = 0
+    skipped: Counter[str] = field(default_factory=Counter)
+    parked: Counter[str] = field(default_factory=Counter)
+    unreadable: Counter[str] = field(default_factory=Counter)
+
+
+class _Quiet:
+    """No audit lines of what is only read."""
+
+    def write(self, *records: Record) -> None:
+        """Nothing."""
+
+
+def read(paths: Sequence[Path]) -> Recording:
+    """Read files, packed ones too; raises OperatorError that names file and line."""
+    metrics = ListenerMetrics(CollectorRegistry())
+    reader = NotificationReader(Chronicle(_Quiet(), metrics), max_bytes=_MAX_BYTES, max_rows=_MAX_ROWS)
+    recording = Recording()
+    for path in paths:
+        for where, row in _rows(path):
+            if "schema" in row and "event" in row:
+                _audited(row, recording)
+            else:
+                _message(row, where, reader, recording)
+    for metric in metrics.skipped.collect():
+        for sample in metric.samples:
+            if sample.name.endswith("_total") and sample.value:
+                recording.skipped[sample.labels["reason"]] += int(sample.value)
+    return recording
+
+
+def _rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    try:
+        packed = path.read_bytes()[:2] == b"\x1f\x8b" if path.suffix == ".gz" else False
+        with gzip.open(path) if packed else path.open("rb") as lines:
+            for number, line in enumerate(lines, 1):
+                if not line.strip():
+                    continue
+                where = f"{path}, line {number}"
+                try:
+                    row = json.loads(line)
+                except (ValueError, RecursionError) as ex:
+                    raise OperatorError(f"{where}: not JSON") from ex
+                if not isinstance(row, dict):
+                    raise OperatorError(f"{where}: expected an object")
+                yield where, row
+    except (OSError, EOFError) as ex:
+        raise OperatorError(f"{path} cannot be read: {getattr(ex, 'strerror', None) or ex}") from ex
+
+
+def _message(row: Mapping[str, Any], where: str, reader: NotificationReader, recording: Recording) -> None:
+    try:
+        body = _body(row)
+    except (ValueError, binascii.Error) as ex:
+        raise OperatorError(f"{where}: {ex}") from ex
+    recording.messages += 1
+    found = reader.read(body)
+    captured = row.get("captured_at")
+    at = float(captured) if isinstance(captured, int | float) else None
+    match found:
+        case Events():
+            recording.items += [Item(key, found.origin, at) for key in found.keys]
+        case Parked():
+            recording.parked[found.reason.value] += 1
+        case Raw():
+            recording.unreadable[found.reason.value] += 1
+
+
+def _body(row: Mapping[str, Any]) -> bytes:
+    """A text as it is; base64 where a key or a hint says so; an object as the JSON it stands for."""
+    for key in _BASE64:
+        if key in row:
+            return base64.b64decode(str(row[key]), validate=True)
+    if "body" not in row:
+        raise ValueError("neither a message with a body nor a line of an audit log")
+    body = row["body"]
+    if not isinstance(body, str):
+        return json.dumps(body).encode()
+    if "base64" in {row.get("body_encoding"), row.get("encoding")}:
+        return base64.b64decode(body, validate=True)
+    return body.encode("utf-8", "surrogatepass")
+
+
+def _audited(row: Mapping[str, Any], recording: Recording) -> None:
+    """An event the listener read once; without a listener's log, one the API took."""
+    if row["event"] != Event.RECEIVED or not is_uuid(row.get("server")) or not is_uuid(row.get("volume")):
+        return
+    recording.messages += 1
+    key = ExtendKey(row["server"], row["volume"])
+    recording.items.append(Item(key, _origin(row), _stamp(row.get("time"))))
+
+
+def _origin(row: Mapping[str, Any]) -> Origin:
+    return Origin(
+        message_id=clean_request_id(row.get("message_id")),
+        project=clean_request_id(row.get("project")),
+        request_id=clean_request_id(row.get("request_id")),
+        global_request_id=clean_request_id(row.get("global_request_id")),
+    )
+
+
+def _stamp(text: object) -> float | None:
+    try:
+        return datetime.fromisoformat(text).timestamp() if isinstance(text, str) else None
+    except ValueError:
+        return None

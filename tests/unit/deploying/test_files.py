@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What lies in etc/: it names only what exists, and every alert has its entry in the documentation."""
+
+import configparser
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from prometheus_client import CollectorRegistry
+
+from bridge.runtime import metrics
+from bridge.runtime.health import Health
+from tests.lab.paths import ROOT
+
+ETC = ROOT / "etc"
+RULES = ETC / "prometheus" / "extend-bridge.rules.yml"
+DASHBOARD = ETC / "grafana" / "extend-bridge.json"
+UNITS = sorted((ETC / "systemd").glob("*.service"))
+NAME = re.compile(r"\bextend_bridge_\w+")
+
+
+def exposed() -> set[str]:
+    """Every sample name a daemon can show."""
+    registry = metrics.new_registry("test")
+    for kind in (metrics.ListenerMetrics, metrics.ApiMetrics, metrics.EngineMetrics, metrics.AgentMetrics):
+        kind(registry)
+    metrics.audit_lost(registry)
+    registry.register(metrics.ReadyCollector(Health()))
+    found: set[str] = set()
+    for family in registry.collect():
+        suffixes = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count"), "info": ("_info",)}
+        found |= {f"{family.name}{suffix}" for suffix in suffixes.get(family.type, ("",))}
+    return found
+
+
+def test_readiness_is_a_gauge_by_check() -> None:
+    """What an alert needs to say what a daemon waits for."""
+    registry, health = CollectorRegistry(), Health()
+    registry.register(metrics.ReadyCollector(health))
+    health.ok("a")
+    health.bad("b", "gone")
+    assert registry.get_sample_value("extend_bridge_ready", {"check": "a"}) == 1
+    assert registry.get_sample_value("extend_bridge_ready", {"check": "b"}) == 0
+
+
+@pytest.mark.parametrize("path", [RULES, DASHBOARD], ids=lambda path: path.name)
+def test_rules_and_dashboard_use_only_metrics_that_exist(path: Path) -> None:
+    """A renamed metric is found here, not at night."""
+    used = set(NAME.findall(path.read_text()))
+    assert used
+    assert used <= exposed()
+
+
+def test_every_metric_is_on_the_dashboard() -> None:
+    """Histograms by their buckets."""
+    shown = set(NAME.findall(DASHBOARD.read_text()))
+    wanted = {name for name in exposed() if not name.endswith(("_sum", "_count"))}
+    unused = {"extend_bridge_listener_due_total", "extend_bridge_engine_duplicate_hosts_total"}
+    unused |= {"extend_bridge_engine_overdue_total", "extend_bridge_hostagent_orders_total"}
+    assert wanted - shown <= unused
+
+
+def test_every_alert_has_its_entry_in_the_documentation() -> None:
+    """Under its own name, for whoever is woken by it."""
+    alerts = [rule["alert"] for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
+    page = (ROOT / "doc" / "source" / "what-to-do-when.rst").read_text()
+    headings = {
+        line for line, under in zip(page.splitlines(), page.splitlines()[1:], strict=False) if set(under) == {"-"}
+    }
+    assert set(alerts) <= headings
+
+
+def test_the_dashboard_is_json_with_a_panel_for_each_thing() -> None:
+    """No two of them in one place."""
+    panels = json.loads(DASHBOARD.read_text())["panels"]
+    places = [(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in panels]
+    assert len(set(places)) == len(places) > 10
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=lambda path: path.name)
+def test_each_unit_starts_a_command_that_is_installed(unit: Path) -> None:
+    """With the configuration file every page speaks of."""
+    parser = configparser.ConfigParser(strict=False, interpolation=None)
+    parser.optionxform = str  # type: ignore[method-assign,assignment]
+    parser.read(unit)
+    command, *arguments = parser["Service"]["ExecStart"].split()
+    scripts = (ROOT / "pyproject.toml").read_text()
+    assert f'\n{command.rpartition("/")[2]} = "' in scripts
+    assert arguments == ["--config-file", "/etc/extend-bridge/extend-bridge.conf"]
+    assert parser["Service"]["Type"] == "notify"
