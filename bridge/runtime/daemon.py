@@ -135,7 +135,7 @@ class Daemon:
         self._stop.set()
 
     def reload(self) -> None:
-        """As SIGHUP: options that may change while it runs, then the files of each part that can read them again."""
+        """As SIGHUP: options that may change while it runs, then the files of each part that reads them again."""
         LOG.info("%s reads its files again", self._name)
         self._reload()
         for part in self._parts:

@@ -10,7 +10,9 @@ project = "Extend Bridge"
 copyright = "2026, the Extend Bridge developers"  # noqa: A001 - Sphinx's name
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 extensions = [
+    "cliff.sphinxext",
     "differences",
+    "observed",
     "openstackdocstheme",
     "oslo_config.sphinxext",
     "oslo_config.sphinxconfiggen",

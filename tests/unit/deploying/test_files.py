@@ -4,12 +4,14 @@
 import configparser
 import json
 import re
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
 import yaml
 from prometheus_client import CollectorRegistry
 
+from bridge.core.reasons import Reason
 from bridge.runtime import metrics
 from bridge.runtime.health import Health
 from tests.lab.paths import ROOT
@@ -90,3 +92,20 @@ def test_each_unit_starts_a_command_that_is_installed(unit: Path) -> None:
     assert f'\n{command.rpartition("/")[2]} = "' in scripts
     assert arguments == ["--config-file", "/etc/extend-bridge/extend-bridge.conf"]
     assert parser["Service"]["Type"] == "notify"
+
+
+@pytest.mark.parametrize("reason", Reason, ids=str)
+def test_every_reason_code_says_in_the_documentation_what_to_do(reason: Reason) -> None:
+    """With the line the code has, so that neither drifts."""
+    page = " ".join((ROOT / "doc" / "source" / "reason-codes.rst").read_text().split())
+    text = " ".join(reason.text.split())
+    assert f"``{reason.value}`` {text[0].upper()}{text[1:]}. *Do:* " in page
+
+
+@pytest.mark.parametrize("part", ["audit", "event", "host", "parked", "record", "replay", "status"])
+def test_every_command_is_registered_by_the_part_that_owns_it(part: str) -> None:
+    """The listener's under listener, the journal's under bridge."""
+    owned = {"record": "listener", "replay": "listener", "parked": "listener"}
+    points = [p for p in entry_points(group="extend_bridge.cli") if p.name.partition("_")[0] == part]
+    assert points
+    assert all(p.value.startswith(owned.get(part, "bridge")) for p in points)
