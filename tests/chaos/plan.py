@@ -38,11 +38,11 @@ class Fault:
 
 COPIES: Final = 2
 CONTROL: Final = ("listener", "api", "engine")
-DELETED: Final = ("extend_bridge.parked", "extend_bridge.unreadable", "extend_bridge.reports")
+DELETED: Final = ("extend_bridge.unreadable", "extend_bridge.parked", "extend_bridge.reports")
 
 _SERVER: Final = (Kind.KILL, Kind.RESTART, Kind.STOP)
 _KINDS: Final[Mapping[str, Sequence[Kind]]] = {
-    "listener": (Kind.KILL_ON_HOLD, Kind.KILL, Kind.STOP, Kind.KILL_ON_HOLD, Kind.RESTART),
+    "listener": (Kind.KILL_ON_HOLD, Kind.KILL_ON_HOLD, Kind.KILL_ON_HOLD, Kind.KILL, Kind.STOP, Kind.RESTART),
     "api": (Kind.KILL, Kind.STOP, Kind.RESTART),
     "engine": (Kind.KILL_ALL, Kind.KILL, Kind.KILL, Kind.STOP, Kind.STOP, Kind.RESTART),
     "hostagent": (Kind.KILL, Kind.KILL, Kind.KILL, Kind.STOP, Kind.RESTART),
@@ -52,7 +52,17 @@ _KINDS: Final[Mapping[str, Sequence[Kind]]] = {
 
 _SWAP: Final = 0.5  # seconds an upgrade takes to put the new code in place
 _HEAD: Final = 1.0  # seconds before the first fault
-_SHARES: Final = ("hostagent", "listener", "engine", "hostagent", "api", "hostagent", "listener", "engine")
+_SHARES: Final = (
+    "hostagent",
+    "listener",
+    "engine",
+    "listener",
+    "hostagent",
+    "api",
+    "listener",
+    "engine",
+    "hostagent",
+)
 _RARE_EVERY: Final = 5  # one fault in so many is done to the broker or the database in turn, or deletes a queue
 
 
@@ -68,7 +78,7 @@ def plan(options: Options) -> list[Fault]:
     rng = random.Random(f"faults {options.seed}")
     servers = [f"broker-{n}" for n in range(options.cluster)] + (["database"] if options.db != "sqlite" else [])
     rng.shuffle(servers)
-    rare, usual = cycle(_interleaved(servers, DELETED)), cycle(_SHARES)
+    rare, usual = cycle(_interleaved(DELETED, servers)), cycle(_SHARES)
     decks = {name: _deck(kinds, rng) for name, kinds in _KINDS.items()}
     slot = max(0.0, options.spread - _HEAD) / max(1, options.kills)
     faults = []
@@ -104,7 +114,7 @@ def show(options: Options) -> None:
         sys.stdout.write(f"{fault}\n")
 
 
-def _interleaved(servers: Sequence[str], queues: Sequence[str]) -> list[str]:
-    longest = max(len(servers), len(queues))
-    return [name for pair in zip(islice(cycle(servers), longest), islice(cycle(queues), longest), strict=True)
+def _interleaved(first: Sequence[str], second: Sequence[str]) -> list[str]:
+    longest = max(len(first), len(second))
+    return [name for pair in zip(islice(cycle(first), longest), islice(cycle(second), longest), strict=True)
             for name in pair]  # fmt: skip

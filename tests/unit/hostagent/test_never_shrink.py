@@ -36,7 +36,7 @@ def assert_never_smaller(disks: Sequence[FakeDisk]) -> None:
             assert disk.files == sorted(disk.files)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.lists(st.one_of(ORDERS, ORDERS, TAKE, OTHERS, POWER), max_size=40))
 def test_no_order_makes_a_disk_smaller(moves: list[tuple[str, int, int, int]]) -> None:
     """Orders of any size and generation, work taken at any time, disks grown by others in the worst moments."""

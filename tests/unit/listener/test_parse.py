@@ -290,7 +290,7 @@ def replaced(value: Any, at: random.Random, new: Any) -> Any:
     return copy
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(name=st.sampled_from(RECORDED), at=st.randoms(use_true_random=False), new=JSON, wrapped=st.booleans())
 def test_any_json_in_any_place_is_read_without_an_exception_and_without_a_secret(
     name: str, at: random.Random, new: Any, wrapped: bool
@@ -303,7 +303,7 @@ def test_any_json_in_any_place_is_read_without_an_exception_and_without_a_secret
     assert not [secret for secret in secrets(message) if secret in shown]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     name=st.sampled_from(RECORDED),
     edits=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 3), st.binary(max_size=6)), min_size=1, max_size=20),

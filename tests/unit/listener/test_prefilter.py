@@ -17,7 +17,7 @@ TEXT = st.text(max_size=30)
 MEMBERS = st.dictionaries(TEXT, TEXT | st.integers() | st.lists(TEXT, max_size=3), max_size=5)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     before=MEMBERS,
     after=MEMBERS,

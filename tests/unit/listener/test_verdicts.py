@@ -180,7 +180,7 @@ ROW = st.fixed_dictionaries(
 BODY = ANY | st.fixed_dictionaries({"events": st.lists(ROW | ANY, max_size=2 * MANY)}) | st.just(ITEM_NOT_FOUND)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     count=st.integers(1, MANY),
     status=st.sampled_from([200, 207, 400, 404, 413, 500, 503]) | st.integers(100, 599),
