@@ -15,7 +15,7 @@ from tests.chaos.plan import Fault, Kind
 LOG = logging.getLogger("chaos")
 
 _LOOK_EVERY: Final = 0.2
-_GATHER: Final = 2.0  # seconds in which messages gather before a listener that stands still
+_GATHER: Final = 4.0  # seconds in which messages gather before a listener that stands still
 _HOLD: Final = 1.5  # seconds in which it has them in hand and nobody to give them to
 
 
