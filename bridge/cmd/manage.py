@@ -10,14 +10,15 @@ from oslo_config import cfg
 from bridge.core.errors import JournalUnavailableError
 from bridge.journal import schema
 from bridge.journal.database import Database
-from bridge.journal.settings import JOURNAL_OPTS, journal_settings
+from bridge.journal.retention import Retention
+from bridge.journal.settings import JOURNAL_OPTS, JournalSettings, journal_settings
 from bridge.runtime import settings as door
 
 _PROG: Final = "extend-bridge-manage"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """`db sync` or `db version`; 0, or 3 when the database cannot be reached."""
+    """`db sync`, `db version` or `db purge`; 0, or 3 when the database cannot be reached."""
 
     def body() -> int:
         conf = door.load(
@@ -29,11 +30,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             cli=[cfg.SubCommandOpt("command", title="command", handler=_commands)],
         )
         if conf.command.name is None:
-            raise door.ConfigError("say what to do: db sync, db version")
+            raise door.ConfigError("say what to do: db sync, db version, db purge")
         door.setup_logging(conf, _PROG)
-        database = Database(door.read(conf, journal_settings))
+        settings = door.read(conf, journal_settings)
+        database = Database(settings)
         try:
-            sys.stdout.write(f"{_ACTIONS[conf.command.action](database)}\n")
+            sys.stdout.write(f"{_ACTIONS[conf.command.action](database, settings)}\n")
         except JournalUnavailableError as ex:
             sys.stderr.write(f"{_PROG}: the journal cannot be reached: {ex}\n")
             return door.EXIT_UNREACHABLE
@@ -47,12 +49,28 @@ def _commands(parsers: Any) -> None:
     db.add_argument(
         "action",
         choices=sorted(_ACTIONS),
-        help="sync: bring them to the newest version; version: say which they are at",
+        help="sync: bring them to the newest version; version: say which they are at; purge: delete now what the "
+        "engine deletes by and by, [journal] keep_closed_days and keep_gone_days",
     )
 
 
-def _version(database: Database) -> str:
+def _sync(database: Database, _settings: JournalSettings) -> str:
+    return schema.upgrade(database)
+
+
+def _purge(database: Database, settings: JournalSettings) -> str:
+    retention, gone = Retention(database, settings.keep), 0
+    while number := retention.forget():
+        gone += number
+    return f"{gone} rows deleted"
+
+
+def _version(database: Database, _settings: JournalSettings) -> str:
     return f"{schema.current(database) or 'none'} (this code wants {schema.head()})"
 
 
-_ACTIONS: Final[Mapping[str, Callable[[Database], str]]] = {"sync": schema.upgrade, "version": _version}
+_ACTIONS: Final[Mapping[str, Callable[[Database, JournalSettings], str]]] = {
+    "sync": _sync,
+    "version": _version,
+    "purge": _purge,
+}

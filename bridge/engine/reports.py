@@ -117,10 +117,11 @@ class ReportsConsumer:
             takes = self._take(read, stop)
         except _StoppedError:
             return  # not acknowledged: delivered again after the restart
-        for message in inbox:
-            message.ack()
+        # Written down before it is acknowledged: what a killed engine did not say comes again, as late.
         for taken in takes:
             self._follow_up(taken)
+        for message in inbox:
+            message.ack()
 
     def _take(self, messages: Sequence[HostMessage], stop: threading.Event) -> list[Taken]:
         """Commit them, together or, where the database refuses a value, one by one without the one that has it.
