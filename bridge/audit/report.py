@@ -3,6 +3,7 @@
 the logs; lists of what is wrong are cut at a length nobody reads to the end."""
 
 import heapq
+from array import array
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -69,7 +70,8 @@ class Report:
     behind: list[Brief] = field(default_factory=list)
     wrong: Counter[str] = field(default_factory=Counter)
     _slowest: list[tuple[float, int, Brief]] = field(default_factory=list)
-    _open: list[Brief] = field(default_factory=list)
+    _begun: "dict[Standing, array[float]]" = field(default_factory=dict)
+    _open: dict[Standing, list[tuple[float, int, Brief]]] = field(default_factory=dict)
 
     @property
     def slowest(self) -> list[Brief]:
@@ -107,12 +109,13 @@ class Report:
     def finish(self, now: float | None) -> None:
         """Tell what is stuck. `now`: of the clock; None: of the newest line, as for logs of another day."""
         end = now if now is not None else (self.newest or 0.0)
-        for brief in self._open:
-            if end - brief.began >= self.older_than:
-                self._list("stuck", self.stuck, brief)
-        if "engine" not in self.parts:
-            self.stuck = [b for b in self.stuck if b.result != Standing.ACCEPTED]
-            self.wrong["stuck"] = len(self.stuck)
+        for standing, begun in self._begun.items():
+            if standing is Standing.ACCEPTED and "engine" not in self.parts:
+                continue  # not known, which is said
+            number = sum(end - began >= self.older_than for began in begun)
+            self.wrong["stuck"] += number
+            oldest = sorted(self._open[standing], key=lambda x: (-x[0], x[1]))[: min(number, LISTED)]
+            self.stuck += [brief for _, _, brief in oldest]
 
     def _within(self, story: Story) -> bool:
         return (self.since is None or story.began >= self.since) and (
@@ -155,7 +158,11 @@ class Report:
             else:
                 heapq.heappushpop(self._slowest, entry)
         if story.open:
-            self._open.append(brief)
+            self._begun.setdefault(story.standing, array("d")).append(brief.began)
+            oldest = self._open.setdefault(story.standing, [])
+            heapq.heappush(oldest, (-brief.began, self.extends, brief))
+            if len(oldest) > LISTED:
+                heapq.heappop(oldest)  # the youngest
         elif is_last and story.standing is Standing.PARKED:
             self._list("parked", self.parked, brief)
         elif is_last and story.standing in {Standing.FAILED, Standing.REFUSED}:
