@@ -3,7 +3,8 @@
 
 os-brick waits up to 600 s for a command, and holds a host-wide file lock meanwhile. A process can be killed, and
 its lock goes with it. It speaks JSON lines: the first line in is its set-up, each further one a request
-{"id", "protocol", "properties"}, each answered by {"id", "size"} or {"id", "error": kind, "detail"}. When standard
+{"id", "what", "protocol", "properties"}, each answered by {"id", "size"}, {"id", "paths"} or {"id", "error": kind,
+"detail"}. When standard
 input ends, the agent is gone, and the process ends itself with all it has started.
 """
 
@@ -56,12 +57,17 @@ def set_up(options: Mapping[str, Any]) -> None:
         cfg.CONF.set_override("helper_command", f"{options['root_helper']} privsep-helper", "privsep_osbrick")
 
 
-def extend(options: Mapping[str, Any], request: Mapping[str, Any]) -> dict[str, Any]:
-    """Answer one request. Whatever os-brick raises becomes an answer: it raises KeyError and TypeError, too."""
+def answer(options: Mapping[str, Any], request: Mapping[str, Any]) -> dict[str, Any]:
+    """Answer one request, an extend unless it asks for the paths.
+
+    Whatever os-brick raises becomes an answer: it raises KeyError and TypeError, too.
+    """
     try:
         connected = connector.InitiatorConnector.factory(
             request["protocol"], options["root_helper"], use_multipath=options["use_multipath"]
         )
+        if request.get("what") == "paths":
+            return {"paths": list(connected.get_volume_paths(dict(request["properties"])))}
         size = connected.extend_volume(dict(request["properties"]))
     except (NotImplementedError, exception.InvalidConnectorProtocol) as ex:
         return _error(ErrorKind.UNSUPPORTED, ex)
@@ -80,8 +86,8 @@ def _error(kind: ErrorKind, ex: Exception) -> dict[str, Any]:
 def _serve(options: Mapping[str, Any], requests: "queue.SimpleQueue[Mapping[str, Any]]", out: BinaryIO) -> None:
     while True:
         request = requests.get()
-        answer = {"id": request["id"], **extend(options, request)}
-        out.write(json.dumps(answer).encode() + b"\n")
+        reply = {"id": request["id"], **answer(options, request)}
+        out.write(json.dumps(reply).encode() + b"\n")
         out.flush()
 
 

@@ -51,7 +51,15 @@ class BrickPool:
             self._free.put(None)
 
     def extend(self, protocol: str, properties: Mapping[str, Any]) -> int:
-        """See ports.Brick. Waiting for a free process and the call itself have the limit each."""
+        """See ports.Brick."""
+        return int(self._call("extend", protocol, properties)["size"])
+
+    def paths(self, protocol: str, properties: Mapping[str, Any]) -> list[str]:
+        """See ports.Brick."""
+        return [str(path) for path in self._call("paths", protocol, properties)["paths"]]
+
+    def _call(self, what: str, protocol: str, properties: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Waiting for a free process and the call itself have the limit each."""
         try:
             process = self._free.get(timeout=self._settings.limit)
         except queue.Empty as ex:
@@ -61,7 +69,9 @@ class BrickPool:
         try:
             if process is None:
                 process = self._start()
-            return process.call({"protocol": protocol, "properties": dict(properties)}, self._settings.limit)
+            return process.call(
+                {"what": what, "protocol": protocol, "properties": dict(properties)}, self._settings.limit
+            )
         finally:
             if process is not None and not process.usable:
                 self._retire(process)
@@ -142,7 +152,7 @@ class _Process:
         }
         self._send(options)
 
-    def call(self, request: Mapping[str, Any], limit: float) -> int:
+    def call(self, request: Mapping[str, Any], limit: float) -> Mapping[str, Any]:
         """One request, one answer. Not usable any more after a time-out or a death."""
         number = next(self._ids)
         if not self._send({"id": number, **request}):
@@ -155,7 +165,7 @@ class _Process:
         if (error := answer.get("error")) is not None:
             outcome, reason = _ERRORS.get(str(error), (Outcome.BRICK_FAILED, Reason.BRICK_RAISED))
             raise StoppedError(outcome, reason, str(answer.get("detail", "")))
-        return int(answer["size"])
+        return answer
 
     def kill(self) -> None:
         """Kill the process group: os-brick's commands go, too."""

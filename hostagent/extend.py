@@ -20,6 +20,7 @@ from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
 from hostagent.devices import choose
 from hostagent.devices.base import Strategy
+from hostagent.devices.connection import volume_type
 from hostagent.domain import Disk, Domain, SourceKind
 from hostagent.failure import StoppedError
 from hostagent.identity import check_identity
@@ -130,9 +131,11 @@ class _Work:
             return domain, disks[0]
 
     def _strategy(self, disk: Disk) -> Strategy:
-        strategy = choose(self.tools.strategies, disk)
+        strategy = choose(self.tools.strategies, disk, self.order.connection)
         if strategy is None:
             what = f"{disk.kind} {disk.driver_format or 'no format'}{' encrypted' if disk.encrypted else ''}"
+            if (kind := volume_type(self.order.connection)) is not None:
+                what += f", volume type {kind}"
             raise StoppedError(Outcome.UNSUPPORTED, Reason.NO_STRATEGY, what)
         return strategy
 

@@ -53,3 +53,6 @@ class Brick(Protocol):
 
     def extend(self, protocol: str, properties: Mapping[str, Any]) -> int:
         """InitiatorConnector.factory(protocol).extend_volume(properties), in bytes. Raises StoppedError."""
+
+    def paths(self, protocol: str, properties: Mapping[str, Any]) -> Sequence[str]:
+        """get_volume_paths(properties) of the same connector: those of this host. Raises StoppedError."""

@@ -1,20 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """How the host learns that a volume has grown, one strategy per kind of volume, chosen in one place."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from hostagent.devices.base import Strategy
 from hostagent.devices.files import FileStrategy
 from hostagent.devices.local import LocalStrategy
+from hostagent.devices.nvme import NvmeStrategy
+from hostagent.devices.scsi import ScsiStrategy
+from hostagent.devices.vendor import vendor_strategy
 from hostagent.domain import Disk
 from hostagent.ports import Brick
 
 
 def all_strategies(brick: Brick) -> tuple[Strategy, ...]:
     """Every strategy of this release, the most particular first."""
-    return (LocalStrategy(brick), FileStrategy())
+    return (ScsiStrategy(brick), NvmeStrategy(brick), vendor_strategy(brick), LocalStrategy(brick), FileStrategy())
 
 
-def choose(strategies: Sequence[Strategy], disk: Disk) -> Strategy | None:
+def choose(strategies: Sequence[Strategy], disk: Disk, connection: Mapping[str, Any] | None) -> Strategy | None:
     """The first that takes the disk, None where the disk cannot be extended on this host."""
-    return next((strategy for strategy in strategies if strategy.takes(disk)), None)
+    return next((strategy for strategy in strategies if strategy.takes(disk, connection)), None)

@@ -14,8 +14,8 @@ class Strategy(Protocol):
     def name(self) -> str:
         """What the inventory reports as a capability."""
 
-    def takes(self, disk: Disk) -> bool:
-        """Whether this strategy knows how to extend the disk."""
+    def takes(self, disk: Disk, connection: Mapping[str, Any] | None) -> bool:
+        """Whether this strategy knows how to extend the disk, connected in this way (None: nobody says how)."""
 
     def refresh(self, disk: Disk, connection: Mapping[str, Any] | None) -> int | None:
         """Have the host look at the volume again; the host device's size in bytes afterwards.

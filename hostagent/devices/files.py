@@ -18,8 +18,9 @@ class FileStrategy:
 
     name = "file"
 
-    def takes(self, disk: Disk) -> bool:
+    def takes(self, disk: Disk, connection: Mapping[str, Any] | None) -> bool:
         """Files QEMU can grow. With QEMU's own encryption the payload is smaller than the file: not here."""
+        del connection
         return disk.kind is SourceKind.FILE and disk.driver_format in _FORMATS and not disk.encrypted
 
     def refresh(self, disk: Disk, connection: Mapping[str, Any] | None) -> None:

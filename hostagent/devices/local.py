@@ -8,6 +8,8 @@ from typing import Any
 
 from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
+from hostagent.devices import sysfs
+from hostagent.devices.connection import volume_type
 from hostagent.domain import Disk, SourceKind
 from hostagent.failure import StoppedError
 from hostagent.ports import Brick
@@ -23,14 +25,9 @@ class LocalStrategy:
     def __init__(self, brick: Brick) -> None:
         self._brick = brick
 
-    def takes(self, disk: Disk) -> bool:
-        """Raw block devices. QEMU's own encryption needs the payload offset, which this strategy does not know."""
-        return (
-            disk.kind is SourceKind.BLOCK
-            and disk.source is not None
-            and disk.driver_format == "raw"
-            and not disk.encrypted
-        )
+    def takes(self, disk: Disk, connection: Mapping[str, Any] | None) -> bool:
+        """Plain block devices that nobody calls something else; a type without a strategy is none of them."""
+        return volume_type(connection) in {None, "local"} and is_plain_block(disk)
 
     def refresh(self, disk: Disk, connection: Mapping[str, Any] | None) -> int:
         """See Strategy. The device's own word counts, not os-brick's: that is what QEMU will find."""
@@ -41,6 +38,18 @@ class LocalStrategy:
     def size(self, disk: Disk) -> int:
         """See Strategy."""
         return block_device_size(disk.source or "")
+
+
+def is_plain_block(disk: Disk) -> bool:
+    """A raw block device without encryption.
+
+    QEMU's own encryption needs the payload offset, which no strategy knows; a dm-crypt map stays as large as it is
+    until somebody with its key resizes it.
+    """
+    if disk.kind is not SourceKind.BLOCK or disk.source is None or disk.driver_format != "raw" or disk.encrypted:
+        return False
+    number = sysfs.device_number(disk.source)
+    return number is None or not sysfs.is_crypt(number)
 
 
 def block_device_size(path: str) -> int:

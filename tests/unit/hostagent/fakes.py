@@ -158,7 +158,7 @@ class FakeStrategy:
     fails: StoppedError | None = None
     name: str = "fake"
 
-    def takes(self, disk: Disk) -> bool:
+    def takes(self, disk: Disk, connection: Mapping[str, Any] | None) -> bool:
         return disk.kind is SourceKind.BLOCK
 
     def refresh(self, disk: Disk, connection: Mapping[str, Any] | None) -> int | None:

@@ -32,6 +32,7 @@ CHILD = textwrap.dedent("""
         if what == "NOISE": print("a library prints", flush=True)
         if what == "LATE": print(json.dumps({"id": 0, "size": 1}), flush=True)
         answer = {"id": request["id"], "size": 7}
+        if request["what"] == "paths": answer = {"id": request["id"], "paths": ["/dev/a", "/dev/b"]}
         if what in ("unsupported", "no_size", "raised", "paths_down"):
             answer = {"id": request["id"], "error": what, "detail": "in words"}
         print(json.dumps(answer), flush=True)
@@ -71,6 +72,13 @@ def test_a_process_answers_and_is_kept(pool: BrickPool) -> None:
     first = pool.pids()
     assert pool.extend("LATE", {}) == 7
     assert pool.pids() == first
+
+
+def test_the_paths_of_a_volume_can_be_asked_for(pool: BrickPool) -> None:
+    """With the same errors as an extend."""
+    assert pool.paths("ISCSI", {}) == ["/dev/a", "/dev/b"]
+    with pytest.raises(StoppedError):
+        pool.paths("raised", {})
 
 
 @pytest.mark.parametrize(

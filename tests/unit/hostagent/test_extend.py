@@ -171,6 +171,9 @@ def test_what_nobody_can_extend_here_is_unsupported(disk: FakeDisk) -> None:
         def extend(self, protocol: str, properties: Mapping[str, Any]) -> int:
             raise AssertionError
 
+        def paths(self, protocol: str, properties: Mapping[str, Any]) -> list[str]:
+            raise AssertionError
+
     hypervisor = FakeHypervisor()
     server_id = hypervisor.add(disk)
     report = extend(

@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which strategy takes a volume, what os-brick is asked, and what is refused, on a small sysfs of our own."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bridge.core.outcome import Outcome
+from bridge.core.reasons import Reason
+from hostagent.devices import all_strategies, choose, sysfs
+from hostagent.devices.connection import properties, volume_type
+from hostagent.devices.nvme import NvmeStrategy
+from hostagent.devices.scsi import ScsiStrategy
+from hostagent.domain import Disk, SourceKind
+from hostagent.failure import StoppedError
+
+NUMBERS = {"/dev/sda": "8:0", "/dev/sdb": "8:16", "/dev/sdc": "8:32", "/dev/dm-0": "253:0", "/dev/dm-1": "253:1"}
+ISCSI = {"driver_volume_type": "iscsi", "data": {"target_portal": "127.0.0.1:3260", "target_lun": 1}}
+
+
+@dataclass
+class FakeBrick:
+    """os-brick that finds these paths; writes into what it is given, as connectors do."""
+
+    found: list[str] = field(default_factory=lambda: ["/dev/sda"])
+    fails: StoppedError | None = None
+    asked: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+
+    def extend(self, protocol: str, properties: Mapping[str, Any]) -> int:
+        self.asked.append((protocol, dict(properties)))
+        if self.fails is not None:
+            raise self.fails
+        assert isinstance(properties, dict)
+        properties.clear()
+        return 1
+
+    def paths(self, protocol: str, properties: Mapping[str, Any]) -> list[str]:
+        assert isinstance(properties, dict)
+        properties.clear()
+        return self.found
+
+
+@pytest.fixture
+def sys_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """sda and sdb under the multipath map dm-0, dm-1 a dm-crypt map on sdc."""
+
+    def device(number: str, *, uuid: str = "", slaves: tuple[str, ...] = ()) -> None:
+        here = tmp_path / "dev" / "block" / number
+        (here / "slaves").mkdir(parents=True)
+        (here / "dm").mkdir()
+        (here / "dm" / "uuid").write_text(f"{uuid}\n")
+        for name in slaves:
+            (here / "slaves" / name / "device").mkdir(parents=True)
+            (here / "slaves" / name / "dev").write_text(NUMBERS[f"/dev/{name}"] + "\n")
+            (here / "slaves" / name / "device" / "state").write_text("running\n")
+
+    device("253:0", uuid="mpath-36001405aa", slaves=("sda", "sdb"))
+    device("253:1", uuid="CRYPT-LUKS1-00", slaves=("sdc",))
+    monkeypatch.setattr(sysfs, "device_number", NUMBERS.get)
+    monkeypatch.setattr("hostagent.devices.connected.block_device_size", lambda _path: 5)
+    return tmp_path
+
+
+def disk(source: str = "/dev/sda", **more: Any) -> Disk:
+    values = {"target": "vda", "kind": SourceKind.BLOCK, "driver_format": "raw", "volume_id": None, **more}
+    return Disk(source=source, **values)
+
+
+def connection(kind: str, **data: Any) -> dict[str, Any]:
+    return {"driver_volume_type": kind, "data": data}
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("iscsi", "scsi"), ("iser", "scsi"), ("fibre_channel", "scsi"), ("nvmeof", "nvme"), ("scaleio", "vendor"),
+        ("storpool", "vendor"), ("lightos", "vendor"), ("local", "block"), ("ISCSI", "scsi"),
+    ],
+)  # fmt: skip
+def test_a_block_device_goes_to_the_strategy_of_its_volume_type(kind: str, name: str) -> None:
+    """Names as in Nova's driver table; Cinder's spelling of case does not matter."""
+    chosen = choose(all_strategies(FakeBrick()), disk(), connection(kind))
+    assert chosen is not None
+    assert chosen.name == name
+
+
+def test_without_connection_data_the_device_itself_is_read() -> None:
+    """Cinder gives none for some attachments."""
+    chosen = choose(all_strategies(FakeBrick()), disk(), None)
+    assert chosen is not None
+    assert chosen.name == "block"
+
+
+@pytest.mark.parametrize("kind", ["huaweisdshypervisor", "vmdk", "of_tomorrow"])
+def test_an_unknown_volume_type_has_no_strategy(kind: str) -> None:
+    """It is not tried as a plain device, which would wait for a size that never comes."""
+    assert choose(all_strategies(FakeBrick()), disk(), connection(kind)) is None
+
+
+@pytest.mark.parametrize("kind", ["iscsi", "nvmeof", "scaleio", "local"])
+@pytest.mark.parametrize("more", [{"encrypted": True}, {"driver_format": "qcow2"}, {"kind": SourceKind.NETWORK}])
+def test_what_is_not_a_plain_block_device_has_no_strategy(kind: str, more: dict[str, Any]) -> None:
+    """QEMU's own encryption needs the payload offset."""
+    assert choose(all_strategies(FakeBrick()), disk(**more), connection(kind)) is None
+
+
+def test_a_dm_crypt_map_has_no_strategy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It stays as large as it is when the device beneath it grows; its key is not ours."""
+    monkeypatch.setattr(sysfs, "device_number", NUMBERS.get)
+    monkeypatch.setattr(sysfs, "is_crypt", lambda number: number == "253:1")
+    strategies = all_strategies(FakeBrick())
+    assert choose(strategies, disk("/dev/dm-1"), ISCSI) is None
+    assert choose(strategies, disk("/dev/dm-0"), ISCSI) is not None
+
+
+def test_sysfs_tells_maps_apart(sys_root: Path) -> None:
+    """By the device mapper's uuid."""
+    assert sysfs.is_crypt("253:1", sys_root)
+    assert not sysfs.is_crypt("253:0", sys_root)
+    assert not sysfs.is_crypt("8:0", sys_root)
+    assert sysfs.beneath("253:0", sys_root) == {"253:0", "8:0", "8:16"}
+    assert sysfs.beneath("8:0", sys_root) == {"8:0"}
+
+
+def test_os_brick_gets_a_copy_and_its_own_word_is_not_the_size(sys_root: Path) -> None:
+    """It writes into what it is given, and returns whatever is there; a second call asks the same."""
+    brick, info = FakeBrick(), connection("iscsi", target_portal="p", nested={"a": [1]})
+    strategy = ScsiStrategy(brick, sys_root)
+    assert [strategy.refresh(disk(), info), strategy.refresh(disk(), info)] == [5, 5]
+    assert brick.asked == [("ISCSI", {"target_portal": "p", "nested": {"a": [1]}})] * 2
+    assert info == connection("iscsi", target_portal="p", nested={"a": [1]})
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("/dev/sda", ["/dev/sda"]),
+        ("/dev/dm-0", ["/dev/sda", "/dev/sdb"]),
+        ("/dev/dm-0", ["/dev/sdb"]),
+        ("/dev/sda", []),
+    ],
+)
+def test_a_disk_that_is_one_of_the_paths_or_on_them_passes(sys_root: Path, source: str, found: list[str]) -> None:
+    """A map by any path of it; no path at all is os-brick's to complain about."""
+    assert ScsiStrategy(FakeBrick(found=found), sys_root).refresh(disk(source), ISCSI) == 5
+
+
+@pytest.mark.parametrize("source", ["/dev/sdc", "/dev/dm-0"])
+def test_a_disk_that_is_none_of_the_paths_is_refused_and_nothing_is_touched(sys_root: Path, source: str) -> None:
+    """The name was reused: both are in the report."""
+    brick = FakeBrick(found=["/dev/dm-1"])
+    with pytest.raises(StoppedError) as caught:
+        ScsiStrategy(brick, sys_root).refresh(disk(source), ISCSI)
+    assert (caught.value.outcome, caught.value.reason) == (Outcome.REFUSED, Reason.WRONG_DEVICE)
+    assert source in caught.value.detail
+    assert "/dev/dm-1" in caught.value.detail
+    assert not brick.asked
+
+
+def test_a_path_that_is_down_is_named(sys_root: Path) -> None:
+    """os-brick says only that one is."""
+    (sys_root / "dev/block/253:0/slaves/sdb/device/state").write_text("transport-offline\n")
+    brick = FakeBrick(fails=StoppedError(Outcome.PATHS_DOWN, Reason.BRICK_RAISED, "All paths need to be up"))
+    with pytest.raises(StoppedError) as caught:
+        ScsiStrategy(brick, sys_root).refresh(disk("/dev/dm-0"), ISCSI)
+    assert (caught.value.outcome, caught.value.detail) == (Outcome.PATHS_DOWN, "down: sdb (transport-offline)")
+
+
+@pytest.mark.parametrize("outcome", [Outcome.PATHS_DOWN, Outcome.BRICK_FAILED])
+def test_other_failures_keep_os_bricks_words(sys_root: Path, outcome: Outcome) -> None:
+    """Nothing is made up where the kernel calls every path running."""
+    brick = FakeBrick(fails=StoppedError(outcome, Reason.BRICK_RAISED, "its words"))
+    with pytest.raises(StoppedError) as caught:
+        ScsiStrategy(brick, sys_root).refresh(disk("/dev/dm-0"), ISCSI)
+    assert (caught.value.outcome, caught.value.detail) == (outcome, "its words")
+
+
+def test_nvme_properties_are_mended_for_os_brick(sys_root: Path) -> None:
+    """ns_id as JSON gives it, and volume_replicas: None, both make os-brick fail."""
+    brick = FakeBrick()
+    info = connection("nvmeof", nqn="n", ns_id=10, volume_replicas=None)
+    assert NvmeStrategy(brick).refresh(disk(), info) == 5
+    assert brick.asked == [("NVMEOF", {"nqn": "n", "ns_id": "10"})]
+    assert info["data"]["ns_id"] == 10
+
+
+def test_nvme_properties_of_the_new_form_go_as_they_are(sys_root: Path) -> None:
+    """Target, uuid and portals."""
+    brick, data = FakeBrick(), {"target_nqn": "n", "vol_uuid": "u", "portals": [["a", "4420", "tcp"]]}
+    NvmeStrategy(brick).refresh(disk(), connection("nvmeof", **data))
+    assert brick.asked == [("NVMEOF", data)]
+
+
+@pytest.mark.parametrize("raw", [None, {}, {"driver_volume_type": 3, "data": 4}])
+def test_connection_data_that_says_nothing_reads_as_none(raw: Any) -> None:
+    """Never an exception."""
+    assert (volume_type(raw), properties(raw)) == (None, {})
