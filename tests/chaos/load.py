@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from tests.chaos.options import Options
+from tests.chaos.plan import Kind, plan
 
 _GROWTHS: Final = (1, 1, 1, 2, 3, 4, 6)  # one of these: what is lost of a volume that grows once stays lost
 _WITHIN: Final = (0.3, 6.0)  # seconds in which a volume grows for the first and the last time
@@ -22,6 +23,8 @@ _LATE: Final = 0.2  # of the notifications are overtaken by later ones
 _LATE_BY: Final = (0.1, 3.0)  # seconds
 _NOISE: Final = 1.0  # other notifications for each one
 _POISON: Final = 0.08
+_KINDS_OF_POISON: Final = 19
+_AFTER: Final = (0.7, 1.7)  # seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,8 +74,19 @@ def load(options: Options) -> Load:
         volumes=volumes,
         growths=sorted(growths),
         noise=[rng.uniform(0, options.spread) for _ in range(int(options.events * _NOISE))],
-        poison=sorted(rng.uniform(0, options.spread) for _ in range(int(options.events * _POISON))),
+        poison=sorted(
+            [
+                *(rng.uniform(0, options.spread) for _ in range(int(options.events * _POISON))),
+                *_after_deletes(options, rng),
+            ]
+        ),
     )
+
+
+def _after_deletes(options: Options, rng: random.Random) -> list[float]:
+    """One of each kind of bad message behind each queue that is deleted, while listeners still take it for there."""
+    gone = [fault.at for fault in plan(options) if fault.kind is Kind.DELETE]
+    return [at + rng.uniform(*_AFTER) for at in gone for _ in range(_KINDS_OF_POISON)]
 
 
 def _growth_counts(events: int, rng: random.Random) -> list[int]:
