@@ -84,7 +84,7 @@ def load(options: Options) -> Load:
 
 
 def _after_deletes(options: Options, rng: random.Random) -> list[float]:
-    """One of each kind of bad message behind each queue that is deleted, while listeners still take it for there."""
+    """One of each kind of bad message behind each queue that is deleted: listeners still take it for there."""
     gone = [fault.at for fault in plan(options) if fault.kind is Kind.DELETE]
     return [at + rng.uniform(*_AFTER) for at in gone for _ in range(_KINDS_OF_POISON)]
 
