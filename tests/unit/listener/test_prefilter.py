@@ -14,7 +14,9 @@ from tests.lab.recording import read_recording
 from tests.unit.listener.messages import FIXTURES, recorded
 
 TEXT = st.text(max_size=30)
-MEMBERS = st.dictionaries(TEXT, TEXT | st.integers() | st.lists(TEXT, max_size=3), max_size=5)
+MEMBERS = st.dictionaries(
+    TEXT.filter(lambda name: name != "event_type"), TEXT | st.integers() | st.lists(TEXT, max_size=3), max_size=5
+)
 
 
 @settings(max_examples=150, deadline=None)
