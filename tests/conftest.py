@@ -8,6 +8,9 @@ import os
 from typing import NoReturn
 
 import pytest
+from cheroot.server import HTTPServer
+
+HTTPServer.expiration_interval = 0.05  # seconds between looks of the built-in server whether it is to end, else 0.5
 
 
 def missing(part: str) -> NoReturn:

@@ -7,18 +7,25 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import kombu
+import pytest
 from prometheus_client import CollectorRegistry
 
 from bridge.core.errors import JournalRefusedError, JournalUnavailableError
 from bridge.core.extend import new_id
 from bridge.core.messages import HostMessage
 from bridge.core.trail import Record
+from bridge.engine import reports
 from bridge.engine.reports import ReportsConsumer
 from bridge.journal.reported import Taken
 from bridge.runtime.health import Health
 from bridge.runtime.metrics import EngineMetrics
 from bridge.runtime.transport import MEMORY, REPORTS_QUEUE, kombu_connection
 from tests.lab.waiting import until
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reports, "_IDLE", 0.02)
 
 
 class Journal:
