@@ -19,12 +19,12 @@ from bridge.runtime.publisher import SafePublisher
 from bridge.runtime.transport import (
     AGENT_EXCHANGE,
     AGENT_TOPIC,
-    PARKED_QUEUE,
     REPORTS_QUEUE,
     QueueSpec,
     ensure_queue,
 )
 from bridge.standin.cinder import Attachment, StandInCinder
+from listener.patience import Step
 from tests.functional.conftest import Vhost
 from tests.lab.cinder_bus import CinderBus
 from tests.lab.deploy import Processes, Site
@@ -118,11 +118,11 @@ def test_no_secret_of_cinders_leaves_the_listener_or_the_cinder_reader(vhost: Vh
         sent = 'extend_bridge_engine_casts_total{result="sent"}'
         until(lambda: processes.metric("engine", sent) >= len(known), "every known extend is cast")
         codes = processes.stop()
-        parked, orders = drain(connection, PARKED_QUEUE), drain(connection, casts)
-    assert parked, "the event of the unknown server must be in the parked lane, or it proves nothing"
+        slow, orders = drain(connection, Step.SHORT.queue), drain(connection, casts)
+    assert slow, "the event of the unknown server must be in the slow lane, or it proves nothing"
     assert b"".join(orders).count(b"driver_volume_type") >= len(known)
     assert set(codes.values()) == {0}
-    places = {"parked lane": b"".join(parked), "casts": b"".join(orders)}
+    places = {"slow lane": b"".join(slow), "casts": b"".join(orders)}
     for path in tmp_path.iterdir():  # logs at debug, audit log, journal with its write-ahead log
         if path.is_file():
             places[path.name] = path.read_bytes()

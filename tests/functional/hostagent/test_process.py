@@ -183,7 +183,7 @@ def test_an_order_comes_in_and_a_report_goes_out_also_over_a_broker_restart(
     full = wait_for(lambda: [m.inventory for m in reports.drain() if m.inventory and m.inventory.full], agent)[0]
     [seen] = full.domains
     assert (seen.server_id, seen.state, seen.disks[0].size) == (guest.server_id, GuestState.ACTIVE, GIB)
-    assert full.capabilities == ("block", "file")
+    assert full.capabilities == ("scsi", "nvme", "vendor", "block", "file")
     wait_for(lambda: all(check["ok"] for check in agent.checks().values()), agent)
 
     first = order(guest, disk, 2 * GIB)
