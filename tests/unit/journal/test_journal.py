@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 
 from bridge.core.errors import JournalUnavailableError
 from bridge.core.extend import Arrival, ExtendKey, Standing, new_id
@@ -364,3 +366,9 @@ def test_migrations_make_exactly_the_tables_the_code_uses(bench: Bench) -> None:
 
     assert bench.database.read(differences) == []
     assert schema.problem(bench.database) is None
+
+
+def test_the_newest_version_is_the_one_alembic_ends_at() -> None:
+    config = Config()
+    config.set_main_option("script_location", str(Path(schema.__file__).parent / "migrations"))
+    assert ScriptDirectory.from_config(config).get_heads() == [schema.head()]
