@@ -13,10 +13,10 @@ import sqlalchemy as sa
 from bridge.core.extend import Bytes
 from bridge.core.messages import Report
 from bridge.core.trail import Event
+from bridge.journal.claim_rows import EXTEND_COLUMNS, extend_of
 from bridge.journal.prepared import Prepared, PreparedForRows, names
 from bridge.journal.states import Attempt, Decision, Extend, Move, State, is_final
 from bridge.journal.tables import attempts, extends, transitions
-from bridge.journal.work import EXTEND_COLUMNS, extend_of
 
 ENDS: Final = frozenset({Move.CLOSE, Move.FAIL})
 _EVENTS: Final[Mapping[Move, Event]] = {

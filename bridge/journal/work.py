@@ -5,27 +5,21 @@ Any number of engines may do this on one database. There are no leases: a claim 
 `attempt`, and an order that is sent twice is harmless because sizes are compared before anything is touched.
 """
 
-import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import sqlalchemy as sa
 
-from bridge.core.extend import Bytes, ExtendKey, new_id
+from bridge.core.extend import Bytes
 from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
 from bridge.core.trail import Event
+from bridge.journal import claim_rows
 from bridge.journal import hosts as host_rows
 from bridge.journal.database import Database
 from bridge.journal.states import Extend, State
 from bridge.journal.tables import attempts, extends, transitions
-
-EXTEND_COLUMNS = (
-    extends.c.id, extends.c.server_id, extends.c.volume_id, extends.c.wanted_gen, extends.c.attempt,
-    extends.c.failures, extends.c.opened_at, extends.c.request_id, extends.c.global_request_id,
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +76,7 @@ class Work:
         """Take up to `limit` due extends, oldest first. Each is due again in `report_within` seconds, so that an
         engine or an agent that dies with them in hand loses nothing."""
         now = self._clock()
-        due = self._database.read(lambda c: _due(c, now, now + self._horizon, limit))
+        due = self._database.read(lambda c: claim_rows.due(c, now, now + self._horizon, limit))
         return self._database.write(lambda c: _claim(c, due, now, now + report_within)) if due else []
 
     def locate(self, claimed: Sequence[Extend], *, host_timeout: float) -> Mapping[str, list[host_rows.Location]]:
@@ -192,7 +186,10 @@ class Work:
             late = sa.and_(
                 extends.c.open == 1, extends.c.overdue_at.is_(None), extends.c.opened_at < now - older_than
             )
-            found = [extend_of(row) for row in connection.execute(sa.select(*EXTEND_COLUMNS).where(late))]
+            found = [
+                claim_rows.extend_of(row)
+                for row in connection.execute(sa.select(*claim_rows.EXTEND_COLUMNS).where(late))
+            ]
             if found:
                 connection.execute(
                     sa.update(extends).where(extends.c.id.in_([x.id for x in found])).values(overdue_at=now)
@@ -214,50 +211,8 @@ class Work:
         return self._database.read(ask)
 
 
-def extend_of(row: Sequence[Any]) -> Extend:
-    """An open extend from the values of EXTEND_COLUMNS, in their order."""
-    row_id, server_id, volume_id, wanted_gen, attempt, failures, opened_at, request_id, global_request_id = row
-    return Extend(
-        id=row_id,
-        key=ExtendKey(server_id, volume_id),
-        wanted_gen=wanted_gen,
-        attempt=attempt,
-        failures=failures,
-        opened_at=opened_at,
-        request_id=request_id,
-        global_request_id=global_request_id,
-    )
-
-
-def _due(connection: sa.Connection, now: float, horizon: float, limit: int) -> list[tuple[str, int, str]]:
-    rows = connection.execute(
-        sa.select(extends.c.id, extends.c.attempt, extends.c.state)
-        .where(extends.c.open == 1, sa.or_(extends.c.due_at <= now, extends.c.due_at > horizon))
-        .order_by(extends.c.due_at)
-        .limit(limit)
-    )
-    return sorted((row_id, attempt, state) for row_id, attempt, state in rows)
-
-
-def _claim(
-    connection: sa.Connection, due: Sequence[tuple[str, int, str]], now: float, due_at: float
-) -> list[Extend]:
-    token = new_id()
-    connection.execute(
-        sa.update(extends)
-        .where(
-            extends.c.id == sa.bindparam("b_id"),
-            extends.c.attempt == sa.bindparam("b_attempt"),
-            extends.c.open == 1,
-        )
-        .values(
-            state=State.DISPATCHED, due_at=due_at, attempt=extends.c.attempt + 1, claim=token, waiting_for=None
-        ),
-        [{"b_id": row_id, "b_attempt": attempt} for row_id, attempt, _ in due],
-    )
-    lapsed = {row_id for row_id, _, state in due if state == State.DISPATCHED}
-    mine = connection.execute(sa.select(*EXTEND_COLUMNS).where(extends.c.claim == token))
-    claimed = [dataclasses.replace(extend_of(row), unreported=row[0] in lapsed) for row in mine]
+def _claim(connection: sa.Connection, due: Sequence[claim_rows.Due], now: float, due_at: float) -> list[Extend]:
+    claimed = claim_rows.take(connection, due, due_at)
     unreported = [x for x in claimed if x.unreported]
     if unreported:
         _note(connection, [_line(x, now, Event.WAITING, reason=Reason.NOT_REPORTED) for x in unreported])
