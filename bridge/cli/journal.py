@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`extend-bridge event`, `host` and `status`: the journal for a person."""
+"""`extend-bridge event` and `host`: the journal for a person."""
 
 import argparse
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -22,11 +22,12 @@ from bridge.runtime import operator
 from bridge.runtime import settings as door
 
 _GROUPS: Final = [("journal", JOURNAL_OPTS)]
-_HOST_TIMEOUT: Final = 60.0
+HOST_TIMEOUT: Final = 60.0
+"""Seconds of silence after which a host is shown as silent."""
 Rows = tuple[tuple[str, ...], list[tuple[Any, ...]]]
 
 
-class _Reads(Command):  # type: ignore[misc,unused-ignore]
+class Reads(Command):  # type: ignore[misc,unused-ignore]
     """Options of every command that looks into the journal."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -36,16 +37,22 @@ class _Reads(Command):  # type: ignore[misc,unused-ignore]
         return parser
 
     @contextmanager
-    def look(self, parsed: argparse.Namespace) -> Iterator[Look]:
-        """The journal of the configuration file."""
+    def database(self, parsed: argparse.Namespace) -> Iterator[Database]:
+        """The journal's database as the configuration file names it."""
         database = Database(door.read(operator.load(parsed, _GROUPS), journal_settings))
         try:
-            yield Look(database)
+            yield database
         finally:
             database.dispose()
 
+    @contextmanager
+    def look(self, parsed: argparse.Namespace) -> Iterator[Look]:
+        """The journal of the configuration file."""
+        with self.database(parsed) as database:
+            yield Look(database)
 
-class EventList(_Reads, Lister):  # type: ignore[misc,unused-ignore]
+
+class EventList(Reads, Lister):  # type: ignore[misc,unused-ignore]
     """List extends: by default the open ones, oldest first."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -71,7 +78,7 @@ class EventList(_Reads, Lister):  # type: ignore[misc,unused-ignore]
             [
                 (
                     row["id"], row["server_id"], row["volume_id"], row["state"], row["outcome"], row["reason"],
-                    row["attempt"], _time(row["opened_at"]), row["overdue_at"] is not None and row["open"] == 1,
+                    row["attempt"], moment(row["opened_at"]), row["overdue_at"] is not None and row["open"] == 1,
                     row["waiting_for"],
                 )
                 for row in found
@@ -79,7 +86,7 @@ class EventList(_Reads, Lister):  # type: ignore[misc,unused-ignore]
         )  # fmt: skip
 
 
-class EventShow(_Reads, ShowOne):  # type: ignore[misc,unused-ignore]
+class EventShow(Reads, ShowOne):  # type: ignore[misc,unused-ignore]
     """Show one extend with its history."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -95,12 +102,12 @@ class EventShow(_Reads, ShowOne):  # type: ignore[misc,unused-ignore]
         if found is None:
             raise OperatorError(f"the journal holds no extend {parsed_args.id}", code=1)
         row, history = found
-        shown = {name: _time(value) if name.endswith("_at") else value for name, value in row.items()}
-        lines = [f"{_time(float(line.partition(' ')[0]))} {line.partition(' ')[2]}" for line in history]
+        shown = {name: moment(value) if name.endswith("_at") else value for name, value in row.items()}
+        lines = [f"{moment(float(line.partition(' ')[0]))} {line.partition(' ')[2]}" for line in history]
         return (*shown, "history"), (*shown.values(), "\n".join(lines))
 
 
-class _Acts(_Reads):
+class _Acts(Reads):
     """A command that does something to extends, one after the other; each is in the audit log."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -163,7 +170,7 @@ class EventDiscard(_Acts):
         return code
 
 
-class HostList(_Reads, Lister):  # type: ignore[misc,unused-ignore]
+class HostList(Reads, Lister):  # type: ignore[misc,unused-ignore]
     """List the hosts that report, and since when one is silent."""
 
     def take_action(self, parsed_args: argparse.Namespace) -> Rows:
@@ -175,7 +182,7 @@ class HostList(_Reads, Lister):  # type: ignore[misc,unused-ignore]
             ("Host", "Alive", "Last heard", "Servers", "Capabilities"),
             [
                 (
-                    row["name"], now - row["heartbeat_at"] <= _HOST_TIMEOUT, _time(row["heartbeat_at"]),
+                    row["name"], now - row["heartbeat_at"] <= HOST_TIMEOUT, moment(row["heartbeat_at"]),
                     row["servers"], ", ".join(map(str, row["capabilities"])),
                 )
                 for row in found
@@ -183,7 +190,7 @@ class HostList(_Reads, Lister):  # type: ignore[misc,unused-ignore]
         )  # fmt: skip
 
 
-class HostShow(_Reads, Lister):  # type: ignore[misc,unused-ignore]
+class HostShow(Reads, Lister):  # type: ignore[misc,unused-ignore]
     """Show the disks a host's guests have, with the size each guest sees."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -201,30 +208,6 @@ class HostShow(_Reads, Lister):  # type: ignore[misc,unused-ignore]
         return ("Server", "Volume", "Bytes"), [(r["server_id"], r["volume_id"], r["size"]) for r in found]
 
 
-class Status(_Reads, ShowOne):  # type: ignore[misc,unused-ignore]
-    """Everything on one screen: open, oldest, overdue, failed, hosts. Exits with 1 if a person is needed."""
-
-    def run(self, parsed_args: argparse.Namespace) -> int:
-        """See cliff."""
-        self.code = 0
-        return super().run(parsed_args) or self.code
-
-    def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], tuple[Any, ...]]:
-        """See cliff."""
-        with self.look(parsed_args) as look:
-            now = look.standing(host_timeout=_HOST_TIMEOUT)
-        self.code = 1 if now.overdue or now.failed else 0
-        shown: Mapping[str, Any] = {
-            "open": now.open,
-            "dispatched": now.dispatched,
-            "oldest open": _time(now.oldest),
-            "overdue": now.overdue,
-            "behind (failed)": now.failed,
-            "hosts": now.hosts,
-            "silent hosts": now.silent,
-        }
-        return tuple(shown), tuple(shown.values())
-
-
-def _time(at: float | None) -> str | None:
+def moment(at: float | None) -> str | None:
+    """A time for a person and a program, None for none."""
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if at is not None else None

@@ -90,6 +90,13 @@ class Reason(StrEnum):
     NOT_REPORTED = "not_reported", "the host did not report in time; cast again"
     NEWER_GENERATION = "newer_generation", "another extend of the same disk arrived meanwhile"
 
+    # Reconciliation: why a guest is behind, or why nobody can tell.
+    NOBODY_TOLD = "nobody_told", "the guest sees less than its volume has and no event came; an extend is opened"
+    ON_ITS_WAY = "on_its_way", "an extend is open and nothing holds it up so far"
+    NO_AGENT = "no_agent", "no host agent ever reported from the host Cinder names"
+    DISK_NOT_REPORTED = "disk_not_reported", "the host's agent is alive, but reports no such disk of the server"
+    SIZE_UNKNOWN = "size_unknown", "the host reports the disk, but libvirt does not say what size its guest sees"
+
     # Host agent.
     SIZE_REACHED = "size_reached", "the guest's disk has the size"
     DOMAIN_ABSENT = "domain_absent", "libvirt does not know the domain"

@@ -9,20 +9,20 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from typing import Final
 
 from bridge.core.errors import JournalUnavailableError
-from bridge.core.extend import Arrival, ExtendKey, Source, new_id
-from bridge.core.messages import GuestState
+from bridge.core.extend import Arrival, Source, new_id
 from bridge.core.trail import Event, Record
-from bridge.engine.cinder import CinderReader, Gone, NotNow, Page, Volume
+from bridge.engine.cinder import CinderReader, Gone, NotNow, Page
+from bridge.engine.survey import Finding, survey
 from bridge.journal.database import Database
 from bridge.journal.hosts import Alive
 from bridge.journal.passes import Passes, Turn
-from bridge.journal.seen import Known, Seen, known
+from bridge.journal.seen import known
+from bridge.journal.sightings import Sight, Sighting, Sightings
 from bridge.journal.store import Journal
 from bridge.runtime.audit_log import AuditLog
 from bridge.runtime.backoff import Backoff
@@ -33,57 +33,8 @@ LOG = logging.getLogger(__name__)
 
 RECONCILE: Final = "engine.reconcile"
 _IDLE: Final = 5.0  # seconds between looks whether it is time
-
-
-class Sight(StrEnum):
-    """What is seen of one attached volume."""
-
-    FINE = "fine"  # the guest has the size, or is off and has it when it starts
-    BEHIND = "behind"  # the guest sees less than the volume has
-    OPEN = "open"  # the guest is behind, and an extend is on its way
-    FAILED = "failed"  # the guest is behind, and an extend to this size was given up on: a person has to look
-    CANNOT_SEE = "cannot_see"  # no living host reports the disk, or libvirt does not say its size
-    BUSY = "busy"  # on its way between two hosts: looked at in the next pass
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """One attached volume and what is seen of it; `host` and `size` where a guest is behind."""
-
-    key: ExtendKey
-    sight: Sight
-    wanted: int
-    host: str | None = None
-    size: int | None = None
-
-
-def survey(volume: Volume, facts: Known) -> list[Finding]:
-    """Judge each attachment of one volume. Pure."""
-    keys = dict.fromkeys(ExtendKey(attached.server_id, volume.id) for attached in volume.attached)
-    return [_judge(key, volume.size, facts) for key in keys]
-
-
-def _judge(key: ExtendKey, wanted: int, facts: Known) -> Finding:
-    living = [seen for seen in facts.seen.get(key, ()) if seen.alive]
-    if any(seen.state is GuestState.INCOMING for seen in living):
-        return Finding(key=key, sight=Sight.BUSY, wanted=wanted)
-    here = _here(living)
-    if here is None or (here.size is None and here.state is GuestState.ACTIVE):
-        return Finding(key=key, sight=Sight.CANNOT_SEE, wanted=wanted)
-    size = max(here.size or 0, facts.verified.get(key, 0))
-    if here.state is GuestState.OFF or size >= wanted:
-        return Finding(key=key, sight=Sight.FINE, wanted=wanted)
-    sight = Sight.BEHIND
-    if key in facts.open:
-        sight = Sight.OPEN
-    elif facts.failed.get(key, 0) >= wanted:
-        sight = Sight.FAILED
-    return Finding(key=key, sight=sight, wanted=wanted, host=here.host, size=size)
-
-
-def _here(living: list[Seen]) -> Seen | None:
-    """Where the guest is: its running domain, else a defined one."""
-    return min(living, key=lambda seen: (seen.state is not GuestState.ACTIVE, seen.host), default=None)
+_MINUTE: Final = 60.0
+_PORTIONS: Final = 6  # a minute's extends are opened in so many portions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +57,7 @@ class Reconciler:
         self,
         *,
         passes: Passes,
+        sightings: Sightings,
         cinder: CinderReader,
         database: Database,
         journal: Journal,
@@ -117,6 +69,7 @@ class Reconciler:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._passes = passes
+        self._sightings = sightings
         self._cinder = cinder
         self._database = database
         self._journal = journal
@@ -155,32 +108,43 @@ class Reconciler:
                 turn = replace(turn, marker=None, counts={})
                 continue
             self._health.ok(RECONCILE, "going over the volumes")
-            counts, opened = self._look(page, request_id)
-            turn = replace(turn, marker=page.marker, counts=Counter(turn.counts) + counts)
+            found = self._look(page, turn)
+            behind = [finding for finding in found if finding.sight is Sight.BEHIND]
+            if not self._open_slowly(behind, turn, request_id, stop):
+                return True
+            counts = Counter(turn.counts) + Counter(finding.sight.value for finding in found)
+            turn = replace(turn, marker=page.marker, counts=counts)
             if page.marker is None:
                 self._end(turn, request_id)
                 return True
             if not self._passes.keep(turn):
                 return True
-            stop.wait(max(self._pace.pause, 60.0 * opened / self._pace.opens))
+            stop.wait(self._pace.pause)
         return True
 
-    def _look(self, page: Page, request_id: str) -> tuple[Counter[str], int]:
-        """One page: what was seen, and how many extends were opened."""
+    def _look(self, page: Page, turn: Turn) -> list[Finding]:
+        """What is seen of one page, and written down where it is not fine."""
         now = self._clock()
-        alive = Alive(since=now - self._pace.host_timeout, until=now + self._pace.host_timeout)
-        facts = known(self._database, {volume.id for volume in page.volumes}, alive)
-        settled = [volume for volume in page.volumes if not volume.extending]
-        found = [finding for volume in settled for finding in survey(volume, facts)]
-        behind = [finding for finding in found if finding.sight is Sight.BEHIND][: self._pace.opens]
-        if behind:
-            self._open(behind, request_id, now)
-        return Counter(finding.sight.value for finding in found), len(behind)
-
-    def _open(self, behind: list[Finding], request_id: str, now: float) -> None:
-        self._journal.accept(
-            [Arrival(key=each.key, request_id=request_id, source=Source.RECONCILE) for each in behind]
+        found = survey_page(self._database, page, now=now, host_timeout=self._pace.host_timeout)
+        self._sightings.note(
+            {volume.id for volume in page.volumes},
+            [sighting(finding) for finding in found if finding.sight is not Sight.FINE],
+            at=max(now, turn.started_at),
         )
+        return found
+
+    def _open_slowly(self, behind: Sequence[Finding], turn: Turn, request_id: str, stop: threading.Event) -> bool:
+        """Open them in small portions, so many a minute; whether the turn was ours to the end."""
+        portion = max(1, self._pace.opens // _PORTIONS)
+        for start in range(0, len(behind), portion):
+            some = behind[start : start + portion]
+            self._open(some, request_id, self._clock())
+            if stop.wait(_MINUTE * len(some) / self._pace.opens) or not self._passes.keep(turn):
+                return False
+        return True
+
+    def _open(self, behind: Sequence[Finding], request_id: str, now: float) -> None:
+        open_found(behind, self._journal, self._audit, request_id=request_id, now=now)
         self._on_due()
         self._metrics.opened.inc(len(behind))
         for each in behind:
@@ -188,24 +152,11 @@ class Reconciler:
                 "server %s on host %s is behind its volume %s: it sees %s of %d bytes; an extend is opened",
                 each.key.server_id, each.host, each.key.volume_id, each.size, each.wanted,
             )  # fmt: skip
-        self._audit.write(
-            *(
-                Record(
-                    event=Event.BEHIND,
-                    at=now,
-                    server=each.key.server_id,
-                    volume=each.key.volume_id,
-                    host=each.host,
-                    request_id=request_id,
-                    data={"size": each.size, "wanted": each.wanted, "source": Source.RECONCILE.value},
-                )
-                for each in behind
-            )
-        )
 
     def _end(self, turn: Turn, request_id: str) -> None:
         if not self._passes.end(turn):
             return
+        self._sightings.forget(before=turn.started_at)
         now = self._clock()
         LOG.info(
             "a pass over all volumes in use ended after %.0f s: %s", now - turn.started_at, _words(turn.counts)
@@ -227,6 +178,44 @@ class Reconciler:
             self._metrics.guests.labels(sight.value).set(last.counts.get(sight.value, 0))
         if last.ended_at is not None:
             self._health.ok(RECONCILE, f"last pass: {_words(last.counts)}")
+
+
+def survey_page(database: Database, page: Page, *, now: float, host_timeout: float) -> list[Finding]:
+    """What the journal knows of the volumes of a page, judged. Raises JournalUnavailableError."""
+    settled = [volume for volume in page.volumes if not volume.extending]
+    hosts = {attached.host for volume in settled for attached in volume.attached if attached.host is not None}
+    alive = Alive(since=now - host_timeout, until=now + host_timeout)
+    facts = known(database, {volume.id for volume in settled}, hosts, alive)
+    return [finding for volume in settled for finding in survey(volume, facts)]
+
+
+def open_found(
+    behind: Sequence[Finding], journal: Journal, audit: AuditLog, *, request_id: str, now: float
+) -> None:
+    """Open an extend for each guest that was found behind, and say so. Raises JournalUnavailableError."""
+    journal.accept([Arrival(key=each.key, request_id=request_id, source=Source.RECONCILE) for each in behind])
+    audit.write(
+        *(
+            Record(
+                event=Event.BEHIND,
+                at=now,
+                server=each.key.server_id,
+                volume=each.key.volume_id,
+                host=each.host,
+                request_id=request_id,
+                data={"size": each.size, "wanted": each.wanted, "source": Source.RECONCILE.value},
+            )
+            for each in behind
+        )
+    )
+
+
+def sighting(finding: Finding) -> Sighting:
+    """As it is written down."""
+    return Sighting(
+        key=finding.key, sight=finding.sight, reason=finding.reason or "", host=finding.host, size=finding.size,
+        wanted=finding.wanted,
+    )  # fmt: skip
 
 
 def _words(counts: Mapping[str, int]) -> str:

@@ -4,26 +4,25 @@
 import logging
 import socket
 import threading
-import time
 from collections.abc import Callable
 
-from bridge.core.errors import JournalUnavailableError
-from bridge.core.trail import Event, Record
 from bridge.engine.agents import Agents
 from bridge.engine.cinder import CinderReader
 from bridge.engine.dispatch import CINDER, Dispatcher
 from bridge.engine.reconcile import RECONCILE, Pace, Reconciler
 from bridge.engine.reports import ReportsConsumer
 from bridge.engine.settings import EngineSettings
+from bridge.engine.sweep import Sweeper
 from bridge.engine.wake import Wake
+from bridge.journal.behind import Behind
 from bridge.journal.database import Database
 from bridge.journal.passes import Passes
 from bridge.journal.reported import Reported
 from bridge.journal.retention import Retention
 from bridge.journal.schema import until_usable
+from bridge.journal.sightings import Sightings
 from bridge.journal.store import Journal
 from bridge.journal.work import Work
-from bridge.runtime.audit_log import AuditLog
 from bridge.runtime.daemon import Part, Supervised
 from bridge.runtime.metrics import EngineMetrics, ReconcileMetrics
 from bridge.runtime.process import Process
@@ -32,7 +31,6 @@ from bridge.runtime.transport import check_url, kombu_connection, rpc_transport
 
 LOG = logging.getLogger(__name__)
 _HORIZON = 2  # times the longest wait we ever write
-_SWEEP = 10.0  # seconds between looks at what is overdue
 
 
 def build(settings: EngineSettings, process: Process) -> list[Part]:
@@ -79,15 +77,19 @@ def build(settings: EngineSettings, process: Process) -> list[Part]:
         return run
 
     retention = Retention(database, settings.journal.keep)
-    sweep = _sweeper(work, retention, settings.overdue_after, metrics, audit)
+    sweep = Sweeper(
+        work=work, behind=Behind(database), retention=retention, overdue_after=settings.overdue_after,
+        metrics=metrics, audit=audit,
+    )  # fmt: skip
     parts: list[Part] = [
         Supervised("engine.reports", when_usable(consumer.run), health),
         Supervised("engine.dispatch", when_usable(dispatcher.run), health),
-        Supervised("engine.sweep", when_usable(sweep), health),
+        Supervised("engine.sweep", when_usable(sweep.run), health),
     ]
     if settings.reconcile_interval:
         reconciler = Reconciler(
             passes=Passes(database, interval=settings.reconcile_interval),
+            sightings=Sightings(database),
             cinder=reader(),
             database=database,
             journal=Journal(database, max_open=settings.journal.max_open),
@@ -116,32 +118,3 @@ def _waker(address: tuple[str, int]) -> Callable[[], None]:
             LOG.debug("the dispatcher was not woken and polls within a second: %s", ex)
 
     return wake
-
-
-def _sweeper(
-    work: Work, retention: Retention, overdue_after: float, metrics: EngineMetrics, audit: AuditLog
-) -> Callable[[threading.Event], None]:
-    def run(stop: threading.Event) -> None:
-        while not stop.wait(_SWEEP):
-            try:
-                late = work.mark_overdue(older_than=overdue_after)
-                standing = work.standing()
-                retention.forget()
-            except JournalUnavailableError:
-                continue  # the dispatcher says so in health
-            metrics.open.set(standing.open)
-            metrics.oldest.set(0.0 if standing.oldest is None else max(0.0, time.time() - standing.oldest))
-            metrics.overdue.inc(len(late))
-            for extend in late:
-                LOG.warning(
-                    "extend of volume %s on server %s is overdue; it goes on",
-                    extend.key.volume_id,
-                    extend.key.server_id,
-                )
-            audit.write(*(_overdue(extend.id, extend.key.server_id, extend.key.volume_id) for extend in late))
-
-    return run
-
-
-def _overdue(extend_id: str, server_id: str, volume_id: str) -> Record:
-    return Record(event=Event.OVERDUE, at=time.time(), extend_id=extend_id, server=server_id, volume=volume_id)

@@ -77,12 +77,7 @@ class Passes:
 
     def last(self) -> Survey:
         """The last whole pass, whoever went."""
-        row = self._database.read(
-            lambda c: c.execute(
-                sa.select(passes.c.last_ended_at, passes.c.last_counts).where(passes.c.name == _NAME)
-            ).one_or_none()
-        )
-        return Survey(ended_at=None, counts={}) if row is None else Survey(ended_at=row[0], counts=_counts(row[1]))
+        return last_survey(self._database)
 
     def _take(self, connection: sa.Connection) -> Turn | None:
         now = self._clock()
@@ -110,6 +105,16 @@ class Passes:
     def _write(self, **values: Any) -> bool:
         mine = sa.update(passes).where(passes.c.name == _NAME, passes.c.holder == self._me).values(**values)
         return self._database.write(lambda connection: int(connection.execute(mine).rowcount)) == 1
+
+
+def last_survey(database: Database) -> Survey:
+    """The last whole pass. Raises JournalUnavailableError."""
+    row = database.read(
+        lambda c: c.execute(
+            sa.select(passes.c.last_ended_at, passes.c.last_counts).where(passes.c.name == _NAME)
+        ).one_or_none()
+    )
+    return Survey(ended_at=None, counts={}) if row is None else Survey(ended_at=row[0], counts=_counts(row[1]))
 
 
 def _text(counts: Mapping[str, int]) -> str:

@@ -27,25 +27,35 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Failed:
+    """The largest target an extend of a disk was given up on for, and why."""
+
+    target: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Known:
     """What the journal knows of the disks of some volumes.
 
-    `verified`: the largest size a report read back since the host's last inventory. `failed`: the largest target an
-    extend was given up on for.
+    `open`: why an extend that is on its way has not ended, where it was put off. `verified`: the largest size a
+    report read back since the host's last inventory. `agents`: the hosts asked for that ever reported, and whether
+    they are alive.
     """
 
     seen: Mapping[ExtendKey, list[Seen]]
-    open: Collection[ExtendKey]
+    open: Mapping[ExtendKey, str | None]
     verified: Mapping[ExtendKey, int]
-    failed: Mapping[ExtendKey, int]
+    failed: Mapping[ExtendKey, Failed]
+    agents: Mapping[str, bool]
 
 
-def known(database: Database, volume_ids: Collection[str], alive: Alive) -> Known:
+def known(database: Database, volume_ids: Collection[str], host_names: Collection[str], alive: Alive) -> Known:
     """Read it in one transaction. Raises JournalUnavailableError."""
-    return database.read(lambda connection: _known(connection, sorted(volume_ids), alive))
+    return database.read(lambda connection: _known(connection, sorted(volume_ids), sorted(host_names), alive))
 
 
-def _known(connection: sa.Connection, ids: Collection[str], alive: Alive) -> Known:
+def _known(connection: sa.Connection, ids: Collection[str], names: Collection[str], alive: Alive) -> Known:
     seen: dict[ExtendKey, list[Seen]] = {}
     for server_id, volume_id, host, size, state, heartbeat_at in connection.execute(
         sa.select(
@@ -59,7 +69,9 @@ def _known(connection: sa.Connection, ids: Collection[str], alive: Alive) -> Kno
             Seen(host=host, state=GuestState(state), size=size, alive=heartbeat_at in alive)
         )
     opened = connection.execute(
-        sa.select(extends.c.server_id, extends.c.volume_id).where(extends.c.open == 1, extends.c.volume_id.in_(ids))
+        sa.select(extends.c.server_id, extends.c.volume_id, extends.c.reason).where(
+            extends.c.open == 1, extends.c.volume_id.in_(ids)
+        )
     )
     verified = connection.execute(
         sa.select(extends.c.server_id, extends.c.volume_id, sa.func.max(attempts.c.size_after))
@@ -69,14 +81,16 @@ def _known(connection: sa.Connection, ids: Collection[str], alive: Alive) -> Kno
         .group_by(extends.c.server_id, extends.c.volume_id)
     )
     failed = connection.execute(
-        sa.select(extends.c.server_id, extends.c.volume_id, sa.func.max(attempts.c.target))
+        sa.select(extends.c.server_id, extends.c.volume_id, attempts.c.target, extends.c.reason)
         .join(attempts, attempts.c.extend_id == extends.c.id)
         .where(extends.c.volume_id.in_(ids), extends.c.open.is_(None), extends.c.outcome.in_(_FAILED))
-        .group_by(extends.c.server_id, extends.c.volume_id)
+        .order_by(attempts.c.target)
     )
+    agents = connection.execute(sa.select(hosts.c.name, hosts.c.heartbeat_at).where(hosts.c.name.in_(names)))
     return Known(
         seen=seen,
-        open={ExtendKey(server_id, volume_id) for server_id, volume_id in opened},
+        open={ExtendKey(s, v): reason for s, v, reason in opened},
         verified={ExtendKey(s, v): size for s, v, size in verified if size is not None},
-        failed={ExtendKey(s, v): target for s, v, target in failed},
+        failed={ExtendKey(s, v): Failed(target=target, reason=reason or "") for s, v, target, reason in failed},
+        agents={name: heartbeat_at in alive for name, heartbeat_at in agents},
     )

@@ -38,6 +38,7 @@ extends = sa.Table(
     sa.Index("ix_extends_due", "open", "due_at"),
     sa.Index("ix_extends_claim", "claim"),
     sa.Index("ix_extends_waiting_for", "waiting_for"),
+    sa.Index("ix_extends_volume", "volume_id"),
 )
 
 attempts = sa.Table(
@@ -104,6 +105,7 @@ disks = sa.Table(
     sa.Column("host", _HOST, primary_key=True),
     sa.Column("size", sa.BigInteger),
     sa.Index("ix_disks_host", "host"),
+    sa.Index("ix_disks_volume", "volume_id"),
 )
 
 passes = sa.Table(
@@ -118,4 +120,20 @@ passes = sa.Table(
     sa.Column("counts", sa.Text, nullable=False),
     sa.Column("last_ended_at", sa.Double),
     sa.Column("last_counts", sa.Text, nullable=False),
+)
+
+sightings = sa.Table(
+    "sightings",
+    metadata,
+    sa.Column("server_id", _ID, primary_key=True),
+    sa.Column("volume_id", _ID, primary_key=True),
+    sa.Column("sight", _CODE, nullable=False),
+    sa.Column("reason", _CODE, nullable=False),
+    sa.Column("host", _HOST),
+    sa.Column("size", sa.BigInteger),
+    sa.Column("wanted", sa.BigInteger, nullable=False),
+    sa.Column("since", sa.Double, nullable=False),
+    sa.Column("seen_at", sa.Double, nullable=False),
+    sa.Index("ix_sightings_volume", "volume_id"),
+    sa.Index("ix_sightings_seen_at", "seen_at"),
 )

@@ -132,6 +132,23 @@ class EngineMetrics:
         self.oldest = Gauge(
             "extend_bridge_engine_oldest_seconds", "Age of the oldest open extend, 0 without one", registry=registry
         )
+        self.behind = Gauge(
+            "extend_bridge_behind_guests",
+            "Guests that are behind their volume now, by reason: open, given up on, or seen and not yet opened",
+            ["reason"],
+            registry=registry,
+        )
+        self.behind_oldest = Gauge(
+            "extend_bridge_behind_oldest_seconds",
+            "For how long the guest that is behind the longest has been, 0 without one",
+            registry=registry,
+        )
+        self.unseen = Gauge(
+            "extend_bridge_unseen_guests",
+            "Attached volumes of which nobody can tell what their guest sees, by reason",
+            ["reason"],
+            registry=registry,
+        )
         self.overdue = Counter(
             "extend_bridge_engine_overdue",
             "Extends that were open for longer than they should be",

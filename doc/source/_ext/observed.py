@@ -28,7 +28,13 @@ class Metrics(Directive):
     def run(self) -> list[nodes.Node]:
         """The nodes."""
         registry = metrics.new_registry("docs")
-        for kind in (metrics.ListenerMetrics, metrics.ApiMetrics, metrics.EngineMetrics, metrics.AgentMetrics):
+        for kind in (
+            metrics.ListenerMetrics,
+            metrics.ApiMetrics,
+            metrics.EngineMetrics,
+            metrics.ReconcileMetrics,
+            metrics.AgentMetrics,
+        ):
             kind(registry)
         metrics.audit_lost(registry)
         registry.register(metrics.ReadyCollector(Health()))

@@ -26,7 +26,13 @@ NAME = re.compile(r"\bextend_bridge_\w+")
 def exposed() -> set[str]:
     """Every sample name a daemon can show."""
     registry = metrics.new_registry("test")
-    for kind in (metrics.ListenerMetrics, metrics.ApiMetrics, metrics.EngineMetrics, metrics.AgentMetrics):
+    for kind in (
+        metrics.ListenerMetrics,
+        metrics.ApiMetrics,
+        metrics.EngineMetrics,
+        metrics.ReconcileMetrics,
+        metrics.AgentMetrics,
+    ):
         kind(registry)
     metrics.audit_lost(registry)
     registry.register(metrics.ReadyCollector(Health()))

@@ -2,11 +2,13 @@
 """Reconciliation: what is behind is opened once, what cannot be seen is said, nothing comes twice or in a burst."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from prometheus_client import CollectorRegistry
 
 from bridge.core.extend import Bytes, ExtendKey, Source, gib, new_id
@@ -20,6 +22,8 @@ from bridge.journal import schema
 from bridge.journal.database import Database
 from bridge.journal.passes import Passes
 from bridge.journal.settings import JournalSettings
+from bridge.journal.sightings import Sightings
+from bridge.journal.tables import sightings
 from bridge.runtime.health import Health
 from bridge.runtime.metrics import ReconcileMetrics
 from tests.unit.journal.conftest import Bench
@@ -27,8 +31,8 @@ from tests.unit.journal.conftest import Bench
 HOST = "cmp-1"
 
 
-def volume(key: ExtendKey, size: int = 2, *, extending: bool = False) -> Volume:
-    attached = Attached(server_id=key.server_id, attachment_id=new_id(), host=HOST)
+def volume(key: ExtendKey, size: int = 2, *, extending: bool = False, host: str | None = HOST) -> Volume:
+    attached = Attached(server_id=key.server_id, attachment_id=new_id(), host=host)
     return Volume(id=key.volume_id, size=gib(size), extending=extending, attached=(attached,))
 
 
@@ -67,7 +71,7 @@ class Stop(threading.Event):
 
     def wait(self, timeout: float | None = None) -> bool:
         self.waits.append(timeout or 0)
-        if timeout == 5.0 or len(self.waits) > 20:
+        if timeout == 5.0 or len(self.waits) > 40:
             self.set()
         return self.is_set()
 
@@ -81,6 +85,7 @@ class Cloud:
     audit: Audit = field(default_factory=Audit)
     health: Health = field(default_factory=Health)
     woken: int = 0
+    on_wake: Callable[[], None] = lambda: None
 
     def guest(
         self, key: ExtendKey, size: int | None, state: GuestState = GuestState.ACTIVE, host: str = HOST
@@ -99,6 +104,7 @@ class Cloud:
         stop = Stop()
         Reconciler(
             passes=Passes(self.bench.database, interval=600, clock=lambda: self.bench.now),
+            sightings=Sightings(self.bench.database),
             cinder=self.cinder,  # type: ignore[arg-type]
             database=self.bench.database,
             journal=self.bench.journal,
@@ -119,6 +125,7 @@ class Cloud:
 
     def _wake(self) -> None:
         self.woken += 1
+        self.on_wake()
 
 
 @pytest.fixture
@@ -231,15 +238,81 @@ def test_after_a_long_outage_the_fleet_is_mended_and_not_stormed(cloud: Cloud) -
     keys = [ExtendKey(new_id(), new_id()) for _ in range(10)]
     for each in keys:
         cloud.guest(each, 1)
-    stop = cloud.go(*(volume(each) for each in keys), page=5, opens=3)
-    assert len(cloud.opened()) == 6, "no more than a minute's worth of a page"
-    assert stop.waits[0] == 60, "and a minute's wait before the next"
-    cloud.bench.now += 600
+    stop = cloud.go(*(volume(each) for each in keys), page=5, opens=6)
+    assert len(cloud.opened()) == 10, "all of them within one pass"
+    assert stop.waits[:10].count(10) >= 9, "one after the other, six a minute"
+    assert cloud.saw("behind") == 10
+
+
+def test_a_pass_that_loses_its_turn_while_it_opens_leaves_the_rest_to_the_next(cloud: Cloud) -> None:
+    keys = [ExtendKey(new_id(), new_id()) for _ in range(10)]
     for each in keys:
         cloud.guest(each, 1)
+
+    def takes_over() -> None:
+        cloud.bench.now += 200  # slower than the turn is held
+        assert Passes(cloud.bench.database, interval=600, clock=lambda: cloud.bench.now).take() is not None
+
+    cloud.on_wake = takes_over
+    cloud.go(*(volume(each) for each in keys), opens=6)
+    assert len(cloud.opened()) == 1
+
+
+def row(cloud: Cloud, key: ExtendKey) -> Any:
+    """What is written down of this disk."""
+    return cloud.bench.database.read(
+        lambda c: c.execute(
+            sa.select(sightings).where(
+                sightings.c.server_id == key.server_id, sightings.c.volume_id == key.volume_id
+            )
+        ).one_or_none()
+    )
+
+
+def test_a_guest_that_is_behind_is_named_since_when_until_it_is_not(cloud: Cloud, key: ExtendKey) -> None:
+    cloud.guest(key, 1)
+    since = cloud.bench.now
+    cloud.go(volume(key))
+    first = row(cloud, key)
+    assert (first.sight, first.reason, first.host) == ("behind", "nobody_told", HOST)
+    assert (first.size, first.wanted, first.since) == (gib(1), gib(2), since)
+    cloud.bench.now += 600
+    cloud.guest(key, 1)
     cloud.go()
-    assert cloud.saw("open") == 6
-    assert cloud.saw("behind") == 4
+    again = row(cloud, key)
+    assert (again.sight, again.reason, again.since) == ("open", "on_its_way", since)
+    cloud.bench.now += 600
+    cloud.guest(key, 2)
+    cloud.go()
+    assert row(cloud, key) is None
+
+
+def test_a_volume_that_is_attached_no_more_is_forgotten_when_the_pass_ends(cloud: Cloud, key: ExtendKey) -> None:
+    other = ExtendKey(new_id(), new_id())
+    cloud.go(volume(key), volume(other))
+    assert row(cloud, key) is not None
+    cloud.bench.now += 600
+    cloud.go(volume(other))
+    assert (row(cloud, key), row(cloud, other).sight) == (None, "cannot_see")
+
+
+def test_what_cannot_be_seen_is_named_with_its_reason(cloud: Cloud) -> None:
+    silent, unsized, nowhere, elsewhere, hostless = (ExtendKey(new_id(), new_id()) for _ in range(5))
+    cloud.guest(silent, 1, host="cmp-0")
+    cloud.bench.now += 61
+    cloud.guest(unsized, None)
+    found = {
+        silent: ("host_down", "cmp-0"),
+        unsized: ("size_unknown", HOST),
+        nowhere: ("disk_not_reported", HOST),
+        elsewhere: ("no_agent", "cmp-9"),
+        hostless: ("no_host", None),
+    }
+    volumes = [volume(silent), volume(unsized), volume(nowhere)]
+    volumes += [volume(elsewhere, host="cmp-9"), volume(hostless, host=None)]
+    cloud.go(*volumes)
+    assert {key: (row(cloud, key).reason, row(cloud, key).host) for key in found} == found
+    assert cloud.saw("cannot_see") == 5
 
 
 def test_a_page_whose_last_volume_was_deleted_begins_the_pass_anew(cloud: Cloud, key: ExtendKey) -> None:

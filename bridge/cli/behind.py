@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`extend-bridge behind`: which guests see less than their volume has, since when, and why."""
+
+import argparse
+from collections.abc import Mapping
+from typing import Any
+
+from cliff.lister import Lister
+
+from bridge.cli.journal import Reads, Rows, moment
+from bridge.journal.behind import Behind, Lag, Numbers
+
+
+class BehindList(Reads, Lister):  # type: ignore[misc,unused-ignore]
+    """List the guests that are behind their volume right now, the longest first: which, since when, why."""
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """See cliff."""
+        parser = super().get_parser(prog_name)
+        parser.add_argument(
+            "--cannot-see", action="store_true", help="list instead the guests of which nobody can tell, and why"
+        )
+        parser.add_argument("--limit", type=int, default=100, metavar="N", help="at most so many (default: 100)")
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> Rows:
+        """See cliff."""
+        with self.database(parsed_args) as database:
+            asked = Behind(database)
+            wanted = asked.unseen if parsed_args.cannot_see else asked.behind
+            found = wanted(limit=max(1, parsed_args.limit))
+        return ("Server", "Volume", "Since", "Why", "Host", "Sees", "Wanted"), [_row(lag) for lag in found]
+
+
+def figures(numbers: Numbers) -> Mapping[str, Any]:
+    """As `extend-bridge status` shows them."""
+    return {
+        "behind now": sum(numbers.behind.values()),
+        "behind since": moment(numbers.since),
+        "behind why": _counted(numbers.behind),
+        "cannot see": sum(numbers.unseen.values()),
+        "cannot see why": _counted(numbers.unseen),
+    }
+
+
+def _counted(by_reason: Mapping[str, int]) -> str:
+    return ", ".join(f"{number} {why}" for why, number in sorted(by_reason.items(), key=lambda x: (-x[1], x[0])))
+
+
+def _row(lag: Lag) -> tuple[Any, ...]:
+    return (lag.key.server_id, lag.key.volume_id, moment(lag.since), lag.why, lag.host, lag.size, lag.wanted)

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`extend-bridge reconcile`: compare Cinder's sizes with what guests see, now; and open what is behind."""
+
+import argparse
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+from cliff.lister import Lister
+from tqdm import tqdm
+
+from bridge.cli.journal import Reads, Rows
+from bridge.core.errors import OperatorError
+from bridge.core.extend import is_uuid, new_id
+from bridge.engine.cinder import CinderReader, Gone, NotNow, Page
+from bridge.engine.reconcile import open_found, survey_page
+from bridge.engine.settings import engine_groups, engine_settings
+from bridge.engine.survey import Finding
+from bridge.journal.database import Database
+from bridge.journal.sightings import Sight
+from bridge.journal.store import Journal
+from bridge.runtime import operator
+from bridge.runtime import settings as door
+from bridge.runtime.sessions import open_adapter
+from bridge.runtime.settings import EXIT_UNREACHABLE
+
+_MINUTE: Final = 60.0
+
+
+class Reconcile(Reads, Lister):  # type: ignore[misc,unused-ignore]
+    """Compare Cinder's volumes with what their guests see; lists what is not fine.
+
+    --once opens an extend for each guest that is behind, [engine] reconcile_opens a minute, beside the passes the
+    engines make by themselves. Exits with 1 if a guest is behind and nothing is done about it.
+    """
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """See cliff."""
+        parser = super().get_parser(prog_name)
+        what = parser.add_mutually_exclusive_group(required=True)
+        what.add_argument("--dry-run", action="store_true", help="only say what is behind")
+        what.add_argument("--once", action="store_true", help="open an extend for what is behind")
+        parser.add_argument("--volume", metavar="ID", help="this volume alone")
+        return parser
+
+    def run(self, parsed_args: argparse.Namespace) -> int:
+        """See cliff."""
+        self.code = 0
+        return super().run(parsed_args) or self.code
+
+    def take_action(self, parsed_args: argparse.Namespace) -> Rows:
+        """See cliff."""
+        volume = parsed_args.volume
+        if volume is not None and not is_uuid(volume):
+            raise OperatorError(f"--volume {volume!r} is no volume id")
+        conf = operator.load(parsed_args, engine_groups())
+        settings = door.read(conf, engine_settings)
+        cinder = CinderReader(open_adapter(conf, "cinder", user_agent="extend-bridge-reconcile"))
+        database = Database(settings.journal)
+        rows: list[tuple[Any, ...]] = []
+        journal, audit = Journal(database, max_open=settings.journal.max_open), operator.audit(conf)
+        request_id, portion = f"req-{new_id()}", max(1, settings.reconcile_opens // 6)
+        try:
+            with (
+                operator.stoppable() as stop,
+                tqdm(unit=" volumes", disable=None, leave=False, file=self.app.stderr) as bar,
+            ):
+                for page in _pages(cinder, volume, settings.reconcile_page, stop):
+                    found = survey_page(database, page, now=time.time(), host_timeout=settings.host_timeout)
+                    behind = [finding for finding in found if finding.sight is Sight.BEHIND]
+                    opened = 0
+                    while parsed_args.once and opened < len(behind) and not stop.is_set():
+                        some = behind[opened : opened + portion]
+                        open_found(some, journal, audit, request_id=request_id, now=time.time())
+                        opened += len(some)
+                        if opened < len(behind):
+                            stop.wait(_MINUTE * len(some) / settings.reconcile_opens)
+                    rows += _rows(found, behind[:opened])
+                    bar.update(len(page.volumes))
+                if stop.is_set():
+                    raise OperatorError("interrupted; what was opened stays open, the same command goes on", code=1)
+        finally:
+            database.dispose()
+        left = any(row[2] == Sight.FAILED.value or (row[2] == Sight.BEHIND.value and not row[7]) for row in rows)
+        self.code = 1 if left else 0
+        return ("Server", "Volume", "Sight", "Why", "Host", "Sees", "Wanted", "Opened"), rows
+
+
+def _pages(cinder: CinderReader, volume_id: str | None, size: int, stop: threading.Event) -> Iterator[Page]:
+    """The volume asked for, else all in use; raises OperatorError."""
+    if volume_id is not None:
+        answer = cinder.volume(volume_id.lower())
+        if isinstance(answer, NotNow):
+            raise OperatorError(answer.reason.text, code=EXIT_UNREACHABLE)
+        if isinstance(answer, Gone):
+            raise OperatorError(f"Cinder does not know volume {volume_id}", code=1)
+        if answer.extending:
+            raise OperatorError(f"Cinder is still extending volume {volume_id}", code=1)
+        yield Page(volumes=(answer,), marker=None)
+        return
+    marker: str | None = None
+    while not stop.is_set():
+        page = cinder.in_use(marker=marker, limit=size)
+        if isinstance(page, NotNow):
+            raise OperatorError(page.reason.text, code=EXIT_UNREACHABLE)
+        if isinstance(page, Gone):
+            raise OperatorError("a volume was deleted while the list was read; run it again", code=1)
+        yield page
+        if page.marker is None:
+            return
+        marker = page.marker
+
+
+def _rows(found: Sequence[Finding], opened: Sequence[Finding]) -> list[tuple[Any, ...]]:
+    return [
+        (
+            finding.key.server_id, finding.key.volume_id, finding.sight.value, finding.reason, finding.host,
+            finding.size, finding.wanted, finding in opened,
+        )
+        for finding in found
+        if finding.sight is not Sight.FINE
+    ]  # fmt: skip

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether the guest of an attached volume has its size, and if not, or if nobody can tell, why. Pure."""
+
+from dataclasses import dataclass
+
+from bridge.core.extend import ExtendKey
+from bridge.core.messages import GuestState
+from bridge.core.reasons import Reason
+from bridge.engine.cinder import Volume
+from bridge.journal.seen import Known, Seen
+from bridge.journal.sightings import Sight
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One attached volume and what is seen of it; `reason` (a code) of anything that is not fine.
+
+    `host` is where the guest is, or should be; `size` what it sees, None where that is not known.
+    """
+
+    key: ExtendKey
+    sight: Sight
+    wanted: int
+    reason: str | None = None
+    host: str | None = None
+    size: int | None = None
+
+
+def survey(volume: Volume, facts: Known) -> list[Finding]:
+    """Judge each attachment of one volume."""
+    hosts: dict[ExtendKey, str | None] = {}
+    for attached in volume.attached:
+        key = ExtendKey(attached.server_id, volume.id)
+        hosts[key] = hosts.get(key) or attached.host
+    return [_judge(key, volume.size, host, facts) for key, host in hosts.items()]
+
+
+def _judge(key: ExtendKey, wanted: int, cinder_host: str | None, facts: Known) -> Finding:
+    reported = facts.seen.get(key, ())
+    living = [seen for seen in reported if seen.alive]
+    if any(seen.state is GuestState.INCOMING for seen in living):
+        busy = next(seen for seen in living if seen.state is GuestState.INCOMING)
+        return Finding(key=key, sight=Sight.BUSY, wanted=wanted, reason=Reason.DOMAIN_INCOMING, host=busy.host)
+    here = _here(living)
+    if here is None:
+        reason, host = _why_unseen(_here(list(reported)), cinder_host, facts)
+        return Finding(key=key, sight=Sight.CANNOT_SEE, wanted=wanted, reason=reason, host=host)
+    if here.size is None and here.state is GuestState.ACTIVE and key not in facts.verified:
+        return Finding(key=key, sight=Sight.CANNOT_SEE, wanted=wanted, reason=Reason.SIZE_UNKNOWN, host=here.host)
+    size = max(here.size or 0, facts.verified.get(key, 0))
+    if here.state is GuestState.OFF or size >= wanted:
+        return Finding(key=key, sight=Sight.FINE, wanted=wanted)
+    sight, why = Sight.BEHIND, str(Reason.NOBODY_TOLD)
+    if key in facts.open:
+        sight, why = Sight.OPEN, facts.open[key] or Reason.ON_ITS_WAY
+    elif (failed := facts.failed.get(key)) is not None and failed.target >= wanted:
+        sight, why = Sight.FAILED, failed.reason
+    return Finding(key=key, sight=sight, wanted=wanted, reason=why, host=here.host, size=size)
+
+
+def _here(seen: list[Seen]) -> Seen | None:
+    """Where the guest is: its running domain, else a defined one."""
+    return min(seen, key=lambda one: (one.state is not GuestState.ACTIVE, one.host), default=None)
+
+
+def _why_unseen(silent: Seen | None, cinder_host: str | None, facts: Known) -> tuple[Reason, str | None]:
+    """Why no living host reports a disk, and which host that is about."""
+    if silent is not None:
+        return Reason.HOST_DOWN, silent.host
+    if cinder_host is None:
+        return Reason.NO_HOST, None
+    alive = facts.agents.get(cinder_host)
+    if alive is None:
+        return Reason.NO_AGENT, cinder_host
+    return (Reason.DISK_NOT_REPORTED if alive else Reason.HOST_DOWN), cinder_host

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which guests are behind their volume right now, since when, and why; and which of them nobody can see.
+
+Put together from what is open, what was given up on, and what the last pass of reconciliation saw and nobody has
+mended since.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from bridge.core.extend import ExtendKey
+from bridge.core.outcome import THEN, Then
+from bridge.core.reasons import Reason
+from bridge.journal.database import Database
+from bridge.journal.sightings import Sight
+from bridge.journal.tables import disks, extends, sightings
+
+_FAILED: Final = sorted(outcome.value for outcome, then in THEN.items() if then is Then.FAIL)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lag:
+    """One guest that is behind, or cannot be seen. `why` is a code; sizes in bytes, None where not known."""
+
+    key: ExtendKey
+    since: float
+    why: str
+    host: str | None
+    size: int | None = None
+    wanted: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Numbers:
+    """How many are behind and cannot be seen, by reason; `since` the oldest that is behind, None without one."""
+
+    behind: Mapping[str, int]
+    unseen: Mapping[str, int]
+    since: float | None
+
+
+class Behind:
+    """Reads; each method raises JournalUnavailableError."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def numbers(self) -> Numbers:
+        """By reason, counted by the database."""
+
+        def ask(connection: sa.Connection) -> Numbers:
+            behind: dict[str, int] = {}
+            unseen: dict[str, int] = {}
+            oldest: list[float] = []
+            rows = _behind().subquery()
+            for why, number, since in connection.execute(
+                sa.select(rows.c.why, sa.func.count(), sa.func.min(rows.c.since)).group_by(rows.c.why)
+            ):
+                behind[why] = number
+                oldest.append(since)
+            counted = connection.execute(
+                sa.select(sightings.c.reason, sa.func.count())
+                .where(sightings.c.sight == Sight.CANNOT_SEE.value)
+                .group_by(sightings.c.reason)
+            )
+            unseen.update((why, number) for why, number in counted)
+            return Numbers(behind=behind, unseen=unseen, since=min(oldest, default=None))
+
+        return self._database.read(ask)
+
+    def behind(self, *, limit: int) -> list[Lag]:
+        """Those that are behind, the longest first."""
+        rows = _behind().subquery()
+        query = sa.select(rows).order_by(rows.c.since).limit(limit)
+        return self._database.read(lambda c: [_lag(row) for row in c.execute(query)])
+
+    def unseen(self, *, limit: int) -> list[Lag]:
+        """Those nobody can see, the longest first."""
+        query = (
+            sa.select(
+                sightings.c.server_id, sightings.c.volume_id, sightings.c.since, sightings.c.reason.label("why"),
+                sightings.c.host, sightings.c.size, sightings.c.wanted,
+            )
+            .where(sightings.c.sight == Sight.CANNOT_SEE.value)
+            .order_by(sightings.c.since)
+            .limit(limit)
+        )  # fmt: skip
+        return self._database.read(lambda c: [_lag(row) for row in c.execute(query)])
+
+
+def _behind() -> sa.CompoundSelect[Any]:
+    """Open extends, the newest that failed of each disk, and what was seen behind and not mended since."""
+    seen = sa.and_(sightings.c.server_id == extends.c.server_id, sightings.c.volume_id == extends.c.volume_id)
+    columns = [extends.c.server_id, extends.c.volume_id]
+    sizes = [sightings.c.size.label("size"), sightings.c.wanted.label("wanted")]
+    since = sa.func.coalesce(sightings.c.since, extends.c.opened_at).label("since")
+    why = sa.func.coalesce(extends.c.reason, Reason.ON_ITS_WAY.value).label("why")
+    host = sa.func.coalesce(extends.c.waiting_for, sightings.c.host).label("host")
+    joined = extends.outerjoin(sightings, seen)
+    is_open = sa.select(*columns, since, why, host, *sizes).select_from(joined).where(extends.c.open == 1)
+    newer = extends.alias("newer")
+    later = sa.exists().where(
+        newer.c.server_id == extends.c.server_id,
+        newer.c.volume_id == extends.c.volume_id,
+        newer.c.opened_at > extends.c.opened_at,
+    )
+    failed = (
+        sa.select(*columns, since, why, host, *sizes)
+        .select_from(joined)
+        .where(extends.c.outcome.in_(_FAILED), extends.c.open.is_(None), ~later)
+    )
+    untold = sa.select(
+        sightings.c.server_id, sightings.c.volume_id, sightings.c.since, sightings.c.reason.label("why"),
+        sightings.c.host, sightings.c.size, sightings.c.wanted,
+    ).where(sightings.c.sight == Sight.BEHIND.value, ~_dealt_with(), ~_reached())  # fmt: skip
+    return sa.union_all(is_open, failed, untold)
+
+
+def _dealt_with() -> sa.Exists:
+    """An extend is open, or has ended since: it says itself how."""
+    return sa.exists().where(
+        extends.c.server_id == sightings.c.server_id,
+        extends.c.volume_id == sightings.c.volume_id,
+        sa.or_(extends.c.open == 1, extends.c.closed_at >= sightings.c.seen_at),
+    )
+
+
+def _reached() -> sa.Exists:
+    """A host reports the size by now: somebody else has done it."""
+    return sa.exists().where(
+        disks.c.server_id == sightings.c.server_id,
+        disks.c.volume_id == sightings.c.volume_id,
+        disks.c.size >= sightings.c.wanted,
+    )
+
+
+def _lag(row: Any) -> Lag:
+    return Lag(
+        key=ExtendKey(row.server_id, row.volume_id), since=row.since, why=row.why, host=row.host, size=row.size,
+        wanted=row.wanted,
+    )  # fmt: skip
