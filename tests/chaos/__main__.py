@@ -46,6 +46,8 @@ def _run(chosen: Options, directory: Path) -> bool:
     from tests.chaos.progress import Bar  # noqa: PLC0415
     from tests.chaos.run import Run  # noqa: PLC0415
 
+    if chosen.fault is not None:
+        return _heal(chosen, directory)
     began = time.monotonic()
     planted = f", planted {chosen.planted.value}" if chosen.planted else ""
     say = sys.stderr.write
@@ -73,6 +75,24 @@ def _run(chosen: Options, directory: Path) -> bool:
     sys.stdout.write(f"{summary}\n")
     sys.stdout.flush()
     return verdict.clean
+
+
+def _heal(chosen: Options, directory: Path) -> bool:
+    from tests.chaos.heal import Healing  # noqa: PLC0415 - as above
+    from tests.chaos.progress import Bar  # noqa: PLC0415
+
+    sys.stderr.write(f"{TOOL}: seed {chosen.seed}, {chosen.db}, {chosen.fault}; starting\n")
+    with ExitStack() as stack:
+        run = Healing(chosen, directory, stack)
+        healed = run.heal(Bar(chosen.events, 0))
+        for line in [*run.about(), *healed.lines()[:_SHOWN]]:
+            sys.stdout.write(f"{line}\n")
+        if not healed.clean:
+            sys.stdout.write(f"logs, audit logs and configuration: {directory}\n")
+    if chosen.json:
+        sys.stdout.write(json.dumps(healed.to_json()) + "\n")
+    sys.stdout.write(f"{healed}\n")
+    return healed.clean
 
 
 if __name__ == "__main__":

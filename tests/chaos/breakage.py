@@ -114,10 +114,18 @@ def _cast_only() -> None:
     Dispatcher._cast_group = and_close  # type: ignore[method-assign]
 
 
+def _blind() -> None:
+    """Reconciles, and finds nothing."""
+    from bridge.engine import reconcile  # noqa: PLC0415
+
+    vars(reconcile)["survey"] = lambda _volume, _facts: []
+
+
 _BUGS: Final[Mapping[Break, Mapping[str, Callable[[], None]]]] = {
     Break.ACK_EARLY: {"listener": _ack_early},
     Break.NO_GENERATION: {"engine": _no_generation},
     Break.NO_GUARD: {"engine": _stale_sizes, "hostagent": _no_guard},
     Break.NO_MANDATORY: {"listener": _no_mandatory, "hostagent": _no_mandatory},
     Break.CAST_ONLY: {"engine": _cast_only},
+    Break.BLIND: {"engine": _blind},
 }

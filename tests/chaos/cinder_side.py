@@ -48,11 +48,18 @@ class Told:
 
 
 class CinderSide:
-    """Plays a load. `connect` makes Cinder's own connection to the bus."""
+    """Plays a load. `connect` makes Cinder's own connection to the bus; `tells`: whether a growth is announced."""
 
-    def __init__(self, load: Load, connect: Callable[[], CinderBus]) -> None:
+    def __init__(
+        self,
+        load: Load,
+        connect: Callable[[], CinderBus],
+        *,
+        tells: Callable[[Growth], bool] = lambda _: True,
+    ) -> None:
         self._load = load
         self._connect = connect
+        self._tells = tells
         self._bus: CinderBus | None = None
         self._cinder = StandInCinder()
         self._began = time.monotonic()
@@ -68,6 +75,10 @@ class CinderSide:
         """The API as a part, slow at times."""
         self._cinder.app = self._weather(self._cinder.app)
         return self._cinder.server()
+
+    def have(self, disk: DiskId, size: int, *, host: str) -> None:
+        """A volume of `size` GiB beside the load's, on a server of that host."""
+        self._cinder.add_volume(disk[1], size, Attachment(server_id=disk[0], host=host))
 
     def wanted(self) -> dict[DiskId, int]:
         """The size in bytes each disk should have now."""
@@ -100,7 +111,8 @@ class CinderSide:
         for growth in self._load.growths:
             acts.append((growth.at, partial(self._grow, growth)))
             body = _body(growth)
-            acts += [(at, partial(self._tell, growth, body)) for at in growth.told_at]
+            if self._tells(growth):
+                acts += [(at, partial(self._tell, growth, body)) for at in growth.told_at]
         noise = itertools.cycle(m for m in read_recording(_STREAM) if b"volume.resize.end" not in m.body)
         for at in self._load.noise:
             other = next(noise)

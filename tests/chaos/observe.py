@@ -15,7 +15,7 @@ from amqp.exceptions import NotFound
 from bridge.core.outcome import Outcome
 from bridge.journal.database import Database
 from bridge.journal.settings import JournalSettings
-from bridge.journal.tables import attempts, domains, extends, transitions
+from bridge.journal.tables import attempts, domains, extends, hosts, transitions
 from bridge.runtime.transport import BROKER_ERRORS, PARKED_QUEUE, REPORTS_QUEUE, UNREADABLE_QUEUE, kombu_connection
 from tests.chaos.ledger import Disk, DiskId, Ledger
 
@@ -46,6 +46,11 @@ class Observer:
         """Disks with an open extend. Raises JournalUnavailableError."""
         ask = sa.select(extends.c.server_id, extends.c.volume_id).where(extends.c.open == 1)
         return self._database.read(lambda c: {(server_id, volume_id) for server_id, volume_id in c.execute(ask)})
+
+    def heard(self, since: float) -> set[str]:
+        """Hosts the journal heard from since. Raises JournalUnavailableError."""
+        ask = sa.select(hosts.c.name).where(hosts.c.heartbeat_at >= since)
+        return self._database.read(lambda c: set(c.scalars(ask)))
 
     def already(self) -> int:
         """Orders that found nothing to do."""

@@ -14,6 +14,7 @@ _CONTROL_PROCESSES: Final = 6  # two each of listener, API, engine
 _EPILOG: Final = """\
 Parts: a RabbitMQ node (--cluster 3: three, joined), a database, 2 listeners, 2 APIs, 2 engines, host agents whose
 code is the real one down to the libvirt connection; that and Cinder are played. Reconcile is off: it hides losses.
+With --fault it is on: then it has to mend them.
 
 The last line
   lost 0 shrunk 0 stuck 0 parked P duplicates D recovered_in S s
@@ -25,19 +26,41 @@ duplicates  notifications that were delivered again, and orders that found the d
 recovered   seconds from the end of load and faults until every disk had Cinder's size and nothing was open
 The exit code is 0 when lost, shrunk and stuck are 0, else 1.
 
+--fault lets one thing go wrong for a whole run, instead of kills, and then gives reconciliation one pass:
+  no-notifications  Cinder tells nobody, of any volume that grows
+  casts-dropped     host agents get every order and lose it, until the load is over
+  weekend           all hosts are off while the volumes grow, and half of it is told to nobody; everything in the
+                    journal is then made 60 h older, as if that time had passed; one host stays off
+  old-journal       the journal is replaced by what it was a day before the volumes grew
+One guest more is on a host without an agent. The last line is then
+  lost 0 shrunk 0 stuck 0 healed H named N passes P healed_in S s
+lost: disks behind that had neither an extend nor a reason when the first whole pass after the fault had ended
+stuck: disks behind when --patience is over; named: guests that cannot be healed, with their reason in the journal
+
 --break plants a bug in the parts, which the run must then report (exit code 1):
   ack-early      the listener acknowledges before it has posted
   no-generation  a report closes its extend though a newer event came meanwhile
   no-guard       the engine sends sizes up to 5 s old, the agent resizes without looking first and without its guard
   no-mandatory   lanes and reports are published neither mandatory nor confirmed (faults delete these queues)
   cast-only      the engine closes an extend once the order is sent
+  blind          reconciliation takes every guest for fine (with --fault)
 
 examples:
   tools/chaos --events 2000 --kills 60 --seed 1
   tools/chaos --events 2000 --kills 60 --seed 1 --db mariadb --cluster 3
   tools/chaos --events 1000 --rolling
+  tools/chaos --events 300 --fault weekend
   tools/chaos --seed 7 --dry-run
 """
+
+
+class Fault(StrEnum):
+    """What goes wrong with a whole run, to be mended by reconciliation."""
+
+    NO_NOTIFICATIONS = "no-notifications"
+    CASTS_DROPPED = "casts-dropped"
+    WEEKEND = "weekend"
+    OLD_JOURNAL = "old-journal"
 
 
 class Break(StrEnum):
@@ -48,6 +71,7 @@ class Break(StrEnum):
     NO_GUARD = "no-guard"
     NO_MANDATORY = "no-mandatory"
     CAST_ONLY = "cast-only"
+    BLIND = "blind"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +91,7 @@ class Options:
     dry_run: bool
     json: bool
     rolling: bool = False
+    fault: Fault | None = None
 
 
 def options(argv: Sequence[str] | None = None) -> Options:
@@ -84,6 +109,7 @@ def options(argv: Sequence[str] | None = None) -> Options:
     parser.add_argument("--cluster", type=int, choices=(1, 3), default=1, help="RabbitMQ nodes (default 1)")
     parser.add_argument("--agents", type=_at_least(1), default=3, metavar="A", help="hosts (default 3)")
     parser.add_argument("--break", dest="planted", type=Break, choices=tuple(Break), help="plant this bug")
+    parser.add_argument("--fault", type=Fault, choices=tuple(Fault), help="instead of kills: this, then one pass")
     parser.add_argument(
         "--patience", type=float, default=150, metavar="SECONDS", help="for the end to come (default 150)"
     )
@@ -99,6 +125,9 @@ def options(argv: Sequence[str] | None = None) -> Options:
     parser.add_argument("--dry-run", action="store_true", help="print the faults of this seed and end")
     parser.add_argument("--json", action="store_true", help="a JSON object before the last line")
     given = vars(parser.parse_args(argv))
+    if given["fault"] is not None:
+        given["kills"] = 0
+        given["spread"] = given["spread"] or max(5.0, given["events"] / 40)
     if given["spread"] is None:
         restarts = _CONTROL_PROCESSES + given["agents"] if given["rolling"] else 0
         given["spread"] = max(15.0, given["kills"] * 2.0, restarts * 4.0, given["events"] / 40)

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A part of a chaos run: `python -m tests.chaos.part NAME --config-file FILE`, the product's own entry point.
 
-The host agent gets a played host; EXTEND_BRIDGE_CHAOS_BREAK plants a bug. Nothing else differs.
+The host agent gets a played host; EXTEND_BRIDGE_CHAOS_BREAK plants a bug, and while there is the
+file EXTEND_BRIDGE_CHAOS_DROP names, the agent loses its orders. Nothing else differs.
 """
 
 import bridge.runtime.threads  # noqa: F401 - first, before anything that may choose another backend
@@ -10,11 +11,26 @@ import bridge.runtime.threads  # noqa: F401 - first, before anything that may ch
 import os
 import sys
 from functools import partial
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
 
 from bridge.runtime.process import serve
 
 BREAK: Final = "EXTEND_BRIDGE_CHAOS_BREAK"
+DROP: Final = "EXTEND_BRIDGE_CHAOS_DROP"
+
+
+def _lose_orders(while_there_is: Path) -> None:
+    """Orders are acknowledged before they are worked on: an agent that dies just then has lost them all."""
+    from hostagent.rpc import Endpoint  # noqa: PLC0415 - this part's alone
+
+    take = Endpoint.extend
+
+    def extend(self: Endpoint, ctxt: Any, *orders: Any, **named: Any) -> None:
+        if not while_there_is.exists():
+            take(self, ctxt, *orders, **named)
+
+    Endpoint.extend = extend  # type: ignore[method-assign]
 
 
 def _hostagent() -> int:
@@ -22,6 +38,8 @@ def _hostagent() -> int:
     from hostagent.wiring import build  # noqa: PLC0415
     from tests.chaos.fake_host import fake_host  # noqa: PLC0415
 
+    if os.environ.get(DROP):
+        _lose_orders(Path(os.environ[DROP]))
     wired = partial(build, look_outside=fake_host)
     return serve("hostagent", hostagent_groups(), hostagent_settings, wired, description="A played host.")
 

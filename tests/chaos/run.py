@@ -4,7 +4,7 @@
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ from tests.chaos.cinder_side import CinderSide
 from tests.chaos.fake_host import LEDGER
 from tests.chaos.faults import Faults
 from tests.chaos.ledger import Ledger
-from tests.chaos.load import Load, load
+from tests.chaos.load import Growth, Load, load
 from tests.chaos.members import Member, Server
 from tests.chaos.observe import Observer, delivered_again
 from tests.chaos.options import Options
@@ -45,9 +45,17 @@ _STEP: Final = 2.0  # seconds
 
 
 class Run:
-    """The parts of a run, started; `stack` ends them."""
+    """The parts of a run, started; `stack` ends them. `reconcile` in seconds, 0: never."""
 
-    def __init__(self, options: Options, directory: Path, stack: ExitStack) -> None:
+    def __init__(
+        self,
+        options: Options,
+        directory: Path,
+        stack: ExitStack,
+        *,
+        reconcile: float = 0,
+        tells: Callable[[Growth], bool] = lambda _: True,
+    ) -> None:
         self._options = options
         self._load: Load = load(options)
         nodes = _broker(options.cluster, stack)
@@ -62,17 +70,19 @@ class Run:
         connect = partial(CinderBus, bus, durable=True, quorum=len(nodes) > 1, timeout=_PUBLISH)
         connect().close()  # declares the queues: the listener waits for them
         _slow_lane(bus)
-        self._cinder = CinderSide(self._load, connect)
+        self._cinder = CinderSide(self._load, connect, tells=tells)
         stack.callback(self._cinder.close)
         api = self._cinder.server()
         api.start()
         stack.callback(api.join, 2)
         stack.callback(api.stop)
         self._site = Site(
-            directory=directory, bus=bus, journal=journal, cinder=str(api.url), planted=options.planted
-        )
+            directory=directory, bus=bus, journal=journal, cinder=str(api.url), planted=options.planted,
+            reconcile=reconcile,
+        )  # fmt: skip
         daemons = self._site.daemons(processes(options.agents))
         members.update(daemons)
+        self._daemons = daemons
         ledgers = self._disks()
         self._observer = Observer(journal=journal, bus=bus, ctl=nodes[0].ctl, ledgers=ledgers)
         stack.callback(self._observer.close)
@@ -87,6 +97,20 @@ class Run:
 
     def go(self, bar: Bar) -> tuple[Verdict, Summary, Seen]:
         """Play load and faults to the end, then wait for the disks."""
+        self._play(bar)
+        seen, took = self._wait_for_the_end(bar)
+        verdict = judge(seen)
+        summary = Summary(
+            lost=len(verdict.lost) + verdict.vanished,
+            shrunk=len(verdict.shrunk),
+            stuck=len(verdict.stuck),
+            parked=seen.in_lanes,
+            duplicates=self._again(),
+            recovered_in=round(took, 1),
+        )
+        return verdict, summary, seen
+
+    def _play(self, bar: Bar) -> None:
         stop = threading.Event()
         faults = plan(self._options)
         threads = [
@@ -101,17 +125,6 @@ class Run:
                 time.sleep(_LOOK_EVERY)
         finally:
             stop.set()
-        seen, took = self._wait_for_the_end(bar)
-        verdict = judge(seen)
-        summary = Summary(
-            lost=len(verdict.lost) + verdict.vanished,
-            shrunk=len(verdict.shrunk),
-            stuck=len(verdict.stuck),
-            parked=seen.in_lanes,
-            duplicates=self._again(),
-            recovered_in=round(took, 1),
-        )
-        return verdict, summary, seen
 
     def about(self) -> Sequence[str]:
         """What was done, in lines for a person."""

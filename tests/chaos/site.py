@@ -9,7 +9,7 @@ from typing import Final
 
 from tests.chaos.members import Daemon
 from tests.chaos.options import Break
-from tests.chaos.part import BREAK
+from tests.chaos.part import BREAK, DROP
 from tests.lab.paths import ROOT
 from tests.lab.ports import steady_port
 
@@ -42,7 +42,10 @@ bind_port = {api_port}
 wake_port = {wake_port}
 ops_port = {ops_port}
 [engine]
-reconcile_interval = 0
+reconcile_interval = {reconcile}
+reconcile_page = 50
+reconcile_pause = 0.1
+reconcile_opens = 6000
 wake_port = {wake_port}
 report_within = 10
 host_timeout = 5
@@ -73,6 +76,7 @@ class Site:
     journal: str
     cinder: str
     planted: Break | None
+    reconcile: float = 0  # seconds from pass to pass, 0: never
 
     def daemons(self, names: Sequence[str]) -> dict[str, Daemon]:
         """A process for each name, its configuration written, not started."""
@@ -82,6 +86,7 @@ class Site:
         environment = {
             **os.environ,
             "PYTHONPATH": str(ROOT),
+            DROP: str(self.dropping),
             **({BREAK: self.planted.value} if self.planted else {}),
         }
         daemons = {}
@@ -94,10 +99,16 @@ class Site:
                     bus=self.bus, journal=self.journal, cinder=self.cinder, audit=self.audit(name),
                     api_port=api_ports[numbers[name]], wake_port=wake_port, ops_port=steady_port(),
                     host=f"{HOST}{numbers[name]}", state=state,
+                    reconcile=self.reconcile,
                 )
             )  # fmt: skip
             daemons[name] = Daemon(name, conf, self.directory / f"{name}.log", environment)
         return daemons
+
+    @property
+    def dropping(self) -> Path:
+        """While there is this file, host agents lose the orders they get."""
+        return self.directory / "casts-dropped"
 
     def state(self, number: str | int) -> Path:
         """What is the host's own of one agent."""

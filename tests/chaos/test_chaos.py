@@ -14,18 +14,19 @@ from tests.lab.rabbitmq import have_rabbitmq
 
 pytestmark = [pytest.mark.functional, pytest.mark.timeout(240)]
 
+HEALED = re.compile(r"lost (\d+) shrunk (\d+) stuck (\d+) healed (\d+) named (\d+) passes \d+ healed_in [\d.]+ s")
 LAST_LINE = re.compile(r"lost (\d+) shrunk (\d+) stuck (\d+) parked \d+ duplicates \d+ recovered_in [\d.]+ s")
 
 
-def chaos(*arguments: str, keep: Path) -> tuple[int, list[int], str]:
-    """Exit code; lost, shrunk and stuck; all it said."""
+def chaos(*arguments: str, keep: Path, line: re.Pattern[str] = LAST_LINE) -> tuple[int, list[int], str]:
+    """Exit code; the numbers of the last line, lost, shrunk and stuck first; all it said."""
     if not have_rabbitmq():
         missing("RabbitMQ")
     done = subprocess.run(
         [sys.executable, "-m", "tests.chaos", *arguments, "--keep", str(keep)],
         cwd=ROOT, capture_output=True, text=True, timeout=220, check=False,
     )  # fmt: skip
-    last = LAST_LINE.fullmatch(done.stdout.splitlines()[-1]) if done.stdout else None
+    last = line.fullmatch(done.stdout.splitlines()[-1]) if done.stdout else None
     assert last is not None, done.stdout + done.stderr
     return done.returncode, [int(number) for number in last.groups()], done.stdout
 
@@ -53,3 +54,25 @@ def test_a_planted_loss_is_found(tmp_path: Path) -> None:
     )  # fmt: skip
     assert code == 1, said
     assert sum(numbers) > 0, said
+
+
+def test_after_a_weekend_without_hosts_one_pass_heals_every_guest_or_names_it(tmp_path: Path) -> None:
+    """Half of what happened was told to nobody; one host stays off, one never had an agent."""
+    code, numbers, said = chaos(
+        "--events", "60", "--fault", "weekend", "--spread", "4", keep=tmp_path / "run", line=HEALED
+    )
+    assert (code, numbers[:3]) == (0, [0, 0, 0]), said
+    assert numbers[3] > 0, said
+    assert numbers[4] > 1, said
+    assert "host_down" in said, said
+    assert "1 no_agent" in said, said
+
+
+def test_a_reconciliation_that_sees_nothing_is_found(tmp_path: Path) -> None:
+    """Without notifications nothing else would heal these guests."""
+    code, numbers, said = chaos(
+        "--events", "30", "--fault", "no-notifications", "--spread", "2", "--patience", "2", "--break", "blind",
+        keep=tmp_path / "run", line=HEALED,
+    )  # fmt: skip
+    assert (code, numbers[3]) == (1, 0), said
+    assert numbers[0] > 0, said
