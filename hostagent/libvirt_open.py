@@ -8,6 +8,7 @@ per process, shared and kept. There is no wire under it, so sharing costs nothin
 
 import logging
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
@@ -41,15 +42,26 @@ def run_events() -> None:
 def open_libvirt(uri: str) -> Any:
     """A virConnect. Raises libvirt.libvirtError."""
     run_events()
+    return _open(uri, libvirt.open)
+
+
+def open_read_only(uri: str) -> Any:
+    """A virConnect on which libvirt refuses every call that changes something. Raises libvirt.libvirtError."""
+    run_events()
+    return _open(uri, libvirt.openReadOnly)
+
+
+def _open(uri: str, how: Callable[[str], Any]) -> Any:
     if not urlsplit(uri).path.startswith(_EMBED):
-        connection = libvirt.open(uri)
+        connection = how(uri)
         with suppress(libvirt.libvirtError):
             connection.setKeepAlive(*_KEEPALIVE)
         return connection
     with _lock:
-        if uri not in _embedded:
-            _embedded[uri] = libvirt.open(uri)
-        return _embedded[uri]
+        kept = f"{how.__name__} {uri}"
+        if kept not in _embedded:
+            _embedded[kept] = how(uri)
+        return _embedded[kept]
 
 
 def close_libvirt(connection: Any) -> None:

@@ -19,6 +19,18 @@ HOSTAGENT_OPTS = [
         "nova-compute. Two agents must not share one.",
     ),
     cfg.StrOpt("libvirt_uri", default="qemu:///system", help="The libvirt whose guests are ours."),
+    cfg.BoolOpt(
+        "read_only",
+        default=False,
+        help="Only look: report what guests see and never touch a disk. For hosts whose nova-compute extends, with "
+        "[engine] mode = observe. Libvirt is opened read-only: it refuses whatever would change something.",
+    ),
+    cfg.FloatOpt(
+        "observe_wait",
+        default=5,
+        min=0,
+        help="With read_only, seconds to wait for a size to come after an order, before saying that it has not.",
+    ),
     cfg.IntOpt(
         "workers",
         default=8,
@@ -118,6 +130,8 @@ class HostAgentSettings:
     abandoned_max: int
     inventory_interval: float
     heartbeat_interval: float
+    read_only: bool
+    observe_wait: float
     brick: BrickSettings
 
 
@@ -145,6 +159,8 @@ def hostagent_settings(conf: cfg.ConfigOpts) -> HostAgentSettings:
         abandoned_max=section.abandoned_max,
         inventory_interval=section.inventory_interval,
         heartbeat_interval=section.heartbeat_interval,
+        read_only=section.read_only,
+        observe_wait=section.observe_wait,
         brick=BrickSettings(
             processes=section.brick_processes,
             limit=section.brick_limit,

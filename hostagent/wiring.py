@@ -2,6 +2,7 @@
 """The host agent's parts and what each is given. Read from top to bottom, it is the picture of the process."""
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +20,8 @@ from hostagent.devices.base import Strategy
 from hostagent.extend import Patience, Tools, extend
 from hostagent.hypervisor import Abandoned, Session
 from hostagent.inventory import InventoryKeeper, Touched
-from hostagent.libvirt_open import open_libvirt
+from hostagent.libvirt_open import open_libvirt, open_read_only
+from hostagent.observe import Eyes, observe
 from hostagent.reporter import Outbox, Reporter
 from hostagent.rpc import RpcServer
 from hostagent.settings import HostAgentSettings
@@ -36,21 +38,23 @@ class Outside:
 
 
 def this_host(settings: HostAgentSettings) -> Outside:
-    """The real thing: libvirt and os-brick."""
+    """The real thing: libvirt and os-brick; of an agent that only looks, libvirt for reading and nothing else."""
+    if settings.read_only:
+        return Outside(connect=open_read_only, strategies=())
     brick = BrickPool(settings.brick)
     return Outside(connect=open_libvirt, strategies=all_strategies(brick), parts=[brick])
 
 
 class Bench:
-    """One worker's tool: its libvirt session and what all workers share."""
+    """One worker's tool: its libvirt session and what it does with an order."""
 
-    def __init__(self, session: Session, tools: Tools) -> None:
+    def __init__(self, session: Session, work: Callable[[Order], Report]) -> None:
         self._session = session
-        self._tools = tools
+        self._work = work
 
     def __call__(self, order: Order) -> Report:
         """See worker.Tool."""
-        return extend(order, self._tools)
+        return self._work(order)
 
     def close(self) -> None:
         """See worker.Tool."""
@@ -112,11 +116,12 @@ def build(
 
     def bench() -> Bench:
         own = session()
+        if settings.read_only:
+            eyes = Eyes(hypervisor=own, wait=settings.observe_wait, sleep=stopping.wait, clock=time.monotonic)
+            return Bench(own, lambda order: observe(order, eyes))
         patience = Patience(device_wait=settings.device_wait, nudge_every=settings.nudge_every)
-        return Bench(
-            own,
-            Tools(hypervisor=own, strategies=outside.strategies, patience=patience, sleep=stopping.wait),
-        )
+        tools = Tools(hypervisor=own, strategies=outside.strategies, patience=patience, sleep=stopping.wait)
+        return Bench(own, lambda order: extend(order, tools))
 
     def hand_over(reports: Sequence[Report]) -> None:
         outbox.add_reports(reports)

@@ -19,7 +19,7 @@ import falcon
 
 from bridge.api import discovery, request
 from bridge.api.access import AccessLog
-from bridge.api.events import EventsResource, Journal
+from bridge.api.events import AnyServer, EventsResource, Journal
 from bridge.api.faults import handle, not_found
 from bridge.api.healthcheck import PATH as HEALTHCHECK
 from bridge.api.healthcheck import Healthcheck
@@ -30,6 +30,7 @@ from bridge.api.wake import waker
 from bridge.core.extend import clean_request_id
 from bridge.runtime.audit_log import AuditLog
 from bridge.runtime.http_server import StartResponse, WsgiApp
+from bridge.runtime.locating import Driver
 from bridge.runtime.metrics import ApiMetrics
 
 _EVENTS: Final = "os-server-external-events"
@@ -105,6 +106,8 @@ def build(
     app.add_sink(_version_document, _DOCUMENT)
     app.add_sink(_root_document, r"/\Z")
     app.add_route(HEALTHCHECK, Healthcheck(ping, disable_file=settings.healthcheck_disable_file))
+    if settings.known_by is Driver.NOVA:
+        journal = AnyServer(journal)
     for path in ("/v2", "/v2.1"):
         events = EventsResource(journal, metrics, audit, call, policy, versioned=path == "/v2.1")
         app.add_route(f"{path}/{_EVENTS}", events)

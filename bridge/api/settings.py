@@ -11,6 +11,7 @@ from oslo_config import cfg
 
 from bridge.api.guard import Rate
 from bridge.journal.settings import JOURNAL_OPTS, JournalSettings, journal_settings
+from bridge.runtime.locating import LOCATOR_OPTS, Driver, locator_settings
 from bridge.runtime.settings import OPS_OPTS, ConfigError
 from bridge.runtime.tls import MINIMUM, TlsSettings
 
@@ -110,12 +111,12 @@ API_OPTS = [
 _RATE: Final = Rate(per_second=200, burst=400)
 _FAILURES: Final = Rate(per_second=5, burst=20)
 
-API_GROUPS: Final = (("api", API_OPTS), ("journal", JOURNAL_OPTS))
+API_GROUPS: Final = (("api", API_OPTS), ("journal", JOURNAL_OPTS), ("locator", LOCATOR_OPTS))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiSettings:
-    """As [api], with the journal it writes to. A `wake_port` of 0 wakes nobody."""
+    """As [api], with the journal it writes to. A `wake_port` of 0 wakes nobody. `known_by`: who knows servers."""
 
     journal: JournalSettings
     bind_host: str = "127.0.0.1"
@@ -133,6 +134,7 @@ class ApiSettings:
     force_noauth: bool = False
     wake_host: str = "127.0.0.1"
     wake_port: int = 9786
+    known_by: Driver = Driver.INVENTORY
 
 
 def api_settings(conf: cfg.ConfigOpts) -> ApiSettings:
@@ -154,6 +156,7 @@ def api_settings(conf: cfg.ConfigOpts) -> ApiSettings:
         force_noauth=conf.api.force_noauth,
         wake_host=conf.api.wake_host,
         wake_port=conf.api.wake_port,
+        known_by=locator_settings(conf).driver,
     )
 
 

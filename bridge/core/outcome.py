@@ -20,6 +20,7 @@ class Outcome(StrEnum):
     BUSY = "busy"  # libvirt: a block job or another operation holds the disk
     BRICK_FAILED = "brick_failed"  # os-brick raised, hung or was killed
     LIBVIRT_FAILED = "libvirt_failed"  # libvirt refused, hung or went away
+    NOT_YET = "not_yet"  # from an agent that only looks: Nova's compute has not extended it so far
     ERROR = "error"  # anything we could not name: uncertain, so tried again
     UNSUPPORTED = "unsupported"  # nobody can extend this volume type on this host
     REFUSED = "refused"  # a guard said no: it would shrink, or it is the wrong device
@@ -50,6 +51,7 @@ THEN: Final[Mapping[Outcome, Then]] = MappingProxyType(
         Outcome.BUSY: Then.RETRY,
         Outcome.BRICK_FAILED: Then.RETRY,
         Outcome.LIBVIRT_FAILED: Then.RETRY,
+        Outcome.NOT_YET: Then.RETRY,
         Outcome.ERROR: Then.RETRY,
         Outcome.UNSUPPORTED: Then.FAIL,
         Outcome.REFUSED: Then.FAIL,

@@ -17,7 +17,7 @@ class Event(StrEnum):
     RECEIVED = "received"  # listener: a volume.resize.end was read
     SKIPPED = "skipped"  # listener: the message, or a row of it, is no extend; reason says why
     UNREADABLE = "unreadable"  # listener: the message was kept raw in the unreadable lane
-    POSTED = "posted"  # listener: the endpoint answered for this event
+    POSTED = "posted"  # listener, and engine beside Nova: the endpoint answered for this event
     HELD = "held"  # listener: the endpoint is away; the event is held and tried again
     DEFERRED = "deferred"  # listener: the event went into the slow lane and is sent again after its step
     PARKED = "parked"  # listener: the event was put into the parked lane

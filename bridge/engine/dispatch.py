@@ -14,6 +14,7 @@ from bridge.core.reasons import Reason
 from bridge.core.trail import Event, Record
 from bridge.engine.cinder import Answer, Attached, NotNow
 from bridge.engine.locate import Cast, Plan, plan
+from bridge.engine.locator import Locator
 from bridge.engine.settings import EngineSettings
 from bridge.engine.wake import Wake
 from bridge.journal.states import Extend
@@ -52,7 +53,10 @@ class Caster(Protocol):
 
 
 class Dispatcher:
-    """Works off due rows, as one supervised thread; any number of these may run on one journal."""
+    """Works off due rows, as one supervised thread; any number of these may run on one journal.
+
+    `prompt` is asked before each cast and may say why it must wait.
+    """
 
     def __init__(
         self,
@@ -60,7 +64,9 @@ class Dispatcher:
         settings: EngineSettings,
         work: Work,
         cinder: Cinder,
+        locator: Locator,
         agents: Caster,
+        prompt: Callable[[Sequence[Extend]], Reason | None] = lambda _: None,
         wake: Wake,
         health: Health,
         metrics: EngineMetrics,
@@ -70,7 +76,9 @@ class Dispatcher:
         self._settings = settings
         self._work = work
         self._cinder = cinder
+        self._locator = locator
         self._agents = agents
+        self._prompt = prompt
         self._wake = wake
         self._health = health
         self._metrics = metrics
@@ -105,7 +113,7 @@ class Dispatcher:
         return len(claimed)
 
     def _carry_out(self, part: Sequence[Extend], answers: Mapping[str, Answer]) -> None:
-        locations = self._work.locate(part, host_timeout=self._settings.host_timeout)
+        locations = self._locator.locate(part)
         now = self._clock()
         plans: list[Plan] = [
             plan(
@@ -203,7 +211,9 @@ class Dispatcher:
         )
 
     def _cast_group(self, host: str, group: Sequence[tuple[NewAttempt, Order]]) -> None:
-        why_not = self._agents.cast(host, [order for _, order in group])
+        why_not = self._prompt([attempt.extend for attempt, _ in group])
+        if why_not is None:
+            why_not = self._agents.cast(host, [order for _, order in group])
         self._metrics.casts.labels("sent" if why_not is None else why_not.value).inc(len(group))
         if why_not is None:
             self._audit.write(*(self._dispatched(attempt) for attempt, _ in group))

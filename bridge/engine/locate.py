@@ -34,9 +34,11 @@ class Cast:
 
 
 Plan = Cast | Later | Ended
+Whereabouts = Sequence[Location] | Reason
+"""The hosts that have a server, or why nobody can tell."""
 
 
-def plan(extend: Extend, answer: Answer, locations: Sequence[Location], *, now: float, backoff: Backoff) -> Plan:
+def plan(extend: Extend, answer: Answer, locations: Whereabouts, *, now: float, backoff: Backoff) -> Plan:
     """Decide on one extend."""
     match answer:
         case Gone():
@@ -51,8 +53,12 @@ def plan(extend: Extend, answer: Answer, locations: Sequence[Location], *, now: 
             return _where(extend, answer, locations, now, backoff)
 
 
-def _where(extend: Extend, volume: Volume, locations: Sequence[Location], now: float, backoff: Backoff) -> Plan:
+def _where(extend: Extend, volume: Volume, locations: Whereabouts, now: float, backoff: Backoff) -> Plan:
     failures = extend.failures + 1
+    if locations is Reason.SERVER_DELETED:
+        return _later(extend, locations, now + backoff.delay(failures), failures=failures)
+    if isinstance(locations, Reason):
+        return _later(extend, locations, now + random.uniform(*_NOT_COUNTED))  # noqa: S311
     if not locations:
         return _later(extend, Reason.NO_HOST, now + backoff.delay(failures), failures=failures)
     fresh = tuple(sorted(at.host for at in locations if at.fresh))

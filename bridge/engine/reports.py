@@ -13,6 +13,7 @@ import kombu
 from bridge.core.errors import JournalRefusedError, JournalUnavailableError
 from bridge.core.fields import BadMessageError
 from bridge.core.messages import HostMessage
+from bridge.core.outcome import Outcome
 from bridge.core.trail import Event, Record
 from bridge.journal.report_rows import Settled
 from bridge.journal.reported import Reported, Taken
@@ -28,6 +29,7 @@ LOG = logging.getLogger(__name__)
 _BATCH: Final = 200
 _IDLE: Final = 1.0  # seconds to wait for a first message
 _MORE: Final = 0.002  # seconds to wait for one more of the same burst
+_NEVER: Final = 6  # attempts after which it is said that Nova's host does not do it; it is prompted all the same
 _BUS: Final = "engine.bus"
 
 _EVENTS: Final = {
@@ -170,6 +172,11 @@ class ReportsConsumer:
             LOG.error(
                 "extend of volume %s on server %s failed on host %s: %s (%s); the next event opens it again",
                 report.key.volume_id, report.key.server_id, settled.host, decision.outcome.value, decision.reason,
+            )  # fmt: skip
+        if decision.outcome is Outcome.NOT_YET and extend is not None and extend.attempt == _NEVER:
+            LOG.error(
+                "Nova's host %s never gets to volume %s on server %s: prompted %d times, it sees %s of %d bytes",
+                settled.host, report.key.volume_id, report.key.server_id, _NEVER - 1, report.after, report.target,
             )  # fmt: skip
         self._audit.write(*_records(settled, time.time()))
 

@@ -1,16 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""[engine] and [cinder]: how patient the engine is, and where Cinder is."""
+"""[engine], [cinder], [locator] and [nova]: how patient the engine is, and whom it asks."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import StrEnum
 
 from oslo_config import cfg
 
 from bridge.journal.settings import JOURNAL_OPTS, JournalSettings, journal_settings
 from bridge.runtime.backoff import Backoff
+from bridge.runtime.locating import LOCATOR_OPTS, LocatorSettings, locator_settings
 from bridge.runtime.sessions import endpoint_opts, endpoint_sample_opts
 from bridge.runtime.settings import OPS_OPTS, BusSettings, OptGroups, bus_settings
 
 _CINDER_TIMEOUT = 10  # seconds
+_NOVA_TIMEOUT = 10  # seconds
+
+
+class Mode(StrEnum):
+    """Who extends."""
+
+    EXTEND = "extend"  # the host agents
+    OBSERVE = "observe"  # Nova's computes, which are prompted until the host agents have seen the size
+
 
 ENGINE_OPTS = [
     cfg.IntOpt("batch", default=200, min=1, max=1000, help="Extends taken from the journal at a time."),
@@ -37,6 +48,18 @@ ENGINE_OPTS = [
         "retry_first", default=1, min=0.01, help="Seconds, upper bound of the first back-off of an extend."
     ),
     cfg.FloatOpt("retry_cap", default=600, min=1, help="Seconds, upper bound of every later back-off."),
+    cfg.StrOpt(
+        "mode",
+        default=Mode.EXTEND.value,
+        choices=[
+            (Mode.EXTEND.value, "Host agents extend."),
+            (
+                Mode.OBSERVE.value,
+                "Nova's computes extend; host agents only look and the event is posted to Nova ([nova]) again.",
+            ),
+        ],
+        help="Who extends the guests' disks.",
+    ),
     cfg.FloatOpt(
         "reconcile_interval",
         default=600,
@@ -64,7 +87,7 @@ ENGINE_OPTS = [
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineSettings:
-    """As [engine], [journal], [bus]; times in seconds. `wake` is the address to take wake-ups on."""
+    """As [engine], [journal], [bus], [locator]; times in seconds. `wake` is the address to take wake-ups on."""
 
     journal: JournalSettings
     bus: BusSettings
@@ -74,10 +97,12 @@ class EngineSettings:
     host_timeout: float = 60
     overdue_after: float = 900
     wake: tuple[str, int] = ("127.0.0.1", 0)
+    mode: Mode = Mode.EXTEND
     reconcile_interval: float = 600
     reconcile_page: int = 500
     reconcile_pause: float = 1
     reconcile_opens: int = 60
+    locator: LocatorSettings = field(default_factory=LocatorSettings)
 
 
 def engine_groups() -> OptGroups:
@@ -86,6 +111,8 @@ def engine_groups() -> OptGroups:
         ("engine", ENGINE_OPTS),
         ("journal", JOURNAL_OPTS),
         ("cinder", endpoint_opts("block-storage", timeout=_CINDER_TIMEOUT)),
+        ("locator", LOCATOR_OPTS),
+        ("nova", endpoint_opts("compute", timeout=_NOVA_TIMEOUT)),
     ]
 
 
@@ -101,10 +128,12 @@ def engine_settings(conf: cfg.ConfigOpts) -> EngineSettings:
         host_timeout=section.host_timeout,
         overdue_after=section.overdue_after,
         wake=(section.wake_host, section.wake_port),
+        mode=Mode(section.mode),
         reconcile_interval=section.reconcile_interval,
         reconcile_page=section.reconcile_page,
         reconcile_pause=section.reconcile_pause,
         reconcile_opens=section.reconcile_opens,
+        locator=locator_settings(conf),
     )
 
 
@@ -114,4 +143,6 @@ def list_opts() -> OptGroups:
         ("engine", ENGINE_OPTS),
         ("journal", JOURNAL_OPTS),
         ("cinder", endpoint_sample_opts("block-storage", timeout=_CINDER_TIMEOUT)),
+        ("locator", LOCATOR_OPTS),
+        ("nova", endpoint_sample_opts("compute", timeout=_NOVA_TIMEOUT)),
     ]

@@ -4,14 +4,19 @@
 import logging
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
+from bridge.core.reasons import Reason
 from bridge.engine.agents import Agents
 from bridge.engine.cinder import CinderReader
 from bridge.engine.dispatch import CINDER, Dispatcher
+from bridge.engine.locator import InventoryLocator, Locator, NovaLocator
+from bridge.engine.nova import NovaReader
+from bridge.engine.prompter import Prompter
 from bridge.engine.reconcile import RECONCILE, Pace, Reconciler
 from bridge.engine.reports import ReportsConsumer
-from bridge.engine.settings import EngineSettings
+from bridge.engine.settings import EngineSettings, Mode
 from bridge.engine.sweep import Sweeper
 from bridge.engine.wake import Wake
 from bridge.journal.behind import Behind
@@ -21,9 +26,12 @@ from bridge.journal.reported import Reported
 from bridge.journal.retention import Retention
 from bridge.journal.schema import until_usable
 from bridge.journal.sightings import Sightings
+from bridge.journal.states import Extend
 from bridge.journal.store import Journal
 from bridge.journal.work import Work
+from bridge.runtime.audit_log import AuditLog
 from bridge.runtime.daemon import Part, Supervised
+from bridge.runtime.locating import Driver
 from bridge.runtime.metrics import EngineMetrics, ReconcileMetrics
 from bridge.runtime.process import Process
 from bridge.runtime.sessions import open_adapter
@@ -50,11 +58,13 @@ def build(settings: EngineSettings, process: Process) -> list[Part]:
         settings=settings,
         work=work,
         cinder=reader(),
+        locator=_locator(settings, process, work),
         agents=Agents(rpc_transport(process.conf, settings.bus.transport_url)),
         wake=wake,
         health=health,
         metrics=metrics,
         audit=audit,
+        prompt=_prompt(settings, process, audit),
     )
     consumer = ReportsConsumer(
         connect=lambda: kombu_connection(
@@ -118,3 +128,23 @@ def _waker(address: tuple[str, int]) -> Callable[[], None]:
             LOG.debug("the dispatcher was not woken and polls within a second: %s", ex)
 
     return wake
+
+
+def _locator(settings: EngineSettings, process: Process, work: Work) -> Locator:
+    if settings.locator.driver is Driver.INVENTORY:
+        return InventoryLocator(work, host_timeout=settings.host_timeout)
+    return NovaLocator(
+        NovaReader(open_adapter(process.conf, "nova", user_agent="extend-bridge-engine")),
+        living=partial(work.living, host_timeout=settings.host_timeout),
+        keep=settings.locator.cache_seconds,
+        health=process.health,
+    )
+
+
+def _prompt(
+    settings: EngineSettings, process: Process, audit: AuditLog
+) -> Callable[[Sequence[Extend]], Reason | None]:
+    if settings.mode is Mode.EXTEND:
+        return lambda _: None
+    adapter = open_adapter(process.conf, "nova", user_agent="extend-bridge-engine")
+    return Prompter(adapter, audit=audit, health=process.health)

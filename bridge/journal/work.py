@@ -6,7 +6,7 @@ Any number of engines may do this on one database. There are no leases: a claim 
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -19,7 +19,7 @@ from bridge.journal import claim_rows
 from bridge.journal import hosts as host_rows
 from bridge.journal.database import Database
 from bridge.journal.states import Extend, State
-from bridge.journal.tables import attempts, extends, transitions
+from bridge.journal.tables import attempts, extends, hosts, transitions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +85,13 @@ class Work:
         alive = host_rows.Alive(since=now - host_timeout, until=now + host_timeout)
         servers = {extend.key.server_id for extend in claimed}
         return self._database.read(lambda c: host_rows.locate(c, servers, alive))
+
+    def living(self, names: Collection[str], *, host_timeout: float) -> set[str]:
+        """Which of these hosts were heard within the last `host_timeout` seconds."""
+        now = self._clock()
+        heard = hosts.c.heartbeat_at.between(now - host_timeout, now + host_timeout)
+        query = sa.select(hosts.c.name).where(hosts.c.name.in_(sorted(names)), heard)
+        return self._database.read(lambda c: set(c.scalars(query)))
 
     def write_attempts(self, new: Sequence[NewAttempt]) -> None:
         """Write attempts down. Before the cast: a report must find its attempt."""

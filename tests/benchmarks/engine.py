@@ -14,6 +14,7 @@ from bridge.core.messages import Order
 from bridge.engine.agents import Agents
 from bridge.engine.cinder import Answer, Attached, CinderReader, Volume
 from bridge.engine.dispatch import Dispatcher
+from bridge.engine.locator import InventoryLocator
 from bridge.engine.settings import engine_groups, engine_settings
 from bridge.engine.wake import Wake
 from bridge.runtime.health import Health
@@ -72,7 +73,9 @@ def _claim_and_cast(workspace: Workspace, rig: Rig, here: Place) -> Row:
     health = Health()
     dispatcher = Dispatcher(
         settings=dataclasses.replace(engine_settings(conf), host_timeout=600),
-        work=rig.work, cinder=_Known(rig.keys), agents=agents, wake=Wake(("127.0.0.1", 0)), health=health,
+        work=rig.work, cinder=_Known(rig.keys),
+        locator=InventoryLocator(rig.work, host_timeout=600), agents=agents, wake=Wake(("127.0.0.1", 0)),
+        health=health,
         metrics=EngineMetrics(CollectorRegistry()), audit=rig.audit,
     )  # fmt: skip
     count = min(_BATCH, workspace.count(_BATCH))

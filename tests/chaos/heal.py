@@ -15,6 +15,7 @@ from bridge.journal.behind import Behind
 from bridge.journal.database import Database
 from bridge.journal.settings import JournalSettings
 from tests.chaos.ledger import DiskId
+from tests.chaos.lossy_nova import LossyNova
 from tests.chaos.options import Fault, Options
 from tests.chaos.plan import processes
 from tests.chaos.progress import Bar
@@ -39,6 +40,7 @@ class Healed:
     shrunk: tuple[DiskId, ...]
     stuck: tuple[DiskId, ...]
     unnamed: tuple[DiskId, ...]
+    touched: int  # resizes beside Nova that were not Nova's
     healed: int
     named: Mapping[str, int]
     passes: int
@@ -47,7 +49,7 @@ class Healed:
     @property
     def clean(self) -> bool:
         """Nothing is wrong, and what cannot be healed has its reason."""
-        return not (self.lost or self.shrunk or self.stuck or self.unnamed)
+        return not (self.lost or self.shrunk or self.stuck or self.unnamed or self.touched)
 
     def __str__(self) -> str:
         return (
@@ -65,6 +67,7 @@ class Healed:
         wrong = {"lost": self.lost, "shrunk": self.shrunk, "stuck": self.stuck, "not named": self.unnamed}
         return [
             f"cannot be healed: {named or 'none'}",
+            *([f"{self.touched} disks were resized by agents that only look"] if self.touched else []),
             *(f"{what}: server {disk[0]} volume {disk[1]}" for what, disks in wrong.items() for disk in disks),
         ]
 
@@ -75,8 +78,9 @@ class Healing(Run):
     def __init__(self, options: Options, directory: Path, stack: ExitStack) -> None:
         fault = options.fault
         half = options.spread / 2
+        self._nova = stack.enter_context(LossyNova()) if fault is Fault.NOVA_LOSES_CASTS else None
         super().__init__(
-            options, directory, stack, reconcile=_INTERVAL,
+            options, directory, stack, reconcile=_INTERVAL, nova=self._nova.url if self._nova else None,
             tells=lambda growth: fault is not Fault.NO_NOTIFICATIONS
             and (fault is not Fault.WEEKEND or growth.at < half),
         )  # fmt: skip
@@ -89,6 +93,13 @@ class Healing(Run):
         self._cinder.have(dark, 2, host=_NO_AGENT)
         self._hopeless: set[DiskId] = {dark}
         self._all = {(server, volume.id) for volume in self._load.volumes for server in volume.attachments}
+
+        if self._nova is not None:
+            self._give_up_on(options.agents - 1)
+            self._nova.has(
+                {server: self._ledgers[n] for n, servers in enumerate(self._load.hosts) for server in servers},
+                never={disk[0] for disk in self._hopeless}, wanted=self._cinder.wanted,
+            )  # fmt: skip
 
     def heal(self, bar: Bar) -> Healed:
         """Fault and load, the end of the fault, one pass, and what it comes to."""
@@ -111,6 +122,7 @@ class Healing(Run):
         return Healed(
             lost=tuple(sorted(lost)),
             shrunk=tuple(sorted(disk for disk, it in disks.items() if it.shrunk)),
+            touched=sum(it.changes for it in disks.values()) - self._nova.resized if self._nova else 0,
             stuck=tuple(sorted(left - lost)),
             unnamed=tuple(sorted(disk for disk in self._hopeless if disk not in why)),
             healed=len(behind - left),

@@ -32,6 +32,8 @@ The exit code is 0 when lost, shrunk and stuck are 0, else 1.
   weekend           all hosts are off while the volumes grow, and half of it is told to nobody; everything in the
                     journal is then made 60 h older, as if that time had passed; one host stays off
   old-journal       the journal is replaced by what it was a day before the volumes grew
+  nova-loses-casts  beside Nova: agents only look, the listener posts to a Nova that answers 200, does nothing the
+                    first three times for each disk, and never on one host
 One guest more is on a host without an agent. The last line is then
   lost 0 shrunk 0 stuck 0 healed H named N passes P healed_in S s
 lost: disks behind that had neither an extend nor a reason when the first whole pass after the fault had ended
@@ -61,6 +63,7 @@ class Fault(StrEnum):
     CASTS_DROPPED = "casts-dropped"
     WEEKEND = "weekend"
     OLD_JOURNAL = "old-journal"
+    NOVA_LOSES_CASTS = "nova-loses-casts"
 
 
 class Break(StrEnum):

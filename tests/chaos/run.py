@@ -45,7 +45,9 @@ _STEP: Final = 2.0  # seconds
 
 
 class Run:
-    """The parts of a run, started; `stack` ends them. `reconcile` in seconds, 0: never."""
+    """The parts of a run, started; `stack` ends them. `reconcile` in seconds, 0: never; `nova`: the
+    URL of one that extends.
+    """
 
     def __init__(
         self,
@@ -55,6 +57,7 @@ class Run:
         *,
         reconcile: float = 0,
         tells: Callable[[Growth], bool] = lambda _: True,
+        nova: str | None = None,
     ) -> None:
         self._options = options
         self._load: Load = load(options)
@@ -78,13 +81,13 @@ class Run:
         stack.callback(api.stop)
         self._site = Site(
             directory=directory, bus=bus, journal=journal, cinder=str(api.url), planted=options.planted,
-            reconcile=reconcile,
+            reconcile=reconcile, nova=nova,
         )  # fmt: skip
         daemons = self._site.daemons(processes(options.agents))
         members.update(daemons)
         self._daemons = daemons
-        ledgers = self._disks()
-        self._observer = Observer(journal=journal, bus=bus, ctl=nodes[0].ctl, ledgers=ledgers)
+        self._ledgers = self._disks()
+        self._observer = Observer(journal=journal, bus=bus, ctl=nodes[0].ctl, ledgers=self._ledgers)
         stack.callback(self._observer.close)
         for daemon in daemons.values():
             daemon.start()

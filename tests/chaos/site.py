@@ -31,7 +31,7 @@ endpoint_override = {cinder}/v3
 timeout = 3
 [endpoint]
 auth_type = none
-endpoint_override = http://127.0.0.1:{api_port}/v2.1
+endpoint_override = {endpoint}
 timeout = 3
 [listener]
 retry_cap = 3
@@ -41,7 +41,11 @@ ops_port = {ops_port}
 bind_port = {api_port}
 wake_port = {wake_port}
 ops_port = {ops_port}
+[nova]
+auth_type = none
+endpoint_override = {endpoint}
 [engine]
+mode = {mode}
 reconcile_interval = {reconcile}
 reconcile_page = 50
 reconcile_pause = 0.1
@@ -55,6 +59,8 @@ retry_cap = 5
 ops_port = {ops_port}
 [hostagent]
 host = {host}
+read_only = {read_only}
+observe_wait = 0.5
 libvirt_uri = chaos://{state}
 state_path = {state}
 workers = 4
@@ -77,6 +83,7 @@ class Site:
     cinder: str
     planted: Break | None
     reconcile: float = 0  # seconds from pass to pass, 0: never
+    nova: str | None = None  # URL of a Nova that extends, beside which the bridge only looks
 
     def daemons(self, names: Sequence[str]) -> dict[str, Daemon]:
         """A process for each name, its configuration written, not started."""
@@ -99,7 +106,9 @@ class Site:
                     bus=self.bus, journal=self.journal, cinder=self.cinder, audit=self.audit(name),
                     api_port=api_ports[numbers[name]], wake_port=wake_port, ops_port=steady_port(),
                     host=f"{HOST}{numbers[name]}", state=state,
-                    reconcile=self.reconcile,
+                    reconcile=self.reconcile, mode="observe" if self.nova else "extend",
+                    read_only=self.nova is not None,
+                    endpoint=self.nova or f"http://127.0.0.1:{api_ports[numbers[name]]}/v2.1",
                 )
             )  # fmt: skip
             daemons[name] = Daemon(name, conf, self.directory / f"{name}.log", environment)

@@ -76,3 +76,13 @@ def test_a_reconciliation_that_sees_nothing_is_found(tmp_path: Path) -> None:
     )  # fmt: skip
     assert (code, numbers[3]) == (1, 0), said
     assert numbers[0] > 0, said
+
+
+def test_beside_a_nova_that_loses_casts_it_is_told_again_until_the_size_is_read_back(tmp_path: Path) -> None:
+    """The agents touch nothing; guests of a host Nova never gets to are named."""
+    code, numbers, said = chaos(
+        "--events", "40", "--fault", "nova-loses-casts", "--spread", "2", keep=tmp_path / "run", line=HEALED
+    )
+    assert (code, numbers[:3]) == (0, [0, 0, 0]), said
+    assert numbers[3] > 0, said
+    assert "nova_not_there" in said, said

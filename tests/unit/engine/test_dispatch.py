@@ -13,6 +13,7 @@ from bridge.core.messages import Order
 from bridge.core.reasons import Reason
 from bridge.engine.cinder import Answer, Attached, Gone, NotNow, Volume
 from bridge.engine.dispatch import CINDER, Dispatcher
+from bridge.engine.locator import InventoryLocator
 from bridge.engine.settings import EngineSettings
 from bridge.engine.wake import Wake
 from bridge.journal import schema
@@ -74,6 +75,7 @@ class Rig:
             settings=settings,
             work=bench.work,
             cinder=self.cinder,
+            locator=InventoryLocator(bench.work, host_timeout=settings.host_timeout),
             agents=self.broker,
             wake=self.wake,
             health=self.health,

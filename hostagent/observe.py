@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An order to an agent that only looks: whether the guest has the size by now. Beside Nova, whose compute extends.
+
+Nothing here can change a disk: it asks for a domain and for its sizes, over a connection that libvirt itself opened
+for reading. An import contract keeps the resize and os-brick out of it.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from bridge.core.extend import Bytes
+from bridge.core.messages import GuestState, Order, Report, Step
+from bridge.core.outcome import Outcome
+from bridge.core.reasons import Reason
+from hostagent.domain import Disk
+from hostagent.failure import StoppedError
+from hostagent.ports import Hypervisor
+
+LOG = logging.getLogger(__name__)
+
+_LOOK_EVERY: Final = 0.5  # seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Eyes:
+    """What is looked with: `wait` seconds for the size; `sleep(seconds)` returns whether the agent is stopping."""
+
+    hypervisor: Hypervisor
+    wait: float
+    sleep: Callable[[float], bool]
+    clock: Callable[[], float]
+
+
+def observe(order: Order, eyes: Eyes) -> Report:
+    """Look until the guest has the size or patience is over. Never raises."""
+    look = _Look(order, eyes)
+    detail = ""
+    try:
+        outcome, reason = look.run()
+    except StoppedError as ex:
+        outcome, reason, detail = ex.outcome, ex.reason, ex.detail
+    except Exception as ex:
+        LOG.exception("server %s volume %s: looking failed", order.key.server_id, order.key.volume_id)
+        outcome, reason, detail = Outcome.ERROR, Reason.UNCERTAIN, type(ex).__name__
+    return Report(
+        attempt_id=order.attempt_id, key=order.key, gen=order.gen, outcome=outcome, reason=reason.value,
+        target=order.target, before=look.before, after=look.after, detail=detail, steps=tuple(look.steps),
+    )  # fmt: skip
+
+
+@dataclass(slots=True)
+class _Look:
+    order: Order
+    eyes: Eyes
+    steps: list[Step] = field(default_factory=list)
+    before: Bytes | None = None
+    after: Bytes | None = None
+
+    def run(self) -> tuple[Outcome, Reason]:
+        """The outcome; what libvirt does not tell is raised."""
+        began = self.eyes.clock()
+        disk, state = self._find()
+        self._say("find", began, f"{state} {disk.target}")
+        if state is GuestState.OFF:
+            return Outcome.GUEST_OFF, Reason.DOMAIN_OFF
+        looked = self.eyes.clock()
+        self.before = self.after = self._size(disk)
+        if self.before >= self.order.target:
+            self._say("look", looked, "", self.before)
+            return Outcome.ALREADY, Reason.SIZE_REACHED
+        while self.after < self.order.target and self.eyes.clock() - looked < self.eyes.wait:
+            if self.eyes.sleep(_LOOK_EVERY):
+                break
+            self.after = self._size(disk)
+        self._say("look", looked, "", self.after)
+        if self.after >= self.order.target:
+            return Outcome.RESIZED, Reason.SIZE_REACHED
+        return Outcome.NOT_YET, Reason.NOVA_NOT_THERE
+
+    def _find(self) -> tuple[Disk, GuestState]:
+        key = self.order.key
+        domain = self.eyes.hypervisor.domain(key.server_id)
+        if domain is None:
+            raise StoppedError(Outcome.NOT_HERE, Reason.DOMAIN_ABSENT)
+        if domain.state is GuestState.INCOMING:
+            raise StoppedError(Outcome.NOT_HERE, Reason.DOMAIN_INCOMING)
+        disks = domain.disks_of(key.volume_id)
+        if not disks:
+            raise StoppedError(Outcome.NOT_ATTACHED, Reason.DISK_ABSENT)
+        return disks[0], domain.state
+
+    def _size(self, disk: Disk) -> Bytes:
+        return Bytes(self.eyes.hypervisor.capacity(self.order.key.server_id, disk.target).capacity)
+
+    def _say(self, name: str, began: float, detail: str, size: int | None = None) -> None:
+        self.steps.append(Step(name=name, ok=True, seconds=self.eyes.clock() - began, detail=detail, size=size))
