@@ -31,6 +31,11 @@ BROKER_PACKAGES: Final = ("rabbitmq-server",)
 DATABASE_PACKAGES: Final = ("mariadb-server", "postgresql")
 OPERATOR_PACKAGES: Final = ("chromium", "prometheus", "systemd")
 """What looks at the report's page, the alert rules and the units."""
+STORAGE_PACKAGES: Final = (
+    "busybox-static", "cpio", "kmod", "udev", "open-iscsi", "multipath-tools", "lsscsi", "nvme-cli",
+    "cryptsetup-bin",
+)  # fmt: skip
+"""What the storage VM boots with and finds inside; its kernel is downloaded and unpacked, never installed."""
 
 EXIT_UNREACHABLE: Final = 3
 

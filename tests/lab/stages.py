@@ -17,6 +17,7 @@ from tests.lab.install import (
     DATABASE_PACKAGES,
     HYPERVISOR_PACKAGES,
     OPERATOR_PACKAGES,
+    STORAGE_PACKAGES,
     TREE,
     say,
 )
@@ -35,6 +36,7 @@ class Stage:
     limit: float | None = None
     thorough: tuple[tuple[str, ...], ...] = ()  # the commands with --long, where there are others
     real: bool = False  # needs the hypervisor and the broker
+    packages: tuple[str, ...] = ()  # Debian packages that only this stage needs
 
 
 STAGES: Final = (
@@ -88,6 +90,12 @@ STAGES: Final = (
         real=True,
     ),
     Stage(
+        "storage",
+        "iSCSI, multipath and NVMe/TCP on Debian's kernel in a throw-away VM",
+        (("{bin}/pytest", "tests/storage"),),
+        packages=STORAGE_PACKAGES,
+    ),
+    Stage(
         "chaos",
         "every part killed under load, nothing lost; a planted bug, which must be found",
         (("{bin}/pytest", "tests/chaos"),),
@@ -111,6 +119,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--long", action="store_true", help="the long form of stages that have one: more of the same"
     )
+    parser.add_argument("--storage", action="store_true", help="the same as naming the stage storage")
     parser.add_argument("--list", action="store_true", help="say what each stage does and end")
     options = parser.parse_args(argv)
     if options.list:
@@ -119,9 +128,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if unknown := sorted(set(options.stage) - set(names)):
         parser.error(f"no stage named {', '.join(unknown)}; there are {', '.join(names)}")
-    wanted = [stage for stage in STAGES if not options.stage or stage.name in options.stage]
+    named = [*options.stage, *(["storage"] if options.storage else [])]
+    wanted = [stage for stage in STAGES if not named or stage.name in named]
     real = any(stage.real for stage in wanted)
-    packages = [*HYPERVISOR_PACKAGES, *((*BROKER_PACKAGES, *DATABASE_PACKAGES, *OPERATOR_PACKAGES) if real else ())]
+    particular = dict.fromkeys(package for stage in wanted for package in stage.packages)
+    packages = [
+        *HYPERVISOR_PACKAGES,
+        *particular,
+        *((*BROKER_PACKAGES, *DATABASE_PACKAGES, *OPERATOR_PACKAGES) if real else ()),
+    ]
     python = install.ensure(packages=packages, extras=_EXTRAS)
     if real:
         subprocess.run([python, "-m", "tests.lab.hypervisor", "prepare"], cwd=TREE, check=True)

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What nova-compute did before our agent comes: volumes connected by os-brick, guests with them in libvirt."""
+
+import time
+import uuid
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from tests.lab.disks import disk_xml
+from tests.lab.guest import Guest, new_guest
+from tests.lab.hypervisor import Hypervisor, open_here
+from tests.lab.storage_vm.inside.targets import STATE
+
+
+class Volume(Protocol):
+    """A volume of one of the targets."""
+
+    volume_id: str
+
+    @property
+    def connection(self) -> dict[str, Any]:
+        """{driver_volume_type, data} as Cinder gives it."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Attached:
+    """A volume as a disk of a guest, by the path Nova would write into the domain."""
+
+    volume_id: str
+    path: str
+
+    def xml(self, target: str) -> str:
+        """The <disk> element."""
+        return disk_xml(kind="block", source=self.path, driver="raw", target=target, serial=self.volume_id)
+
+    def grow(self, size: int) -> None:
+        """The target grows it."""
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def set_up_brick() -> None:
+    """os-brick as nova-compute has it, in this process."""
+    import os_brick  # noqa: PLC0415 - takes seconds, and runs beside other things
+    from os_brick import privileged  # noqa: PLC0415
+    from oslo_concurrency import lockutils  # noqa: PLC0415
+    from oslo_config import cfg  # noqa: PLC0415
+
+    lockutils.set_defaults(str(STATE))
+    os_brick.setup(cfg.CONF)
+    privileged.default.set_client_mode(False)
+
+
+def connect(volume: Volume, *, multipath: bool) -> Attached:
+    """os-brick's connect_volume."""
+    from os_brick.initiator import connector  # noqa: PLC0415 - see above
+
+    connection = volume.connection
+    brick = connector.InitiatorConnector.factory(
+        connection["driver_volume_type"].upper(), "sudo", use_multipath=multipath
+    )
+    info = brick.connect_volume(dict(connection["data"]))
+    return Attached(volume_id=volume.volume_id, path=info["path"])
+
+
+class Compute:
+    """Guests."""
+
+    def __init__(self) -> None:
+        self.hypervisor = Hypervisor(STATE / "lv")
+        self.connection = open_here(self.hypervisor)
+
+    def boot(self, *disks: Attached) -> "Running":
+        """A guest that runs, defined, so that it is still there when it is off."""
+        guest = new_guest(disks, STATE, server_id=str(uuid.uuid4()))
+        domain = self.connection.defineXML(guest.xml())
+        domain.create()
+        began = time.monotonic()
+        while not guest.sizes() and time.monotonic() - began < 60:
+            time.sleep(0.1)
+        return Running(guest=guest, domain=domain)
+
+
+@dataclass(slots=True, kw_only=True)
+class Running:
+    """A guest and its domain."""
+
+    guest: Guest
+    domain: Any
+
+    def prints(self, size: int, target: str = "vda") -> int:
+        """The size the guest itself printed last, once it is `size` or a while has passed."""
+        with suppress(TimeoutError):
+            self.guest.wait_size(size, target, seconds=20)
+        return (self.guest.sizes(target) or [0])[-1]
+
+
+def targets(disks: Sequence[Attached]) -> list[str]:
+    """vda, vdb ... for the disks of a guest."""
+    return [f"vd{chr(ord('a') + number)}" for number in range(len(disks))]

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Debian's kernel, unpacked from its package and never installed, and a small initramfs."""
+
+import re
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from tests.lab.paths import lab_cache
+
+_META: Final = "linux-image-amd64"
+_MODULES: Final = ("virtio_pci", "9pnet_virtio", "9p", "overlay")
+_INIT: Final = Path(__file__).with_name("init.sh")
+_BUSYBOX: Final = Path("/bin/busybox")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kernel:
+    """`modules` is the directory that belongs at /lib/modules/RELEASE."""
+
+    image: Path
+    modules: Path
+
+
+def unpacked_kernel() -> Kernel:
+    """The kernel apt would install now, downloaded once and kept in the lab's cache. Raises CalledProcessError."""
+    package = _package()
+    kept = lab_cache() / "kernel" / package
+    if not kept.is_dir():
+        kept.parent.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=kept.parent) as text:
+            part = Path(text)
+            part.chmod(0o755)  # apt drops its privileges and wants to write here
+            _download(package, part)
+            subprocess.run(["dpkg-deb", "-x", *part.glob("*.deb"), part / "root"], check=True)
+            release = next((part / "root" / "lib" / "modules").iterdir()).name
+            subprocess.run(["depmod", "-b", part / "root", release], check=True)
+            (part / "root").rename(kept)
+    modules = next((kept / "lib" / "modules").iterdir())
+    return Kernel(image=kept / "boot" / f"vmlinuz-{modules.name}", modules=modules)
+
+
+def initramfs(kernel: Kernel, directory: Path) -> Path:
+    """busybox, init.sh and the modules it takes to reach this machine's root; made anew each time: a second."""
+    root = directory / "initramfs"
+    (root / "bin").mkdir(parents=True)
+    (root / "mod").mkdir()
+    shutil.copy(_BUSYBOX, root / "bin" / "busybox")
+    shutil.copy(_INIT, root / "init")
+    (root / "init").chmod(0o755)
+    for number, module in enumerate(_in_order(kernel)):
+        shutil.copy(kernel.modules / module, root / "mod" / f"{number:02}-{Path(module).name}")
+    archive = directory / "initramfs.cpio"
+    names = "\n".join(str(path.relative_to(root)) for path in sorted(root.rglob("*")))
+    with archive.open("wb") as out:
+        subprocess.run(
+            ["cpio", "--quiet", "-o", "-H", "newc"], input=names.encode(), stdout=out, cwd=root, check=True
+        )
+    return archive
+
+
+def _download(package: str, directory: Path) -> None:
+    """apt-get download; once more with fresh lists where the old ones name a version that is gone."""
+    command = ["apt-get", "download", "-q", package]
+    if subprocess.run(command, cwd=directory, check=False, capture_output=True).returncode != 0:
+        subprocess.run(["apt-get", "update", "-q"], check=True, capture_output=True)
+        subprocess.run(command, cwd=directory, check=True, capture_output=True)
+
+
+def _package() -> str:
+    said = subprocess.run(["apt-cache", "depends", _META], check=True, capture_output=True, text=True).stdout
+    found = re.search(r"Depends: (linux-image-\S+)", said)
+    if found is None:
+        raise RuntimeError(f"apt knows no package {_META}; run apt-get update")
+    return found[1]
+
+
+def _in_order(kernel: Kernel) -> list[str]:
+    """The modules init needs, each after those it depends on."""
+    lines = (kernel.modules / "modules.dep").read_text().splitlines()
+    needs = {name: rest.split() for name, _, rest in (line.partition(":") for line in lines)}
+    path_of = {Path(name).name.partition(".")[0].replace("-", "_"): name for name in needs}
+    ordered: dict[str, None] = {}
+    for module in _MODULES:
+        path = path_of[module]
+        ordered.update(dict.fromkeys([*reversed(needs[path]), path]))
+    return list(ordered)

@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One VM for the whole run: it works the cases off in its own order, the tests read what each saw."""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import missing
+from tests.lab.storage_vm.machine import Machine, lacking, running_machine
+
+Case = Callable[[str], dict[str, Any]]
+_LIMIT = 900.0  # seconds for everything up to a case; a busy machine runs the VM several times slower
+
+
+@pytest.fixture(scope="session")
+def machine() -> Iterator[Machine]:
+    """The VM."""
+    if (what := lacking()) is not None:
+        missing(what)
+    with tempfile.TemporaryDirectory(prefix="eb-vm-") as directory, running_machine(Path(directory)) as running:
+        yield running
+
+
+@pytest.fixture
+def case(machine: Machine) -> Case:
+    """What one case saw."""
+
+    def get(name: str) -> dict[str, Any]:
+        found = machine.result(name, seconds=_LIMIT)
+        assert "failed" not in found, found["failed"]
+        return found
+
+    return get
