@@ -20,8 +20,9 @@ from bridge.core.reasons import Reason
 
 LOG = logging.getLogger(__name__)
 
-# a connection of its own each: uWSGI in front of Nova ends kept ones without a word, and that looks like an outage
-_HEADERS: Final = {"OpenStack-API-Version": "compute 2.69", "Accept": "application/json", "Connection": "close"}
+_HEADERS: Final = {"OpenStack-API-Version": "compute 2.69", "Accept": "application/json"}
+ONCE_MORE: Final[Mapping[str, Any]] = {"connect_retries": 1, "connect_retry_delay": 0.05}
+"""uWSGI in front of Nova ends kept connections without a word; the next request on one looks like an outage."""
 _HOST: Final = "OS-EXT-SRV-ATTR:host"
 _TASK: Final = "OS-EXT-STS:task_state"
 _POWER: Final = "OS-EXT-STS:power_state"
@@ -85,7 +86,7 @@ class NovaReader:
 
     def _get(self, path: str) -> tuple[int | None, Any]:
         try:
-            response = self._adapter.get(path, headers=dict(_HEADERS), raise_exc=False, log=False)
+            response = self._adapter.get(path, headers=dict(_HEADERS), raise_exc=False, log=False, **ONCE_MORE)
         except ClientException as ex:
             LOG.warning("Nova cannot be asked for %s: %s", path, type(ex).__name__)
             return None, None

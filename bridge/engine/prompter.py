@@ -17,6 +17,7 @@ from keystoneauth1.exceptions import ClientException
 from bridge.core.extend import ExtendKey
 from bridge.core.reasons import Reason
 from bridge.core.trail import Event, Record
+from bridge.engine.nova import ONCE_MORE
 from bridge.journal.states import Extend
 from bridge.runtime.audit_log import AuditLog
 from bridge.runtime.health import Health
@@ -24,7 +25,7 @@ from bridge.runtime.health import Health
 LOG = logging.getLogger(__name__)
 
 NOVA_EVENTS: Final = "engine.nova_events"
-_HEADERS: Final = {"OpenStack-API-Version": "compute 2.51", "Accept": "application/json", "Connection": "close"}
+_HEADERS: Final = {"OpenStack-API-Version": "compute 2.51", "Accept": "application/json"}
 _TAKEN: Final = frozenset({200, 207})
 _REFUSED: Final = frozenset({401, 403})
 _OK, _BAD, _NOT_FOUND = 200, 400, 404
@@ -71,8 +72,9 @@ class Prompter:
             headers["X-OpenStack-Request-ID"] = late[0].global_request_id
         try:
             response = self._adapter.post(
-                "/os-server-external-events", json={"events": events}, headers=headers, raise_exc=False, log=False
-            )
+                "/os-server-external-events", json={"events": events}, headers=headers, raise_exc=False, log=False,
+                **ONCE_MORE,
+            )  # fmt: skip
         except ClientException as ex:
             LOG.warning("Nova cannot be told of %d guests behind: %s", len(late), type(ex).__name__)
             return Reason.NOVA_UNREACHABLE
