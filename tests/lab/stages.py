@@ -27,7 +27,8 @@ from tests.lab.install import (
 class Stage:
     """Commands of a run; `{bin}` is the virtualenv's bin directory.
 
-    `limit` in seconds of CPU time, None: no limit. Not of the clock: a busy machine is no fault of the tests.
+    `limit` in seconds of CPU time, None: no limit. Not of the clock: a busy machine is no fault of the tests; and half
+    as much again as is wanted, since virtual machines change their speed from minute to minute.
     """
 
     name: str
@@ -51,7 +52,7 @@ STAGES: Final = (
         ),
     ),
     Stage("type", "mypy --strict", (("{bin}/mypy",),)),
-    Stage("unit", "unit tests, under 30 s", (("{bin}/pytest", "-q", "tests/unit"),), limit=30),
+    Stage("unit", "unit tests, under 30 s", (("{bin}/pytest", "-q", "tests/unit"),), limit=45),
     Stage("wire", "the API's contract, in this process", (("{bin}/pytest", "-q", "tests/wire"),)),
     Stage(
         "fuzz",
