@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where orders come in: an oslo.messaging RPC server on this host's own queue."""
 
+import itertools
 import logging
 import threading
 from collections.abc import Callable, Sequence
@@ -12,8 +13,9 @@ from oslo_config import cfg
 from bridge.core.fields import BadMessageError
 from bridge.core.messages import VERSION, Order
 from bridge.core.reasons import Reason
+from bridge.runtime.backoff import Backoff
 from bridge.runtime.health import Health
-from bridge.runtime.transport import AGENT_EXCHANGE, AGENT_TOPIC, rpc_transport
+from bridge.runtime.transport import AGENT_EXCHANGE, AGENT_TOPIC, BROKER_ERRORS, rpc_transport
 
 LOG = logging.getLogger(__name__)
 
@@ -66,14 +68,11 @@ class RpcServer:
     ) -> None:
         conf.set_default("executor_thread_pool_size", _THREADS)
         self._transport = rpc_transport(conf, url)
-        self._server = oslo_messaging.get_rpc_server(
-            self._transport,
-            oslo_messaging.Target(exchange=AGENT_EXCHANGE, topic=AGENT_TOPIC, server=host),
-            [Endpoint(submit)],
-            executor="threading",
-        )
+        self._host = host
+        self._submit = submit
         self._health = health
-        self._listening = threading.Event()
+        self._server: oslo_messaging.MessageHandlingServer | None = None
+        self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._listen, name="rpc-start", daemon=True)
         health.expect(HEALTH)
 
@@ -84,23 +83,43 @@ class RpcServer:
 
     def stop(self) -> None:
         """Take no more orders."""
-        if self._listening.is_set():
+        self._stopping.set()
+        if self._server is not None:
             self._server.stop()
 
     def join(self, seconds: float) -> bool:
         """Wait for the orders just read. A server that never got its broker is left behind, it holds nothing."""
         del seconds
-        if self._listening.is_set():
+        if self._server is not None:
             self._server.wait()
             self._transport.cleanup()
         return True
 
     def _listen(self) -> None:
-        try:
-            self._server.start()
-        except Exception:
-            LOG.exception("the RPC server does not start")
-            self._health.bad(HEALTH, "the RPC server does not start; see the log")
+        """oslo.messaging waits for a broker that is away, and raises where one refuses us: that is mended there."""
+        away = Backoff(first=1, cap=30, floor=0.2)
+        for failures in itertools.count(1):
+            server = self._new_server()
+            try:
+                server.start()
+            except (oslo_messaging.MessagingException, *BROKER_ERRORS) as ex:
+                reason = " ".join(str(ex).split())
+                self._health.bad(HEALTH, f"the broker refuses us, or we it: {reason}")
+                if self._stopping.wait(away.delay(failures)):
+                    return
+                continue
+            self._server = server
+            if self._stopping.is_set():
+                server.stop()
+                return
+            self._health.ok(HEALTH)
+            LOG.info("taking orders for host %s", self._host)
             return
-        self._listening.set()
-        self._health.ok(HEALTH)
+
+    def _new_server(self) -> oslo_messaging.MessageHandlingServer:
+        return oslo_messaging.get_rpc_server(
+            self._transport,
+            oslo_messaging.Target(exchange=AGENT_EXCHANGE, topic=AGENT_TOPIC, server=self._host),
+            [Endpoint(self._submit)],
+            executor="threading",
+        )

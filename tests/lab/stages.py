@@ -27,8 +27,8 @@ from tests.lab.install import (
 class Stage:
     """Commands of a run; `{bin}` is the virtualenv's bin directory.
 
-    `limit` in seconds of CPU time, None: no limit. Not of the clock: a busy machine is no fault of the tests; and half
-    as much again as is wanted, since virtual machines change their speed from minute to minute.
+    `limit` in seconds of CPU time, None: no limit. Not of the clock: a busy machine is no fault of the tests; and
+    half as much again as is wanted, since virtual machines change their speed from minute to minute.
     """
 
     name: str
