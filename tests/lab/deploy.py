@@ -29,10 +29,7 @@ MODULES: Final = {
 
 @dataclass(kw_only=True)
 class Site:
-    """One installation: a directory, a bus, a Cinder, a libvirt; its configuration file and its traces.
-
-    `users`: part → `bus_url` as this part logs in, where it has a user of its own.
-    """
+    """One installation: a directory, a bus, a Cinder, a libvirt; its configuration file and its traces."""
 
     directory: Path
     bus_url: str
@@ -40,7 +37,6 @@ class Site:
     libvirt_uri: str = "test:///default"
     host: str = "host-1"
     extra: str = ""
-    users: dict[str, str] = field(default_factory=dict)
     ports: dict[str, int] = field(default_factory=lambda: {name: free_port() for name in (*MODULES, "bind")})
 
     def __post_init__(self) -> None:
@@ -83,14 +79,6 @@ ops_port = {self.ports["hostagent"]}
 """
         )
 
-    def conf_of(self, part: str) -> Path:
-        """The configuration file a part is given."""
-        if part not in self.users:
-            return self.conf
-        own = self.directory / f"{part}.conf"
-        own.write_text(self.conf.read_text().replace(self.bus_url, self.users[part]))
-        return own
-
     @property
     def journal_url(self) -> str:
         """SQLAlchemy URL of the journal."""
@@ -123,7 +111,7 @@ class Processes:
         for name in names or tuple(MODULES):
             with self.log(name).open("ab") as output:
                 self._running[name] = subprocess.Popen(
-                    [sys.executable, "-m", MODULES[name], "--config-file", str(self.site.conf_of(name))],
+                    [sys.executable, "-m", MODULES[name], "--config-file", str(self.site.conf)],
                     stdin=subprocess.DEVNULL, stdout=output, stderr=output,
                 )  # fmt: skip
 
