@@ -30,9 +30,11 @@ _HERE: Final = Path(__file__).parent
 
 
 class RealNova:
-    """The server. `rows` are its servers: uuid, host, key."""
+    """The server. `rows` are its servers: uuid, host, key; those with `shown` true can be looked at one by one, for
+    which Nova asks a Neutron, at `neutron`."""
 
-    def __init__(self, rows: Iterable[Mapping[str, Any]]) -> None:
+    def __init__(self, rows: Iterable[Mapping[str, Any]], *, neutron: str | None = None) -> None:
+        self._neutron = neutron
         self._python = own_python("nova", REQUIREMENTS)
         self.directory = Path(tempfile.mkdtemp(prefix="eb-nova-"))
         self.port = steady_port()
@@ -98,6 +100,7 @@ class RealNova:
             f"[database]\nconnection = sqlite:///{self.directory}/cell0.sqlite3\n"
             f"[oslo_concurrency]\nlock_path = {self.directory}\n"
             f"[wsgi]\napi_paste_config = {self.directory}/api-paste.ini\n"
+            + (f"[neutron]\nauth_type = none\nendpoint_override = {self._neutron}\n" if self._neutron else "")
         )
 
     def _set_up(self) -> None:
