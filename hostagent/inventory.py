@@ -6,6 +6,7 @@ An extend by somebody else (nova-compute) raises no event: the full look finds i
 """
 
 import logging
+import random
 import threading
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -25,6 +26,7 @@ T = TypeVar("T")
 
 HEALTH: Final = "hostagent.libvirt"
 _GATHER: Final = 0.2  # seconds: a start raises several events, and a host's start raises many
+_UNEVEN: Final = (0.9, 1.1)  # of the interval: a fleet started in one moment does not go on telling in one
 _LOOK_ALIVE: Final = 5.0  # seconds between looks whether the connection still stands
 _EVENTS: Final = (0, 15, 19)  # VIR_DOMAIN_EVENT_ID_LIFECYCLE, _DEVICE_REMOVED, _DEVICE_ADDED
 
@@ -141,7 +143,7 @@ class InventoryKeeper:
                 self._touched.take(0)
                 self._tell(self.look_at_all())
                 self._health.ok(HEALTH)
-                full_at = time.monotonic() + self._interval
+                full_at = time.monotonic() + self._interval * random.uniform(*_UNEVEN)  # noqa: S311 - no secret
             if self._touched_soon(stop, min(_LOOK_ALIVE, full_at - time.monotonic())):
                 self._tell(self.look_at(self._touched.take(0)))
             elif not self._libvirt.on_connection("look", lambda now: now is session and bool(now.isAlive())):

@@ -7,6 +7,7 @@ meanwhile gathers and goes out together.
 
 import json
 import logging
+import random
 import threading
 import time
 from collections import deque
@@ -27,6 +28,8 @@ HEALTH: Final = "hostagent.reports"
 KEPT_MAX: Final = 10_000
 """Reports kept while the broker is away; above it the oldest is dropped, and the journal casts that order again."""
 _PER_MESSAGE: Final = 100
+_UNEVEN: Final = (0.9, 1.1)
+"""Of the interval: a fleet that was started in one moment does not go on speaking in one."""
 
 
 class Publisher(Protocol):
@@ -150,7 +153,7 @@ class Reporter:
                 return
             self._unsent = None
             self._outbox.sent()
-            due = time.monotonic() + self._interval
+            due = time.monotonic() + self._interval * random.uniform(*_UNEVEN)  # noqa: S311 - no secret
 
     def _send(self, publisher: Publisher, body: bytes, stop: threading.Event) -> bool:
         """Try until the broker has it; False when told to stop before that."""

@@ -22,13 +22,17 @@ from bridge.runtime.audit_log import AuditLog
 from bridge.runtime.backoff import Backoff
 from bridge.runtime.health import Health
 from bridge.runtime.metrics import EngineMetrics
-from bridge.runtime.transport import BROKER_ERRORS, REPORTS_QUEUE, QueueSpec, ensure_queue
+from bridge.runtime.transport import BROKER_ERRORS, REPORTS_QUEUE, QueueSpec, ensure_queue, is_memory_connection
 
 LOG = logging.getLogger(__name__)
 
 _BATCH: Final = 200
 _IDLE: Final = 1.0  # seconds to wait for a first message
 _MORE: Final = 0.002  # seconds to wait for one more of the same burst
+_BEATS: Final = 500  # heartbeats taken together, which wait for nobody
+_GATHERED: Final = 1.0  # seconds the first of them may wait for the others
+_NO_NEWS: Final = (b'"reports":[]', b'"full":false,"domains":[],"gone":[]')
+"""What an agent's heartbeat says, word for word. A message that says it otherwise is only taken a little sooner."""
 _NEVER: Final = 6  # attempts after which it is said that Nova's host does not do it; it is prompted all the same
 _BUS: Final = "engine.bus"
 
@@ -44,6 +48,35 @@ _EVENTS: Final = {
 
 class _StoppedError(Exception):
     """Told to stop while the journal is away."""
+
+
+class _Inbox:
+    """Messages taken and not yet settled."""
+
+    def __init__(self) -> None:
+        self.messages: list[kombu.Message] = []
+        self._news = False
+        self._since = 0.0
+
+    def take(self, message: kombu.Message) -> None:
+        """One more."""
+        if not self.messages:
+            self._since = time.monotonic()
+        self.messages.append(message)
+        body = bytes(message.body) if not isinstance(message.body, str) else message.body.encode()
+        self._news = self._news or not all(words in body for words in _NO_NEWS)
+
+    def empty(self) -> None:
+        """All are settled."""
+        self.messages, self._news = [], False
+
+    def patience(self) -> float:
+        """Seconds to wait for one more; 0 when what is here has to be settled."""
+        if not self.messages:
+            return _IDLE
+        if self._news:
+            return _MORE if len(self.messages) < _BATCH else 0.0
+        return self._since + _GATHERED - time.monotonic() if len(self.messages) < _BEATS else 0.0
 
 
 class ReportsConsumer:
@@ -65,6 +98,7 @@ class ReportsConsumer:
         self._health = health
         self._metrics = metrics
         self._audit = audit
+        self._in_memory = False
 
     def run(self, stop: threading.Event) -> None:
         """Until told to stop; a lost broker is connected to again, with back-off."""
@@ -75,6 +109,7 @@ class ReportsConsumer:
                 with self._connect() as connection:
                     ensure_queue(connection, QueueSpec(name=REPORTS_QUEUE))
                     failures = 0
+                    self._in_memory = is_memory_connection(connection)
                     self._consume(connection, stop)
             except BROKER_ERRORS as ex:
                 failures += 1
@@ -82,13 +117,13 @@ class ReportsConsumer:
                 stop.wait(away.delay(failures))
 
     def _consume(self, connection: kombu.Connection, stop: threading.Event) -> None:
-        inbox: list[kombu.Message] = []
+        inbox = _Inbox()
         with connection.channel() as channel:
             consumer = kombu.Consumer(
                 channel,
                 [kombu.Queue(REPORTS_QUEUE, no_declare=True)],
-                on_message=inbox.append,
-                prefetch_count=_BATCH,
+                on_message=inbox.take,
+                prefetch_count=_BEATS,
                 accept=None,
                 auto_declare=False,
             )
@@ -96,21 +131,19 @@ class ReportsConsumer:
                 self._health.ok(_BUS)
                 while not stop.is_set():
                     self._gather(connection, inbox)
-                    if inbox:
-                        self._settle(inbox, stop)
-                        inbox.clear()
+                    if inbox.messages:
+                        self._settle(inbox.messages, stop)
+                        inbox.empty()
 
     @staticmethod
-    def _gather(connection: kombu.Connection, inbox: Sequence[Any]) -> None:
-        """Wait for a message, then take what came with it."""
+    def _gather(connection: kombu.Connection, inbox: "_Inbox") -> None:
+        """Wait for a message, then take what came with it; heartbeats wait for others, or for news."""
         connection.heartbeat_check()
-        wait = _IDLE
-        while len(inbox) < _BATCH:
+        while (wait := inbox.patience()) > 0:
             try:
                 connection.drain_events(timeout=wait)
             except TimeoutError:
                 return
-            wait = _MORE
 
     def _settle(self, inbox: Sequence[kombu.Message], stop: threading.Event) -> None:
         read = [message for message in map(_read, inbox) if message is not None]
@@ -122,8 +155,11 @@ class ReportsConsumer:
         # Written down before it is acknowledged: what a killed engine did not say comes again, as late.
         for taken in takes:
             self._follow_up(taken)
-        for message in inbox:
-            message.ack()
+        if self._in_memory:
+            for message in inbox:
+                message.ack()
+        else:
+            inbox[-1].ack(multiple=True)  # everything before it on this channel is in the journal
 
     def _take(self, messages: Sequence[HostMessage], stop: threading.Event) -> list[Taken]:
         """Commit them, together or, where the database refuses a value, one by one without the one that has it.

@@ -95,6 +95,16 @@ _HEARD: Final = (
 )
 
 
+_SAME_DOMAINS: Final = (
+    sa.update(domains)
+    .where(
+        domains.c.host == sa.bindparam("b_host"),
+        domains.c.server_id.in_(sa.bindparam("b_servers", expanding=True)),
+    )
+    .values(seen_at=sa.bindparam("b_now"))
+)
+
+
 def hear(connection: sa.Connection, message: HostMessage, *, now: float, alive: Alive) -> Heard:
     """Take liveness and inventory from one message.
 
@@ -143,6 +153,37 @@ def hear(connection: sa.Connection, message: HostMessage, *, now: float, alive: 
     )
 
 
+_ALL_STILL: Final = (
+    sa.update(hosts)
+    .where(
+        sa.tuple_(hosts.c.name, hosts.c.boot_id).in_(sa.bindparam("b_runs", expanding=True)),
+        hosts.c.heartbeat_at.between(sa.bindparam("b_since"), sa.bindparam("b_until")),
+    )
+    .values(heartbeat_at=sa.bindparam("b_now"))
+)
+
+
+def is_heartbeat(message: HostMessage) -> bool:
+    """Whether it says no more than that its agent lives."""
+    return not message.reports and not message.unread and message.inventory in _NOTHING_NEW
+
+
+def all_still_there(
+    connection: sa.Connection, messages: Sequence[HostMessage], *, now: float, alive: Alive
+) -> bool:
+    """Note heartbeats of hosts whose runs are known and alive, in one statement.
+
+    False where one of them is not: then nothing is decided and each is to be heard by itself.
+
+    Their numbers are not written down: what a late inventory is compared with is the newest inventory.
+    """
+    runs = sorted({(message.host, message.boot_id) for message in messages})
+    noted = connection.execute(
+        _ALL_STILL, {"b_runs": runs, "b_now": now, "b_since": alive.since, "b_until": alive.until}
+    )
+    return int(noted.rowcount) == len(runs)
+
+
 def _still_there(connection: sa.Connection, message: HostMessage, now: float, alive: Alive) -> bool:
     """Note a message of a run that is known and alive, newer than its last: the ordinary case, in one statement."""
     noted = _STILL.run(
@@ -173,7 +214,7 @@ def _apply(connection: sa.Connection, host: str, inventory: Inventory, now: floa
     known = was.keys()
     gone = (known - seen.keys()) if inventory.full else known & set(inventory.gone)
     _mark_gone(connection, host, gone, now)
-    _write_domains(connection, host, seen, known, now)
+    _write_domains(connection, host, seen, was, now)
     _write_disks(connection, host, list(seen.values()), everything=inventory.full)
     active = GuestState.ACTIVE
     return tuple(d.server_id for d in seen.values() if d.state is active and was.get(d.server_id) != active)
@@ -187,16 +228,20 @@ def _mark_gone(connection: sa.Connection, host: str, gone: Collection[str], now:
 
 
 def _write_domains(
-    connection: sa.Connection, host: str, seen: Mapping[str, DomainSeen], known: Collection[str], now: float
+    connection: sa.Connection, host: str, seen: Mapping[str, DomainSeen], was: Mapping[str, str], now: float
 ) -> None:
-    old = [d for d in seen.values() if d.server_id in known]
-    new = [d for d in seen.values() if d.server_id not in known]
-    if old:
+    """Most are as they were: those take one statement together."""
+    same = [d.server_id for d in seen.values() if was.get(d.server_id) == d.state]
+    changed = [d for d in seen.values() if d.server_id in was and was[d.server_id] != d.state]
+    new = [d for d in seen.values() if d.server_id not in was]
+    if same:
+        connection.execute(_SAME_DOMAINS, {"b_host": host, "b_servers": same, "b_now": now})
+    if changed:
         connection.execute(
             sa.update(domains)
             .where(domains.c.host == host, domains.c.server_id == sa.bindparam("b_server"))
             .values(state=sa.bindparam("b_state"), seen_at=now),
-            [{"b_server": d.server_id, "b_state": d.state} for d in old],
+            [{"b_server": d.server_id, "b_state": d.state} for d in changed],
         )
     if new:
         connection.execute(
@@ -206,20 +251,31 @@ def _write_domains(
 
 
 def _write_disks(connection: sa.Connection, host: str, seen: Sequence[DomainSeen], *, everything: bool) -> None:
-    stale = sa.delete(disks).where(disks.c.host == host)
+    told = sa.select(disks.c.server_id, disks.c.volume_id, disks.c.size).where(disks.c.host == host)
     if not everything:
-        stale = stale.where(disks.c.server_id.in_([d.server_id for d in seen]))
-    if everything or seen:
-        connection.execute(stale)
-    rows = {
-        (d.server_id, disk.volume_id): {
-            "server_id": d.server_id,
-            "volume_id": disk.volume_id,
-            "host": host,
-            "size": disk.size,
-        }
-        for d in seen
-        for disk in d.disks
-    }
-    if rows:
-        connection.execute(sa.insert(disks), list(rows.values()))
+        told = told.where(disks.c.server_id.in_([d.server_id for d in seen]))
+    was = {(row[0], row[1]): row[2] for row in connection.execute(told)} if everything or seen else {}
+    now = {(d.server_id, disk.volume_id): disk.size for d in seen for disk in d.disks}
+    for key in [key for key in was if key not in now]:
+        connection.execute(
+            sa.delete(disks).where(disks.c.host == host, disks.c.server_id == key[0], disks.c.volume_id == key[1])
+        )
+    changed = [key for key in now if key in was and was[key] != now[key]]
+    if changed:
+        connection.execute(
+            sa.update(disks)
+            .where(
+                disks.c.host == host,
+                disks.c.server_id == sa.bindparam("b_server"),
+                disks.c.volume_id == sa.bindparam("b_volume"),
+            )
+            .values(size=sa.bindparam("b_size")),
+            [{"b_server": s, "b_volume": v, "b_size": now[s, v]} for s, v in changed],
+        )
+    new = [
+        {"server_id": s, "volume_id": v, "host": host, "size": size}
+        for (s, v), size in now.items()
+        if (s, v) not in was
+    ]
+    if new:
+        connection.execute(sa.insert(disks), new)

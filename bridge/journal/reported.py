@@ -22,6 +22,7 @@ from bridge.journal.store import open_extends
 from bridge.journal.tables import attempts, extends
 from bridge.runtime.backoff import Backoff
 
+_TOGETHER: Final = 4  # heartbeats from which on one statement for all is the cheaper one
 _MIGRATION: Final = 3600.0  # seconds a live migration may take for a resize on its source to be looked at again
 
 
@@ -59,7 +60,11 @@ class Reported:
         came_up: list[str] = []
         duplicate: list[str] = []
         alive = host_rows.Alive(since=now - self._host_timeout, until=now + self._host_timeout)
+        beats = [message for message in messages if host_rows.is_heartbeat(message)]
+        quiet = len(beats) >= _TOGETHER and host_rows.all_still_there(connection, beats, now=now, alive=alive)
         for message in messages:
+            if quiet and host_rows.is_heartbeat(message):
+                continue
             heard = host_rows.hear(connection, message, now=now, alive=alive)
             if heard.came_up:
                 came_up.append(heard.host)

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 
 from bridge.core.extend import ExtendKey
 from bridge.journal.database import Database
+from bridge.journal.seen import these
 from bridge.journal.tables import sightings
 
 
@@ -65,7 +66,7 @@ class Sightings:
 
 
 def _rows(connection: sa.Connection, ids: Collection[str]) -> Mapping[ExtendKey, Any]:
-    rows = connection.execute(sa.select(sightings).where(sightings.c.volume_id.in_(ids)))
+    rows = connection.execute(sa.select(sightings).where(sightings.c.volume_id.in_(these(ids))))
     return {ExtendKey(row.server_id, row.volume_id): row for row in rows}
 
 

@@ -24,10 +24,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """0 when every budget is met, else 1."""
     options = _options(argv)
     logging.disable(logging.CRITICAL)
+    if options.scale:
+        return _scale(options.db)
     began, before = time.monotonic(), calibration()
     rows: list[Row] = []
     names = [name for name in BENCHES if not options.only or name in options.only]
-    with Workspace(scale=options.scale) as workspace:
+    with Workspace(scale=options.share) as workspace:
         for number, name in enumerate(names):
             took = f"{time.monotonic() - began:.0f} s"
             sys.stderr.write(f"{number + 1} of {len(names)} {name}: {BENCHES[name].about} ({took} so far)\n")
@@ -38,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.json:
         found = [{**asdict(row), "met": row.met} for row in rows]
         sys.stdout.write(
-            json.dumps({"calibration_ms": [before, after], "load": _load(), "scale": options.scale, "rows": found})
+            json.dumps({"calibration_ms": [before, after], "load": _load(), "share": options.share, "rows": found})
             + "\n"
         )
     else:
@@ -50,6 +52,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     over = [row.what for row in rows if not row.met]
     sys.stderr.write(f"{len(over)} over: {'; '.join(over)}\n" if over else "every budget is met\n")
     return 1 if over else 0
+
+
+def _scale(database: str) -> int:
+    from tests.benchmarks import scale  # noqa: PLC0415 - it is asked for seldom
+
+    before = calibration()
+    with Workspace() as workspace:
+        found = scale.measure(workspace, database)
+    sys.stdout.write(
+        f"{database}, RabbitMQ; CPU of one engine, the budget in brackets\n\n{scale.table(found)}\n\n"
+        f"calibration loop: {before:.0f} ms before, {calibration():.0f} ms after; load average {_load()} on "
+        f"{os.cpu_count()} CPUs at the end\n"
+    )
+    wrong = scale.missed(found)
+    sys.stderr.write(f"{len(wrong)} over: {'; '.join(wrong)}\n" if wrong else "every budget is met\n")
+    return 1 if wrong else 0
 
 
 def _load() -> str:
@@ -64,14 +82,21 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         "to. A calibration loop runs before and after: this kind of machine changes its speed by 1.9 from minute "
         "to minute, so a figure is compared with its neighbour, not with yesterday's.",
         epilog=f"benches:\n{benches}\n\nexamples:\n  tools/bench\n  tools/bench --only api,reports --json\n"
-        "  tools/bench --scale 0.05     a quick look, rougher\n\n"
+        "  tools/bench --share 0.05     a quick look, rougher\n"
+        "  tools/bench --scale          10 to 10,000 hosts, some ten minutes\n\n"
         "The exit code is 0 when every budget is met, else 1.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "--only", type=_names, default=(), metavar="NAME[,NAME]", help="these benches; all by default"
     )
-    parser.add_argument("--scale", type=_share, default=1.0, metavar="X", help="so much of the work (default 1)")
+    parser.add_argument("--share", type=_share, default=1.0, metavar="X", help="so much of the work (default 1)")
+    parser.add_argument(
+        "--scale", action="store_true", help="instead: what 10, 1,000 and 10,000 hosts with ten volumes each cost"
+    )
+    parser.add_argument(
+        "--db", choices=("PostgreSQL", "MariaDB"), default="PostgreSQL", help="of --scale (default: PostgreSQL)"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
     return parser.parse_args(argv)
 

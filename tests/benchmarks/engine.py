@@ -13,7 +13,7 @@ from bridge.core.extend import Arrival, ExtendKey, gib, new_id
 from bridge.core.messages import Order
 from bridge.engine.agents import Agents
 from bridge.engine.cinder import Answer, Attached, CinderReader, Volume
-from bridge.engine.dispatch import Dispatcher
+from bridge.engine.dispatch import Cinder, Dispatcher
 from bridge.engine.locator import InventoryLocator
 from bridge.engine.settings import engine_groups, engine_settings
 from bridge.engine.wake import Wake
@@ -55,6 +55,11 @@ class _Known:
             "driver_volume_type": "nfs",
             "data": {"export": "10.0.0.1:/share", "name": "volume", "format": "raw"},
         }
+
+
+def known_volumes(keys: Sequence[ExtendKey]) -> Cinder:
+    """A Cinder with these volumes, 2 GiB each."""
+    return _Known(keys)
 
 
 def rows(workspace: Workspace) -> Iterator[Row]:

@@ -56,7 +56,7 @@ def test_json_tells_each_figure_and_the_exit_code_whether_all_budgets_hold(
     }
     monkeypatch.setattr(bench, "BENCHES", quick)
     monkeypatch.setattr("logging.disable", lambda _level: None)
-    assert bench.main(["--json", "--scale", "0.01"]) == 1
+    assert bench.main(["--json", "--share", "0.01"]) == 1
     said = json.loads(capsys.readouterr().out)
     assert [(row["what"], row["met"]) for row in said["rows"]][-1] == ("over", False)
     assert len(said["rows"]) == 2
@@ -65,7 +65,7 @@ def test_json_tells_each_figure_and_the_exit_code_whether_all_budgets_hold(
     assert "over" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("argv", [["--only", "nonsense"], ["--scale", "0"], ["--scale", "x"]])
+@pytest.mark.parametrize("argv", [["--only", "nonsense"], ["--share", "0"], ["--share", "x"]])
 def test_what_cannot_be_used_is_refused_in_words(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         bench.main(argv)
