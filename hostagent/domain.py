@@ -30,8 +30,22 @@ class SourceKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkSource:
+    """How QEMU's own client reaches a disk: (host, port) of each server, and whose key it uses."""
+
+    protocol: str
+    hosts: tuple[tuple[str, str], ...] = ()
+    conf: str | None = None
+    user: str | None = None
+    secret_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Disk:
-    """One disk of a domain. `driver_format` and `source` as in the XML, never probed."""
+    """One disk of a domain. `driver_format` and `source` as in the XML, never probed.
+
+    `encrypted`: somebody between the source and the guest decrypts it; `luks`: that is QEMU itself, by LUKS1.
+    """
 
     target: str
     kind: SourceKind
@@ -39,6 +53,8 @@ class Disk:
     driver_format: str
     volume_id: str | None
     encrypted: bool = False
+    luks: bool = False
+    network: NetworkSource | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,14 +96,36 @@ def _disk(element: ET.Element) -> Disk | None:
         return None
     kind = _kind(element.get("type", ""))
     source, driver = element.find("source"), element.find("driver")
+    encryption = _within(element, source, "encryption")
     return Disk(
         target=name,
         kind=kind,
         source=_source(source, kind),
         driver_format=(driver.get("type") if driver is not None else None) or "",
         volume_id=_volume_id(element),
-        encrypted=element.find("encryption") is not None
-        or (source is not None and source.find("encryption") is not None),
+        encrypted=encryption is not None,
+        luks=encryption is not None
+        and encryption.get("format") == "luks"
+        and encryption.get("engine", "qemu") == "qemu",
+        network=_network(element, source) if kind is SourceKind.NETWORK and source is not None else None,
+    )
+
+
+def _within(element: ET.Element, source: ET.Element | None, name: str) -> ET.Element | None:
+    """A child of the disk or of its source: libvirt leaves it where it was written."""
+    found = element.find(name)
+    return source.find(name) if found is None and source is not None else found
+
+
+def _network(element: ET.Element, source: ET.Element) -> NetworkSource:
+    auth, conf = _within(element, source, "auth"), source.find("config")
+    secret = auth.find("secret") if auth is not None else None
+    return NetworkSource(
+        protocol=source.get("protocol", ""),
+        hosts=tuple((host.get("name", ""), host.get("port", "")) for host in source.iterfind("host")),
+        conf=conf.get("file") if conf is not None else None,
+        user=auth.get("username") if auth is not None else None,
+        secret_id=secret.get("uuid") if secret is not None else None,
     )
 
 

@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -24,8 +24,9 @@ from hostagent.devices.connection import volume_type
 from hostagent.domain import Disk, Domain, SourceKind
 from hostagent.failure import StoppedError
 from hostagent.identity import check_identity
-from hostagent.ports import Hypervisor
-from hostagent.resize import WouldShrinkError, grow
+from hostagent.luks import hidden_bytes
+from hostagent.ports import Hypervisor, Images
+from hostagent.resize import grow
 
 LOG = logging.getLogger(__name__)
 
@@ -43,12 +44,16 @@ class Patience:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tools:
-    """What the work is done with. `sleep(seconds)` returns whether the agent is stopping."""
+    """What the work is done with. `sleep(seconds)` returns whether the agent is stopping.
+
+    `images`: None where no strategy takes a disk that QEMU's own client opens.
+    """
 
     hypervisor: Hypervisor
     strategies: Sequence[Strategy]
     patience: Patience
     sleep: Callable[[float], bool]
+    images: Images | None = None
     clock: Callable[[], float] = time.monotonic
 
 
@@ -87,15 +92,20 @@ class _Seen:
 
 @dataclass(slots=True)
 class _Work:
+    """`header`: bytes of the volume that the guest does not see. The report's sizes are the volume's."""
+
     order: Order
     tools: Tools
     steps: list[Step] = field(default_factory=list)
     before: Bytes | None = None
     after: Bytes | None = None
+    header: int = 0
 
     def run(self) -> tuple[Outcome, Reason]:
         """The outcome of an order that came to an end of its own; every other end is raised."""
         domain, disk = self._find()
+        if disk.luks:
+            disk = self._behind_its_header(disk)
         if domain.state is GuestState.OFF:
             return self._off(disk)
         self.before = self._capacity("before", disk)
@@ -130,6 +140,12 @@ class _Work:
             seen.detail = f"{domain.state} {disks[0].target} {disks[0].kind} {disks[0].driver_format}"
             return domain, disks[0]
 
+    def _behind_its_header(self, disk: Disk) -> Disk:
+        """The volume as its storage has it: QEMU's own LUKS is a header in front, and changes nothing else."""
+        with self._step("header") as seen:
+            self.header = seen.size = hidden_bytes(disk, self.tools.images)
+        return replace(disk, encrypted=False)
+
     def _strategy(self, disk: Disk) -> Strategy:
         strategy = choose(self.tools.strategies, disk, self.order.connection)
         if strategy is None:
@@ -161,7 +177,8 @@ class _Work:
 
     def _capacity(self, name: str, disk: Disk) -> Bytes:
         with self._step(name) as seen:
-            seen.size = self.tools.hypervisor.capacity(self.order.key.server_id, disk.target).capacity
+            capacity = self.tools.hypervisor.capacity(self.order.key.server_id, disk.target).capacity
+            seen.size = capacity + self.header
             return Bytes(seen.size)
 
     def _refresh(self, strategy: Strategy, disk: Disk) -> None:
@@ -198,12 +215,25 @@ class _Work:
         """Whether libvirt was asked; not where somebody else (nova-compute) was quicker."""
         with self._step("resize") as seen:
             try:
-                resized = grow(self.tools.hypervisor, self.order.key.server_id, disk, self.order.target)
-            except WouldShrinkError as ex:
+                resized = grow(
+                    self.tools.hypervisor,
+                    self.order.key.server_id,
+                    disk,
+                    self.order.target,
+                    header=self.header,
+                    image_size=self._image_size(disk),
+                )
+            except StoppedError as ex:
+                if ex.reason is not Reason.WOULD_SHRINK:
+                    raise
                 seen.detail = ex.detail  # it grew since `before`; `verify` will see that
                 return False
             seen.size = resized.before
             return resized.asked
+
+    def _image_size(self, disk: Disk) -> Callable[[], int] | None:
+        images = self.tools.images
+        return images.reader(disk) if disk.kind is SourceKind.NETWORK and images is not None else None
 
     @contextmanager
     def _step(self, name: str) -> Iterator[_Seen]:

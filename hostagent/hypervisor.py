@@ -117,6 +117,19 @@ class Session:
         )
         return result
 
+    def secret(self, secret_id: str) -> bytes | None:
+        """A secret's value; None for one that is private or not there. Raises StoppedError."""
+
+        def look(connection: Any) -> bytes | None:
+            try:
+                return bytes(connection.secretLookupByUUIDString(secret_id).value(0))
+            except libvirt.libvirtError as ex:
+                if words.no_secret(ex):
+                    return None
+                raise
+
+        return self.on_connection("secret", look)
+
     def on_connection(self, what: str, work: Callable[[Any], T]) -> T:
         """Run `work(virConnect)` within the call limit. Raises StoppedError."""
         result: T = self._run(_ANY, what, work, _Wanted())

@@ -17,8 +17,9 @@ from bridge.core.messages import DiskSeen, DomainSeen, GuestState, Inventory
 from bridge.core.reasons import Reason
 from bridge.runtime.backoff import Backoff
 from bridge.runtime.health import Health
-from hostagent.domain import Domain
+from hostagent.domain import Disk, Domain
 from hostagent.failure import StoppedError
+from hostagent.luks import HeaderOf
 from hostagent.ports import Capacity
 
 LOG = logging.getLogger(__name__)
@@ -82,6 +83,7 @@ class InventoryKeeper:
         tell: Callable[[Inventory], None],
         touched: Touched,
         capabilities: Sequence[str],
+        hidden: HeaderOf = lambda _disk: 0,
         interval: float,
         health: Health,
         backoff: Backoff | None = None,
@@ -90,6 +92,7 @@ class InventoryKeeper:
         self._tell = tell
         self._touched = touched
         self._capabilities = tuple(capabilities)
+        self._hidden = hidden
         self._interval = interval
         self._health = health
         self._backoff = backoff or Backoff(first=0.5, cap=10, floor=0.2)
@@ -189,18 +192,20 @@ class InventoryKeeper:
             server_id=domain.server_id,
             state=domain.state,
             disks=tuple(
-                DiskSeen(volume_id=disk.volume_id, size=self._size(domain, disk.target))
+                DiskSeen(volume_id=disk.volume_id, size=self._size(domain, disk))
                 for disk in domain.disks
                 if disk.volume_id is not None
             ),
         )
 
-    def _size(self, domain: Domain, target: str) -> Bytes | None:
-        """None where the guest sees nothing now, or QEMU does not answer: one hung guest hides no other."""
+    def _size(self, domain: Domain, disk: Disk) -> Bytes | None:
+        """What the guest sees, and what of the volume it is not shown: comparable with the volume's size.
+
+        None where the guest sees nothing now, or QEMU does not answer: one hung guest hides no other."""
         if domain.state is not GuestState.ACTIVE:
             return None
         try:
-            return Bytes(self._libvirt.capacity(domain.server_id, target).capacity)
+            return Bytes(self._libvirt.capacity(domain.server_id, disk.target).capacity + self._hidden(disk))
         except StoppedError as ex:
-            LOG.warning("server %s disk %s: its size is not known: %s", domain.server_id, target, ex)
+            LOG.warning("server %s disk %s: its size is not known: %s", domain.server_id, disk.target, ex)
             return None

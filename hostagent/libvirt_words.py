@@ -14,9 +14,12 @@ _SHUTOFF, _CRASHED, _PAUSED, _NOSTATE = 5, 6, 3, 0  # virDomainState
 _PAUSED_ELSEWHERE: Final = frozenset({2, 11, 12, 13})  # migration, starting up, post-copy, post-copy failed
 
 _NO_DOMAIN, _OPERATION_TIMEOUT, _BLOCK_COPY_ACTIVE = 42, 68, 83  # virErrorNumber
+# virErrorNumber: the driver knows no secrets, a read-only connection, one that is private, none of that id.
+_NO_SECRET: Final = frozenset({3, 29, 65, 66})
 _FROM_RPC = 7  # virErrorDomain
 
 _BUSY = re.compile(r"\bin use\b|\bis busy\b|block job|block copy|state change lock", re.IGNORECASE)
+_SHRINK = re.compile(r"\bshrink", re.IGNORECASE)
 _CANNOT_GROW = re.compile(r"cannot grow device files", re.IGNORECASE)
 _CLOSED = re.compile(r"client socket is closed|cannot recv data|end of file while reading", re.IGNORECASE)
 
@@ -48,6 +51,11 @@ def no_domain(error: LibvirtError) -> bool:
     return error.get_error_code() == _NO_DOMAIN
 
 
+def no_secret(error: LibvirtError) -> bool:
+    """Whether libvirt has no such secret for us."""
+    return error.get_error_code() in _NO_SECRET
+
+
 def connection_lost(error: LibvirtError) -> bool:
     """Whether the error is about the way to libvirt, so that a new connection is worth one more try."""
     return error.get_error_domain() == _FROM_RPC or _CLOSED.search(error.get_error_message() or "") is not None
@@ -61,6 +69,8 @@ def stopped(error: LibvirtError, what: str) -> StoppedError:
         return StoppedError(Outcome.NOT_HERE, Reason.DOMAIN_ABSENT)
     if _CANNOT_GROW.search(text):
         return StoppedError(Outcome.DEVICE_STALE, Reason.CANNOT_GROW_DEVICE, detail)
+    if _SHRINK.search(text):  # VIR_DOMAIN_BLOCK_RESIZE_EXTEND: it grew since we looked
+        return StoppedError(Outcome.REFUSED, Reason.WOULD_SHRINK, detail)
     if code in {_OPERATION_TIMEOUT, _BLOCK_COPY_ACTIVE} or _BUSY.search(text):
         return StoppedError(Outcome.BUSY, Reason.BLOCK_JOB, detail)
     if connection_lost(error):

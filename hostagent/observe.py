@@ -16,7 +16,8 @@ from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
 from hostagent.domain import Disk
 from hostagent.failure import StoppedError
-from hostagent.ports import Hypervisor
+from hostagent.luks import hidden_bytes
+from hostagent.ports import Hypervisor, Images
 
 LOG = logging.getLogger(__name__)
 
@@ -31,6 +32,7 @@ class Eyes:
     wait: float
     sleep: Callable[[float], bool]
     clock: Callable[[], float]
+    images: Images | None = None
 
 
 def observe(order: Order, eyes: Eyes) -> Report:
@@ -57,6 +59,7 @@ class _Look:
     steps: list[Step] = field(default_factory=list)
     before: Bytes | None = None
     after: Bytes | None = None
+    header: int = 0  # bytes of the volume that the guest does not see
 
     def run(self) -> tuple[Outcome, Reason]:
         """The outcome; what libvirt does not tell is raised."""
@@ -66,6 +69,7 @@ class _Look:
         if state is GuestState.OFF:
             return Outcome.GUEST_OFF, Reason.DOMAIN_OFF
         looked = self.eyes.clock()
+        self.header = hidden_bytes(disk, self.eyes.images)
         self.before = self.after = self._size(disk)
         if self.before >= self.order.target:
             self._say("look", looked, "", self.before)
@@ -92,7 +96,8 @@ class _Look:
         return disks[0], domain.state
 
     def _size(self, disk: Disk) -> Bytes:
-        return Bytes(self.eyes.hypervisor.capacity(self.order.key.server_id, disk.target).capacity)
+        seen = self.eyes.hypervisor.capacity(self.order.key.server_id, disk.target)
+        return Bytes(seen.capacity + self.header)
 
     def _say(self, name: str, began: float, detail: str, size: int | None = None) -> None:
         self.steps.append(Step(name=name, ok=True, seconds=self.eyes.clock() - began, detail=detail, size=size))

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from hostagent.domain import Domain
+from hostagent.domain import Disk, Domain
 
 T = TypeVar("T")
 
@@ -22,8 +22,18 @@ class Capacity:
     physical: int
 
 
+class LibvirtConnection(Protocol):
+    """The one call of a virConnect that a resize needs."""
+
+    def getLibVersion(self) -> int:  # noqa: N802 - libvirt's name
+        """Of the libvirt that serves the domain: major * 1,000,000 + minor * 1,000 + release."""
+
+
 class LibvirtDomain(Protocol):
-    """The two calls of a virDomain that a resize needs."""
+    """The calls of a virDomain that a resize needs."""
+
+    def connect(self) -> LibvirtConnection:
+        """The connection it was found on."""
 
     def blockInfo(self, target: str) -> Sequence[int]:  # noqa: N802 - libvirt's name
         """[capacity, allocation, physical] in bytes."""
@@ -46,6 +56,16 @@ class Hypervisor(Protocol):
 
         `work` may be run a second time, after a reconnect.
         """
+
+
+class Images(Protocol):
+    """Images that QEMU's own client opens, read from their storage."""
+
+    def reader(self, disk: Disk) -> Callable[[], int]:
+        """What reads the image's size in bytes, now, without asking libvirt. Both raise StoppedError."""
+
+    def luks_header(self, disk: Disk) -> int:
+        """Bytes before the payload of the disk's LUKS1. Raises StoppedError."""
 
 
 class Brick(Protocol):

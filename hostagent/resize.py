@@ -18,6 +18,8 @@ from hostagent.ports import Hypervisor, LibvirtDomain
 
 _SECTOR: Final = 512  # QEMU rounds up to it
 _BYTES: Final = 1  # VIR_DOMAIN_BLOCK_RESIZE_BYTES; without it libvirt reads the size as KiB
+_EXTEND: Final = 4  # VIR_DOMAIN_BLOCK_RESIZE_EXTEND; a literal: the binding's constants are those it was built with
+_EXTEND_SINCE: Final = 12_003_000  # an older libvirt refuses the whole call for a flag it does not know
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,11 +44,29 @@ def whole_sectors(size: int) -> int:
     return -(-size // _SECTOR) * _SECTOR
 
 
-def grow(hypervisor: Hypervisor, server_id: str, disk: Disk, size: int) -> Resized:
-    """Make a disk of the domain `size` bytes large, rounded up to 512, or leave it alone.
+def resize_flags(version: int) -> int:
+    """The flags for a libvirt of this version (virConnectGetLibVersion of the server): bytes, and never smaller."""
+    return _BYTES | _EXTEND if version >= _EXTEND_SINCE else _BYTES
 
-    A raw file that is already longer than that (its backend grew it further) is taken in full, as QEMU itself does
-    with a block device: the smaller size would cut the file, though no byte the guest has seen.
+
+def grow(
+    hypervisor: Hypervisor,
+    server_id: str,
+    disk: Disk,
+    size: int,
+    *,
+    header: int = 0,
+    image_size: Callable[[], int] | None = None,
+) -> Resized:
+    """Make a disk of the domain as large as a volume of `size` bytes is, rounded up to 512, or leave it alone.
+
+    `header`: bytes of the volume that the guest does not see (QEMU's own LUKS). `image_size`: reads how large the
+    image is in its storage, for one that QEMU itself would resize (RBD). What libvirt says of it can be old: Cinder
+    may have grown it further, another guest may use it. So it is read in the moment before; an image smaller than
+    `size` is not touched, a larger one is taken in full.
+
+    A raw file that is longer than `size` (its backend grew it further) is taken in full as well, as QEMU itself
+    does with a block device: the smaller size would cut the file, though no byte the guest has seen.
 
     Raises WouldShrinkError, and StoppedError for everything libvirt says or does not say in time.
     """
@@ -54,16 +74,26 @@ def grow(hypervisor: Hypervisor, server_id: str, disk: Disk, size: int) -> Resiz
 
     def work(domain: LibvirtDomain, wanted: Callable[[], bool]) -> Resized:
         before, _allocation, physical = domain.blockInfo(disk.target)
-        wanted_size = whole_sectors(size)
+        wanted_size = whole_sectors(size - header)
         if wanted_size < before or wanted_size <= 0:
             raise WouldShrinkError(before, wanted_size)
         if raw_file:
-            wanted_size = max(wanted_size, whole_sectors(physical))
+            wanted_size = max(wanted_size, whole_sectors(physical - header))
+        elif image_size is not None:
+            wanted_size = max(wanted_size, whole_sectors(_not_below(image_size(), size) - header))
         if wanted_size == before:
             return Resized(before=before, asked=False)
-        if not wanted():  # given up on while blockInfo hung: the caller has answered, a late resize helps nobody
+        flags = resize_flags(domain.connect().getLibVersion())
+        if not wanted():  # given up on while a call hung: the caller has answered, a late resize helps nobody
             raise StoppedError(Outcome.LIBVIRT_FAILED, Reason.LIBVIRT_TIMED_OUT, "given up before the resize")
-        domain.blockResize(disk.target, wanted_size, _BYTES)
+        domain.blockResize(disk.target, wanted_size, flags)
         return Resized(before=before, asked=True)
 
     return hypervisor.on_domain(server_id, "blockResize", work)
+
+
+def _not_below(image: int, size: int) -> int:
+    """The image's size, where the volume's backend has grown it: QEMU would do it, unasked by Cinder."""
+    if image < size:
+        raise StoppedError(Outcome.DEVICE_STALE, Reason.DEVICE_SMALLER, f"the image has {image} of {size} bytes")
+    return image

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from bridge.core.messages import Order, Report
@@ -17,10 +18,13 @@ from bridge.runtime.transport import check_url, kombu_connection
 from hostagent.brick_pool import BrickPool
 from hostagent.devices import all_strategies
 from hostagent.devices.base import Strategy
+from hostagent.devices.rbd import RbdStrategy
 from hostagent.extend import Patience, Tools, extend
 from hostagent.hypervisor import Abandoned, Session
+from hostagent.images import QemuImages
 from hostagent.inventory import InventoryKeeper, Touched
 from hostagent.libvirt_open import open_libvirt, open_read_only
+from hostagent.luks import hidden_bytes
 from hostagent.observe import Eyes, observe
 from hostagent.reporter import Outbox, Reporter
 from hostagent.rpc import RpcServer
@@ -117,11 +121,19 @@ def build(
     def bench() -> Bench:
         own = session()
         if settings.read_only:
-            eyes = Eyes(hypervisor=own, wait=settings.observe_wait, sleep=stopping.wait, clock=time.monotonic)
+            eyes = Eyes(
+                hypervisor=own, wait=settings.observe_wait, sleep=stopping.wait, clock=time.monotonic,
+                images=images_of(own),
+            )  # fmt: skip
             return Bench(own, lambda order: observe(order, eyes))
         patience = Patience(device_wait=settings.device_wait, nudge_every=settings.nudge_every)
-        tools = Tools(hypervisor=own, strategies=outside.strategies, patience=patience, sleep=stopping.wait)
+        images = images_of(own)
+        strategies = [*outside.strategies, RbdStrategy(images)]
+        tools = Tools(hypervisor=own, strategies=strategies, patience=patience, images=images, sleep=stopping.wait)
         return Bench(own, lambda order: extend(order, tools))
+
+    def images_of(own: Session) -> QemuImages:
+        return QemuImages(own.secret, limit=settings.libvirt_limit / 2)
 
     def hand_over(reports: Sequence[Report]) -> None:
         outbox.add_reports(reports)
@@ -134,11 +146,13 @@ def build(
         heartbeat_interval=settings.heartbeat_interval,
         health=health,
     )
+    looking = session()
     keeper = InventoryKeeper(
-        session(),
+        looking,
         tell=outbox.add_inventory,
         touched=touched,
-        capabilities=[strategy.name for strategy in outside.strategies],
+        capabilities=[*(strategy.name for strategy in outside.strategies), RbdStrategy.name],
+        hidden=partial(hidden_bytes, images=images_of(looking)),
         interval=settings.inventory_interval,
         health=health,
     )

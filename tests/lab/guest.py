@@ -14,6 +14,7 @@ from xml.sax.saxutils import escape, quoteattr
 
 from tests.lab.disks import Disk
 from tests.lab.paths import ROOT, lab_cache
+from tests.lab.waiting import until
 
 SOURCES = ROOT / "tests" / "guest"
 _POLL = 0.02  # the console is a file on any file system: there is nothing to wait on but its content
@@ -71,6 +72,11 @@ class Guest:
     def sizes(self, target: str = "vda") -> list[int]:
         """Every size it printed for one disk, oldest first, in bytes."""
         return [int(size) for name, size in _SIZE.findall(self.text()) if name == target]
+
+    def wait_ready(self, *, seconds: float = 30.0) -> None:
+        """Wait until it has printed a size of each of its disks."""
+        names = [f"vd{chr(ord('a') + n)}" for n in range(len(self.disks))]
+        until(lambda: all(map(self.sizes, names)), "the guest names its disks", seconds=seconds)
 
     def wait_size(self, size: int, target: str = "vda", *, seconds: float = 30.0) -> float:
         """Wait until the last printed size of a disk is `size`; seconds it took. Raises TimeoutError."""

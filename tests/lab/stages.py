@@ -14,6 +14,7 @@ from typing import Final
 from tests.lab import install
 from tests.lab.install import (
     BROKER_PACKAGES,
+    CEPH_PACKAGES,
     DATABASE_PACKAGES,
     HYPERVISOR_PACKAGES,
     OPERATOR_PACKAGES,
@@ -86,8 +87,9 @@ STAGES: Final = (
     ),
     Stage(
         "functional",
-        "real RabbitMQ, libvirt and guests",
+        "real RabbitMQ, libvirt, Ceph and guests",
         (("{bin}/pytest", "--durations=5", "tests/functional"),),
+        packages=CEPH_PACKAGES,
         real=True,
     ),
     Stage(

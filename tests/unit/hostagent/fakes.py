@@ -83,6 +83,12 @@ class FakeDomain:
         self.disks = {f"vd{chr(97 + n)}": disk for n, disk in enumerate(disks)}
         self.state = GuestState.ACTIVE
 
+    def connect(self) -> "FakeDomain":
+        return self
+
+    def getLibVersion(self) -> int:  # noqa: N802
+        return self._hypervisor.version
+
     def blockInfo(self, target: str) -> list[int]:  # noqa: N802
         self._hypervisor.calls.append(f"blockInfo {target}")
         self._hypervisor.between(self)
@@ -91,6 +97,11 @@ class FakeDomain:
 
     def blockResize(self, target: str, size: int, flags: int) -> int:  # noqa: N802
         self._hypervisor.calls.append(f"blockResize {target} {size}")
+        if flags & ~(1 if self._hypervisor.version < 12_003_000 else 5):
+            raise FakeLibvirtError(8, f"unsupported flags (0x{flags:x}) in function qemuDomainBlockResize")
+        self._hypervisor.just_before_resize(self)
+        if flags & 4 and size < self.disks[target].capacity:
+            raise FakeLibvirtError(55, "Requested operation is not valid: shrinking of a disk is not allowed")
         if self.state is GuestState.OFF:
             raise FakeLibvirtError(55, "Requested operation is not valid: domain is not running")
         self.disks[target].resize(size if flags & 1 else size * 1024)
@@ -104,6 +115,8 @@ class FakeHypervisor:
         self.domains: dict[str, FakeDomain] = {}
         self.calls: list[str] = []
         self.between: Callable[[FakeDomain], None] = lambda _domain: None
+        self.just_before_resize: Callable[[FakeDomain], None] = lambda _domain: None
+        self.version = 9_000_000
         self.down: StoppedError | None = None
         self.lock = threading.RLock()
 

@@ -5,7 +5,8 @@ import pytest
 
 from bridge.core.outcome import Outcome
 from hostagent.domain import Disk, SourceKind
-from hostagent.resize import WouldShrinkError, grow, whole_sectors
+from hostagent.failure import StoppedError
+from hostagent.resize import WouldShrinkError, grow, resize_flags, whole_sectors
 from tests.unit.hostagent.fakes import MIB, FakeDisk, FakeDomain, FakeHypervisor
 
 
@@ -94,3 +95,78 @@ def test_a_block_device_takes_what_it_has() -> None:
     hypervisor, server_id, target = made(disk)
     assert grow(hypervisor, server_id, target, 128 * MIB).before == 64 * MIB
     assert disk.capacity == 200 * MIB
+
+
+RBD = {"kind": SourceKind.NETWORK, "driver_format": "raw"}
+
+
+@pytest.mark.parametrize(("image", "grown"), [(128, 128), (256, 256)])
+def test_an_image_is_taken_as_large_as_it_is(image: int, grown: int) -> None:
+    """Cinder has grown it to what was asked for, or further: the smaller size would cut it."""
+    disk = FakeDisk(**RBD, source=image * MIB)
+    hypervisor, server_id, target = made(disk)
+    grow(hypervisor, server_id, target, 128 * MIB, image_size=lambda: disk.source)
+    assert (disk.capacity, disk.source) == (grown * MIB, image * MIB)
+
+
+def test_an_image_below_the_size_is_not_touched() -> None:
+    """Cinder makes volumes larger, not QEMU."""
+    disk = FakeDisk(**RBD, source=127 * MIB)
+    hypervisor, server_id, target = made(disk)
+    with pytest.raises(StoppedError) as caught:
+        grow(hypervisor, server_id, target, 128 * MIB, image_size=lambda: disk.source)
+    assert caught.value.outcome is Outcome.DEVICE_STALE
+    assert not resizes(hypervisor)
+
+
+def test_an_image_is_read_after_the_capacity_and_before_the_resize() -> None:
+    """Nothing slow lies between the two that count."""
+    disk = FakeDisk(**RBD, source=128 * MIB)
+    hypervisor, server_id, target = made(disk)
+
+    def read() -> int:
+        hypervisor.calls.append("image")
+        return disk.source
+
+    grow(hypervisor, server_id, target, 128 * MIB, image_size=read)
+    assert hypervisor.calls == ["blockInfo vda", "image", f"blockResize vda {128 * MIB}"]
+
+
+@pytest.mark.parametrize("header", [512, 2_068_480])
+def test_a_header_is_no_part_of_what_the_guest_gets(header: int) -> None:
+    """QEMU adds it: told the volume's size, it would make the file larger than the volume."""
+    disk = FakeDisk(capacity=64 * MIB - header, source=64 * MIB)
+    hypervisor, server_id, target = made(disk)
+    grow(hypervisor, server_id, target, 128 * MIB, header=header)
+    assert disk.capacity == 128 * MIB - header
+
+
+@pytest.mark.parametrize(("version", "flags"), [(9_000_000, 1), (12_002_999, 1), (12_003_000, 5), (13_001_000, 5)])
+def test_a_libvirt_that_can_is_told_never_to_shrink(version: int, flags: int) -> None:
+    """An older one refuses the whole call for a flag it does not know; the fake does as well."""
+    disk = FakeDisk()
+    hypervisor, server_id, target = made(disk)
+    hypervisor.version = version
+    assert resize_flags(version) == flags
+    assert grow(hypervisor, server_id, target, 128 * MIB).asked
+    assert disk.capacity == 128 * MIB
+
+
+@pytest.mark.parametrize("version", [9_000_000, 12_003_000])
+def test_the_second_belt_holds_where_the_first_is_too_early(version: int) -> None:
+    """Somebody grows the disk between the look and the resize: only libvirt itself can notice."""
+    disk = FakeDisk()
+    hypervisor, server_id, target = made(disk)
+    hypervisor.version = version
+
+    def somebody_else(domain: FakeDomain) -> None:
+        domain.disks["vda"].capacity = domain.disks["vda"].source = 4096 * MIB
+
+    hypervisor.just_before_resize = somebody_else
+    if version < 12_003_000:
+        grow(hypervisor, server_id, target, 128 * MIB)
+        assert disk.capacity == 128 * MIB  # the cut that only a newer libvirt prevents
+        return
+    with pytest.raises(StoppedError) as caught:
+        grow(hypervisor, server_id, target, 128 * MIB)
+    assert (caught.value.outcome, disk.capacity) == (Outcome.REFUSED, 4096 * MIB)

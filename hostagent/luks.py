@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""LUKS1 as QEMU opens it: how many bytes of the volume are header, which the guest does not see.
+
+The header belongs to the host: the guest writes behind it. Layout: LUKS On-Disk Format 1.2.3, table "phdr".
+"""
+
+import os
+import struct
+from collections.abc import Callable
+from typing import Final
+
+from bridge.core.outcome import Outcome
+from bridge.core.reasons import Reason
+from hostagent.domain import Disk, SourceKind
+from hostagent.failure import StoppedError
+from hostagent.ports import Images
+
+HEADER: Final = 592
+_MAGIC: Final = b"LUKS\xba\xbe"
+_VERSION_AT: Final = 6
+_PAYLOAD_AT: Final = 104
+_SECTOR: Final = 512
+
+HeaderOf = Callable[[Disk], int]
+
+
+def payload_offset(header: bytes) -> int:
+    """Bytes before the payload; raises ValueError in words for what is no LUKS1 header."""
+    if len(header) < HEADER or not header.startswith(_MAGIC):
+        raise ValueError("no LUKS header")
+    (version,) = struct.unpack_from(">H", header, _VERSION_AT)
+    if version != 1:
+        raise ValueError(f"LUKS version {version}, QEMU opens 1")
+    (sectors,) = struct.unpack_from(">I", header, _PAYLOAD_AT)
+    return int(sectors) * _SECTOR
+
+
+def hidden_bytes(disk: Disk, images: Images | None) -> int:
+    """Bytes of the volume that the guest does not see; 0 unless QEMU decrypts LUKS1. Raises StoppedError."""
+    if not disk.luks:
+        return 0
+    if disk.kind is SourceKind.NETWORK and images is not None:
+        return images.luks_header(disk)
+    if disk.kind not in {SourceKind.BLOCK, SourceKind.FILE} or disk.source is None or disk.driver_format != "raw":
+        raise StoppedError(Outcome.UNSUPPORTED, Reason.NO_STRATEGY, f"LUKS on {disk.kind} {disk.driver_format}")
+    try:
+        return payload_offset(_read(disk.source))
+    except OSError as ex:
+        raise StoppedError(
+            Outcome.DEVICE_STALE, Reason.IMAGE_UNREADABLE, f"the LUKS header of {disk.source}: {ex.strerror}"
+        ) from ex
+    except ValueError as ex:
+        raise StoppedError(Outcome.UNSUPPORTED, Reason.NO_STRATEGY, f"{disk.source}: {ex}") from ex
+
+
+def _read(path: str) -> bytes:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        return os.pread(descriptor, HEADER, 0)
+    finally:
+        os.close(descriptor)
