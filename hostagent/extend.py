@@ -32,6 +32,7 @@ LOG = logging.getLogger(__name__)
 
 _FIRST_LOOK: Final = 0.1  # seconds; doubled at each look at a device that is not there yet
 _LAST_LOOK: Final = 2.0
+_FRESH: Final = 5.0  # seconds a refresh is good for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +41,30 @@ class Patience:
 
     device_wait: float
     nudge_every: float
+
+
+@dataclass(slots=True)
+class Refreshed:
+    """The device this worker has refreshed last: the next guest of a shared volume finds it done.
+
+    A worker takes all that waits for a volume in one go, so one memory of a few seconds is all it takes.
+    """
+
+    volume_id: str = ""
+    source: str | None = None
+    until: float = 0.0
+
+    def covers(self, volume_id: str, disk: Disk, now: float) -> bool:
+        """Whether this very device, by this name, was refreshed for this volume a moment ago."""
+        return (
+            disk.source is not None
+            and (volume_id, disk.source) == (self.volume_id, self.source)
+            and now < self.until
+        )
+
+    def note(self, volume_id: str, disk: Disk, now: float) -> None:
+        """It was."""
+        self.volume_id, self.source, self.until = volume_id, disk.source, now + _FRESH
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +79,7 @@ class Tools:
     patience: Patience
     sleep: Callable[[float], bool]
     images: Images | None = None
+    refreshed: Refreshed = field(default_factory=Refreshed)
     clock: Callable[[], float] = time.monotonic
 
 
@@ -186,12 +212,22 @@ class _Work:
         began = self.tools.clock()
         with self._step("refresh") as seen:
             seen.detail = strategy.name
-            seen.size = size = strategy.refresh(disk, self.order.connection)
+            seen.size = size = self._fresh_size(strategy, disk)
             check_identity(disk, self.order.connection)
         if size is not None and size < self.order.target:
             with self._step("wait") as seen:
                 seen.size = size
                 self._wait_for_device(strategy, disk, began, seen)
+
+    def _fresh_size(self, strategy: Strategy, disk: Disk) -> int | None:
+        volume_id, refreshed = self.order.key.volume_id, self.tools.refreshed
+        if refreshed.covers(volume_id, disk, self.tools.clock()):
+            size = strategy.size(disk)
+            if size is None or size >= self.order.target:
+                return size
+        size = strategy.refresh(disk, self.order.connection)
+        refreshed.note(volume_id, disk, self.tools.clock())
+        return size
 
     def _wait_for_device(self, strategy: Strategy, disk: Disk, began: float, seen: _Seen) -> None:
         tools, pause = self.tools, _FIRST_LOOK

@@ -198,6 +198,14 @@ class RbdImage:
         """What Cinder's driver does on an extend; QEMU does not notice."""
         self.cluster.rbd("resize", "--no-progress", "--size", f"{size}B", f"{POOL}/{self.name}")
 
+    def write(self, data: bytes) -> None:
+        """Put this at the start of the image."""
+        with tempfile.NamedTemporaryFile() as file:
+            file.write(data)
+            file.flush()
+            target = f"rbd:{POOL}/{self.name}:id=admin:conf={self.cluster.conf}"
+            subprocess.run(["qemu-img", "convert", "-n", "-f", "raw", "-O", "raw", file.name, target], check=True)
+
     def true_size(self) -> int:
         """What Ceph says."""
         return self.cluster.image_size(self.name)

@@ -142,6 +142,7 @@ class Bench:
 
     tools: Tools
     session: Any
+    brick: BrickPool
     make: Callable[[], tuple[Tools, Any]]
 
     def __call__(self, order: Order) -> Report:
@@ -171,7 +172,7 @@ def bench(host: Host, tmp_path: Path) -> Iterator[Bench]:
         return made, session
 
     made, session = make()
-    yield Bench(tools=made, session=session, make=make)
+    yield Bench(tools=made, session=session, brick=brick, make=make)
     brick.close()
     for one in sessions:
         one.close()

@@ -302,3 +302,24 @@ def test_libvirt_being_away_is_said() -> None:
     hypervisor.down = StoppedError(Outcome.LIBVIRT_FAILED, Reason.LIBVIRT_DOWN, "no socket")
     report = extend(order(ABSENT, ABSENT, MIB), tools(hypervisor, FileStrategy()))
     assert (report.outcome, report.reason) == (Outcome.LIBVIRT_FAILED, "libvirt_down")
+
+
+def test_the_next_guest_of_a_shared_volume_finds_the_device_refreshed() -> None:
+    """One rescan for both; a later order, a larger one, and another device are refreshed again."""
+    disk = FakeDisk(kind=SourceKind.BLOCK)
+    hypervisor = FakeHypervisor()
+    servers = [hypervisor.add(disk), hypervisor.add(FakeDisk(disk.volume_id, kind=SourceKind.BLOCK))]
+    strategy = FakeStrategy(disk, grows_to=128 * MIB)
+    made, seen = tools(hypervisor, strategy), []
+    for server_id in servers:
+        hypervisor.domains[server_id].disks["vda"].source = 128 * MIB
+        extend(order(server_id, disk.volume_id, 128 * MIB), made)
+        seen.append(strategy.refreshes)
+    strategy.grows_to = 256 * MIB
+    strategy.after_looks = strategy.looks + 1
+    extend(order(servers[0], disk.volume_id, 256 * MIB), made)
+    seen.append(strategy.refreshes)
+    hypervisor.domains[servers[1]].disks["vda"].path = "/dev/zero"
+    hypervisor.domains[servers[1]].disks["vda"].source = 256 * MIB
+    extend(order(servers[1], disk.volume_id, 256 * MIB), made)
+    assert [*seen, strategy.refreshes] == [1, 1, 2, 3]
