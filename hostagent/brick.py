@@ -3,9 +3,9 @@
 
 os-brick waits up to 600 s for a command, and holds a host-wide file lock meanwhile. A process can be killed, and
 its lock goes with it. It speaks JSON lines: the first line in is its set-up, each further one a request
-{"id", "what", "protocol", "properties"}, each answered by {"id", "size"}, {"id", "paths"} or {"id", "error": kind,
-"detail"}. When standard
-input ends, the agent is gone, and the process ends itself with all it has started.
+{"id", "what", "protocol", "properties"}, each answered by {"id", "size"}, {"id", "paths"}, {"id"} alone (a rescan)
+or {"id", "error": kind, "detail"}. When standard input ends, the agent is gone, and the process ends itself with
+all it has started.
 """
 
 import bridge.runtime.threads  # noqa: F401 - before os-brick, which would bring eventlet
@@ -18,13 +18,15 @@ import queue
 import signal
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Any, BinaryIO, Final
 
 import os_brick
 from os_brick import exception, privileged
-from os_brick.initiator import connector
+from os_brick import utils as brick_utils
+from os_brick.initiator import connector, linuxscsi
+from os_brick.initiator.connectors.base import synchronized
 from oslo_concurrency import lockutils
 from oslo_config import cfg
 from oslo_utils import strutils
@@ -58,11 +60,14 @@ def set_up(options: Mapping[str, Any]) -> None:
 
 
 def answer(options: Mapping[str, Any], request: Mapping[str, Any]) -> dict[str, Any]:
-    """Answer one request, an extend unless it asks for the paths.
+    """Answer one request, an extend unless it asks for the paths or a rescan.
 
     Whatever os-brick raises becomes an answer: it raises KeyError and TypeError, too.
     """
     try:
+        if request.get("what") == "rescan":
+            _rescan(options["root_helper"], **request["properties"])
+            return {}
         connected = connector.InitiatorConnector.factory(
             request["protocol"], options["root_helper"], use_multipath=options["use_multipath"]
         )
@@ -76,6 +81,24 @@ def answer(options: Mapping[str, Any], request: Mapping[str, Any]) -> dict[str, 
     if not isinstance(size, int) or size <= 0:
         return {"error": ErrorKind.NO_SIZE.value, "detail": f"returned {type(size).__name__}"}
     return {"size": size}
+
+
+@synchronized("extend_volume", external=True)  # type: ignore[untyped-decorator]
+def _rescan(root_helper: str, *, scsi: Sequence[str], nvme: Sequence[str], map: str | None) -> None:  # noqa: A002
+    """What the connectors do once they know the paths; for when there is nobody to tell them. Kernel names.
+
+    Every path has to answer first, as os-brick has it, lest a map grow on paths that did not.
+    """
+    tool = linuxscsi.LinuxSCSI(root_helper)
+    for name in scsi:
+        if not brick_utils.check_valid_device(tool, f"/dev/{name}"):
+            raise exception.BrickException(f"All paths need to be up, {name} is not")
+    for name in scsi:
+        tool.echo_scsi_command(f"/sys/block/{name}/device/rescan", "1")
+    for name in nvme:
+        tool.echo_scsi_command(f"/sys/class/nvme/{name}/rescan_controller", "1")
+    if map is not None:
+        tool.multipath_resize_map(f"/dev/{map}")
 
 
 def _error(kind: ErrorKind, ex: Exception) -> dict[str, Any]:

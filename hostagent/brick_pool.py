@@ -14,11 +14,13 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from typing import Any, Final
 
 from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
 from hostagent.failure import StoppedError
+from hostagent.ports import Nudge
 from hostagent.settings import BrickSettings
 
 LOG = logging.getLogger(__name__)
@@ -57,6 +59,10 @@ class BrickPool:
     def paths(self, protocol: str, properties: Mapping[str, Any]) -> list[str]:
         """See ports.Brick."""
         return [str(path) for path in self._call("paths", protocol, properties)["paths"]]
+
+    def rescan(self, nudge: Nudge) -> None:
+        """See ports.Brick."""
+        self._call("rescan", "", asdict(nudge))
 
     def _call(self, what: str, protocol: str, properties: Mapping[str, Any]) -> Mapping[str, Any]:
         """Waiting for a free process and the call itself have the limit each."""

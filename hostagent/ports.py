@@ -68,11 +68,23 @@ class Images(Protocol):
         """Bytes before the payload of the disk's LUKS1. Raises StoppedError."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Nudge:
+    """Whom to tell that a device may have grown, by kernel names: SCSI disks, NVMe controllers, a multipath map."""
+
+    scsi: tuple[str, ...] = ()
+    nvme: tuple[str, ...] = ()
+    map: str | None = None
+
+
 class Brick(Protocol):
     """os-brick, somewhere it can be killed."""
 
     def extend(self, protocol: str, properties: Mapping[str, Any]) -> int:
         """InitiatorConnector.factory(protocol).extend_volume(properties), in bytes. Raises StoppedError."""
+
+    def rescan(self, nudge: Nudge) -> None:
+        """Have these look again, under the lock of os-brick's extends. Raises StoppedError."""
 
     def paths(self, protocol: str, properties: Mapping[str, Any]) -> Sequence[str]:
         """get_volume_paths(properties) of the same connector: those of this host. Raises StoppedError."""

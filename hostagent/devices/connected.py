@@ -2,10 +2,12 @@
 """Block devices that an os-brick connector extends, given the attachment's connection data."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from hostagent.devices import sysfs
+from hostagent.devices.blocks import block_device_size, is_plain_block
 from hostagent.devices.connection import properties, volume_type
-from hostagent.devices.local import block_device_size, is_plain_block
 from hostagent.domain import Disk
 from hostagent.ports import Brick
 
@@ -17,10 +19,11 @@ class ConnectedStrategy:
     is read afterwards.
     """
 
-    def __init__(self, brick: Brick, name: str, protocols: Mapping[str, str]) -> None:
+    def __init__(self, brick: Brick, name: str, protocols: Mapping[str, str], sys: Path = sysfs.SYS) -> None:
         self.name = name
         self._brick = brick
         self._protocols = protocols
+        self._sys = sys
 
     def takes(self, disk: Disk, connection: Mapping[str, Any] | None) -> bool:
         """See Strategy."""
@@ -33,7 +36,7 @@ class ConnectedStrategy:
 
     def size(self, disk: Disk) -> int:
         """See Strategy."""
-        return block_device_size(disk.source or "")
+        return block_device_size(disk.source or "", self._sys)
 
     def _prepare(self, data: dict[str, Any]) -> dict[str, Any]:
         """What the connector trips over, mended."""

@@ -9,6 +9,7 @@ from typing import Any, Final
 from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
 from hostagent.devices import sysfs
+from hostagent.devices.blocks import check_paths_up, explained
 from hostagent.devices.connected import ConnectedStrategy
 from hostagent.domain import Disk
 from hostagent.failure import StoppedError
@@ -21,20 +22,22 @@ class ScsiStrategy(ConnectedStrategy):
     """Refuses a disk that is none of the connection's paths, and says which path is down: os-brick does neither."""
 
     def __init__(self, brick: Brick, sys: Path = sysfs.SYS) -> None:
-        super().__init__(brick, "scsi", {"iscsi": "ISCSI", "iser": "ISER", "fibre_channel": "FIBRE_CHANNEL"})
-        self._sys = sys
+        protocols = {"iscsi": "ISCSI", "iser": "ISER", "fibre_channel": "FIBRE_CHANNEL"}
+        super().__init__(brick, "scsi", protocols, sys)
 
     def _extend(self, protocol: str, disk: Disk, data: Mapping[str, Any]) -> None:
+        check_paths_up(disk, self._sys)
         if protocol in _PATHS_KNOWN:
             self._check_paths(disk, self._brick.paths(protocol, deepcopy(dict(data))))
-        try:
+        with explained(disk, self._sys):
             super()._extend(protocol, disk, data)
-        except StoppedError as ex:
-            number = sysfs.device_number(disk.source or "")
-            down = sysfs.paths_not_running(number, self._sys) if number is not None else ()
-            if ex.outcome is not Outcome.PATHS_DOWN or not down:
-                raise
-            raise StoppedError(Outcome.PATHS_DOWN, Reason.BRICK_RAISED, f"down: {', '.join(down)}") from ex
+            self._even_out(disk)
+
+    def _even_out(self, disk: Disk) -> None:
+        """Tell what os-brick did not: a path the connection data do not list, a map while use_multipath is off."""
+        number = sysfs.device_number(disk.source or "")
+        if number is not None and sysfs.uneven(number, self._sys):
+            self._brick.rescan(sysfs.nudge(number, self._sys))
 
     def _check_paths(self, disk: Disk, paths: Sequence[str]) -> None:
         number = sysfs.device_number(disk.source or "")

@@ -2,11 +2,16 @@
 """What the kernel says of a block device and of those beneath it: sysfs, read only, no open, no root."""
 
 import os
+import re
 import stat
 from pathlib import Path
 from typing import Final
 
+from hostagent.ports import Nudge
+
 SYS: Final = Path("/sys")
+_UNIT: Final = 512  # what */size counts in, whatever the device's own sector size
+_CONTROLLER: Final = re.compile(r"nvme\d+")
 
 
 def device_number(path: str) -> str | None:
@@ -38,10 +43,97 @@ def is_crypt(number: str, root: Path = SYS) -> bool:
     return _text(_device(number, root) / "dm" / "uuid").startswith("CRYPT-")
 
 
-def paths_not_running(number: str, root: Path = SYS) -> tuple[str, ...]:
-    """The SCSI paths of a map that the kernel does not call running, as `sdb (offline)`."""
-    states = {slave.name: _text(slave / "device" / "state") for slave in _slaves(number, root)}
-    return tuple(f"{name} ({state})" for name, state in sorted(states.items()) if state not in {"", "running"})
+def is_multipath(number: str, root: Path = SYS) -> bool:
+    """Whether it is a map of multipathd's, whatever its name."""
+    return _text(_device(number, root) / "dm" / "uuid").startswith("mpath-")
+
+
+def size(number: str, root: Path = SYS) -> int | None:
+    """Bytes that are there on every path: of a multipath map no more than its smallest path has.
+
+    None where the kernel does not say.
+    """
+    sizes = [_size(directory) for directory in (_device(number, root), *_paths(number, root))]
+    known = [found for found in sizes if found is not None]
+    return min(known) if len(known) == len(sizes) else None
+
+
+def uneven(number: str, root: Path = SYS) -> str:
+    """The sizes in a multipath map that differ, as `dm-0 64, sda 128, sdb 128`; empty where all agree."""
+    if not is_multipath(number, root):
+        return ""
+    sizes = {_name(path): _size(path) for path in (_device(number, root), *_paths(number, root))}
+    return (
+        ", ".join(f"{name} {size}" for name, size in sorted(sizes.items())) if len(set(sizes.values())) > 1 else ""
+    )
+
+
+def paths_down(number: str, root: Path = SYS) -> tuple[str, ...]:
+    """The paths of a device (of a plain disk: itself) that the kernel does not call working, as `sdb (offline)`.
+
+    Of an NVMe device with several controllers one that lives is enough: the kernel itself fails over.
+    """
+    down = []
+    for path in _paths(number, root):
+        states = {_name(path): _text(path / "device" / "state")}
+        if names := _controllers(path):
+            states = {name: _text(root / "class" / "nvme" / name / "state") for name in names}
+            if "live" in states.values():
+                continue
+        down += [f"{name} ({state})" for name, state in states.items() if state not in {"", "running", "live"}]
+    return tuple(sorted(down))
+
+
+def nudge(number: str, root: Path = SYS) -> Nudge:
+    """Whom to tell. Empty for what grows by itself: LVM, loop devices and the like."""
+    paths = _paths(number, root)
+    return Nudge(
+        scsi=tuple(sorted(_name(path) for path in paths if (path / "device" / "rescan").exists())),
+        nvme=tuple(sorted({name for path in paths for name in _controllers(path)})),
+        map=_name(_device(number, root)) if is_multipath(number, root) else None,
+    )
+
+
+def nvme_identity(number: str, root: Path = SYS) -> dict[str, str]:
+    """`nqn`, `nsid`, `uuid` of an NVMe namespace, lower case, as far as the kernel tells them; empty for others."""
+    device = _device(number, root)
+    if not _controllers(device):
+        return {}
+    found = {"nqn": device / "device" / "subsysnqn", "nsid": device / "nsid", "uuid": device / "uuid"}
+    return {key: text.lower() for key, path in found.items() if (text := _text(path))}
+
+
+def _paths(number: str, root: Path) -> list[Path]:
+    """Of a multipath map its paths, of anything else the device itself."""
+    return _slaves(number, root) if is_multipath(number, root) else [_device(number, root)]
+
+
+def _controllers(path: Path) -> list[str]:
+    """The NVMe controllers of a namespace; `device` is the one, or with native multipath the subsystem of all."""
+    device = (path / "device").resolve()
+    if _CONTROLLER.fullmatch(device.name):
+        return [device.name]
+    try:
+        return (
+            sorted(c.name for c in device.iterdir() if _CONTROLLER.fullmatch(c.name))
+            if _is_subsystem(device)
+            else []
+        )
+    except OSError:
+        return []
+
+
+def _is_subsystem(device: Path) -> bool:
+    return device.name.startswith("nvme-subsys")
+
+
+def _name(path: Path) -> str:
+    return path.resolve().name
+
+
+def _size(path: Path) -> int | None:
+    text = _text(path / "size")
+    return int(text) * _UNIT if text.isdecimal() else None
 
 
 def _device(number: str, root: Path) -> Path:

@@ -3,15 +3,50 @@
 
 import pytest
 
+from tests.storage.checks import CELLS, grew, healed, held_back, in_the_vm
 from tests.storage.conftest import Case
 
-MIB = 1 << 20
-pytestmark = [pytest.mark.functional, pytest.mark.timeout(1000)]
+pytestmark = in_the_vm
 
 
-def test_a_running_guest_prints_the_new_size(case: Case) -> None:
-    """The order carries Cinder's connection data; os-brick rescans, QEMU resizes, the guest itself prints it."""
-    seen = case("iscsi_running")
-    assert seen["first"] == 64 * MIB
-    assert seen["report"]["outcome"] == "resized", seen
-    assert seen["report"]["after_bytes"] == seen["guest"] == 128 * MIB
+@pytest.mark.parametrize("cell", CELLS)
+def test_the_guest_prints_the_new_size(case: Case, cell: str) -> None:
+    """With connection data os-brick rescans; without, what sysfs says of the domain's device is rescanned."""
+    grew(case(f"iscsi_{cell}"), cell.partition("_")[0])
+
+
+def test_a_second_order_for_the_same_size_touches_nothing(case: Case) -> None:
+    """Duplicates are normal."""
+    report = case("iscsi_again")["report"]
+    assert report["outcome"] == "already"
+    assert [step["name"] for step in report["steps"]] == ["find", "before"]
+
+
+def test_an_array_that_publishes_the_size_late_is_asked_again(case: Case) -> None:
+    """os-brick rescans once and returns what is there; the agent looks and nudges within its budget."""
+    seen = case("iscsi_late")
+    grew(seen, "running")
+    assert "wait" in [step["name"] for step in seen["report"]["steps"]]
+
+
+def test_a_device_that_stays_smaller_is_stale(case: Case) -> None:
+    """Nothing is asked of QEMU; tried again later."""
+    seen = case("iscsi_never")
+    assert seen["report"]["outcome"] == "device_stale"
+    assert seen["guest"] == seen["before"]
+
+
+def test_another_lun_than_the_connections_is_refused(case: Case) -> None:
+    """Both have grown on the array; neither is rescanned for this order, and the guest keeps its size."""
+    seen = case("iscsi_wrong_lun")
+    assert (seen["report"]["outcome"], seen["report"]["reason"]) == ("refused", "wrong_device")
+    assert "-lun-1" in seen["report"]["detail"]
+    assert seen["guest"] == seen["before"]
+
+
+def test_a_session_that_is_down_is_named_and_heals(case: Case) -> None:
+    """The kernel's state of the disk says it at once; reading from it would block until the session's timeout."""
+    seen = case("iscsi_path_down")
+    held_back(seen, "paths_down", "down: sd")
+    assert seen["report"]["steps"][-1]["seconds"] < 5
+    healed(seen)

@@ -12,56 +12,15 @@ from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
 from hostagent.devices import all_strategies, choose, sysfs
 from hostagent.devices.connection import properties, volume_type
+from hostagent.devices.local import LocalStrategy
 from hostagent.devices.nvme import NvmeStrategy
 from hostagent.devices.scsi import ScsiStrategy
 from hostagent.domain import Disk, SourceKind
 from hostagent.failure import StoppedError
+from hostagent.ports import Nudge
+from tests.unit.hostagent.fake_sys import NUMBERS, SIZE, FakeSys
 
-NUMBERS = {"/dev/sda": "8:0", "/dev/sdb": "8:16", "/dev/sdc": "8:32", "/dev/dm-0": "253:0", "/dev/dm-1": "253:1"}
 ISCSI = {"driver_volume_type": "iscsi", "data": {"target_portal": "127.0.0.1:3260", "target_lun": 1}}
-
-
-@dataclass
-class FakeBrick:
-    """os-brick that finds these paths; writes into what it is given, as connectors do."""
-
-    found: list[str] = field(default_factory=lambda: ["/dev/sda"])
-    fails: StoppedError | None = None
-    asked: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
-
-    def extend(self, protocol: str, properties: Mapping[str, Any]) -> int:
-        self.asked.append((protocol, dict(properties)))
-        if self.fails is not None:
-            raise self.fails
-        assert isinstance(properties, dict)
-        properties.clear()
-        return 1
-
-    def paths(self, protocol: str, properties: Mapping[str, Any]) -> list[str]:
-        assert isinstance(properties, dict)
-        properties.clear()
-        return self.found
-
-
-@pytest.fixture
-def sys_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """sda and sdb under the multipath map dm-0, dm-1 a dm-crypt map on sdc."""
-
-    def device(number: str, *, uuid: str = "", slaves: tuple[str, ...] = ()) -> None:
-        here = tmp_path / "dev" / "block" / number
-        (here / "slaves").mkdir(parents=True)
-        (here / "dm").mkdir()
-        (here / "dm" / "uuid").write_text(f"{uuid}\n")
-        for name in slaves:
-            (here / "slaves" / name / "device").mkdir(parents=True)
-            (here / "slaves" / name / "dev").write_text(NUMBERS[f"/dev/{name}"] + "\n")
-            (here / "slaves" / name / "device" / "state").write_text("running\n")
-
-    device("253:0", uuid="mpath-36001405aa", slaves=("sda", "sdb"))
-    device("253:1", uuid="CRYPT-LUKS1-00", slaves=("sdc",))
-    monkeypatch.setattr(sysfs, "device_number", NUMBERS.get)
-    monkeypatch.setattr("hostagent.devices.connected.block_device_size", lambda _path: 5)
-    return tmp_path
 
 
 def disk(source: str = "/dev/sda", **more: Any) -> Disk:
@@ -71,6 +30,58 @@ def disk(source: str = "/dev/sda", **more: Any) -> Disk:
 
 def connection(kind: str, **data: Any) -> dict[str, Any]:
     return {"driver_volume_type": kind, "data": data}
+
+
+@dataclass
+class FakeBrick:
+    """os-brick that finds these paths; writes into what it is given, as connectors do."""
+
+    found: list[str] = field(default_factory=lambda: ["/dev/sda"])
+    fails: StoppedError | None = None
+    asked: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    nudged: list[Nudge] = field(default_factory=list)
+    evens: "FakeSys | None" = None
+
+    def extend(self, protocol: str, properties: Mapping[str, Any]) -> int:
+        self.asked.append((protocol, dict(properties)))
+        if self.fails is not None:
+            raise self.fails
+        assert isinstance(properties, dict)
+        properties.clear()
+        return 1
+
+    def rescan(self, nudge: Nudge) -> None:
+        self.nudged.append(nudge)
+        if self.fails is not None:
+            raise self.fails
+        for name in (*nudge.scsi, *filter(None, (nudge.map,))) if self.evens is not None else ():
+            assert self.evens is not None
+            self.evens.resize(name, 2 * SIZE)
+
+    def paths(self, protocol: str, properties: Mapping[str, Any]) -> list[str]:
+        assert isinstance(properties, dict)
+        properties.clear()
+        return self.found
+
+
+@pytest.fixture
+def fake_sys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSys:
+    """sda and sdb under the multipath map dm-0, dm-1 a dm-crypt map on sdc, a namespace with two controllers."""
+    made = FakeSys(tmp_path)
+    for name in ("sda", "sdb", "sdc"):
+        made.scsi(name)
+    made.device("dm-0", uuid="mpath-36001405aa", slaves=("sda", "sdb"))
+    made.device("dm-1", uuid="CRYPT-LUKS1-00", slaves=("sdc",))
+    made.device("loop0")
+    made.nvme("nvme0n1", "nvme0", "nvme1", nqn="nqn.a", nsid="10", uuid="0f-AA")
+    monkeypatch.setattr(sysfs, "device_number", NUMBERS.get)
+    return made
+
+
+@pytest.fixture
+def sys_root(fake_sys: FakeSys) -> Path:
+    """Its root."""
+    return fake_sys.root
 
 
 @pytest.mark.parametrize(
@@ -129,7 +140,7 @@ def test_os_brick_gets_a_copy_and_its_own_word_is_not_the_size(sys_root: Path) -
     """It writes into what it is given, and returns whatever is there; a second call asks the same."""
     brick, info = FakeBrick(), connection("iscsi", target_portal="p", nested={"a": [1]})
     strategy = ScsiStrategy(brick, sys_root)
-    assert [strategy.refresh(disk(), info), strategy.refresh(disk(), info)] == [5, 5]
+    assert [strategy.refresh(disk(), info), strategy.refresh(disk(), info)] == [SIZE, SIZE]
     assert brick.asked == [("ISCSI", {"target_portal": "p", "nested": {"a": [1]}})] * 2
     assert info == connection("iscsi", target_portal="p", nested={"a": [1]})
 
@@ -145,7 +156,7 @@ def test_os_brick_gets_a_copy_and_its_own_word_is_not_the_size(sys_root: Path) -
 )
 def test_a_disk_that_is_one_of_the_paths_or_on_them_passes(sys_root: Path, source: str, found: list[str]) -> None:
     """A map by any path of it; no path at all is os-brick's to complain about."""
-    assert ScsiStrategy(FakeBrick(found=found), sys_root).refresh(disk(source), ISCSI) == 5
+    assert ScsiStrategy(FakeBrick(found=found), sys_root).refresh(disk(source), ISCSI) == SIZE
 
 
 @pytest.mark.parametrize("source", ["/dev/sdc", "/dev/dm-0"])
@@ -160,13 +171,104 @@ def test_a_disk_that_is_none_of_the_paths_is_refused_and_nothing_is_touched(sys_
     assert not brick.asked
 
 
-def test_a_path_that_is_down_is_named(sys_root: Path) -> None:
-    """os-brick says only that one is."""
-    (sys_root / "dev/block/253:0/slaves/sdb/device/state").write_text("transport-offline\n")
-    brick = FakeBrick(fails=StoppedError(Outcome.PATHS_DOWN, Reason.BRICK_RAISED, "All paths need to be up"))
+@pytest.mark.parametrize("info", [ISCSI, None])
+def test_a_path_that_is_down_is_named(fake_sys: FakeSys, info: Any) -> None:
+    """Before os-brick, which would wait for the path as long as the transport does, and not name it."""
+    fake_sys.state("sdb", "transport-offline")
+    brick = FakeBrick()
+    chosen = ScsiStrategy(brick, fake_sys.root) if info else LocalStrategy(brick, fake_sys.root)
     with pytest.raises(StoppedError) as caught:
-        ScsiStrategy(brick, sys_root).refresh(disk("/dev/dm-0"), ISCSI)
+        chosen.refresh(disk("/dev/dm-0"), info)
     assert (caught.value.outcome, caught.value.detail) == (Outcome.PATHS_DOWN, "down: sdb (transport-offline)")
+    assert not brick.asked
+    assert not brick.nudged
+
+
+def test_a_map_that_does_not_follow_its_paths_is_stale(fake_sys: FakeSys) -> None:
+    """os-brick raises; the sizes say what is wrong. Tried again."""
+    fake_sys.resize("sda", 2 * SIZE)
+    fake_sys.resize("sdb", 2 * SIZE)
+    brick = FakeBrick(fails=StoppedError(Outcome.BRICK_FAILED, Reason.BRICK_RAISED, "resize map: fail"))
+    with pytest.raises(StoppedError) as caught:
+        ScsiStrategy(brick, fake_sys.root).refresh(disk("/dev/dm-0"), ISCSI)
+    assert caught.value.outcome is Outcome.DEVICE_STALE
+    assert f"dm-0 {SIZE}, sda {2 * SIZE}, sdb {2 * SIZE}" in caught.value.detail
+
+
+def test_what_os_brick_left_behind_is_told_too(fake_sys: FakeSys) -> None:
+    """It rescans the paths the connection lists, and the map only with use_multipath."""
+    fake_sys.resize("sda", 2 * SIZE)
+    brick = FakeBrick(evens=fake_sys)
+    assert ScsiStrategy(brick, fake_sys.root).refresh(disk("/dev/dm-0"), ISCSI) == 2 * SIZE
+    assert brick.nudged == [Nudge(scsi=("sda", "sdb"), map="dm-0")]
+
+
+def test_a_map_is_as_large_as_its_smallest_path(fake_sys: FakeSys) -> None:
+    """A larger map would lose what is written behind that path's end."""
+    fake_sys.resize("sda", 2 * SIZE)
+    fake_sys.resize("dm-0", 2 * SIZE)
+    assert LocalStrategy(FakeBrick(), fake_sys.root).size(disk("/dev/dm-0")) == SIZE
+
+
+@pytest.mark.parametrize(
+    ("source", "nudge"),
+    [
+        ("/dev/sda", Nudge(scsi=("sda",))),
+        ("/dev/dm-0", Nudge(scsi=("sda", "sdb"), map="dm-0")),
+        ("/dev/nvme0n1", Nudge(nvme=("nvme0", "nvme1"))),
+    ],
+)
+def test_without_connection_data_sysfs_says_whom_to_tell(fake_sys: FakeSys, source: str, nudge: Nudge) -> None:
+    """A plain SCSI disk, a multipath map, an NVMe namespace with all its controllers."""
+    brick = FakeBrick()
+    assert LocalStrategy(brick, fake_sys.root).refresh(disk(source), None) == SIZE
+    assert brick.nudged == [nudge]
+    assert not brick.asked
+
+
+@pytest.mark.parametrize("info", [None, connection("local")])
+def test_what_grows_by_itself_is_only_read(fake_sys: FakeSys, info: Any) -> None:
+    """A loop device or an LVM volume; and all that Cinder calls local."""
+    brick = FakeBrick()
+    LocalStrategy(brick, fake_sys.root).refresh(disk("/dev/loop0"), info)
+    assert brick.asked == [("LOCAL", {"device_path": "/dev/loop0"})]
+    assert not brick.nudged
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"nqn": "nqn.b", "ns_id": 10},
+        {"nqn": "nqn.a", "ns_id": 11},
+        {"target_nqn": "nqn.b", "vol_uuid": "0FAA"},
+        {"target_nqn": "nqn.a", "vol_uuid": "0fab"},
+    ],
+)
+def test_another_namespace_than_the_connections_is_refused(fake_sys: FakeSys, data: dict[str, Any]) -> None:
+    """By subsystem, namespace id or uuid, as far as both sides tell."""
+    brick = FakeBrick()
+    with pytest.raises(StoppedError) as caught:
+        NvmeStrategy(brick, fake_sys.root).refresh(disk("/dev/nvme0n1"), connection("nvmeof", **data))
+    assert (caught.value.outcome, caught.value.reason) == (Outcome.REFUSED, Reason.WRONG_DEVICE)
+    assert not brick.asked
+
+
+@pytest.mark.parametrize(
+    "data", [{"nqn": "nqn.a", "ns_id": 10}, {"target_nqn": "nqn.a", "vol_uuid": "0FAA"}, {"target_nqn": "NQN.a"}]
+)
+def test_the_connections_namespace_passes(fake_sys: FakeSys, data: dict[str, Any]) -> None:
+    """Backends write uuids with and without hyphens, in either case."""
+    brick = FakeBrick()
+    assert NvmeStrategy(brick, fake_sys.root).refresh(disk("/dev/nvme0n1"), connection("nvmeof", **data)) == SIZE
+
+
+def test_one_living_controller_is_enough(fake_sys: FakeSys) -> None:
+    """The kernel fails over by itself; with none alive the paths are named."""
+    states = [fake_sys.root / "class" / "nvme" / name / "state" for name in ("nvme0", "nvme1")]
+    states[0].write_text("connecting\n")
+    assert sysfs.paths_down("259:0", fake_sys.root) == ()
+    states[1].write_text("connecting\n")
+    assert sysfs.paths_down("259:0", fake_sys.root) == ("nvme0 (connecting)", "nvme1 (connecting)")
 
 
 @pytest.mark.parametrize("outcome", [Outcome.PATHS_DOWN, Outcome.BRICK_FAILED])
@@ -182,7 +284,7 @@ def test_nvme_properties_are_mended_for_os_brick(sys_root: Path) -> None:
     """ns_id as JSON gives it, and volume_replicas: None, both make os-brick fail."""
     brick = FakeBrick()
     info = connection("nvmeof", nqn="n", ns_id=10, volume_replicas=None)
-    assert NvmeStrategy(brick).refresh(disk(), info) == 5
+    assert NvmeStrategy(brick, sys_root).refresh(disk(), info) == SIZE
     assert brick.asked == [("NVMEOF", {"nqn": "n", "ns_id": "10"})]
     assert info["data"]["ns_id"] == 10
 
@@ -190,7 +292,7 @@ def test_nvme_properties_are_mended_for_os_brick(sys_root: Path) -> None:
 def test_nvme_properties_of_the_new_form_go_as_they_are(sys_root: Path) -> None:
     """Target, uuid and portals."""
     brick, data = FakeBrick(), {"target_nqn": "n", "vol_uuid": "u", "portals": [["a", "4420", "tcp"]]}
-    NvmeStrategy(brick).refresh(disk(), connection("nvmeof", **data))
+    NvmeStrategy(brick, sys_root).refresh(disk(), connection("nvmeof", **data))
     assert brick.asked == [("NVMEOF", data)]
 
 

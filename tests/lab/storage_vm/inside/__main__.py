@@ -7,11 +7,10 @@ import bridge.runtime.threads  # noqa: F401 - before os-brick
 import logging
 import os
 import sys
-import threading
 from pathlib import Path
 
 from tests.lab.hypervisor import prepare_machine
-from tests.lab.storage_vm.inside import cases_iscsi
+from tests.lab.storage_vm.inside import cases_iscsi, cases_multipath, cases_nvme
 from tests.lab.storage_vm.inside.agent import Agent
 from tests.lab.storage_vm.inside.commands import sh
 from tests.lab.storage_vm.inside.compute import Compute, set_up_brick
@@ -25,22 +24,26 @@ def main(port: str) -> None:
     STATE.mkdir()
     prepare_machine()
     single = Agent(f"qemu:///embed?root={STATE / 'lv'}", multipath=False)
-    starting = threading.Thread(target=single.start)
-    starting.start()
+    multi = Agent(f"qemu:///embed?root={STATE / 'lv'}", multipath=True)
+    for agent in (single, multi):
+        agent.start()
     sh("modprobe", "-a", "loop", "sd_mod", "iscsi_tcp", "target_core_mod", "target_core_iblock", "iscsi_target_mod")
     sh("mount", "-t", "configfs", "configfs", "/sys/kernel/config")
     Path("/run/lock/iscsi").mkdir(parents=True)
     Path("/etc/iscsi/initiatorname.iscsi").write_text("InitiatorName=iqn.1993-08.org.debian:01:storage-vm\n")
+    quick_to_give_up = "node.session.timeo.replacement_timeout = 5\n"  # as multipath hosts have it
+    with Path("/etc/iscsi/iscsid.conf").open("a") as conf:
+        conf.write(quick_to_give_up)
     sh("iscsid")
     say("iscsid")
     set_up_brick()
     say("os-brick")
     compute = Compute()
     say("libvirt")
-    starting.join()
-    say("agent")
     results = Results(Path(port))
     cases_iscsi.run(results, compute, single)
+    cases_nvme.run(results, compute, single)
+    cases_multipath.run(results, compute, multi, plain=single)
 
 
 if __name__ == "__main__":

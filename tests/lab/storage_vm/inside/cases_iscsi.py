@@ -1,26 +1,72 @@
 # SPDX-License-Identifier: Apache-2.0
 """iSCSI over one path."""
 
+import threading
 from typing import Any, Final
 
+from tests.lab.storage_vm.inside import matrix
 from tests.lab.storage_vm.inside.agent import Agent
+from tests.lab.storage_vm.inside.commands import sh
 from tests.lab.storage_vm.inside.compute import Compute, connect
-from tests.lab.storage_vm.inside.results import Results, seen
+from tests.lab.storage_vm.inside.matrix import START, Bench
+from tests.lab.storage_vm.inside.results import Results
 from tests.lab.storage_vm.inside.targets import IscsiTarget
 
-MIB: Final = 1 << 20
+_LATE: Final = 2.0  # seconds; longer than a first rescan takes, shorter than the agent waits
 
 
 def run(results: Results, compute: Compute, agent: Agent) -> None:
     """Every case."""
-    volume = IscsiTarget("single", ("127.0.0.1",)).add("single", 64 * MIB)
+    target = IscsiTarget("single", ("127.0.0.1",))
+    volume, other = target.add("single", START), target.add("other", START)
+    bench = Bench(compute, agent, volume, lambda: connect(volume, multipath=False))
+    matrix.run(results, "iscsi", bench)
 
-    def running() -> dict[str, Any]:
-        attached = connect(volume, multipath=False)
-        guest = compute.boot(attached)
-        first = guest.prints(64 * MIB)
-        volume.grow(128 * MIB)
-        report = agent.extend(guest.guest.server_id, volume.volume_id, 128 * MIB, volume.connection)
-        return {"first": first, "report": seen(report), "guest": guest.prints(128 * MIB)}
+    def again() -> dict[str, Any]:
+        return {"report": bench.order(volume.connection), "wanted": bench.size}
 
-    results.run("iscsi_running", running)
+    def late() -> dict[str, Any]:
+        bench.size += matrix.STEP
+        timer = threading.Timer(_LATE, lambda: volume.grow(bench.size))
+        timer.start()
+        report = bench.order(volume.connection)
+        timer.join()
+        return {"report": report, "wanted": bench.size, "guest": bench.guest.prints(bench.size)}
+
+    def never() -> dict[str, Any]:
+        before = bench.size
+        bench.size += matrix.STEP
+        report = bench.order(volume.connection)
+        bench.size = before
+        return {"report": report, "guest": bench.guest.prints(before), "before": before}
+
+    def wrong_lun() -> dict[str, Any]:
+        connect(other, multipath=False)
+        before = bench.size
+        other.grow(bench.grow())
+        report = bench.order({**other.connection})
+        return {"report": report, "guest": bench.guest.prints(before), "before": before}
+
+    def path_down() -> dict[str, Any]:
+        before = bench.guest.prints(bench.size)
+        target.portal(0, up=False)
+        report = bench.order(volume.connection)
+        local = bench.order(None)
+        guest = bench.guest.prints(before)
+        target.portal(0, up=True)
+        session_is_up()
+        return {
+            "report": report, "local": local, "before": before, "guest": guest,
+            "healed": bench.order(volume.connection), "healed_guest": bench.guest.prints(bench.size),
+            "wanted": bench.size,
+        }  # fmt: skip
+
+    def session_is_up() -> None:
+        state = sh("readlink", "-f", bench.path).rsplit("/", 1)[-1]
+        compute.until(f"/sys/block/{state}/device/state", "running")
+
+    results.run("iscsi_again", again)
+    results.run("iscsi_late", late)
+    results.run("iscsi_never", never)
+    results.run("iscsi_wrong_lun", wrong_lun)
+    results.run("iscsi_path_down", path_down)

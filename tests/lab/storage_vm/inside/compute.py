@@ -3,15 +3,16 @@
 
 import time
 import uuid
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from tests.lab.disks import disk_xml
 from tests.lab.guest import Guest, new_guest
 from tests.lab.hypervisor import Hypervisor, open_here
 from tests.lab.storage_vm.inside.targets import STATE
+from tests.lab.waiting import until
 
 
 class Volume(Protocol):
@@ -22,6 +23,9 @@ class Volume(Protocol):
     @property
     def connection(self) -> dict[str, Any]:
         """{driver_volume_type, data} as Cinder gives it."""
+
+    def grow(self, size: int) -> None:
+        """What the array does on an extend, to `size` bytes."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -62,7 +66,10 @@ def connect(volume: Volume, *, multipath: bool) -> Attached:
     brick = connector.InitiatorConnector.factory(
         connection["driver_volume_type"].upper(), "sudo", use_multipath=multipath
     )
-    info = brick.connect_volume(dict(connection["data"]))
+    data = dict(connection["data"])
+    if isinstance(data.get("ns_id"), int):
+        data["ns_id"] = str(data["ns_id"])  # as Nova has it: not yet through JSON
+    info = brick.connect_volume(data)
     return Attached(volume_id=volume.volume_id, path=info["path"])
 
 
@@ -83,6 +90,23 @@ class Compute:
             time.sleep(0.1)
         return Running(guest=guest, domain=domain)
 
+    @staticmethod
+    def until(file: str, text: str, *, seconds: float = 30) -> None:
+        """Wait until a file of sysfs says so."""
+        Compute.until_any([file], {text}, seconds=seconds)
+
+    @staticmethod
+    def until_any(files: list[str], texts: set[str], *, seconds: float = 30) -> None:
+        """Wait until one of them says one of these."""
+        until(lambda: any(_text(file) in texts for file in files), f"{files}: {texts}", seconds=seconds)
+
+
+def _text(file: str) -> str:
+    try:
+        return Path(file).read_text().strip()
+    except OSError:
+        return ""
+
 
 @dataclass(slots=True, kw_only=True)
 class Running:
@@ -96,8 +120,3 @@ class Running:
         with suppress(TimeoutError):
             self.guest.wait_size(size, target, seconds=20)
         return (self.guest.sizes(target) or [0])[-1]
-
-
-def targets(disks: Sequence[Attached]) -> list[str]:
-    """vda, vdb ... for the disks of a guest."""
-    return [f"vd{chr(ord('a') + number)}" for number in range(len(disks))]

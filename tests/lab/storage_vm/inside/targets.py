@@ -45,41 +45,46 @@ class Backing:
 
 
 class IscsiTarget:
-    """One target with some portals; each volume is a LUN of its own."""
+    """One target; each portal has a group of its own, as the controllers of an array have, each volume a LUN."""
 
     def __init__(self, name: str, portals: tuple[str, ...]) -> None:
         self.iqn = f"iqn.2010-10.org.openstack:{name}"
         self.portals = tuple(f"{address}:{ISCSI_PORT}" for address in portals)
-        self._group = _TARGET / "iscsi" / self.iqn / "tpgt_1"
         self._luns = 0
-        self._group.mkdir(parents=True)
-        for portal in self.portals:
-            (self._group / "np" / portal).mkdir()
-        for attribute, value in _OPEN_TO_ALL.items():
-            put(self._group / "attrib" / attribute, value)
-        put(self._group / "enable", 1)
+        self._groups = [_TARGET / "iscsi" / self.iqn / f"tpgt_{number + 1}" for number in range(len(portals))]
+        for group, portal in zip(self._groups, self.portals, strict=True):
+            group.mkdir(parents=True)
+            (group / "np" / portal).mkdir()
+            for attribute, value in _OPEN_TO_ALL.items():
+                put(group / "attrib" / attribute, value)
+            put(group / "enable", 1)
 
-    def add(self, name: str, size: int) -> "IscsiVolume":
-        """A new LUN."""
-        backing = Backing(name, size)
-        core = _TARGET / "core" / "iblock_0" / name
-        core.mkdir(parents=True)
-        put(core / "control", f"udev_path={backing.device}")
-        put(core / "enable", 1)
-        put(core / "wwn" / "vpd_unit_serial", uuid.uuid4())
+    def add(self, name: str, size: int, *, apart: bool = False) -> "IscsiVolume":
+        """A new LUN; `apart`: with a disk of its own behind each portal, which an array may grow one by one."""
         lun, self._luns = self._luns, self._luns + 1
-        where = self._group / "lun" / f"lun_{lun}"
-        where.mkdir()
-        (where / name).symlink_to(core)
-        return IscsiVolume(target=self, lun=lun, backing=backing)
+        serial = uuid.uuid4()
+        backings: list[Backing] = []
+        for number, group in enumerate(self._groups):
+            if apart or not backings:
+                core = _core(f"{name}{number}", serial, Backing(f"{name}{number}", size))
+                backings.append(core[1])
+            where = group / "lun" / f"lun_{lun}"
+            where.mkdir()
+            (where / name).symlink_to(core[0])
+        return IscsiVolume(target=self, lun=lun, backings=backings)
 
     def portal(self, index: int, *, up: bool) -> None:
-        """Take a portal away, with the sessions on it, or bring it back."""
-        portal = self._group / "np" / self.portals[index]
-        if up:
-            portal.mkdir()
-        else:
-            portal.rmdir()
+        """Drop a portal's sessions and refuse new ones, or take them again."""
+        put(self._groups[index] / "enable", int(up))
+
+
+def _core(name: str, serial: uuid.UUID, backing: Backing) -> tuple[Path, Backing]:
+    core = _TARGET / "core" / "iblock_0" / name
+    core.mkdir(parents=True)
+    put(core / "control", f"udev_path={backing.device}")
+    put(core / "enable", 1)
+    put(core / "wwn" / "vpd_unit_serial", serial)
+    return core, backing
 
 
 @dataclass(slots=True, kw_only=True)
@@ -88,17 +93,18 @@ class IscsiVolume:
 
     target: IscsiTarget
     lun: int
-    backing: Backing
+    backings: list[Backing]
     volume_id: str = field(default_factory=lambda: str(uuid.uuid4()))
 
     @property
     def size(self) -> int:
         """In bytes."""
-        return self.backing.size
+        return self.backings[0].size
 
     def grow(self, size: int) -> None:
         """See Backing."""
-        self.backing.grow(size)
+        for backing in self.backings:
+            backing.grow(size)
 
     @property
     def connection(self) -> dict[str, Any]:

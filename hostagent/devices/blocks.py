@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every strategy for block devices asks of a device before it trusts it, and after."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bridge.core.outcome import Outcome
+from bridge.core.reasons import Reason
+from hostagent.devices import sysfs
+from hostagent.domain import Disk, SourceKind
+from hostagent.failure import StoppedError
+
+
+def is_plain_block(disk: Disk) -> bool:
+    """A raw block device without encryption.
+
+    QEMU's own encryption needs the payload offset, which no strategy knows; a dm-crypt map stays as large as it is
+    until somebody with its key resizes it.
+    """
+    if disk.kind is not SourceKind.BLOCK or disk.source is None or disk.driver_format != "raw" or disk.encrypted:
+        return False
+    number = sysfs.device_number(disk.source)
+    return number is None or not sysfs.is_crypt(number)
+
+
+def block_device_size(path: str, root: Path = sysfs.SYS) -> int:
+    """Bytes of a block device by sysfs, which needs no open and no root. Raises StoppedError.
+
+    Of a multipath map never more than each of its paths has: a map can be made larger than a path that was not
+    told, and what is written behind that path's end is lost.
+    """
+    number = sysfs.device_number(path)
+    size = sysfs.size(number, root) if number is not None else None
+    if size is None:
+        raise StoppedError(Outcome.DEVICE_STALE, Reason.DEVICE_SMALLER, f"{path} cannot be read")
+    return size
+
+
+def check_paths_up(disk: Disk, root: Path = sysfs.SYS) -> None:
+    """Raise StoppedError (`paths_down`) naming what the kernel itself knows to be down.
+
+    Asked first, since reading from such a path can take as long as the transport waits for it to come back.
+    """
+    number = sysfs.device_number(disk.source or "")
+    down = sysfs.paths_down(number, root) if number is not None else ()
+    if down:
+        raise StoppedError(Outcome.PATHS_DOWN, Reason.BRICK_RAISED, f"down: {', '.join(down)}")
+
+
+@contextmanager
+def explained(disk: Disk, root: Path = sysfs.SYS) -> Iterator[None]:
+    """A failed rescan in the device's terms: a path that went down, a map that did not follow its paths."""
+    try:
+        yield
+    except StoppedError as ex:
+        if ex.outcome not in {Outcome.PATHS_DOWN, Outcome.BRICK_FAILED}:
+            raise
+        check_paths_up(disk, root)
+        number = sysfs.device_number(disk.source or "")
+        if ex.outcome is Outcome.BRICK_FAILED and number is not None and (sizes := sysfs.uneven(number, root)):
+            raise StoppedError(
+                Outcome.DEVICE_STALE, Reason.DEVICE_SMALLER, f"the map and its paths differ: {sizes} ({ex.detail})"
+            ) from ex
+        raise

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The same six extends for every kind of block storage: three states of the guest, connection data or none."""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from tests.lab.storage_vm.inside.agent import Agent
+from tests.lab.storage_vm.inside.commands import sh
+from tests.lab.storage_vm.inside.compute import Attached, Compute, Running, Volume
+from tests.lab.storage_vm.inside.results import Results, seen
+
+MIB: Final = 1 << 20
+START: Final = 64 * MIB
+STEP: Final = 32 * MIB
+
+
+class Bench:
+    """One volume in one guest. Every extend makes it one step larger than the last."""
+
+    def __init__(self, compute: Compute, agent: Agent, volume: Volume, attach: Callable[[], Attached]) -> None:
+        self.volume = volume
+        self.size = START
+        self._compute = compute
+        self._agent = agent
+        self._attach = attach
+        self._guest: Running | None = None
+        self.path = ""
+
+    @property
+    def guest(self) -> Running:
+        """Booted when it is first needed, running."""
+        if self._guest is None:
+            attached = self._attach()
+            self.path = attached.path
+            self._guest = self._compute.boot(attached)
+        return self._guest
+
+    def grow(self) -> int:
+        """One step on the target; the new size."""
+        self.size += STEP
+        self.volume.grow(self.size)
+        return self.size
+
+    def order(self, connection: dict[str, Any] | None, *, by: Agent | None = None) -> dict[str, Any]:
+        """An order for the size the volume has now; its report."""
+        server_id = self.guest.guest.server_id
+        return seen((by or self._agent).extend(server_id, self.volume.volume_id, self.size, connection))
+
+    def extend(self, state: str, connection: dict[str, Any] | None, *, by: Agent | None = None) -> dict[str, Any]:
+        """One cell of the table: {"report", "host", "guest": what it printed when it ran again, "wanted"}."""
+        domain = self.guest.domain
+        if state == "paused":
+            domain.suspend()
+        elif state == "off":
+            domain.destroy()
+        wanted = self.grow()
+        report = self.order(connection, by=by)
+        host = int(sh("blockdev", "--getsize64", self.path))
+        if state == "paused":
+            domain.resume()
+        elif state == "off":
+            domain.create()
+        return {"report": report, "wanted": wanted, "host": host, "guest": self.guest.prints(wanted)}
+
+
+def run(results: Results, name: str, bench: Bench) -> None:
+    """All six."""
+    for state in ("running", "paused", "off"):
+        for way, connection in (("connection", bench.volume.connection), ("local", None)):
+            results.run(f"{name}_{state}_{way}", lambda s=state, c=connection: bench.extend(s, c))

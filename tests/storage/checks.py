@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every case is held to."""
+
+from typing import Any
+
+import pytest
+
+CELLS = [f"{state}_{way}" for state in ("running", "paused", "off") for way in ("connection", "local")]
+
+in_the_vm = [pytest.mark.functional, pytest.mark.timeout(1000)]
+"""The first test waits for the boot, on a busy machine for minutes."""
+
+
+def grew(seen: dict[str, Any], state: str) -> None:
+    """The report says so, and the guest itself printed it once it ran."""
+    report = seen["report"]
+    if state == "off":
+        assert report["outcome"] == "guest_off", report
+        assert seen["host"] == seen["wanted"]
+    else:
+        assert report["outcome"] == "resized", report
+        assert report["after_bytes"] == seen["wanted"]
+    assert seen["guest"] == seen["wanted"]
+
+
+def held_back(seen: dict[str, Any], outcome: str, *words: str) -> None:
+    """With connection data and without: the same outcome, its words, and a guest that kept its size."""
+    for report in (seen["report"], seen["local"]):
+        assert report["outcome"] == outcome, report
+        assert all(word in report["detail"] for word in words), report["detail"]
+        assert [step["name"] for step in report["steps"]][-1] != "resize"
+    assert seen["guest"] == seen["before"]
+
+
+def healed(seen: dict[str, Any]) -> None:
+    """The same order again, once the cause is gone."""
+    assert seen["healed"]["outcome"] == "resized", seen["healed"]
+    assert seen["healed_guest"] == seen["wanted"]

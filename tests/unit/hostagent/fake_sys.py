@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A small sysfs for tests of what reads it."""
+
+from pathlib import Path
+
+NUMBERS = {
+    "/dev/sda": "8:0", "/dev/sdb": "8:16", "/dev/sdc": "8:32", "/dev/dm-0": "253:0", "/dev/dm-1": "253:1",
+    "/dev/loop0": "7:0", "/dev/nvme0n1": "259:0",
+}  # fmt: skip
+SIZE = 5 * 512
+
+
+class FakeSys:
+    """A sysfs laid out as the kernel's: block/NAME, and dev/block/NUMBER a link to it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def device(self, name: str, *, size: int = 5 * 512, uuid: str = "", slaves: tuple[str, ...] = ()) -> Path:
+        here = self.root / "block" / name
+        (here / "slaves").mkdir(parents=True)
+        (here / "dev").write_text(NUMBERS[f"/dev/{name}"] + "\n")
+        self.resize(name, size)
+        if uuid:
+            (here / "dm").mkdir()
+            (here / "dm" / "uuid").write_text(f"{uuid}\n")
+        for slave in slaves:
+            (here / "slaves" / slave).symlink_to(self.root / "block" / slave)
+        link = self.root / "dev" / "block" / NUMBERS[f"/dev/{name}"]
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(here)
+        return here
+
+    def scsi(self, name: str) -> None:
+        here = self.device(name) / "device"
+        here.mkdir()
+        (here / "rescan").touch()
+        self.state(name, "running")
+
+    def nvme(self, name: str, *controllers: str, **identity: str) -> None:
+        here = self.device(name)
+        subsystem = self.root / "nvme-subsys0"
+        for controller in controllers:
+            (subsystem / controller).mkdir(parents=True)
+            (self.root / "class" / "nvme" / controller).mkdir(parents=True)
+            (self.root / "class" / "nvme" / controller / "state").write_text("live\n")
+        (here / "device").symlink_to(subsystem)
+        (subsystem / "subsysnqn").write_text(identity.pop("nqn", "n") + "\n")
+        for key, value in identity.items():
+            (here / key).write_text(f"{value}\n")
+
+    def state(self, name: str, state: str) -> None:
+        (self.root / "block" / name / "device" / "state").write_text(f"{state}\n")
+
+    def resize(self, name: str, size: int) -> None:
+        (self.root / "block" / name / "size").write_text(f"{size // 512}\n")
