@@ -218,3 +218,21 @@ def test_what_is_extended_while_the_host_is_down_arrives_when_it_is_back(cloud: 
 
 def test_every_part_ends_in_order_on_sigterm(cloud: Cloud) -> None:
     assert cloud.processes.stop() == dict.fromkeys(("engine", "api", "hostagent", "listener"), 0)
+
+
+def test_a_volume_that_was_detached_or_deleted_meanwhile_closes_without_touching_the_guest(cloud: Cloud) -> None:
+    cloud.cinder.volumes.change(cloud.disk.volume_id, attachments=(), status="available")
+    cloud.extend(2)
+    until(cloud.closed, "the extend closes")
+    cloud.cinder.volumes.remove(cloud.disk.volume_id)
+    body, _ = resize_end(
+        volume_id=cloud.disk.volume_id,
+        server_id=cloud.guest.server_id,
+        attachment_id=cloud.attachment_id,
+        host=HOST,
+        size=3,
+    )
+    cloud.bridge.bus.publish(body)
+    until(lambda: len(cloud.closed()) == 2, "the second extend closes")
+    assert [row["outcome"] for row in cloud.closed()] == ["detached", "volume_gone"]
+    assert cloud.guest.sizes() == [gib(1)]

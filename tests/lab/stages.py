@@ -89,6 +89,10 @@ STAGES: Final = (
         "functional",
         "real RabbitMQ, libvirt, Ceph and guests",
         (("{bin}/pytest", "--durations=5", "tests/functional"),),
+        thorough=(
+            ("{bin}/pytest", "--durations=5", "tests/functional"),
+            ("env", "EXTEND_BRIDGE_STEPS=2100", "{bin}/pytest", "-s", "tests/functional/qemu/test_never_shrink.py"),
+        ),
         packages=CEPH_PACKAGES,
         real=True,
     ),
