@@ -9,7 +9,7 @@ from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
 from hostagent.failure import StoppedError
 
-_SHUTOFF, _CRASHED, _PAUSED, _NOSTATE = 5, 6, 3, 0  # virDomainState
+_SHUTOFF, _PAUSED, _NOSTATE = 5, 3, 0  # virDomainState
 # virDomainPausedReason: in each of these QEMU runs here while the guest is, or is about to be, somewhere else.
 _PAUSED_ELSEWHERE: Final = frozenset({2, 11, 12, 13})  # migration, starting up, post-copy, post-copy failed
 
@@ -38,8 +38,12 @@ class LibvirtError(Protocol):
 
 
 def guest_state(state: int, reason: int) -> GuestState:
-    """Nova treats running and paused alike (libvirt/driver.py: extend_volume); so do we."""
-    if state in {_SHUTOFF, _CRASHED, _NOSTATE}:
+    """Nova treats running and paused alike (libvirt/driver.py: extend_volume); so do we.
+
+    "Crashed" is a guest that panicked and that QEMU holds (on_crash preserve), its disks open; a guest whose QEMU
+    died is "shut off".
+    """
+    if state in {_SHUTOFF, _NOSTATE}:
         return GuestState.OFF
     if state == _PAUSED and reason in _PAUSED_ELSEWHERE:
         return GuestState.INCOMING

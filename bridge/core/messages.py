@@ -21,9 +21,9 @@ _CODE_MAX: Final = 64
 class GuestState(StrEnum):
     """A domain as far as an extend cares."""
 
-    ACTIVE = "active"  # running or paused: QEMU has the disk open
+    ACTIVE = "active"  # running, paused or held after a panic: QEMU has the disk open
     INCOMING = "incoming"  # the receiving side of a migration: not ours to touch yet
-    OFF = "off"  # shut off, saved or crashed: no QEMU
+    OFF = "off"  # shut off or saved, or its QEMU died: no QEMU
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

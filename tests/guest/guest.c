@@ -8,6 +8,10 @@
  * A disk is a virtio-blk device with the legacy I/O window on PCI bus 0 (machine type "pc"); they are named vda, vdb,
  * ... in slot order, which is the order libvirt places them in. The capacity is read from the device's configuration
  * space 50 times a second, with the CPU halted in between: what is printed is what QEMU shows the guest.
+ *
+ * Behind a virtio-scsi controller it asks LUN 0 and 1 of target 0 (sda, sdb) by READ CAPACITY, five times a second.
+ *
+ * A guest whose kernel command line has "panic" tells QEMU's pvpanic device so once it has named its disks.
  */
 
 #include <stdint.h>
@@ -27,6 +31,8 @@ enum {
     MAX_DISKS = 26,
     CAPACITY_LOW = 0x14, /* legacy virtio header without MSI-X: the device's own registers begin here */
     CAPACITY_HIGH = 0x18,
+    PANIC = 0x505,
+    MULTIBOOT_CMDLINE = 4, /* bit of the flags; the pointer lies 16 bytes behind them */
 };
 
 static const uint32_t VIRTIO_BLK = 0x10011AF4; /* device 1001, vendor 1AF4 */
@@ -151,10 +157,41 @@ static uint64_t capacity(const struct disk *disk)
     return ((uint64_t)high << 32 | low) * 512;
 }
 
-void watch_disks(void)
+#include "scsi.h"
+
+static int told_to_panic(const uint32_t *multiboot)
 {
+    if (!(multiboot[0] & MULTIBOOT_CMDLINE))
+        return 0;
+    for (const char *text = (const char *)multiboot[4]; *text; text++) {
+        int same = 0;
+        while (same < 5 && text[same] == "panic"[same])
+            same++;
+        if (same == 5)
+            return 1;
+    }
+    return 0;
+}
+
+static void say_size(char bus, int number, uint64_t size)
+{
+    say("SIZE ");
+    put(bus);
+    put('d');
+    put((char)('a' + number));
+    put(' ');
+    say_number(size);
+    put('\n');
+}
+
+void watch_disks(const uint32_t *multiboot)
+{
+    int panic = told_to_panic(multiboot);
+    uint64_t said_scsi[LUNS] = {0};
+    unsigned ticks = 0;
     start_ticking();
     find_disks();
+    find_scsi();
     say("GUEST-READY\n");
     for (int i = 0; i < disk_count; i++)
         disks[i].said = ~0ULL;
@@ -164,12 +201,18 @@ void watch_disks(void)
             if (now == disks[i].said)
                 continue;
             disks[i].said = now;
-            say("SIZE vd");
-            put((char)('a' + i));
-            put(' ');
-            say_number(now);
-            put('\n');
+            say_size('v', i, now);
         }
+        for (int lun = 0; scsi_found && lun < LUNS && ticks % 10 == 0; lun++) {
+            uint64_t now = scsi_capacity(lun);
+            if (now == 0 || now == said_scsi[lun])
+                continue;
+            said_scsi[lun] = now;
+            say_size('s', lun, now);
+        }
+        if (panic && ticks == 50)
+            outb(PANIC, 1);
+        ticks++;
         __asm__ volatile("sti\n\thlt\n\tcli");
     }
 }

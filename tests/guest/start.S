@@ -19,6 +19,7 @@ flat:
         movw    %ax, %ds
         movw    %ax, %es
         movw    %ax, %ss
+        pushl   %ebx            # the boot loader's information
         call    watch_disks
 halted:
         hlt

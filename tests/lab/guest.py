@@ -18,7 +18,7 @@ from tests.lab.waiting import until
 
 SOURCES = ROOT / "tests" / "guest"
 _POLL = 0.02  # the console is a file on any file system: there is nothing to wait on but its content
-_SIZE = re.compile(r"^SIZE (vd[a-z]) (\d+)$", re.MULTILINE)
+_SIZE = re.compile(r"^SIZE ([sv]d[a-z]) (\d+)$", re.MULTILINE)
 _GCC = shlex.split(
     "gcc -m32 -march=i386 -std=c11 -Wall -Wextra -Werror -Os -ffreestanding -fno-pic -fno-stack-protector "
     "-fno-asynchronous-unwind-tables -fcf-protection=none -nostdlib -static -s -Wl,-m,elf_i386 -Wl,-N "
@@ -29,11 +29,11 @@ _GCC = shlex.split(
 def build_guest() -> Path:
     """The multiboot image, compiled where it is missing or older than its sources; two may build at once."""
     image = lab_cache() / "guest"
-    sources = [SOURCES / "start.S", SOURCES / "guest.c"]
+    sources = [SOURCES / "start.S", SOURCES / "guest.c", SOURCES / "scsi.h"]
     if image.exists() and all(source.stat().st_mtime <= image.stat().st_mtime for source in sources):
         return image
     part = image.with_name(f"guest.{os.getpid()}")
-    subprocess.run([*_GCC, "-o", str(part), *map(str, sources)], check=True)
+    subprocess.run([*_GCC, "-o", str(part), *map(str, sources[:2])], check=True)
     part.replace(image)
     return image
 
@@ -46,24 +46,37 @@ class Guest:
     console: Path
     server_id: str
     name: str
+    bus: str = "virtio"
+    panics: bool = False
 
     def xml(self) -> str:
         """The domain, as Nova lays one out where it matters to us: <serial> is the volume id.
 
         Machine "pc" gives virtio disks the legacy window our guest reads; TCG, because a lab has no /dev/kvm.
         """
-        disks = "".join(disk.xml(f"vd{chr(ord('a') + n)}") for n, disk in enumerate(self.disks))
+        disks = "".join(
+            disk.xml(name).replace("bus='virtio'", f"bus='{self.bus}'")
+            for name, disk in zip(self.targets(), self.disks, strict=True)
+        )
+        scsi = "<controller type='scsi' model='virtio-scsi'/>" if self.bus == "scsi" else ""
+        panic = "<panic model='isa'/>" if self.panics else ""
+        crash, reboot = ("preserve", "restart") if self.panics else ("destroy", "destroy")
         return f"""<domain type='qemu'>
   <name>{escape(self.name)}</name><uuid>{self.server_id}</uuid>
   <memory unit='MiB'>16</memory><vcpu>1</vcpu>
-  <os><type arch='x86_64' machine='pc'>hvm</type><kernel>{escape(str(build_guest()))}</kernel></os>
-  <on_poweroff>destroy</on_poweroff><on_reboot>destroy</on_reboot><on_crash>destroy</on_crash>
+  <os><type arch='x86_64' machine='pc'>hvm</type><kernel>{escape(str(build_guest()))}</kernel>
+    {"<cmdline>panic</cmdline>" if self.panics else ""}</os>
+  <on_poweroff>destroy</on_poweroff><on_reboot>{reboot}</on_reboot><on_crash>{crash}</on_crash>
   <devices>
-    <emulator>/usr/bin/qemu-system-x86_64</emulator>{disks}
+    <emulator>/usr/bin/qemu-system-x86_64</emulator>{disks}{scsi}{panic}
     <controller type='usb' model='none'/><memballoon model='none'/>
     <serial type='file'><source path={quoteattr(str(self.console))}/><target port='0'/></serial>
   </devices>
 </domain>"""
+
+    def targets(self) -> list[str]:
+        """The names of its disks: vda ... or, behind a SCSI controller, sda and sdb."""
+        return [f"{'s' if self.bus == 'scsi' else 'v'}d{chr(ord('a') + n)}" for n in range(len(self.disks))]
 
     def text(self) -> str:
         """All it printed so far."""
@@ -75,8 +88,7 @@ class Guest:
 
     def wait_ready(self, *, seconds: float = 30.0) -> None:
         """Wait until it has printed a size of each of its disks."""
-        names = [f"vd{chr(ord('a') + n)}" for n in range(len(self.disks))]
-        until(lambda: all(map(self.sizes, names)), "the guest names its disks", seconds=seconds)
+        until(lambda: all(map(self.sizes, self.targets())), "the guest names its disks", seconds=seconds)
 
     def wait_size(self, size: int, target: str = "vda", *, seconds: float = 30.0) -> float:
         """Wait until the last printed size of a disk is `size`; seconds it took. Raises TimeoutError."""
@@ -90,12 +102,24 @@ class Guest:
         return time.monotonic() - started
 
 
-def new_guest(disks: Sequence[Disk], directory: Path, *, server_id: str | None = None) -> Guest:
-    """A guest with these disks whose console lies in `directory`."""
+def new_guest(
+    disks: Sequence[Disk],
+    directory: Path,
+    *,
+    server_id: str | None = None,
+    bus: str = "virtio",
+    panics: bool = False,
+) -> Guest:
+    """A guest with these disks whose console lies in `directory`.
+
+    `bus`: virtio or scsi. `panics`: a second after its start; QEMU then stops it and stays.
+    """
     server_id = server_id or str(uuid.uuid4())
     return Guest(
         disks=disks,
         console=directory / f"{server_id}.console",
         server_id=server_id,
         name=f"guest-{server_id[:8]}",
+        bus=bus,
+        panics=panics,
     )

@@ -29,6 +29,7 @@ pytestmark = pytest.mark.functional
 MIB = 1 << 20
 SMALL, LARGE = 64 * MIB, 128 * MIB
 Keep = Callable[[Any], Any]
+CRASHED = 6  # VIR_DOMAIN_CRASHED
 
 
 def order(guest: Guest, disk: Disk, size: int) -> Order:
@@ -170,3 +171,16 @@ def test_a_block_job_on_an_image_makes_it_busy(
     assert bench(order(guest, disk, LARGE)).outcome is Outcome.RESIZED
     guest.wait_size(LARGE)
     assert disk.true_size() == LARGE
+
+
+def test_a_guest_that_has_panicked(host: Host, bench: Bench, keep: Keep, tmp_path: Path) -> None:
+    """QEMU holds it and its disk (on_crash preserve): it is told, and sees it when it is reset."""
+    disk = keep(LoopDevice(tmp_path / "disk", SMALL))
+    guest = host.boot(disk, panics=True)
+    domain = host.domain(guest)
+    until(lambda: domain.state()[0] == CRASHED, "libvirt calls it crashed")
+    disk.grow(LARGE)
+    assert bench(order(guest, disk, LARGE)).outcome is Outcome.RESIZED
+    domain.reset()
+    domain.resume()
+    guest.wait_size(LARGE)

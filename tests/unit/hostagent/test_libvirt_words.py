@@ -19,6 +19,8 @@ def test_the_numbers_are_libvirts() -> None:
     )
     assert libvirt_words._BLOCK_COPY_ACTIVE == libvirt.VIR_ERR_BLOCK_COPY_ACTIVE
     assert libvirt_words._FROM_RPC == libvirt.VIR_FROM_RPC
+    missing = {libvirt.VIR_ERR_NO_SUPPORT, libvirt.VIR_ERR_OPERATION_DENIED}
+    assert missing | {libvirt.VIR_ERR_INVALID_SECRET, libvirt.VIR_ERR_NO_SECRET} == libvirt_words._NO_SECRET
     assert resize._BYTES == libvirt.VIR_DOMAIN_BLOCK_RESIZE_BYTES
     assert inventory._EVENTS == (
         libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE,
@@ -35,7 +37,7 @@ def test_the_numbers_are_libvirts() -> None:
         ("SHUTDOWN", 0, GuestState.ACTIVE),
         ("PMSUSPENDED", 0, GuestState.ACTIVE),
         ("SHUTOFF", 0, GuestState.OFF),
-        ("CRASHED", 0, GuestState.OFF),
+        ("CRASHED", 0, GuestState.ACTIVE),
         ("NOSTATE", 0, GuestState.OFF),
     ],
 )
