@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """extend-bridge-status upgrade check: whether this node has what its configuration says it needs.
 
-What is not configured here is not asked: the same command serves every node. Exit codes and table are those of
-oslo.upgradecheck, as of every OpenStack service: 0 well, 1 warnings, 2 failures.
+Asked is what the parts of this node need, --part; by default those of the control plane. Exit codes and table are
+those of oslo.upgradecheck, as of every OpenStack service: 0 well, 1 warnings, 2 failures.
 """
 
+import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from typing import Final
 
@@ -17,20 +18,40 @@ from oslo_config import cfg
 from oslo_upgradecheck import upgradecheck
 from oslo_upgradecheck.upgradecheck import Code, Result
 
+from bridge.api.microversion import VOLUME_EXTENDED
+from bridge.api.settings import API_GROUPS, api_settings, refuse_open_door
 from bridge.core.errors import JournalUnavailableError
-from bridge.engine.settings import engine_groups
+from bridge.engine.settings import engine_groups, engine_settings
 from bridge.journal import schema
 from bridge.journal.database import Database
 from bridge.journal.settings import journal_settings
 from bridge.runtime import settings as door
 from bridge.runtime.sessions import open_adapter
 from bridge.runtime.transport import BROKER_ERRORS, check_url, is_memory, kombu_connection
+from hostagent.probes import probes
+from hostagent.settings import hostagent_groups, hostagent_settings
 from listener.settings import listener_groups, listener_settings
 
 _PROG: Final = "extend-bridge-status"
 _SKEW: Final = 5.0  # seconds between our clock and another's
 _OK: Final = 200
 _NOT_ASKED: Final = "not configured here"
+_NO_KEYSTONE: Final = frozenset({None, "none", "http_basic"})
+_NEEDED: Final = (VOLUME_EXTENDED.major, VOLUME_EXTENDED.minor)
+_CONTROL: Final = frozenset({"listener", "api", "engine"})
+_PARTS: Final[Mapping[str, Callable[[cfg.ConfigOpts], object]]] = {
+    "listener": listener_settings,
+    "api": lambda conf: refuse_open_door(api_settings(conf), built_in=True),
+    "engine": engine_settings,
+    "hostagent": hostagent_settings,
+}
+
+
+_PART: Final = cfg.MultiOpt(
+    "part",
+    item_type=cfg.types.String(choices=list(_PARTS)),
+    help="A part that runs on this node; several times. Default: listener, api and engine.",
+)
 
 
 class Checks(upgradecheck.UpgradeCommands):  # type: ignore[misc,unused-ignore]
@@ -39,16 +60,59 @@ class Checks(upgradecheck.UpgradeCommands):  # type: ignore[misc,unused-ignore]
     def __init__(self, conf: cfg.ConfigOpts) -> None:
         super().__init__()
         self._conf = conf
-        found: tuple[tuple[str, Callable[[Checks], Result]], ...] = (
-            ("Journal", Checks.journal),
-            ("Our bus", Checks.bus),
-            ("Notifications", Checks.notifications),
-            ("Queue nobody drains", Checks.drained),
-            ("Cinder", Checks.cinder),
-            ("Clock", Checks.clock),
-            ("Endpoint", Checks.endpoint),
+        self._parts = frozenset(conf.part or ()) or _CONTROL
+        known: tuple[tuple[str, Callable[[Checks], Result], str], ...] = (
+            ("Configuration", Checks.configuration, "listener api engine hostagent"),
+            ("Journal", Checks.journal, "api engine"),
+            ("Our bus", Checks.bus, "listener engine hostagent"),
+            ("Notifications", Checks.notifications, "listener"),
+            ("Queue nobody drains", Checks.drained, "listener"),
+            ("Keystone", Checks.keystone, "listener engine"),
+            ("Cinder", Checks.cinder, "engine"),
+            ("Clock", Checks.clock, "engine"),
+            ("Endpoint", Checks.endpoint, "listener"),
+            ("Double path", Checks.double_path, "listener"),
+            ("This host", Checks.host, "hostagent"),
         )
-        self._upgrade_checks = found
+        self._upgrade_checks = tuple(
+            (name, check) for name, check, parts in known if self._parts & set(parts.split())
+        )
+
+    def configuration(self) -> Result:
+        """Each part would start with it."""
+        wrong = []
+        for part in sorted(self._parts):
+            if part == "listener" and not self._conf.notifications.transport_url:
+                continue
+            try:
+                door.read(self._conf, _PARTS[part])
+            except door.ConfigError as ex:
+                wrong.append(str(ex))
+        return Result(Code.FAILURE, "; ".join(wrong)) if wrong else Result(Code.SUCCESS, "can be used")
+
+    def keystone(self) -> Result:
+        """Gives each user we have a token."""
+        asked = [name for name, part in (("cinder", "engine"), ("endpoint", "listener")) if part in self._parts]
+        with_users = [name for name in asked if self._conf[name].auth_type not in _NO_KEYSTONE]
+        for name in with_users:
+            try:
+                open_adapter(self._conf, name, user_agent=_PROG).get_token()
+            except (ClientException, door.ConfigError) as ex:
+                return Result(Code.FAILURE, f"[{name}] gets no token: {type(ex).__name__}")
+        return Result(Code.SUCCESS, f"tokens for {', '.join(with_users)}" if with_users else _NOT_ASKED)
+
+    def host(self) -> Result:
+        """The host agent sees what it needs of its host, from inside a container as well."""
+        try:
+            settings = door.read(self._conf, hostagent_settings)
+        except door.ConfigError:
+            return Result(Code.FAILURE, "cannot be looked at with this configuration")
+        found = list(probes(settings, own_locks=self._conf.hostagent.lock_path is None))
+        wrong = [probe for probe in found if probe.wrong is not None]
+        if not wrong:
+            return Result(Code.SUCCESS, ", ".join(probe.about for probe in found))
+        said = "; ".join(str(probe.wrong) for probe in wrong)
+        return Result(Code.FAILURE if any(probe.fatal for probe in wrong) else Code.WARNING, said)
 
     def journal(self) -> Result:
         """Reachable, its tables at the version of this code."""
@@ -117,15 +181,48 @@ class Checks(upgradecheck.UpgradeCommands):  # type: ignore[misc,unused-ignore]
         return Result(Code.SUCCESS, f"within {_SKEW:.0f} s of Cinder's")
 
     def endpoint(self) -> Result:
-        """Something answers where the listener sends."""
+        """Something answers where the listener sends, speaks compute 2.51, and takes our user."""
         if not self._conf.notifications.transport_url:
             return Result(Code.SUCCESS, _NOT_ASKED)
         status, _ = self._get("endpoint", "/os-server-external-events")
         if isinstance(status, str):
             return Result(Code.FAILURE, status)
-        # a GET of it is 404 or 405 on every compute API, and 401 or 403 where our user is refused
-        refused = status in {401, 403}
-        return Result(Code.FAILURE if refused else Code.SUCCESS, f"answers {status}")
+        if status in {401, 403}:  # a GET of it is 404 or 405 on every compute API where our user is known
+            return Result(Code.FAILURE, f"answers {status}: it does not take our user")
+        newest = self._newest()
+        if newest is None:
+            return Result(Code.WARNING, "shows no version document: is it a compute API, …/v2.1?")
+        if newest < _NEEDED:
+            return Result(Code.FAILURE, f"speaks compute {newest[0]}.{newest[1]} at most; 2.51 is needed")
+        return Result(Code.SUCCESS, f"speaks compute {newest[0]}.{newest[1]}")
+
+    def double_path(self) -> Result:
+        """Who else brings the same events to the same place: Cinder, by its own call to Nova."""
+        newest = self._newest() if self._conf.notifications.transport_url else None
+        if newest is None:
+            return Result(Code.SUCCESS, _NOT_ASKED)
+        if newest > _NEEDED:
+            return Result(
+                Code.SUCCESS,
+                "the endpoint is a Nova: Cinder calls it as well, the second event finds the size there",
+            )
+        if self._conf.endpoint.endpoint_override is None:
+            return Result(
+                Code.WARNING,
+                "the catalogue's compute endpoint is this bridge, to which Cinder and everybody then sends every "
+                "call meant for Nova: set [endpoint] endpoint_override and take it out of the catalogue",
+            )
+        return Result(Code.SUCCESS, "the endpoint is a bridge that the catalogue does not name for Nova")
+
+    def _newest(self) -> tuple[int, int] | None:
+        """The newest microversion of the endpoint, None where it names none."""
+        try:
+            adapter = open_adapter(self._conf, "endpoint", user_agent=_PROG)
+            response = adapter.get("/", raise_exc=False, log=False)
+            major, minor = json.loads(response.content)["version"]["version"].split(".")
+            return int(major), int(minor)
+        except (ClientException, door.ConfigError, ValueError, KeyError, TypeError, AttributeError):
+            return None
 
     def _get(self, group: str, path: str) -> tuple[int | str, str | None]:
         """Status and Date header, or why there is none."""
@@ -162,6 +259,13 @@ def _depth(url: str, queue: str) -> tuple[int, int] | None:
         return found.message_count, found.consumer_count
 
 
+def _groups() -> door.OptGroups:
+    """Every part's, each once."""
+    return list(
+        dict([*engine_groups(), *listener_groups(), *API_GROUPS, *hostagent_groups()]).items()
+    )  # fmt: skip
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """`upgrade check`; 0 well, 1 warnings, 2 failures or wrong usage."""
 
@@ -171,10 +275,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise door.ConfigError("say what to do: [--config-file FILE] upgrade check")
         conf = door.load(
             _PROG,
-            [*engine_groups(), *listener_groups()],
+            _groups(),
             [word for word in words if word not in {"upgrade", "check"}],
             description="Says whether this node has what its configuration needs.",
-            epilog=f"Example: {_PROG} --config-file /etc/extend-bridge/extend-bridge.conf upgrade check",
+            epilog=f"Example: {_PROG} --config-file /etc/extend-bridge/extend-bridge.conf upgrade check; on a "
+            f"hypervisor: {_PROG} --part hostagent upgrade check",
+            cli=[_PART],
         )
         door.setup_logging(conf, _PROG)
         checks = Checks(conf)

@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 import pytest
+import requests_mock
 import sqlalchemy as sa
 
 from bridge.cmd.manage import main as manage
@@ -33,8 +34,61 @@ def test_every_check_says_in_words_what_it_found(conf: Path, capsys: pytest.Capt
     said = capsys.readouterr().out
     assert "db sync" in said
     assert "[cinder] cannot be reached" in said
-    assert said.count("Check: ") == 7
+    assert said.count("Check: ") == 10
     assert "Traceback" not in said
+
+
+def said_by(conf: Path, capsys: pytest.CaptureFixture[str], *options: str) -> tuple[int, str]:
+    """The exit code, and what the table says as one line."""
+    code = status(["--config-file", str(conf), *options, "upgrade", "check"])
+    return code, " ".join(capsys.readouterr().out.replace("|", " ").split())
+
+
+def test_a_hypervisor_is_asked_what_an_agent_needs(
+    conf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No journal, no Cinder; and a lock directory that is not there is said, once."""
+    with conf.open("a") as file:
+        file.write(f"[hostagent]\nlibvirt_uri = test:///default\nlock_path = {tmp_path / 'gone'}\n")
+    code, said = said_by(conf, capsys, "--part", "hostagent")
+    assert code == 2
+    assert "lock_path" in said
+    assert "is no directory" in said
+    assert "Cinder" not in said
+    assert "Journal" not in said
+
+
+def test_a_configuration_no_part_would_start_with_is_said(conf: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By the part's own words."""
+    with conf.open("a") as file:
+        file.write("[api]\nbind_host = 0.0.0.0\nauth_strategy = noauth\n")
+    code, said = said_by(conf, capsys, "--part", "api")
+    assert code == 2
+    assert "noauth is refused" in said
+
+
+@pytest.mark.parametrize(
+    ("newest", "code", "words"),
+    [
+        ("2.51", 0, "speaks compute 2.51"),
+        ("2.104", 0, "the second event finds the size there"),
+        ("2.47", 2, "2.51 is needed"),
+        (None, 1, "shows no version document"),
+    ],
+)
+def test_the_endpoint_is_asked_for_its_microversion(
+    conf: Path, requests_mock: requests_mock.Mocker, capsys: pytest.CaptureFixture[str],
+    newest: str | None, code: int, words: str,
+) -> None:  # fmt: skip
+    """A Nova before 16 would refuse every event."""
+    url = "http://endpoint.example/v2.1"
+    requests_mock.get(f"{url}/os-server-external-events", status_code=404)
+    requests_mock.get(f"{url}/", json={"version": {"version": newest}} if newest else {})
+    with conf.open("a") as file:
+        file.write(f"[notifications]\ntransport_url = memory://\n[endpoint]\nendpoint_override = {url}\n")
+    found, said = said_by(conf, capsys, "--part", "listener")
+    assert words in said
+    assert found == max(code, 1)  # nothing can be said of a queue inside another process: a warning at least
 
 
 def test_a_broker_that_is_away_is_a_failure(conf: Path, capsys: pytest.CaptureFixture[str]) -> None:
