@@ -56,7 +56,13 @@ def _build() -> WsgiApp:
     conf = door.load(_PROG, API_GROUPS, ["--config-file", path], description="The API under a WSGI server.")
     settings = door.read(conf, api_settings)
     door.setup_logging(conf, _PROG)
-    return build_wsgi(settings, Process(conf=conf, registry=new_registry("api"), audit_file=conf.audit.file))
+    process = Process(
+        conf=conf,
+        registry=new_registry("api"),
+        audit_file=conf.audit.file,
+        audit_journald=conf.audit.journald,
+    )
+    return build_wsgi(settings, process)
 
 
 def _unusable(start_response: StartResponse) -> Iterable[bytes]:

@@ -14,7 +14,7 @@ from oslo_config import cfg
 
 from bridge.core.errors import OperatorError
 from bridge.runtime import settings as door
-from bridge.runtime.audit_log import StreamAudit
+from bridge.runtime.audit_log import AuditLog, open_audit
 
 CONFIG_FILE: Final = "/etc/extend-bridge/extend-bridge.conf"
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -37,9 +37,10 @@ def load(parsed: argparse.Namespace, groups: door.OptGroups) -> cfg.ConfigOpts:
     return door.load("extend-bridge", groups, argv, description="")
 
 
-def audit(conf: cfg.ConfigOpts) -> StreamAudit:
-    """The audit log under the name of the operator; nowhere where no file is configured."""
-    return StreamAudit("operator", conf.audit.file or "/dev/null")
+def audit(conf: cfg.ConfigOpts) -> AuditLog:
+    """The audit log under the name of the operator; nowhere where neither a file nor the journal is configured."""
+    journald = conf.audit.journald
+    return open_audit("operator", conf.audit.file or (None if journald else "/dev/null"), journald=journald)
 
 
 def seconds(text: str, option: str) -> float:

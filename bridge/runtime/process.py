@@ -10,7 +10,7 @@ from oslo_config import cfg
 from prometheus_client import CollectorRegistry, Counter
 
 from bridge.runtime import settings as door
-from bridge.runtime.audit_log import StreamAudit
+from bridge.runtime.audit_log import AuditLog, open_audit
 from bridge.runtime.daemon import Daemon, Part
 from bridge.runtime.health import Health
 from bridge.runtime.metrics import ReadyCollector, audit_lost, new_registry
@@ -27,12 +27,13 @@ class Process:
     registry: CollectorRegistry
     health: Health = field(default_factory=Health)
     audit_file: str | None = None
+    audit_journald: bool = False
     audit_lost: Counter | None = None
 
-    def audit(self, part: str) -> StreamAudit:
-        """The audit log under the name of one part."""
-        lost = self.audit_lost
-        return StreamAudit(part, self.audit_file, on_lost=lost.inc if lost is not None else lambda _: None)
+    def audit(self, part: str) -> AuditLog:
+        """The audit log under the name of one part; raises ConfigError."""
+        on_lost: Callable[[int], None] = self.audit_lost.inc if self.audit_lost is not None else lambda _: None
+        return open_audit(part, self.audit_file, journald=self.audit_journald, on_lost=on_lost)
 
 
 def daemon(
@@ -62,7 +63,12 @@ def daemon(
     registry, health = new_registry(part), Health()
     registry.register(ReadyCollector(health))
     process = Process(
-        conf=conf, registry=registry, health=health, audit_file=conf.audit.file, audit_lost=audit_lost(registry)
+        conf=conf,
+        registry=registry,
+        health=health,
+        audit_file=conf.audit.file,
+        audit_journald=conf.audit.journald,
+        audit_lost=audit_lost(registry),
     )
     server = OpsServer(ops, process.health, process.registry)
     return Daemon(prog, [server, *build(settings, process)], reload=lambda: door.reload(conf)), process

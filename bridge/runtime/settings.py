@@ -62,6 +62,12 @@ AUDIT_OPTS = [
         help="File of the audit log, one JSON line per transition of each extend. Unset: standard error. "
         "May be moved away by logrotate at any time.",
     ),
+    cfg.BoolOpt(
+        "journald",
+        default=False,
+        help="Write the audit log to systemd's journal instead, with the ids of each line as fields "
+        "EXTEND_BRIDGE_VOLUME, EXTEND_BRIDGE_SERVER and so on.",
+    ),
 ]
 
 
