@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
+from hostagent import brick_lock
 from hostagent.failure import StoppedError
 from hostagent.ports import Nudge
 from hostagent.settings import BrickSettings
@@ -27,6 +28,7 @@ LOG = logging.getLogger(__name__)
 
 CHILD: Final = (sys.executable, "-m", "hostagent.brick")
 _ANSWER_MAX: Final = 1 << 20
+_LOOK_AT_LOCK: Final = 0.5  # seconds
 _REAP: Final = 2.0  # seconds; a process in uninterruptible sleep cannot die before its device answers
 
 _ERRORS: Final[Mapping[str, tuple[Outcome, Reason]]] = {
@@ -65,7 +67,7 @@ class BrickPool:
         self._call("rescan", "", asdict(nudge))
 
     def _call(self, what: str, protocol: str, properties: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Waiting for a free process and the call itself have the limit each."""
+        """Waiting for a free process and the call itself have the limit each; os-brick's lock has its own."""
         try:
             process = self._free.get(timeout=self._settings.limit)
         except queue.Empty as ex:
@@ -76,7 +78,8 @@ class BrickPool:
             if process is None:
                 process = self._start()
             return process.call(
-                {"what": what, "protocol": protocol, "properties": dict(properties)}, self._settings.limit
+                {"what": what, "protocol": protocol, "properties": dict(properties)},
+                locks=what == "extend" and protocol in brick_lock.PROTOCOLS,
             )
         finally:
             if process is not None and not process.usable:
@@ -147,6 +150,7 @@ class _Process:
         self._child = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
         )
+        self._settings = settings
         self._ids = itertools.count(1)
         self._buffer = b""
         self.usable = True
@@ -158,14 +162,14 @@ class _Process:
         }
         self._send(options)
 
-    def call(self, request: Mapping[str, Any], limit: float) -> Mapping[str, Any]:
-        """One request, one answer. Not usable any more after a time-out or a death."""
+    def call(self, request: Mapping[str, Any], *, locks: bool) -> Mapping[str, Any]:
+        """One request, one answer; `locks`: it takes os-brick's lock. Not usable after a time-out or a death."""
         number = next(self._ids)
         if not self._send({"id": number, **request}):
             raise self._died()
-        deadline = time.monotonic() + limit
+        patience = _Patience(self._settings, self.pid, locks=locks)
         while True:
-            answer = self._answer(deadline)
+            answer = self._answer(patience)
             if answer.get("id") == number:
                 break
         if (error := answer.get("error")) is not None:
@@ -200,15 +204,17 @@ class _Process:
             return False
         return True
 
-    def _answer(self, deadline: float) -> Mapping[str, Any]:
+    def _answer(self, patience: "_Patience") -> Mapping[str, Any]:
         stdout = self._child.stdout
         assert stdout is not None  # noqa: S101 - made with a pipe
         poll = select.poll()
         poll.register(stdout, select.POLLIN)
         while b"\n" not in self._buffer:
-            if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
-                self.usable = False
-                raise StoppedError(Outcome.BRICK_FAILED, Reason.BRICK_TIMED_OUT)
+            if not poll.poll(patience.next_look() * 1000):
+                if (stopped := patience.ends()) is not None:
+                    self.usable = False
+                    raise stopped
+                continue
             more = os.read(stdout.fileno(), 65536)
             if not more or len(self._buffer) > _ANSWER_MAX:
                 raise self._died()
@@ -223,3 +229,38 @@ class _Process:
     def _died(self) -> StoppedError:
         self.usable = False
         return StoppedError(Outcome.BRICK_FAILED, Reason.BRICK_DIED)
+
+
+class _Patience:
+    """How long a call may still take. What it waits for the lock of another process is not its own time."""
+
+    def __init__(self, settings: BrickSettings, pid: int, *, locks: bool) -> None:
+        self._settings = settings
+        self._pid = pid
+        self._locks = locks
+        self._looked = time.monotonic()
+        self._own = 0.0
+        self._waited = 0.0
+
+    def next_look(self) -> float:
+        """Seconds until `ends` is to be asked."""
+        left = max(0.0, self._settings.limit - self._own)
+        return min(_LOOK_AT_LOCK, left, self._settings.lock_limit) if self._locks else left
+
+    def ends(self) -> StoppedError | None:
+        """How the call ends now, None: it may go on."""
+        now = time.monotonic()
+        took, self._looked = now - self._looked, now
+        holder = brick_lock.holder(self._settings.lock_path) if self._locks else None
+        if holder in {None, self._pid}:
+            self._own += took
+        else:
+            self._waited += took
+            if self._waited >= self._settings.lock_limit:
+                who = brick_lock.name_of(holder or 0)
+                return StoppedError(
+                    Outcome.BRICK_FAILED, Reason.BRICK_LOCK_HELD, f"{brick_lock.LOCK_FILE}: {who} holds it"
+                )
+        if self._own >= self._settings.limit:
+            return StoppedError(Outcome.BRICK_FAILED, Reason.BRICK_TIMED_OUT)
+        return None

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """[hostagent]: who this host is, where its libvirt is, how long each thing may take."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from oslo_config import cfg
 
 from bridge.runtime.settings import OPS_OPTS, BusSettings, ConfigError, OptGroups, bus_settings, default_host
+from hostagent import brick_lock
 
 _HOST_MAX = 255
 
@@ -71,6 +71,13 @@ HOSTAGENT_OPTS = [
         min=0.1,
         help="Seconds an os-brick call may take; then its process group is killed, and its file lock goes with it.",
     ),
+    cfg.FloatOpt(
+        "lock_limit",
+        default=60,
+        min=0.1,
+        help="Seconds to wait for os-brick's file lock while another process (nova-compute) holds it; then the "
+        "extend is tried again later.",
+    ),
     cfg.StrOpt(
         "lock_path",
         help="Directory of os-brick's file locks; the one nova-compute uses, where there is one "
@@ -83,6 +90,12 @@ HOSTAGENT_OPTS = [
         "use_multipath",
         default=False,
         help="As nova-compute's [libvirt] volume_use_multipath; must be equal to it.",
+    ),
+    cfg.ListOpt(
+        "nova_conf",
+        default=["/etc/nova/nova.conf", "/etc/nova/nova-compute.conf"],
+        help="Where nova-compute runs on this host: its configuration, read once at the start to warn where "
+        "use_multipath and lock_path are not equal to its own. Files that are not there are left out.",
     ),
     cfg.StrOpt(
         "root_helper",
@@ -107,10 +120,11 @@ HOSTAGENT_OPTS = [
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BrickSettings:
-    """What an os-brick process is started with. `limit` in seconds."""
+    """What an os-brick process is started with. `limit` (of a call) and `lock_limit` in seconds."""
 
     processes: int
     limit: float
+    lock_limit: float
     lock_path: str
     use_multipath: bool
     root_helper: str
@@ -133,6 +147,7 @@ class HostAgentSettings:
     read_only: bool
     observe_wait: float
     brick: BrickSettings
+    nova_conf: tuple[str, ...]
 
 
 def hostagent_groups() -> OptGroups:
@@ -164,10 +179,12 @@ def hostagent_settings(conf: cfg.ConfigOpts) -> HostAgentSettings:
         brick=BrickSettings(
             processes=section.brick_processes,
             limit=section.brick_limit,
+            lock_limit=section.lock_limit,
             lock_path=_lock_path(section.lock_path, section.state_path),
             use_multipath=section.use_multipath,
             root_helper=section.root_helper,
         ),
+        nova_conf=tuple(section.nova_conf),
     )
 
 
@@ -186,8 +203,6 @@ def _lock_path(named: str | None, state_path: str) -> str:
         except OSError as ex:
             raise ConfigError(f"[hostagent] state_path: {own} cannot be made: {ex.strerror}") from ex
         return str(own)
-    if not Path(named).is_dir():
-        raise ConfigError(f"[hostagent] lock_path: {named} is no directory")
-    if not os.access(named, os.W_OK | os.X_OK):
-        raise ConfigError(f"[hostagent] lock_path: {named} cannot be written by this user")
+    if (wrong := brick_lock.trouble(named)) is not None:
+        raise ConfigError(f"[hostagent] lock_path: {wrong}")
     return named

@@ -15,6 +15,7 @@ from bridge.runtime.metrics import AgentMetrics
 from bridge.runtime.process import Process
 from bridge.runtime.publisher import SafePublisher
 from bridge.runtime.transport import check_url, kombu_connection
+from hostagent import beside_nova
 from hostagent.brick_pool import BrickPool
 from hostagent.devices import all_strategies
 from hostagent.devices.base import Strategy
@@ -45,6 +46,7 @@ def this_host(settings: HostAgentSettings) -> Outside:
     """The real thing: libvirt and os-brick; of an agent that only looks, libvirt for reading and nothing else."""
     if settings.read_only:
         return Outside(connect=open_read_only, strategies=())
+    beside_nova.warn(settings.nova_conf, settings.brick)
     brick = BrickPool(settings.brick)
     return Outside(connect=open_libvirt, strategies=all_strategies(brick), parts=[brick])
 

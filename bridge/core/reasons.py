@@ -117,6 +117,7 @@ class Reason(StrEnum):
     NO_STRATEGY = "no_strategy", "no strategy extends this volume type"
     BRICK_RAISED = "brick_raised", "os-brick raised an error"
     BRICK_TIMED_OUT = "brick_timed_out", "os-brick did not return in time; its process was killed"
+    BRICK_LOCK_HELD = "brick_lock_held", "another process holds os-brick's file lock"
     BRICK_DIED = "brick_died", "the os-brick process died"
     BRICK_NO_SIZE = "brick_no_size", "os-brick returned no size"
     LIBVIRT_RAISED = "libvirt_raised", "libvirt raised an error"

@@ -2,6 +2,7 @@
 """The processes os-brick runs in: answers, deaths, hangs. The child here is a stand-in that speaks the protocol."""
 
 import os
+import subprocess
 import sys
 import textwrap
 import threading
@@ -13,14 +14,15 @@ import pytest
 
 from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
+from hostagent.brick_lock import LOCK_FILE, holder
 from hostagent.brick_pool import BrickPool
 from hostagent.failure import StoppedError
 from hostagent.settings import BrickSettings
 from tests.lab.waiting import until
 
 CHILD = textwrap.dedent("""
-    import json, os, subprocess, sys, time
-    json.loads(sys.stdin.readline())
+    import fcntl, json, os, subprocess, sys, time
+    options = json.loads(sys.stdin.readline())
     for line in sys.stdin:
         request = json.loads(line)
         what = request["protocol"]
@@ -29,6 +31,10 @@ CHILD = textwrap.dedent("""
             child = subprocess.Popen(["sleep", "600"])
             open(request["properties"]["pids"], "w").write(f"{os.getpid()} {child.pid}")
             time.sleep(600)
+        if what == "ISCSI":
+            with open(options["lock_path"] + "/os-brick-extend_volume", "a") as lock:
+                fcntl.lockf(lock, fcntl.LOCK_EX)
+                time.sleep(request["properties"].get("takes", 0))
         if what == "NOISE": print("a library prints", flush=True)
         if what == "LATE": print(json.dumps({"id": 0, "size": 1}), flush=True)
         answer = {"id": request["id"], "size": 7}
@@ -39,10 +45,11 @@ CHILD = textwrap.dedent("""
 """)
 
 
-def make(limit: float = 10.0, processes: int = 1) -> BrickPool:
+def make(limit: float = 10.0, processes: int = 1, locks: str = "/tmp", lock_limit: float = 10.0) -> BrickPool:
     settings = BrickSettings(
-        processes=processes, limit=limit, lock_path="/tmp", use_multipath=False, root_helper="sudo"
-    )
+        processes=processes, limit=limit, lock_limit=lock_limit, lock_path=locks, use_multipath=False,
+        root_helper="sudo",
+    )  # fmt: skip
     return BrickPool(settings, command=[sys.executable, "-c", CHILD])
 
 
@@ -117,6 +124,60 @@ def test_a_process_that_hangs_is_killed_with_what_it_started(tmp_path: Path) -> 
     pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
     until(lambda: not any(map(alive, pids)), "the whole group is gone")  # the kernel takes a moment
     assert pool.extend("LOCAL", {}) == 7
+    pool.close()
+
+
+@pytest.fixture
+def nova_holds(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """os-brick's lock, held by another process until it is killed."""
+    hold = (
+        f"import fcntl; f = open('{tmp_path}/{LOCK_FILE}', 'a'); fcntl.lockf(f, fcntl.LOCK_EX); print(1); input()"
+    )
+    nova = subprocess.Popen(
+        [sys.executable, "-uc", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )  # fmt: skip
+    assert nova.stdout is not None
+    assert nova.stdout.readline() == "1\n"
+    yield nova
+    nova.kill()
+    nova.wait()
+
+
+def test_a_lock_held_by_somebody_else_is_named_within_its_limit(
+    tmp_path: Path, nova_holds: subprocess.Popen[str]
+) -> None:
+    """Whose it is, too; and once it is free the next extend goes through."""
+    pool = make(locks=str(tmp_path), lock_limit=0.6)
+    began = time.monotonic()
+    error = stopped(pool, "ISCSI")
+    assert (error.outcome, error.reason) == (Outcome.BRICK_FAILED, Reason.BRICK_LOCK_HELD)
+    assert f"process {nova_holds.pid} (" in error.detail
+    assert time.monotonic() - began < 5
+    assert pool.extend("LOCAL", {}) == 7, "which takes no lock"
+    nova_holds.kill()
+    nova_holds.wait()
+    assert pool.extend("ISCSI", {}) == 7
+    pool.close()
+
+
+def test_waiting_for_the_lock_is_not_the_calls_own_time(tmp_path: Path, nova_holds: subprocess.Popen[str]) -> None:
+    """Nova's extend takes longer than ours may; ours is done when it is over."""
+    pool = make(locks=str(tmp_path), limit=1.0, lock_limit=30)
+    release = threading.Timer(2.0, nova_holds.kill)
+    release.start()
+    assert pool.extend("ISCSI", {}) == 7
+    release.join()
+    pool.close()
+
+
+def test_a_killed_process_lets_the_lock_go(tmp_path: Path) -> None:
+    """Its own hold counts as its own time; its neighbours and nova-compute go on."""
+    pool = make(locks=str(tmp_path), limit=1.0)
+    with pytest.raises(StoppedError) as caught:
+        pool.extend("ISCSI", {"takes": 600})
+    assert caught.value.reason is Reason.BRICK_TIMED_OUT
+    assert holder(str(tmp_path)) is None
+    assert pool.extend("ISCSI", {}) == 7
     pool.close()
 
 
