@@ -15,3 +15,7 @@ class StoppedError(Exception):
         self.reason = reason
         self.detail = " ".join(detail.split())[:_DETAIL_MAX]
         super().__init__(f"{outcome}: {reason.text}{f' ({self.detail})' if self.detail else ''}")
+
+
+class NotAskedError(StoppedError):
+    """The call was not made at all: others like it have not returned."""

@@ -22,7 +22,7 @@ from bridge.core.reasons import Reason
 from bridge.runtime.health import Health
 from hostagent import libvirt_words as words
 from hostagent.domain import BadDomainError, Domain, parse_disks
-from hostagent.failure import StoppedError
+from hostagent.failure import NotAskedError, StoppedError
 from hostagent.libvirt_open import close_libvirt, open_libvirt
 from hostagent.ports import Capacity, LibvirtDomain
 
@@ -45,13 +45,13 @@ class Abandoned:
         self._calls: dict[str, int] = {}
         health.ok(HEALTH)
 
-    def check(self, key: str) -> None:
-        """Raise StoppedError where a new call must not be made now."""
+    def check(self, key: str, share: float = 1.0) -> None:
+        """Raise NotAskedError where a new call must not be made now; `share` of the cap is what it may use up."""
         with self._lock:
             if key != _ANY and key in self._calls:
-                raise _timed_out("an earlier call for this guest has not returned yet")
-            if sum(self._calls.values()) >= self._most:
-                raise _timed_out("too many libvirt calls have not returned")
+                raise _not_asked("an earlier call for this guest has not returned yet")
+            if sum(self._calls.values()) >= max(1, int(self._most * share)):
+                raise _not_asked("too many libvirt calls have not returned")
 
     def add(self, key: str) -> None:
         """A call was given up on."""
@@ -75,14 +75,24 @@ class Abandoned:
 
 
 class Session:
-    """Libvirt for one thread. Opens its connection when it is needed, opens it anew when it broke."""
+    """Libvirt for one thread. Opens its connection when it is needed, opens it anew when it broke.
+
+    `share`: how much of the cap on calls given up on its questions to QEMU may use up; the rest is left to others.
+    """
 
     def __init__(
-        self, uri: str, *, limit: float, abandoned: Abandoned, connect: Callable[[str], Any] = open_libvirt
+        self,
+        uri: str,
+        *,
+        limit: float,
+        abandoned: Abandoned,
+        connect: Callable[[str], Any] = open_libvirt,
+        share: float = 1.0,
     ) -> None:
         self._open = partial(connect, uri)
         self._limit = limit
         self._abandoned = abandoned
+        self._share = share
         self._caller: _Caller | None = None
 
     def domain(self, server_id: str) -> Domain | None:
@@ -104,6 +114,7 @@ class Session:
 
     def capacity(self, server_id: str, target: str) -> Capacity:
         """See ports.Hypervisor."""
+        self._abandoned.check(server_id, self._share)  # QEMU is asked, and QEMU is what hangs
         capacity, _allocation, physical = self.on_domain(
             server_id, "blockInfo", lambda domain, _wanted: domain.blockInfo(target)
         )
@@ -235,6 +246,10 @@ def _dead(connection: Any) -> bool:
         return not connection.isAlive()
     except libvirt.libvirtError:
         return True
+
+
+def _not_asked(detail: str) -> NotAskedError:
+    return NotAskedError(Outcome.LIBVIRT_FAILED, Reason.LIBVIRT_TIMED_OUT, detail)
 
 
 def _timed_out(detail: str) -> StoppedError:

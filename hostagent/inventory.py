@@ -18,7 +18,7 @@ from bridge.core.reasons import Reason
 from bridge.runtime.backoff import Backoff
 from bridge.runtime.health import Health
 from hostagent.domain import Disk, Domain
-from hostagent.failure import StoppedError
+from hostagent.failure import NotAskedError, StoppedError
 from hostagent.luks import HeaderOf
 from hostagent.ports import Capacity
 
@@ -179,7 +179,10 @@ class InventoryKeeper:
         except StoppedError as ex:
             if ex.reason is Reason.LIBVIRT_DOWN or server_id not in self._known:
                 raise
-            LOG.warning("server %s cannot be looked at, reported as it was: %s", server_id, ex)
+            LOG.log(
+                logging.DEBUG if isinstance(ex, NotAskedError) else logging.WARNING,
+                "server %s cannot be looked at, reported as it was: %s", server_id, ex,
+            )  # fmt: skip
             return self._known[server_id]
         if domain is None:
             self._known.pop(server_id, None)
@@ -188,24 +191,30 @@ class InventoryKeeper:
         return seen
 
     def _seen(self, domain: Domain) -> DomainSeen:
+        known = self._known.get(domain.server_id)
+        before = {disk.volume_id: disk.size for disk in known.disks} if known is not None else {}
         return DomainSeen(
             server_id=domain.server_id,
             state=domain.state,
             disks=tuple(
-                DiskSeen(volume_id=disk.volume_id, size=self._size(domain, disk))
+                DiskSeen(volume_id=disk.volume_id, size=self._size(domain, disk, before.get(disk.volume_id)))
                 for disk in domain.disks
                 if disk.volume_id is not None
             ),
         )
 
-    def _size(self, domain: Domain, disk: Disk) -> Bytes | None:
+    def _size(self, domain: Domain, disk: Disk, was: Bytes | None) -> Bytes | None:
         """What the guest sees, and what of the volume it is not shown: comparable with the volume's size.
 
-        None where the guest sees nothing now, or QEMU does not answer: one hung guest hides no other."""
+        None where the guest sees nothing now. What it was where QEMU does not answer, or is not asked since too many
+        others do not: a disk only grows, so a guest is at worst taken for one that is behind.
+        """
         if domain.state is not GuestState.ACTIVE:
             return None
         try:
             return Bytes(self._libvirt.capacity(domain.server_id, disk.target).capacity + self._hidden(disk))
+        except NotAskedError:
+            return was
         except StoppedError as ex:
-            LOG.warning("server %s disk %s: its size is not known: %s", domain.server_id, disk.target, ex)
-            return None
+            LOG.warning("server %s disk %s: its size cannot be read: %s", domain.server_id, disk.target, ex)
+            return was

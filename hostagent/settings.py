@@ -63,7 +63,9 @@ HOSTAGENT_OPTS = [
         "abandoned_max",
         default=16,
         min=1,
-        help="Libvirt calls given up on that may be outstanding; above it no new call is made.",
+        help="Libvirt calls given up on that may be outstanding; above it no new call is made. Each holds one "
+        "of libvirtd's max_workers (20 by default), which nova-compute needs, too. The inventory stops asking for "
+        "sizes at a quarter of it.",
     ),
     cfg.FloatOpt(
         "brick_limit",

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from bridge.core.messages import Order, Report
 from bridge.core.outcome import Outcome
@@ -31,6 +31,9 @@ from hostagent.reporter import Outbox, Reporter
 from hostagent.rpc import RpcServer
 from hostagent.settings import HostAgentSettings
 from hostagent.worker import Workers
+
+_INVENTORY_SHARE: Final = 0.25
+"""Of [hostagent] abandoned_max: where the storage of many guests hangs, the others' orders must still pass."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,9 +118,13 @@ def build(
         name=f"extend-bridge-hostagent {settings.host}",
     )
 
-    def session() -> Session:
+    def session(share: float = 1.0) -> Session:
         return Session(
-            settings.libvirt_uri, limit=settings.libvirt_limit, abandoned=abandoned, connect=outside.connect
+            settings.libvirt_uri,
+            limit=settings.libvirt_limit,
+            abandoned=abandoned,
+            connect=outside.connect,
+            share=share,
         )
 
     def bench() -> Bench:
@@ -148,7 +155,7 @@ def build(
         heartbeat_interval=settings.heartbeat_interval,
         health=health,
     )
-    looking = session()
+    looking = session(_INVENTORY_SHARE)
     keeper = InventoryKeeper(
         looking,
         tell=outbox.add_inventory,

@@ -1,40 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """The daemon itself, between a real broker and a real guest."""
 
-import json
 import os
-import re
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TypeVar
 
-import kombu
 import oslo_messaging
 import pytest
 
 from bridge.core.extend import Bytes, ExtendKey, new_id
-from bridge.core.messages import VERSION, GuestState, HostMessage, Order
+from bridge.core.messages import VERSION, GuestState, Order
 from bridge.core.outcome import Outcome
-from bridge.runtime.settings import load
-from bridge.runtime.transport import (
-    AGENT_EXCHANGE,
-    AGENT_TOPIC,
-    BROKER_ERRORS,
-    REPORTS_QUEUE,
-    QueueSpec,
-    ensure_queue,
-    kombu_connection,
-    rpc_transport,
-)
 from tests.conftest import missing
+from tests.lab.agent import Agent, Reports, caster, wait_for
 from tests.lab.disks import RawFile
 from tests.lab.guest import Guest, new_guest
 from tests.lab.hypervisor import Hypervisor, have_hypervisor, private_hypervisor
@@ -43,92 +27,6 @@ from tests.lab.rabbitmq import RabbitNode, have_rabbitmq
 
 pytestmark = pytest.mark.functional
 GIB = 1 << 30
-T = TypeVar("T")
-LONG = 60.0
-
-
-class Agent:
-    """`python -m hostagent.cmd`, its configuration and its ops port."""
-
-    def __init__(self, directory: Path, *, url: str, libvirt_uri: str, host: str, more: str = "") -> None:
-        self.log = directory / f"{host}.log"
-        self._conf = directory / f"{host}.conf"
-        self._conf.write_text(
-            f"[bus]\ntransport_url = {url}\n[hostagent]\nhost = {host}\nlibvirt_uri = {libvirt_uri}\n"
-            f"state_path = {directory / 'state'}\nheartbeat_interval = 0.5\ndevice_wait = 0.2\n{more}\n"
-        )
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "hostagent.cmd", "--config-file", str(self._conf)],
-                cwd=ROOT, stdout=log, stderr=log,
-            )  # fmt: skip
-
-    def text(self) -> str:
-        return self.log.read_text(errors="replace")
-
-    def checks(self) -> dict[str, dict[str, object]]:
-        """/healthz/ready, once the ops port is known."""
-        checks: dict[str, dict[str, object]] = json.loads(self._ops("healthz/ready"))["checks"]
-        return checks
-
-    def in_flight(self) -> bool:
-        """Whether it works on an order now."""
-        return b"\nextend_bridge_hostagent_in_flight 1.0" in self._ops("metrics")
-
-    def _ops(self, path: str) -> bytes:
-        port = wait_for(lambda: re.findall(r"http://127\.0\.0\.1:(\d+)/?\s", self.text()), self)[0]
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}", timeout=5) as answer:
-                return bytes(answer.read())
-        except urllib.error.HTTPError as ex:
-            return ex.read()
-
-    def end(self, number: int = signal.SIGTERM) -> int:
-        """Send a signal and wait; the exit code."""
-        assert self.process is not None
-        if self.process.poll() is None:
-            self.process.send_signal(number)
-        return self.process.wait(40)
-
-
-def wait_for(look: Callable[[], T], agent: Agent | None = None, seconds: float = LONG) -> T:
-    """Look until there is something."""
-    deadline = time.monotonic() + seconds
-    while not (seen := look()):
-        assert time.monotonic() < deadline, agent.text()[-4000:] if agent else "nothing came"
-        time.sleep(0.05)
-    return seen
-
-
-class Reports:
-    """The reports queue, as the engine has it."""
-
-    def __init__(self, url: str) -> None:
-        self._url = url
-        self._connection: kombu.Connection | None = None
-        self.messages: list[HostMessage] = []
-
-    def drain(self) -> list[HostMessage]:
-        """All that came so far."""
-        try:
-            if self._connection is None:
-                self._connection = kombu_connection(self._url, heartbeat=30, name="test")
-                ensure_queue(self._connection, QueueSpec(name=REPORTS_QUEUE))
-            with self._connection.channel() as channel:
-                queue = kombu.Queue(REPORTS_QUEUE, channel=channel)
-                while (message := queue.get(no_ack=True)) is not None:
-                    self.messages.append(HostMessage.from_wire(json.loads(message.body)))
-        except BROKER_ERRORS:
-            self._connection = None
-        return self.messages
-
-    def outcome(self, attempt_id: str) -> Outcome | None:
-        """Of one attempt."""
-        found = [r.outcome for m in self.drain() for r in m.reports if r.attempt_id == attempt_id]
-        return found[-1] if found else None
 
 
 @pytest.fixture(scope="module")
@@ -152,17 +50,6 @@ def stage(tmp_path: Path) -> Iterator[tuple[Hypervisor, Guest, RawFile, ExitStac
         hypervisor.start(guest.xml())
         guest.wait_size(GIB)
         yield hypervisor, guest, disk, stack
-
-
-def caster(url: str) -> Callable[[str, list[object]], None]:
-    """Orders by oslo.messaging, as the engine casts them."""
-    conf = load("test", [], [], description="test")
-    client = oslo_messaging.get_rpc_client(
-        rpc_transport(conf, url),
-        oslo_messaging.Target(exchange=AGENT_EXCHANGE, topic=AGENT_TOPIC, version="1.0"),
-        transport_options=oslo_messaging.TransportOptions(at_least_once=True),
-    )
-    return lambda host, orders: client.prepare(server=host).cast({}, "extend", version=VERSION, orders=orders)
 
 
 def order(guest: Guest, disk: RawFile, size: int) -> Order:

@@ -12,7 +12,7 @@ from bridge.core.reasons import Reason
 from bridge.runtime.backoff import Backoff
 from bridge.runtime.health import Health
 from hostagent.domain import Domain
-from hostagent.failure import StoppedError
+from hostagent.failure import NotAskedError, StoppedError
 from hostagent.inventory import HEALTH, InventoryKeeper, Touched
 from hostagent.ports import Capacity
 from tests.unit.hostagent.fakes import MIB, FakeDisk, FakeHypervisor
@@ -53,6 +53,7 @@ class Libvirt:
         self.connection = FakeConnection(hypervisor)
         self.away = 0
         self.hung: set[str] = set()
+        self.no_sizes: StoppedError | None = None
 
     def domain(self, server_id: str) -> Domain | None:
         if server_id in self.hung:
@@ -60,6 +61,8 @@ class Libvirt:
         return self.hypervisor.domain(server_id)
 
     def capacity(self, server_id: str, target: str) -> Capacity:
+        if self.no_sizes is not None:
+            raise self.no_sizes
         return self.hypervisor.capacity(server_id, target)
 
     def on_connection(self, _what: str, work: Callable[[Any], Any]) -> Any:
@@ -110,6 +113,24 @@ def test_a_hung_guest_hides_no_other_and_does_not_vanish() -> None:
     made.look_at_all()
     libvirt.hung.add(one)
     assert {domain.server_id for domain in made.look_at_all().domains} == {one, other}
+
+
+def test_a_size_that_cannot_be_read_is_what_it_was() -> None:
+    """Hung, or not asked since too many others hang: a guest whose size was never read has none."""
+    hypervisor = FakeHypervisor()
+    disk, other = FakeDisk(), FakeDisk()
+    one = hypervisor.add(disk)
+    libvirt = Libvirt(hypervisor)
+    made, *_ = keeper(libvirt)
+    made.look_at_all()
+    two = hypervisor.add(other)
+    for error in (HUNG, NotAskedError(Outcome.LIBVIRT_FAILED, Reason.LIBVIRT_TIMED_OUT)):
+        libvirt.no_sizes = error
+        sizes = {domain.server_id: domain.disks[0].size for domain in made.look_at_all().domains}
+        assert sizes == {one: disk.capacity, two: None}
+    libvirt.no_sizes = None
+    disk.capacity = 128 * MIB
+    assert {d.disks[0].size for d in made.look_at_all().domains} == {128 * MIB, other.capacity}
 
 
 def test_libvirt_away_is_not_ready_with_the_reason_and_goes_on_by_itself() -> None:

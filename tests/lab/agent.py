@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The host agent as a process of its own, and what stands on the other side of its bus: casts out, reports in."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, TypeVar
+
+import kombu
+import oslo_messaging
+
+from bridge.core.messages import VERSION, DomainSeen, HostMessage, Report
+from bridge.core.outcome import Outcome
+from bridge.runtime.settings import load
+from bridge.runtime.transport import (
+    AGENT_EXCHANGE,
+    AGENT_TOPIC,
+    BROKER_ERRORS,
+    REPORTS_QUEUE,
+    QueueSpec,
+    ensure_queue,
+    kombu_connection,
+    rpc_transport,
+)
+from tests.lab.paths import ROOT
+
+T = TypeVar("T")
+LONG: Final = 60.0
+
+
+class Agent:
+    """`python -m hostagent.cmd`, its configuration and its ops port."""
+
+    def __init__(self, directory: Path, *, url: str, libvirt_uri: str, host: str, more: str = "") -> None:
+        self.log = directory / f"{host}.log"
+        self._conf = directory / f"{host}.conf"
+        self.host = host
+        self._conf.write_text(
+            f"[bus]\ntransport_url = {url}\n[hostagent]\nhost = {host}\nlibvirt_uri = {libvirt_uri}\n"
+            f"state_path = {directory / 'state'}\nheartbeat_interval = 0.5\ndevice_wait = 0.2\n{more}\n"
+        )
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it."""
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "hostagent.cmd", "--config-file", str(self._conf)],
+                cwd=ROOT, stdout=log, stderr=log,
+            )  # fmt: skip
+
+    def text(self) -> str:
+        """All it logged so far."""
+        return self.log.read_text(errors="replace")
+
+    def checks(self) -> dict[str, dict[str, object]]:
+        """/healthz/ready, once the ops port is known."""
+        checks: dict[str, dict[str, object]] = json.loads(self._ops("healthz/ready"))["checks"]
+        return checks
+
+    def ready(self) -> bool:
+        """Whether all of its checks are well."""
+        return all(check["ok"] for check in self.checks().values())
+
+    def reason(self, check: str) -> str:
+        """What one check says."""
+        return str(self.checks()[check]["reason"])
+
+    def in_flight(self) -> bool:
+        """Whether it works on an order now."""
+        return b"\nextend_bridge_hostagent_in_flight 1.0" in self._ops("metrics")
+
+    def _ops(self, path: str) -> bytes:
+        port = wait_for(lambda: re.findall(r"http://127\.0\.0\.1:(\d+)/?\s", self.text()), self)[0]
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}", timeout=5) as answer:
+                return bytes(answer.read())
+        except urllib.error.HTTPError as ex:
+            return ex.read()
+
+    def end(self, number: int = signal.SIGTERM) -> int:
+        """Send a signal and wait; the exit code."""
+        assert self.process is not None
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        return self.process.wait(40)
+
+
+def wait_for(look: Callable[[], T], agent: Agent | None = None, *, seconds: float = LONG) -> T:
+    """Look until there is something."""
+    deadline = time.monotonic() + seconds
+    while not (seen := look()):
+        assert time.monotonic() < deadline, agent.text()[-4000:] if agent else "nothing came"
+        time.sleep(0.05)
+    return seen
+
+
+class Reports:
+    """The reports queue, as the engine has it."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._connection: kombu.Connection | None = None
+        self.messages: list[HostMessage] = []
+
+    def drain(self) -> list[HostMessage]:
+        """All that came so far."""
+        try:
+            if self._connection is None:
+                self._connection = kombu_connection(self._url, heartbeat=30, name="test")
+                ensure_queue(self._connection, QueueSpec(name=REPORTS_QUEUE))
+            with self._connection.channel() as channel:
+                queue = kombu.Queue(REPORTS_QUEUE, channel=channel)
+                while (message := queue.get(no_ack=True)) is not None:
+                    self.messages.append(HostMessage.from_wire(json.loads(message.body)))
+        except BROKER_ERRORS:
+            self._connection = None
+        return self.messages
+
+    def report(self, attempt_id: str) -> Report | None:
+        """The last of one attempt."""
+        found = [r for m in self.drain() for r in m.reports if r.attempt_id == attempt_id]
+        return found[-1] if found else None
+
+    def outcome(self, attempt_id: str) -> Outcome | None:
+        """Of one attempt."""
+        found = self.report(attempt_id)
+        return found.outcome if found else None
+
+    def domains(self, host: str) -> dict[str, DomainSeen]:
+        """What the host has by all it said so far, by server id, as the engine puts it together."""
+        known: dict[str, DomainSeen] = {}
+        for inventory in (m.inventory for m in self.drain() if m.host == host and m.inventory is not None):
+            if inventory.full:
+                known.clear()
+            known.update({domain.server_id: domain for domain in inventory.domains})
+            for server_id in inventory.gone:
+                known.pop(server_id, None)
+        return known
+
+    def size(self, host: str, server_id: str) -> int | None:
+        """What the host says a guest sees of its first volume; None where it says nothing."""
+        domain = self.domains(host).get(server_id)
+        return domain.disks[0].size if domain is not None and domain.disks else None
+
+
+def caster(url: str) -> Callable[[str, list[object]], None]:
+    """Orders by oslo.messaging, as the engine casts them."""
+    conf = load("test", [], [], description="test")
+    client = oslo_messaging.get_rpc_client(
+        rpc_transport(conf, url),
+        oslo_messaging.Target(exchange=AGENT_EXCHANGE, topic=AGENT_TOPIC, version="1.0"),
+        transport_options=oslo_messaging.TransportOptions(at_least_once=True),
+    )
+    return lambda host, orders: client.prepare(server=host).cast({}, "extend", version=VERSION, orders=orders)
