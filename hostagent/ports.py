@@ -38,6 +38,9 @@ class LibvirtDomain(Protocol):
     def blockInfo(self, target: str) -> Sequence[int]:  # noqa: N802 - libvirt's name
         """[capacity, allocation, physical] in bytes."""
 
+    def jobStats(self) -> Mapping[str, object]:  # noqa: N802 - libvirt's name
+        """{type: virDomainJobType, operation: virDomainJobOperation} of what runs on the domain now."""
+
     def blockResize(self, target: str, size: int, flags: int) -> int:  # noqa: N802 - libvirt's name
         """virDomainBlockResize. Makes disks smaller, too, when told so."""
 

@@ -6,7 +6,7 @@ called from this file only, always in bytes, never with a size below the capacit
 connection in the moment before.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,6 +20,9 @@ _SECTOR: Final = 512  # QEMU rounds up to it
 _BYTES: Final = 1  # VIR_DOMAIN_BLOCK_RESIZE_BYTES; without it libvirt reads the size as KiB
 _EXTEND: Final = 4  # VIR_DOMAIN_BLOCK_RESIZE_EXTEND; a literal: the binding's constants are those it was built with
 _EXTEND_SINCE: Final = 12_003_000  # an older libvirt refuses the whole call for a flag it does not know
+# virDomainJobType: one that runs. virDomainJobOperation: what holds the guest's lock until it ends.
+_RUNS: Final = frozenset({1, 2})
+_LEAVES: Final = frozenset({2, 5, 6, 8})  # save, migration out, snapshot, dump
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +86,8 @@ def grow(
             wanted_size = max(wanted_size, whole_sectors(_not_below(image_size(), size) - header))
         if wanted_size == before:
             return Resized(before=before, asked=False)
+        if _leaving(domain.jobStats()):
+            raise StoppedError(Outcome.BUSY, Reason.DOMAIN_JOB)
         flags = resize_flags(domain.connect().getLibVersion())
         if not wanted():  # given up on while a call hung: the caller has answered, a late resize helps nobody
             raise StoppedError(Outcome.LIBVIRT_FAILED, Reason.LIBVIRT_TIMED_OUT, "given up before the resize")
@@ -97,3 +102,8 @@ def _not_below(image: int, size: int) -> int:
     if image < size:
         raise StoppedError(Outcome.DEVICE_STALE, Reason.DEVICE_SMALLER, f"the image has {image} of {size} bytes")
     return image
+
+
+def _leaving(job: Mapping[str, object]) -> bool:
+    """Whether libvirt would hold the resize back for 30 s and then refuse it."""
+    return job.get("type") in _RUNS and job.get("operation") in _LEAVES

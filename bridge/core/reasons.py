@@ -113,6 +113,7 @@ class Reason(StrEnum):
     WOULD_SHRINK = "would_shrink", "the size asked for is below the disk's current capacity"
     WRONG_DEVICE = "wrong_device", "the domain's disk is not the device the connection data names"
     BLOCK_JOB = "block_job", "a block job holds the disk"
+    DOMAIN_JOB = "domain_job", "the guest is being migrated, saved or dumped"
     CANNOT_GROW_DEVICE = "cannot_grow_device", "QEMU: the device under the disk is too small"
     NO_STRATEGY = "no_strategy", "no strategy extends this volume type"
     BRICK_RAISED = "brick_raised", "os-brick raised an error"

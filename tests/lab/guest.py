@@ -52,7 +52,8 @@ class Guest:
     def xml(self) -> str:
         """The domain, as Nova lays one out where it matters to us: <serial> is the volume id.
 
-        Machine "pc" gives virtio disks the legacy window our guest reads; TCG, because a lab has no /dev/kvm.
+        Machine "pc" gives virtio disks the legacy window our guest reads; TCG, because a lab has no /dev/kvm. The
+        console is appended to: after a migration another QEMU writes on.
         """
         disks = "".join(
             disk.xml(name).replace("bus='virtio'", f"bus='{self.bus}'")
@@ -70,7 +71,7 @@ class Guest:
   <devices>
     <emulator>/usr/bin/qemu-system-x86_64</emulator>{disks}{scsi}{panic}
     <controller type='usb' model='none'/><memballoon model='none'/>
-    <serial type='file'><source path={quoteattr(str(self.console))}/><target port='0'/></serial>
+    <serial type='file'><source path={quoteattr(str(self.console))} append='on'/><target port='0'/></serial>
   </devices>
 </domain>"""
 

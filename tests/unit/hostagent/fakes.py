@@ -76,12 +76,16 @@ class FakeDisk:
 
 
 class FakeDomain:
-    """The two calls a resize needs."""
+    """The calls a resize needs."""
 
     def __init__(self, hypervisor: "FakeHypervisor", disks: list[FakeDisk]) -> None:
         self._hypervisor = hypervisor
         self.disks = {f"vd{chr(97 + n)}": disk for n, disk in enumerate(disks)}
         self.state = GuestState.ACTIVE
+        self.job: dict[str, object] = {"type": 0}
+
+    def jobStats(self) -> dict[str, object]:  # noqa: N802
+        return self.job
 
     def connect(self) -> "FakeDomain":
         return self

@@ -57,6 +57,20 @@ def test_a_disk_that_grew_since_it_was_looked_at_is_safe() -> None:
     assert disk.capacity == 4096 * MIB
 
 
+@pytest.mark.parametrize("operation", [2, 5, 6, 8])
+def test_a_guest_that_is_leaving_is_busy_before_libvirt_makes_the_worker_wait(operation: int) -> None:
+    """Saved, migrated, frozen for a snapshot, dumped. A backup job lets a resize through."""
+    hypervisor, server_id, target = made(FakeDisk())
+    domain = hypervisor.domains[server_id]
+    domain.job = {"type": 2, "operation": operation}
+    with pytest.raises(StoppedError) as caught:
+        grow(hypervisor, server_id, target, 128 * MIB)
+    assert (caught.value.outcome, caught.value.reason) == (Outcome.BUSY, "domain_job")
+    assert not resizes(hypervisor)
+    domain.job = {"type": 2, "operation": 9}
+    assert grow(hypervisor, server_id, target, 128 * MIB).asked
+
+
 def test_the_same_size_is_nothing_to_do() -> None:
     """No call for a duplicate that slipped through."""
     hypervisor, server_id, target = made(FakeDisk())
