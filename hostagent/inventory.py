@@ -9,7 +9,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final, Protocol, TypeVar
 
 from bridge.core.extend import Bytes, is_uuid
@@ -82,7 +82,7 @@ class InventoryKeeper:
         *,
         tell: Callable[[Inventory], None],
         touched: Touched,
-        capabilities: Sequence[str],
+        volume_types: Mapping[str, str],
         hidden: HeaderOf = lambda _disk: 0,
         interval: float,
         health: Health,
@@ -91,7 +91,8 @@ class InventoryKeeper:
         self._libvirt = libvirt
         self._tell = tell
         self._touched = touched
-        self._capabilities = tuple(capabilities)
+        self._capabilities = tuple(name for name, why_not in volume_types.items() if not why_not)
+        self._unsupported = {name: why_not for name, why_not in volume_types.items() if why_not}
         self._hidden = hidden
         self._interval = interval
         self._health = health
@@ -126,6 +127,7 @@ class InventoryKeeper:
             full=True,
             domains=tuple(domain for domain in domains if domain is not None),
             capabilities=self._capabilities,
+            unsupported=self._unsupported,
         )
 
     def look_at(self, server_ids: Collection[str]) -> Inventory:

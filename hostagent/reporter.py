@@ -108,6 +108,7 @@ def merge(waiting: Inventory | None, newer: Inventory) -> Inventory:
         domains=tuple(domains.values()),
         gone=tuple(gone),
         capabilities=newer.capabilities or waiting.capabilities,
+        unsupported=newer.unsupported or waiting.unsupported,
     )
 
 

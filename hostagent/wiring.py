@@ -3,7 +3,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -17,6 +17,7 @@ from bridge.runtime.publisher import SafePublisher
 from bridge.runtime.transport import check_url, kombu_connection
 from hostagent import beside_nova
 from hostagent.brick_pool import BrickPool
+from hostagent.capabilities import volume_types
 from hostagent.devices import all_strategies
 from hostagent.devices.base import Strategy
 from hostagent.devices.rbd import RbdStrategy
@@ -144,6 +145,12 @@ def build(
     def images_of(own: Session) -> QemuImages:
         return QemuImages(own.secret, limit=settings.libvirt_limit / 2)
 
+    def can_extend() -> Mapping[str, str]:
+        if settings.read_only:
+            return {}
+        every = [*outside.strategies, RbdStrategy(images_of(looking))]
+        return volume_types(every, use_multipath=settings.brick.use_multipath)
+
     def hand_over(reports: Sequence[Report]) -> None:
         outbox.add_reports(reports)
         touched.add({r.key.server_id for r in reports if r.outcome is Outcome.RESIZED})
@@ -160,7 +167,7 @@ def build(
         looking,
         tell=outbox.add_inventory,
         touched=touched,
-        capabilities=[*(strategy.name for strategy in outside.strategies), RbdStrategy.name],
+        volume_types=can_extend(),
         hidden=partial(hidden_bytes, images=images_of(looking)),
         interval=settings.inventory_interval,
         health=health,

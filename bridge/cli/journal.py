@@ -191,19 +191,28 @@ class HostList(Reads, Lister):  # type: ignore[misc,unused-ignore]
 
 
 class HostShow(Reads, Lister):  # type: ignore[misc,unused-ignore]
-    """Show the disks a host's guests have, with the size each guest sees."""
+    """Show the disks a host's guests have, with the size each guest sees; or which volume types it can extend."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         """See cliff."""
         parser = super().get_parser(prog_name)
         parser.add_argument("host", metavar="HOST")
+        parser.add_argument(
+            "--volume-types", action="store_true", help="instead: which volume types it can extend, and why not"
+        )
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Rows:
         """See cliff."""
         with self.look(parsed_args) as look:
-            if all(row["name"] != parsed_args.host for row in look.hosts()):
+            host = next((row for row in look.hosts() if row["name"] == parsed_args.host), None)
+            if host is None:
                 raise OperatorError(f"no host {parsed_args.host} ever reported", code=1)
+            if parsed_args.volume_types:
+                known = {**dict.fromkeys(host["capabilities"], ""), **host["unsupported"]}
+                return ("Volume type", "Extended", "Why not"), [
+                    (t, not why, why) for t, why in sorted(known.items())
+                ]
             found = look.disks(parsed_args.host)
         return ("Server", "Volume", "Bytes"), [(r["server_id"], r["volume_id"], r["size"]) for r in found]
 

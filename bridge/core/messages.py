@@ -6,7 +6,7 @@ version is refused by name. Wire form is JSON; the golden files in tests/fixture
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
@@ -16,6 +16,7 @@ from bridge.core.outcome import Outcome
 
 VERSION: Final = 1  # raised when a reader of the old version could misread the new; added keys do not raise it
 _CODE_MAX: Final = 64
+_WHY_MAX: Final = 200
 
 
 class GuestState(StrEnum):
@@ -171,17 +172,20 @@ class DomainSeen:
 class Inventory:
     """What a host has. `full` replaces what is known of the host; else `domains` and `gone` are changes.
 
-    An inventory without domains and gone and not full is a heartbeat.
+    An inventory without domains and gone and not full is a heartbeat. `capabilities` are the volume types (Cinder's
+    driver_volume_type) this host can extend, `unsupported` those it cannot, each with why. Agents before
+    `unsupported` send other words as capabilities.
     """
 
     full: bool
     domains: tuple[DomainSeen, ...] = ()
     gone: tuple[str, ...] = ()
     capabilities: tuple[str, ...] = ()
+    unsupported: Mapping[str, str] = field(default_factory=dict)
 
     def to_wire(self) -> dict[str, Any]:
-        """A JSON-ready dict."""
-        return {
+        """A JSON-ready dict; without what is not told, as an older agent sends it."""
+        wire = {
             "full": self.full,
             "domains": [
                 {
@@ -194,6 +198,7 @@ class Inventory:
             "gone": list(self.gone),
             "capabilities": list(self.capabilities),
         }
+        return {**wire, "unsupported": dict(self.unsupported)} if self.unsupported else wire
 
     @classmethod
     def from_wire(cls, raw: object) -> "Inventory":
@@ -207,6 +212,7 @@ class Inventory:
             domains=tuple(_domain(d) for d in items(message, "domains")),
             gone=tuple(str(s) for s in items(message, "gone") if is_uuid(s)),
             capabilities=tuple(str(c) for c in items(message, "capabilities")),
+            unsupported=_reasons(message.get("unsupported")),
         )
 
 
@@ -270,6 +276,13 @@ def _versioned(raw: object) -> Mapping[str, Any]:
     if version > VERSION:
         raise BadMessageError(f"version: this side reads up to {VERSION}, upgrade it")
     return message
+
+
+def _reasons(raw: object) -> dict[str, str]:
+    """Names with a line each; {} for anything else, since nothing depends on it."""
+    if not isinstance(raw, Mapping):
+        return {}
+    return {str(name)[:_CODE_MAX]: str(why)[:_WHY_MAX] for name, why in list(raw.items())[:_CODE_MAX]}
 
 
 def _size(message: Mapping[str, Any], key: str) -> Bytes | None:

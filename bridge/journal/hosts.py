@@ -122,7 +122,7 @@ def hear(connection: sa.Connection, message: HostMessage, *, now: float, alive: 
                 seq=message.seq,
                 turns=0,
                 heartbeat_at=now,
-                capabilities=json.dumps(inventory.capabilities if inventory is not None else ()),
+                capabilities=_kept(inventory) if inventory is not None else "[]",
             )
         )
         moved_in = _apply(connection, message.host, inventory, now) if inventory is not None else ()
@@ -131,7 +131,7 @@ def hear(connection: sa.Connection, message: HostMessage, *, now: float, alive: 
     newer = not same_run or message.seq > row.seq
     turns = row.turns if same_run else _turns(row, message)
     moved_in = _apply(connection, message.host, inventory, now) if newer and inventory is not None else ()
-    told = inventory is not None and newer and bool(inventory.capabilities)
+    told = inventory is not None and newer and bool(inventory.capabilities or inventory.unsupported)
     connection.execute(
         _HEARD,
         {
@@ -141,7 +141,7 @@ def hear(connection: sa.Connection, message: HostMessage, *, now: float, alive: 
             "b_seq": message.seq if newer else row.seq,
             "b_boot": message.boot_id,
             "b_last_boot": row.last_boot_id if same_run else row.boot_id,
-            "b_capabilities": json.dumps(inventory.capabilities) if told and inventory else row.capabilities,
+            "b_capabilities": _kept(inventory) if told and inventory else row.capabilities,
         },
     )
     return Heard(
@@ -182,6 +182,19 @@ def all_still_there(
         _ALL_STILL, {"b_runs": runs, "b_now": now, "b_since": alive.since, "b_until": alive.until}
     )
     return int(noted.rowcount) == len(runs)
+
+
+def _kept(inventory: Inventory) -> str:
+    """A host's capabilities as the column holds them: a list, or since agents say why not, both in an object."""
+    if not inventory.unsupported:
+        return json.dumps(inventory.capabilities)
+    return json.dumps({"can": inventory.capabilities, "cannot": dict(inventory.unsupported)})
+
+
+def read_capabilities(kept: str) -> tuple[list[str], dict[str, str]]:
+    """The volume types a host can extend, and why not each other; of either form of the column."""
+    value = json.loads(kept)
+    return (list(value["can"]), dict(value["cannot"])) if isinstance(value, dict) else (list(value), {})
 
 
 def _still_there(connection: sa.Connection, message: HostMessage, now: float, alive: Alive) -> bool:

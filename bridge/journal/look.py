@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The journal as an operator looks at it, and the two things a person may do to an extend: again, and no more."""
 
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from bridge.core.extend import Arrival, ExtendKey, Source
 from bridge.core.outcome import THEN, Then
 from bridge.core.trail import Event
 from bridge.journal.database import Database
-from bridge.journal.hosts import GONE
+from bridge.journal.hosts import GONE, read_capabilities
 from bridge.journal.states import State
 from bridge.journal.store import open_extends
 from bridge.journal.tables import attempts, disks, domains, extends, hosts, transitions
@@ -136,7 +135,10 @@ class Look:
         return self._database.write(work)
 
     def hosts(self) -> Sequence[Mapping[str, Any]]:
-        """Every host that ever reported and is not forgotten, with the number of its servers."""
+        """Every host that ever reported and is not forgotten, with the number of its servers.
+
+        `capabilities`: the volume types it can extend; `unsupported`: {type: why not}.
+        """
         number = (
             sa.select(sa.func.count())
             .where(domains.c.host == hosts.c.name, domains.c.state != GONE)
@@ -144,11 +146,12 @@ class Look:
             .label("servers")
         )
         query = sa.select(hosts, number).order_by(hosts.c.name)
-        return self._database.read(
-            lambda c: [
-                {**row, "capabilities": json.loads(row["capabilities"])} for row in c.execute(query).mappings()
-            ]
-        )
+
+        def shown(row: Mapping[Any, Any]) -> Mapping[str, Any]:
+            can, cannot = read_capabilities(row["capabilities"])
+            return {**row, "capabilities": can, "unsupported": cannot}
+
+        return self._database.read(lambda c: [shown(row) for row in c.execute(query).mappings()])
 
     def disks(self, host: str) -> Sequence[Mapping[str, Any]]:
         """What a host shows its guests: server, volume, bytes."""

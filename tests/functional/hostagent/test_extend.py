@@ -212,7 +212,7 @@ def test_the_inventory_says_what_the_guests_see(host: Host, bench: Bench, tmp_pa
     disks = [RawFile(tmp_path / "a", GIB), Qcow2File(tmp_path / "b", 2 * GIB)]
     guest = host.boot(*disks)
     keeper = InventoryKeeper(
-        bench.session, tell=lambda _: None, touched=Touched(), capabilities=[], interval=1, health=Health()
+        bench.session, tell=lambda _: None, touched=Touched(), volume_types={}, interval=1, health=Health()
     )
     [seen] = [domain for domain in keeper.look_at_all().domains if domain.server_id == guest.server_id]
     assert seen.state is GuestState.ACTIVE

@@ -17,6 +17,7 @@ import pytest
 from bridge.core.extend import Bytes, ExtendKey, new_id
 from bridge.core.messages import VERSION, GuestState, Order
 from bridge.core.outcome import Outcome
+from hostagent.capabilities import VOLUME_TYPES
 from tests.conftest import missing
 from tests.lab.agent import Agent, Reports, caster, wait_for
 from tests.lab.disks import RawFile
@@ -70,7 +71,9 @@ def test_an_order_comes_in_and_a_report_goes_out_also_over_a_broker_restart(
     full = wait_for(lambda: [m.inventory for m in reports.drain() if m.inventory and m.inventory.full], agent)[0]
     [seen] = full.domains
     assert (seen.server_id, seen.state, seen.disks[0].size) == (guest.server_id, GuestState.ACTIVE, GIB)
-    assert full.capabilities == ("scsi", "nvme", "vendor", "block", "file")
+    assert {"nfs", "local"} <= set(full.capabilities)
+    assert "vzstorage" not in full.unsupported
+    assert set(full.capabilities) | full.unsupported.keys() == set(VOLUME_TYPES)
     wait_for(lambda: all(check["ok"] for check in agent.checks().values()), agent)
 
     first = order(guest, disk, 2 * GIB)

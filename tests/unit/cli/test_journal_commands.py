@@ -106,14 +106,21 @@ def test_an_extend_nobody_knows_is_one_line_and_one(shell: Shell) -> None:
 def test_host_list_and_show(shell: Shell) -> None:
     """Alive or silent, and what its guests see."""
     server, volume = new_id(), new_id()
-    common = {"boot_id": new_id(), "seq": 1, "turns": 0, "capabilities": '["local"]'}
-    shell.write(sa.insert(hosts).values(name="up", heartbeat_at=time.time(), **common))
-    shell.write(sa.insert(hosts).values(name="down", heartbeat_at=time.time() - 999, **common))
+    common = {"boot_id": new_id(), "seq": 1, "turns": 0}
+    told = '{"can": ["nfs"], "cannot": {"nvmeof": "not installed: nvme"}}'
+    shell.write(sa.insert(hosts).values(name="up", heartbeat_at=time.time(), capabilities=told, **common))
+    older = {"heartbeat_at": time.time() - 999, "capabilities": '["file"]'}
+    shell.write(sa.insert(hosts).values(name="down", **older, **common))
     shell.write(sa.insert(domains).values(server_id=server, host="up", state="active", seen_at=1))
     shell.write(sa.insert(disks).values(server_id=server, volume_id=volume, host="up", size=2**30))
     rows = {row["Host"]: row for row in shell.rows("host", "list")}
     assert (rows["up"]["Alive"], rows["up"]["Servers"], rows["down"]["Alive"]) == (True, 1, False)
+    assert (rows["up"]["Capabilities"], rows["down"]["Capabilities"]) == ("nfs", "file")
     assert shell.rows("host", "show", "up") == [{"Server": server, "Volume": volume, "Bytes": 2**30}]
+    assert shell.rows("host", "show", "up", "--volume-types") == [
+        {"Volume type": "nfs", "Extended": True, "Why not": ""},
+        {"Volume type": "nvmeof", "Extended": False, "Why not": "not installed: nvme"},
+    ]
 
 
 def test_status_exits_with_one_only_when_a_person_is_needed(shell: Shell) -> None:

@@ -16,7 +16,7 @@ from bridge.core.messages import VERSION, GuestState, HostMessage, Order
 from bridge.core.outcome import Outcome
 from hostagent.rpc import Endpoint
 from tests.lab.versions import MESSAGES, frozen
-from tests.unit.core.test_messages import MESSAGE, ORDER, REPORT
+from tests.unit.core.test_messages import MESSAGE, ORDER, REPORT, TELLS_WHY_NOT
 
 V1 = frozen(1)
 FROZEN = {
@@ -46,6 +46,7 @@ def test_an_agent_of_version_1_reads_todays_orders() -> None:
 
 def test_an_engine_of_version_1_reads_todays_reports_and_inventories() -> None:
     assert V1.HostMessage.from_wire(travelled(MESSAGE.to_wire())).to_wire() == MESSAGE.to_wire()
+    assert V1.HostMessage.from_wire(travelled(TELLS_WHY_NOT.to_wire())).inventory.capabilities == ("nfs",)
 
 
 @pytest.mark.parametrize("outcome", Outcome)

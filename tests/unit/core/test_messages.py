@@ -3,6 +3,7 @@
 
 import contextlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,28 @@ def test_this_version_is_the_golden_file_of_its_number(name: str, message: Order
     golden = json.loads((GOLDEN / f"v{VERSION}" / f"{name}.json").read_text())
     assert message.to_wire() == golden
     assert type(message).from_wire(golden) == message
+
+
+TELLS_WHY_NOT = replace(
+    MESSAGE,
+    inventory=replace(MESSAGE.inventory, capabilities=("nfs",), unsupported={"nvmeof": "not installed: nvme"}),
+)
+
+
+def test_a_key_that_was_added_has_a_golden_file_of_its_own() -> None:
+    """The frozen files of a version stay: an agent without that key is still one of today's."""
+    golden = json.loads((GOLDEN / "v1" / "host_message_unsupported.json").read_text())
+    assert TELLS_WHY_NOT.to_wire() == golden
+    assert HostMessage.from_wire(golden) == TELLS_WHY_NOT
+
+
+@pytest.mark.parametrize("value", [None, 7, "text", ["nfs"]])
+def test_why_not_in_no_form_of_ours_costs_nothing_else(value: object) -> None:
+    wire = TELLS_WHY_NOT.to_wire()
+    wire["inventory"]["unsupported"] = value
+    read = HostMessage.from_wire(wire).inventory
+    assert read is not None
+    assert (read.capabilities, read.unsupported) == (("nfs",), {})
 
 
 def test_keys_of_a_newer_sender_are_ignored() -> None:

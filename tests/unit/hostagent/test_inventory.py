@@ -76,8 +76,8 @@ def keeper(libvirt: Libvirt) -> tuple[InventoryKeeper, list[Inventory], Touched,
     told: list[Inventory] = []
     touched, health = Touched(), Health()
     made = InventoryKeeper(
-        libvirt, tell=told.append, touched=touched, capabilities=["block"], interval=1000, health=health,
-        backoff=Backoff(first=0.001, cap=0.002),
+        libvirt, tell=told.append, touched=touched, volume_types={"nfs": "", "rbd": "no"}, interval=1000,
+        health=health, backoff=Backoff(first=0.001, cap=0.002),
     )  # fmt: skip
     return made, told, touched, health
 
@@ -89,7 +89,7 @@ def test_every_volume_of_every_domain_with_the_size_its_guest_sees() -> None:
     on, off = hypervisor.add(disk, local), hypervisor.add(FakeDisk(), state=GuestState.OFF)
     made, *_ = keeper(Libvirt(hypervisor))
     seen = made.look_at_all()
-    assert (seen.full, seen.capabilities) == (True, ("block",))
+    assert (seen.full, seen.capabilities, seen.unsupported) == (True, ("nfs",), {"rbd": "no"})
     by_id = {domain.server_id: domain for domain in seen.domains}
     assert by_id[on].disks == (DiskSeen(volume_id=disk.volume_id, size=disk.capacity),)
     assert (by_id[off].state, by_id[off].disks[0].size) == (GuestState.OFF, None)
