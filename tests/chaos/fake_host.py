@@ -81,6 +81,9 @@ class FakeDomain:
         self._manners.take(0.02)
         return [self._ledger.size((self._server_id, self._volumes[target])), 0, 0]
 
+    def jobStats(self) -> dict[str, int]:  # noqa: N802 - libvirt's name
+        return {"type": 0}
+
     def blockResize(self, target: str, size: int, flags: int) -> int:  # noqa: N802 - libvirt's name
         if self._manners.fails(0.02):
             raise FakeLibvirtError(1, "unable to execute QEMU command 'block_resize': Device is in use")
