@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from tests.benchmarks import api, audit, engine, listening, memory, reports, serving, whole
+from tests.benchmarks import agent, api, audit, engine, listening, memory, reports, serving, whole
 from tests.benchmarks.measure import Row
 from tests.benchmarks.workspace import Workspace
 
@@ -25,6 +25,9 @@ BENCHES: Final[Mapping[str, Bench]] = {
     "engine": Bench(about="claim, group, cast; Cinder's reads", rows=engine.rows),
     "reports": Bench(about="a host's reports taken and closed, on each database", rows=reports.rows),
     "audit": Bench(about="the audit line", rows=audit.rows),
+    "agent": Bench(
+        about="the host agent: its own part of an extend, 200 at once, 1,000 idle guests", rows=agent.rows
+    ),
     "whole": Bench(about="notification to report through all processes: rate and idle latency", rows=whole.rows),
     "memory": Bench(about="every process with 100,000 messages waiting", rows=memory.rows),
 }

@@ -11,7 +11,8 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, TypeVar
+from types import TracebackType
+from typing import Final, Self, TypeVar
 
 import kombu
 import oslo_messaging
@@ -44,7 +45,8 @@ class Agent:
         self.host = host
         self._conf.write_text(
             f"[bus]\ntransport_url = {url}\n[hostagent]\nhost = {host}\nlibvirt_uri = {libvirt_uri}\n"
-            f"state_path = {directory / 'state'}\nheartbeat_interval = 0.5\ndevice_wait = 0.2\n{more}\n"
+            f"state_path = {directory / 'state'}\ndevice_wait = 0.2\n{more}\n"
+            f"{'' if 'heartbeat_interval' in more else 'heartbeat_interval = 0.5'}\n"
         )
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -64,6 +66,21 @@ class Agent:
         """/healthz/ready, once the ops port is known."""
         checks: dict[str, dict[str, object]] = json.loads(self._ops("healthz/ready"))["checks"]
         return checks
+
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        assert self.process is not None
+        return self.process.pid
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.end(signal.SIGKILL)
 
     def ready(self) -> bool:
         """Whether all of its checks are well."""

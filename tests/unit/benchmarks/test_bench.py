@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.benchmarks import __main__ as bench
-from tests.benchmarks import audit, registry
+from tests.benchmarks import agent, audit, registry
 from tests.benchmarks.measure import Row, quantile, table
 from tests.benchmarks.rig import Rig, post
 from tests.benchmarks.workspace import Workspace
@@ -71,3 +71,13 @@ def test_what_cannot_be_used_is_refused_in_words(argv: list[str], capsys: pytest
         bench.main(argv)
     assert ended.value.code == 2
     assert argv[1] in capsys.readouterr().err
+
+
+def test_the_agents_bench_takes_every_order_to_its_report() -> None:
+    """With one volume that is slower than the others, which is the last."""
+    pytest.importorskip("libvirt")
+    keys = agent.some_keys(8)
+    slow = keys[0].volume_id
+    came = agent.run(keys, agent.OverBrick(hanging=frozenset({slow}), hang=0.05))
+    assert came.keys() == {key.volume_id for key in keys}
+    assert max(came, key=lambda volume_id: came[volume_id]) == slow
