@@ -43,6 +43,7 @@ class Agent:
         self.log = directory / f"{host}.log"
         self._conf = directory / f"{host}.conf"
         self.host = host
+        self._before = 0
         self._conf.write_text(
             f"[bus]\ntransport_url = {url}\n[hostagent]\nhost = {host}\nlibvirt_uri = {libvirt_uri}\n"
             f"state_path = {directory / 'state'}\ndevice_wait = 0.2\n{more}\n"
@@ -52,6 +53,7 @@ class Agent:
 
     def start(self) -> None:
         """Start it."""
+        self._before = len(self.text()) if self.log.exists() else 0
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "hostagent.cmd", "--config-file", str(self._conf)],
@@ -95,7 +97,7 @@ class Agent:
         return b"\nextend_bridge_hostagent_in_flight 1.0" in self._ops("metrics")
 
     def _ops(self, path: str) -> bytes:
-        port = wait_for(lambda: re.findall(r"http://127\.0\.0\.1:(\d+)/?\s", self.text()), self)[0]
+        port = wait_for(lambda: re.findall(r"http://127\.0\.0\.1:(\d+)/?\s", self.text()[self._before :]), self)[0]
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}", timeout=5) as answer:
                 return bytes(answer.read())

@@ -78,6 +78,6 @@ def test_the_agents_bench_takes_every_order_to_its_report() -> None:
     pytest.importorskip("libvirt")
     keys = agent.some_keys(8)
     slow = keys[0].volume_id
-    came = agent.run(keys, agent.OverBrick(hanging=frozenset({slow}), hang=0.05))
+    came = agent.run(keys, agent.OverBrick(hanging=frozenset({slow}), hang=0.5))
     assert came.keys() == {key.volume_id for key in keys}
     assert max(came, key=lambda volume_id: came[volume_id]) == slow
