@@ -20,6 +20,7 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 import os_brick
@@ -47,7 +48,7 @@ def set_up(options: Mapping[str, Any]) -> None:
     """Configure os-brick as Nova does, in this process's own oslo.config.
 
     As root the commands run in this very process: a privsep daemon would outlive a kill. Else they go through
-    privsep-helper, started by the root helper.
+    privsep-helper, started by the root helper, and what that runs goes on after a kill, without os-brick's lock.
     """
     cfg.CONF([], project="extend-bridge", default_config_files=[])
     lockutils.set_defaults(options["lock_path"])
@@ -56,7 +57,12 @@ def set_up(options: Mapping[str, Any]) -> None:
         if context is not None and os.geteuid() == 0:
             context.set_client_mode(False)
     if os.geteuid() != 0:
-        cfg.CONF.set_override("helper_command", f"{options['root_helper']} privsep-helper", "privsep_osbrick")
+        cfg.CONF.set_override("helper_command", f"{options['root_helper']} {_helper()}", "privsep_osbrick")
+
+
+def _helper() -> Path:
+    """privsep-helper beside this Python: the one sudoers names. A virtualenv is in no PATH that sudo keeps."""
+    return Path(sys.executable).with_name("privsep-helper")
 
 
 def answer(options: Mapping[str, Any], request: Mapping[str, Any]) -> dict[str, Any]:

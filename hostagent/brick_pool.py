@@ -180,7 +180,9 @@ class _Process:
     def kill(self) -> None:
         """Kill the process group: os-brick's commands go, too."""
         self.usable = False
-        with suppress(ProcessLookupError):
+        with suppress(
+            ProcessLookupError, PermissionError
+        ):  # what is left of it may be root's helper, which is not ours
             os.killpg(self.pid, signal.SIGKILL)
         try:
             self._child.wait(_REAP)

@@ -208,8 +208,8 @@ class InventoryKeeper:
     def _size(self, domain: Domain, disk: Disk, was: Bytes | None) -> Bytes | None:
         """What the guest sees, and what of the volume it is not shown: comparable with the volume's size.
 
-        None where the guest sees nothing now. What it was where QEMU does not answer, or is not asked since too many
-        others do not: a disk only grows, so a guest is at worst taken for one that is behind.
+        None where the guest sees nothing now. What it was where QEMU does not answer, or is not asked since too
+        many others do not: a disk only grows, so a guest is at worst taken for one that is behind.
         """
         if domain.state is not GuestState.ACTIVE:
             return None

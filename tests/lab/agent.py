@@ -9,7 +9,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, TypeVar
@@ -39,10 +39,21 @@ LONG: Final = 60.0
 class Agent:
     """`python -m hostagent.cmd`, its configuration and its ops port."""
 
-    def __init__(self, directory: Path, *, url: str, libvirt_uri: str, host: str, more: str = "") -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        url: str,
+        libvirt_uri: str,
+        host: str,
+        more: str = "",
+        prefix: Sequence[str] = (),
+    ) -> None:
+        """`prefix`: what becomes the agent in the end, as `nice` does."""
         self.log = directory / f"{host}.log"
         self._conf = directory / f"{host}.conf"
         self.host = host
+        self._prefix = tuple(prefix)
         self._before = 0
         self._conf.write_text(
             f"[bus]\ntransport_url = {url}\n[hostagent]\nhost = {host}\nlibvirt_uri = {libvirt_uri}\n"
@@ -56,7 +67,7 @@ class Agent:
         self._before = len(self.text()) if self.log.exists() else 0
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "hostagent.cmd", "--config-file", str(self._conf)],
+                [*self._prefix, sys.executable, "-m", "hostagent.cmd", "--config-file", str(self._conf)],
                 cwd=ROOT, stdout=log, stderr=log,
             )  # fmt: skip
 

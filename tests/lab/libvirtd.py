@@ -52,7 +52,8 @@ class Libvirtd:
             self._inside(path).mkdir(parents=True, exist_ok=True)
         (self._inside("/etc/libvirt") / "qemu.conf").write_text(_QEMU_CONF)
         (directory / "libvirtd.conf").write_text(
-            f'unix_sock_dir = "{directory}"\nauth_unix_rw = "none"\nauth_unix_ro = "none"\nlog_level = 3\n'
+            f'unix_sock_dir = "{directory}"\nauth_unix_rw = "none"\nauth_unix_ro = "none"\n'
+            f'unix_sock_rw_perms = "0777"\nlog_level = 3\n'
             f'log_outputs = "3:file:{directory}/libvirtd.log"\nhost_uuid = "{uuid.uuid4()}"\n'
         )
         kept = lab_cache() / "capabilities-0"

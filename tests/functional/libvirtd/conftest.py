@@ -2,7 +2,7 @@
 """Hosts with a libvirtd of their own, the agent beside it as a process."""
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,9 +38,11 @@ class Machine:
         """A daemon that runs."""
         return self.stack.enter_context(private_libvirtd(self.directory / name, name=name))
 
-    def agent(self, host: Libvirtd, more: str = "") -> Agent:
+    def agent(self, host: Libvirtd, more: str = "", prefix: Sequence[str] = ()) -> Agent:
         """The agent of that host, ready."""
-        made = Agent(self.directory, url=self.url, libvirt_uri=host.uri, host=host.name, more=more)
+        made = Agent(
+            self.directory, url=self.url, libvirt_uri=host.uri, host=host.name, more=more, prefix=prefix
+        )  # fmt: skip
         made.start()
         self.stack.callback(made.end, 9)
         wait_for(made.ready, made)
