@@ -73,6 +73,7 @@ def running_machine(directory: Path, *, memory_mib: int = 3072) -> Iterator[Mach
     kernel = unpacked_kernel()
     words = f"tree={ROOT} python={sys.executable} modules={kernel.modules} module={PROGRAM}"
     command = [
+        "setpriv", "--pdeathsig", "KILL",  # it ends with the tests, however they end
         "qemu-system-x86_64", "-machine", "pc", "-accel", "tcg,thread=multi,tb-size=512", "-cpu", "max,-la57",
         "-smp", "2", "-m", str(memory_mib), "-nodefaults", "-display", "none", "-no-reboot",
         "-kernel", str(kernel.image), "-initrd", str(initramfs(kernel, directory)),

@@ -15,7 +15,7 @@ from bridge.runtime.health import Health
 from bridge.runtime.metrics import AgentMetrics
 from hostagent.brick_pool import BrickPool
 from hostagent.devices import all_strategies
-from hostagent.extend import Patience, Tools
+from hostagent.extend import Patience, Tools, extend
 from hostagent.hypervisor import Abandoned, Session
 from hostagent.settings import BrickSettings
 from hostagent.wiring import Bench
@@ -41,7 +41,7 @@ class Agent:
                 hypervisor=session, strategies=all_strategies(self.brick), sleep=self._stopping.wait,
                 patience=Patience(device_wait=6, nudge_every=2),
             )  # fmt: skip
-            return Bench(session, tools)
+            return Bench(session, lambda order: extend(order, tools))
 
         self._workers = Workers(2, make_tool=bench, report=self._take, stopping=self._stopping, metrics=metrics)
 
@@ -57,7 +57,7 @@ class Agent:
             connection=connection,
         )  # fmt: skip
         self._workers.submit([Order.from_wire(order.to_wire())])
-        return self._reports.get(timeout=180)
+        return self._reports.get(timeout=90)
 
     def _take(self, reports: Sequence[Report]) -> None:
         for report in reports:
