@@ -102,8 +102,9 @@ def test_processes_share_a_journal_and_an_audit_file(serve: Serve) -> None:
         with serve(lines) as served, ThreadPoolExecutor(8) as pool:
             codes = list(pool.map(lambda _: send(served), range(REQUESTS)))
             assert codes == [200] * REQUESTS
+            # who is busy is not asked: on a busy machine the first requests may all go to the same two
+            until(lambda: send(served) == 200 and len(workers(served)) == WORKERS, "each worker has answered")
             answered = workers(served)
-            assert len(answered) == WORKERS
             for _ in range(REQUESTS):
                 wake.recv(100)
             os.kill(answered.pop(), signal.SIGKILL)
