@@ -77,6 +77,20 @@ def test_the_guest_sees_the_volume_less_its_header(
     assert guest.sizes() == [SMALL - disk.header, LARGE - disk.header]
 
 
+@pytest.mark.parametrize("kind", ["file", "block", "rbd"])
+def test_a_paused_guest_sees_it_when_it_goes_on(
+    host: Host, bench: Bench, encrypted: Callable[[str], Luks], kind: str
+) -> None:
+    """As any other."""
+    disk = encrypted(kind)
+    guest = host.boot(disk)
+    host.domain(guest).suspend()
+    disk.grow(LARGE)
+    assert bench(order(guest, disk, LARGE)).outcome is Outcome.RESIZED
+    host.domain(guest).resume()
+    guest.wait_size(LARGE - disk.header)
+
+
 @pytest.mark.parametrize("kind", ["block", "rbd"])
 def test_a_stale_order_takes_what_is_there(
     host: Host, bench: Bench, encrypted: Callable[[str], Luks], kind: str

@@ -96,21 +96,23 @@ def test_two_guests_of_one_image_each_see_it(host: Host, bench: Bench, image: Im
         guest.wait_size(256 * MIB)
 
 
-def test_a_paused_guest_and_one_that_is_off(host: Host, bench: Bench, image: Image) -> None:
+@pytest.mark.parametrize("connected", [True, False])
+def test_a_paused_guest_and_one_that_is_off(host: Host, bench: Bench, image: Image, connected: bool) -> None:
     """Paused: it sees it when it goes on. Off: it reads the size at its start, and there is nothing to do."""
     disk = image(64 * MIB)
+    data = {"name": f"volumes/{disk.name}"} if connected else {}
     guest = host.boot(disk)
     host.domain(guest).suspend()
     disk.grow(128 * MIB)
-    assert bench(order(guest, disk, 128 * MIB)).outcome is Outcome.RESIZED
+    assert bench(order(guest, disk, 128 * MIB, **data)).outcome is Outcome.RESIZED
     host.domain(guest).resume()
     guest.wait_size(128 * MIB)
     host.domain(guest).destroy()
 
     off = host.define(disk)
-    assert ends(bench(order(off, disk, 256 * MIB))) == (Outcome.DEVICE_STALE, "device_smaller")
+    assert ends(bench(order(off, disk, 256 * MIB, **data))) == (Outcome.DEVICE_STALE, "device_smaller")
     disk.grow(256 * MIB)
-    assert ends(bench(order(off, disk, 256 * MIB))) == (Outcome.GUEST_OFF, "domain_off")
+    assert ends(bench(order(off, disk, 256 * MIB, **data))) == (Outcome.GUEST_OFF, "domain_off")
     host.domain(off).create()
     off.wait_size(256 * MIB)
 
