@@ -157,7 +157,14 @@ def bench(host: Host, tmp_path: Path) -> Iterator[Bench]:
 
     abandoned = Abandoned(4, Health(), AgentMetrics(CollectorRegistry()).abandoned)
     brick = BrickPool(
-        BrickSettings(processes=1, limit=10.0, lock_path=str(tmp_path), use_multipath=False, root_helper="sudo")
+        BrickSettings(
+            processes=1,
+            limit=10.0,
+            lock_limit=5.0,
+            lock_path=str(tmp_path),
+            use_multipath=False,
+            root_helper="sudo",
+        )
     )
     sessions: list[Session] = []
 
