@@ -7,15 +7,20 @@ from typing import Any
 
 from cliff.show import ShowOne
 
+from bridge.cli import standing
 from bridge.cli.behind import figures
 from bridge.cli.journal import HOST_TIMEOUT, Reads, moment
 from bridge.journal.behind import Behind
 from bridge.journal.look import Look
 from bridge.journal.passes import last_survey
+from bridge.runtime import operator
 
 
 class Status(Reads, ShowOne):  # type: ignore[misc,unused-ignore]
-    """Everything on one screen: guests behind, open extends, hosts. Exits with 1 if a person is needed."""
+    """Everything on one screen: guests behind, open extends, hosts, what is parked, this node's daemons.
+
+    Exits with 1 if a person is needed. A daemon is asked where its ops_port is set in the configuration file.
+    """
 
     def run(self, parsed_args: argparse.Namespace) -> int:
         """See cliff."""
@@ -28,7 +33,10 @@ class Status(Reads, ShowOne):  # type: ignore[misc,unused-ignore]
             now = Look(database).standing(host_timeout=HOST_TIMEOUT)
             numbers = Behind(database).numbers()
             last = last_survey(database)
-        self.code = 1 if now.overdue or now.failed else 0
+        conf = operator.load(parsed_args, [*standing.OPS_GROUPS])
+        parked, wanted = standing.parked(conf)
+        parts = list(standing.parts(conf))
+        self.code = 1 if now.overdue or now.failed or wanted or any(wrong for _, _, wrong in parts) else 0
         shown: Mapping[str, Any] = {
             **figures(numbers),
             "last reconcile pass": moment(last.ended_at),
@@ -39,5 +47,7 @@ class Status(Reads, ShowOne):  # type: ignore[misc,unused-ignore]
             "behind (failed)": now.failed,
             "hosts": now.hosts,
             "silent hosts": now.silent,
+            "parked": parked,
+            **{f"{part} here": said for part, said, _ in parts},
         }
         return tuple(shown), tuple(shown.values())

@@ -245,6 +245,7 @@ def test_every_part_does_its_work_with_its_own_permissions(rabbit: RabbitNode, t
         until(lambda: case.waiting(UNREADABLE_QUEUE) == 1, "the unreadable lane", seconds=30)
         conf = str(case.conf("operator"))
         assert main(["parked", "list", "--config-file", conf]) == 0
+        assert main(["status", "--config-file", str(case.site.conf), "--config-file", conf]) == 0
         assert main(["record", "--for", "1s", "--config-file", conf]) == 0
         assert not case.refused(), case.said()
 

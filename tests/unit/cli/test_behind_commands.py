@@ -88,6 +88,7 @@ def cloud(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Cloud]
     conf.write_text(
         f"[journal]\nconnection = {url}\n[audit]\nfile = {audit}\n"
         f"[cinder]\nauth_type = none\nendpoint_override = {server.url}/v3\n[engine]\nreconcile_page = 2\n"
+        "[bus]\ntransport_url = memory://\n"
     )
     made = Cloud(cinder, database, conf, audit, capsys)
     made.write(

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from prometheus_client import CollectorRegistry
 
 from bridge.cli.app import main
 from bridge.core.extend import Arrival, ExtendKey, new_id
@@ -16,6 +17,9 @@ from bridge.journal import schema
 from bridge.journal.settings import JournalSettings
 from bridge.journal.store import open_journal
 from bridge.journal.tables import disks, domains, extends, hosts
+from bridge.runtime.health import Health
+from bridge.runtime.ops import OpsServer
+from bridge.runtime.settings import OpsSettings
 
 
 @dataclass
@@ -52,7 +56,7 @@ def shell(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Shell:
     """With two open extends."""
     url = f"sqlite:///{tmp_path / 'journal.sqlite3'}"
     conf, audit = tmp_path / "x.conf", tmp_path / "audit.log"
-    conf.write_text(f"[journal]\nconnection = {url}\n[audit]\nfile = {audit}\n")
+    conf.write_text(f"[journal]\nconnection = {url}\n[audit]\nfile = {audit}\n[bus]\ntransport_url = memory://\n")
     journal = open_journal(JournalSettings(connection=url))
     schema.upgrade(journal.database)
     journal.accept([Arrival(key=ExtendKey(new_id(), new_id()), request_id="req-1") for _ in range(2)])
@@ -136,6 +140,35 @@ def test_status_exits_with_one_only_when_a_person_is_needed(shell: Shell) -> Non
     assert shell.run("status")[0] == 0
     shell.write(sa.update(extends).where(extends.c.open == 1).values(overdue_at=1.0))
     assert shell.run("status")[0] == 1
+
+
+def test_status_asks_the_daemons_of_this_node(shell: Shell) -> None:
+    """By their ops ports: one that is not ready says why and is an alarm; one that is not here is none."""
+    health = Health()
+    server = OpsServer(OpsSettings(host="127.0.0.1", port=0), health, CollectorRegistry())
+    server.start()
+    with shell.conf.open("a") as conf:
+        conf.write(f"[engine]\nops_port = {server.port}\n[listener]\nops_port = 9\n")
+    try:
+        health.bad("engine.bus", "our bus cannot be reached: OSError")
+        code, out, _ = shell.run("status", "-f", "json")
+        said = json.loads(out)
+        assert (code, said["engine here"]) == (1, "not ready: engine.bus: our bus cannot be reached: OSError")
+        assert "does not answer" in said["listener here"]
+        assert "api here" not in said
+        health.ok("engine.bus")
+        assert shell.rows("status")["engine here"] == "ready"
+    finally:
+        server.stop()
+        server.join(5)
+
+
+def test_status_with_a_bus_that_is_away_says_so(shell: Shell) -> None:
+    """Nobody knows what is parked then; its password is not in the line."""
+    text = shell.conf.read_text().replace("memory://", "rabbit://u:secret@127.0.0.1:9/")
+    shell.conf.write_text(text)
+    code, out, _ = shell.run("status", "-f", "json")
+    assert (code, "cannot be reached" in json.loads(out)["parked"], "secret" in out) == (1, True, False)
 
 
 def test_a_journal_that_cannot_be_reached_is_three(shell: Shell) -> None:
