@@ -77,21 +77,30 @@ def _hops(made: Report) -> str:
 
 
 def _table(briefs: Sequence[Brief]) -> str:
+    names = ("volume", "server", "since (UTC)", "stands", "why", "host")
     rows = "".join(
-        f"<tr><td><code>{escape(brief.volume or '-')}</code></td>"
-        f"<td><code>{escape(brief.server or '-')}</code></td>"
-        f"<td>{trace.clock(brief.began)[:19]}</td><td>{escape(brief.result)}</td>"
-        f"<td>{escape(trace.meaning(brief.reason) if brief.reason else '')}</td>"
-        f"<td>{escape(brief.host or '')}</td></tr>"
+        "<tr>" + "".join(f'<td data-name="{n}">{cell}</td>' for n, cell in zip(names, _cells(brief), strict=True))
         for brief in briefs[:_SHOWN]
     )
-    names = "".join(f"<th>{name}</th>" for name in ("volume", "server", "since (UTC)", "stands", "why", "host"))
+    heads = "".join(f"<th>{name}</th>" for name in names)
     more = f"<p class='soft'>and {len(briefs) - _SHOWN} more</p>" if len(briefs) > _SHOWN else ""
-    return f'<div class="scroll"><table><tr>{names}</tr>{rows}</table></div>{more}'
+    return f'<div class="scroll"><table class="briefs"><tr>{heads}</tr>{rows}</table></div>{more}'
+
+
+def _cells(brief: Brief) -> tuple[str, ...]:
+    return (
+        f"<code>{escape(brief.volume or '-')}</code>",
+        f"<code>{escape(brief.server or '-')}</code>",
+        trace.clock(brief.began)[:19],
+        escape(brief.result),
+        escape(trace.meaning(brief.reason) if brief.reason else "-"),
+        escape(brief.host or "-"),
+    )
 
 
 def _waterfall(brief: Brief, *, is_open: bool) -> str:
-    about = f"{plots.time_text(brief.seconds or 0)}, {brief.result}, {brief.attempts} attempts"
+    attempts = "1 attempt" if brief.attempts == 1 else f"{brief.attempts} attempts"
+    about = f"{plots.time_text(brief.seconds or 0)}, {brief.result}, {attempts}"
     where = (
         f"volume {brief.volume}, server {brief.server}, host {brief.host or '-'}, {brief.request or 'no request'}"
     )

@@ -22,8 +22,8 @@ CONNECTION_KEYS: Final = frozenset(
         "volume_nguid", "volume_replicas", "replica_count",
         # RBD (the key stays with the host's own keyring)
         "auth_enabled", "auth_username", "cluster_name", "hosts", "name", "ports", "secret_type", "secret_uuid",
-        # file shares
-        "export", "format", "mount_point_base", "options",
+        # file shares (not their mount options: for SMB these hold the password, and an extend mounts nothing)
+        "export", "format", "mount_point_base",
         # vendor connectors
         "scaleIO_volname", "scaleIO_volume_id", "uuid", "volume",
     }

@@ -7,23 +7,29 @@ Exempt by name: Cinder's own intake queue and the unreadable lane.
 import json
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import kombu
 import pytest
 
+from bridge.audit import report
+from bridge.audit.page import render
 from bridge.core.extend import new_id
 from bridge.core.messages import DomainSeen, GuestState, HostMessage, Inventory
 from bridge.runtime.publisher import SafePublisher
 from bridge.runtime.transport import (
     AGENT_EXCHANGE,
     AGENT_TOPIC,
+    PARKED_QUEUE,
     REPORTS_QUEUE,
     QueueSpec,
     ensure_queue,
 )
 from bridge.standin.cinder import Attachment, StandInCinder
+from listener.cli.tap import Tap
 from listener.patience import Step
 from tests.functional.conftest import Vhost
 from tests.lab.cinder_bus import CinderBus
@@ -37,6 +43,7 @@ pytestmark = pytest.mark.functional
 
 STREAM = ROOT / "tests" / "fixtures" / "cinder29" / "stream.jsonl"
 HOST = "cmp-1"
+CANARY = "canary7f3a91"
 
 
 def resize_payloads(recorded: list[Recorded]) -> Iterator[dict[str, Any]]:
@@ -65,6 +72,39 @@ def cinder_of(recorded: list[Recorded]) -> tuple[StandInCinder, list[str]]:
     return cinder, servers
 
 
+def planted(message: Recorded) -> Recorded:
+    """With a canary in every place Cinder, or a backend of its, may put a secret."""
+    outer = json.loads(message.body)
+    inner = json.loads(outer["oslo.message"])
+    if inner["event_type"] != "volume.resize.end":
+        return message
+    inner |= {"_context_auth_token": f"{CANARY}-token", "_context_service_catalog": [{"password": f"{CANARY}-cat"}]}
+    inner["payload"]["admin_metadata"] = {"password": f"{CANARY}-meta"}
+    for row in inner["payload"]["volume_attachment"]:
+        info = json.loads(row["connection_info"] or "{}")
+        info |= {
+            "keyring": f"[client.cinder]\n\tkey = {CANARY}-keyring",
+            "discovery_auth_password": f"{CANARY}-discovery",
+            "options": f"-o username=u,password={CANARY}-smb",
+            "encryption_key": f"{CANARY}-luks",
+            "of_a_driver_nobody_knows": {"nested": [f"{CANARY}-nested"]},
+        }
+        row["connection_info"] = json.dumps(info)
+        row["volume"] = {**(row["volume"] or {}), "provider_auth": f"CHAP u {CANARY}-chap"}
+    outer["oslo.message"] = json.dumps(inner)
+    return replace(message, body=json.dumps(outer).encode())
+
+
+def recording_of(recorded: list[Recorded]) -> bytes:
+    """What `extend-bridge record` would write of them."""
+    output = StringIO()
+    tap = Tap(output, wanted=lambda _: True, count=None)
+    for message in recorded:
+        tap.take(message.body)
+    assert tap.written
+    return output.getvalue().encode()
+
+
 def drain(connection: kombu.Connection, queue: str) -> list[bytes]:
     """Every message of a queue, raw."""
     bodies = []
@@ -76,8 +116,9 @@ def drain(connection: kombu.Connection, queue: str) -> list[bytes]:
 
 
 def test_no_secret_of_cinders_leaves_the_listener_or_the_cinder_reader(vhost: Vhost, tmp_path: Path) -> None:
-    recorded = read_recording(STREAM)
-    secrets = secrets_of(STREAM)
+    recorded = [planted(message) for message in read_recording(STREAM)]
+    secrets = secrets_of(STREAM) | {CANARY}
+    assert sum(CANARY.encode() in message.body for message in recorded) > 2
     assert len(secrets) > 10, "the recording must hold secrets, or this test proves nothing"
     cinder, servers = cinder_of(recorded)
     unknown = servers[-1]
@@ -117,12 +158,21 @@ def test_no_secret_of_cinders_leaves_the_listener_or_the_cinder_reader(vhost: Vh
                  for r in p["volume_attachment"] if r["instance_uuid"] not in (None, unknown)}  # fmt: skip
         sent = 'extend_bridge_engine_casts_total{result="sent"}'
         until(lambda: processes.metric("engine", sent) >= len(known), "every known extend is cast")
+        shown = {f"{part} {path}": processes.shown(part, path)
+                 for part in ("engine", "api", "listener") for path in ("metrics", "healthz/ready")}  # fmt: skip
         codes = processes.stop()
         slow, orders = drain(connection, Step.SHORT.queue), drain(connection, casts)
+        parked = drain(connection, PARKED_QUEUE)
     assert slow, "the event of the unknown server must be in the slow lane, or it proves nothing"
     assert b"".join(orders).count(b"driver_volume_type") >= len(known)
     assert set(codes.values()) == {0}
-    places = {"slow lane": b"".join(slow), "casts": b"".join(orders)}
+    assert all(b"extend_bridge_build_info" in text for place, text in shown.items() if place.endswith("metrics"))
+    page = render(report.make([tmp_path / "audit.jsonl"], older_than=0.0)).encode()
+    assert servers[0].encode() in page
+    places = {
+        "slow lane": b"".join(slow), "casts": b"".join(orders), "parked lane": b"".join(parked),
+        "recording": recording_of(recorded), "HTML report": page, **shown,
+    }  # fmt: skip
     for path in tmp_path.iterdir():  # logs at debug, audit log, journal with its write-ahead log
         if path.is_file():
             places[path.name] = path.read_bytes()

@@ -175,6 +175,10 @@ class Processes:
         lines = (line for line in text.splitlines() if line.startswith(f"{sample} "))
         return sum(float(line.rpartition(" ")[2]) for line in lines)
 
+    def shown(self, name: str, path: str) -> bytes:
+        """What its ops port answers at a path, whatever the status."""
+        return requests.get(self._ops(name, path), timeout=5).content
+
     def _ops(self, name: str, path: str) -> str:
         return f"http://127.0.0.1:{self.site.ports[name]}/{path}"
 

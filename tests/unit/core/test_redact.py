@@ -33,6 +33,13 @@ def test_a_ceph_user_name_stays_and_its_keyring_does_not() -> None:
     assert scrubbed == {"driver_volume_type": "rbd", "data": {"name": "volumes/v", "auth_username": "cinder"}}
 
 
+def test_the_mount_options_of_a_share_stay_behind() -> None:
+    """For SMB they are where the password is."""
+    share = {"driver_volume_type": "smbfs", "export": "//h/s", "name": "v", "options": "-o username=u,password=p"}
+    scrubbed = scrub_connection(share)
+    assert scrubbed == {"driver_volume_type": "smbfs", "data": {"export": "//h/s", "name": "v"}}
+
+
 def test_a_record_already_nested_is_scrubbed_all_the_same() -> None:
     nested = {"driver_volume_type": "iscsi", "data": ISCSI, "keyring": "x"}
     assert "secret" not in json.dumps(scrub_connection(nested))
