@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             [("journal", JOURNAL_OPTS)],
             sys.argv[1:] if argv is None else argv,
             description="Looks after the journal.",
-            epilog=f"Example: {_PROG} --config-file /etc/extend-bridge/extend-bridge.conf db sync",
+            epilog=f"Example: {_PROG} --config-dir /etc/extend-bridge db sync",
             cli=[cfg.SubCommandOpt("command", title="command", handler=_commands)],
         )
         if conf.command.name is None:

@@ -278,7 +278,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             _groups(),
             [word for word in words if word not in {"upgrade", "check"}],
             description="Says whether this node has what its configuration needs.",
-            epilog=f"Example: {_PROG} --config-file /etc/extend-bridge/extend-bridge.conf upgrade check; on a "
+            epilog=f"Example: {_PROG} --config-dir /etc/extend-bridge upgrade check; on a "
             f"hypervisor: {_PROG} --part hostagent upgrade check",
             cli=[_PART],
         )

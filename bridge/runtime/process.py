@@ -55,7 +55,7 @@ def daemon(
         groups,
         argv,
         description=description,
-        epilog=f"Example: {prog} --config-file /etc/extend-bridge/extend-bridge.conf",
+        epilog=f"Example: {prog} --config-dir /etc/extend-bridge",
     )
     settings = door.read(conf, reader)
     ops = door.read(conf, lambda c: door.ops_settings(c, part.replace("-", "_")))
