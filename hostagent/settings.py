@@ -112,7 +112,7 @@ HOSTAGENT_OPTS = [
     ),
     cfg.FloatOpt(
         "heartbeat_interval",
-        default=10,
+        default=20,
         min=0.1,
         help="Seconds between signs of life; several times shorter than [engine] host_timeout.",
     ),

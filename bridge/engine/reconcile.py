@@ -14,14 +14,14 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from bridge.core.errors import JournalUnavailableError
-from bridge.core.extend import Arrival, Source, new_id
+from bridge.core.extend import Arrival, ExtendKey, Source, new_id
 from bridge.core.trail import Event, Record
 from bridge.engine.cinder import CinderReader, Gone, NotNow, Page
 from bridge.engine.survey import Finding, survey
 from bridge.journal.database import Database
 from bridge.journal.hosts import Alive
 from bridge.journal.passes import Passes, Turn
-from bridge.journal.seen import known
+from bridge.journal.seen import agents_of, known
 from bridge.journal.sightings import Sight, Sighting, Sightings
 from bridge.journal.store import Journal
 from bridge.runtime.audit_log import AuditLog
@@ -183,9 +183,16 @@ class Reconciler:
 def survey_page(database: Database, page: Page, *, now: float, host_timeout: float) -> list[Finding]:
     """What the journal knows of the volumes of a page, judged. Raises JournalUnavailableError."""
     settled = [volume for volume in page.volumes if not volume.extending]
-    hosts = {attached.host for volume in settled for attached in volume.attached if attached.host is not None}
     alive = Alive(since=now - host_timeout, until=now + host_timeout)
-    facts = known(database, {volume.id for volume in settled}, hosts, alive)
+    facts = known(database, {volume.id for volume in settled}, alive)
+    unseen = {
+        attached.host
+        for volume in settled
+        for attached in volume.attached
+        if attached.host is not None and ExtendKey(attached.server_id, volume.id) not in facts.seen
+    }
+    if unseen:
+        facts = replace(facts, agents=agents_of(database, unseen, alive))
     return [finding for volume in settled for finding in survey(volume, facts)]
 
 

@@ -37,6 +37,8 @@ def survey(volume: Volume, facts: Known) -> list[Finding]:
 
 def _judge(key: ExtendKey, wanted: int, cinder_host: str | None, facts: Known) -> Finding:
     reported = facts.seen.get(key, ())
+    if len(reported) == 1 and _plainly_fine(reported[0], wanted):
+        return Finding(key=key, sight=Sight.FINE, wanted=wanted)
     living = [seen for seen in reported if seen.alive]
     if any(seen.state is GuestState.INCOMING for seen in living):
         busy = next(seen for seen in living if seen.state is GuestState.INCOMING)
@@ -56,6 +58,11 @@ def _judge(key: ExtendKey, wanted: int, cinder_host: str | None, facts: Known) -
     elif (failed := facts.failed.get(key)) is not None and failed.target >= wanted:
         sight, why = Sight.FAILED, failed.reason
     return Finding(key=key, sight=sight, wanted=wanted, reason=why, host=here.host, size=size)
+
+
+def _plainly_fine(seen: Seen, wanted: int) -> bool:
+    """Nearly all are."""
+    return seen.alive and seen.state is GuestState.ACTIVE and seen.size is not None and seen.size >= wanted
 
 
 def _here(seen: list[Seen]) -> Seen | None:

@@ -80,8 +80,8 @@ _STILL: Final = Prepared(
     .values(heartbeat_at=sa.bindparam("b_now"), seq=sa.bindparam("b_seq"))
 )
 _NOTHING_NEW: Final = (None, Inventory(full=False))  # reports alone, and a heartbeat
-_HOST: Final = sa.select(hosts).where(hosts.c.name == sa.bindparam("name")).with_for_update()
-_HEARD: Final = (
+_HOST: Final = Prepared(sa.select(hosts).where(hosts.c.name == sa.bindparam("name")).with_for_update())
+_HEARD: Final = Prepared(
     sa.update(hosts)
     .where(hosts.c.name == sa.bindparam("b_name"))
     .values(
@@ -95,6 +95,18 @@ _HEARD: Final = (
 )
 
 
+_HAS: Final = Prepared(
+    sa.select(domains.c.server_id, domains.c.state, disks.c.volume_id, disks.c.size)
+    .select_from(
+        domains.outerjoin(disks, sa.and_(disks.c.host == domains.c.host, disks.c.server_id == domains.c.server_id))
+    )
+    .where(domains.c.host == sa.bindparam("b_host"))
+)
+_SAME_ALL: Final = Prepared(
+    sa.update(domains)
+    .where(domains.c.host == sa.bindparam("b_host"), domains.c.state != sa.bindparam("b_gone"))
+    .values(seen_at=sa.bindparam("b_now"))
+)
 _SAME_DOMAINS: Final = (
     sa.update(domains)
     .where(
@@ -112,7 +124,7 @@ def hear(connection: sa.Connection, message: HostMessage, *, now: float, alive: 
     """
     if message.inventory in _NOTHING_NEW and _still_there(connection, message, now, alive):
         return Heard(host=message.host, came_up=False, restarted=False, moved_in=(), duplicate=False)
-    row = connection.execute(_HOST, {"name": message.host}).one_or_none()
+    row = _HOST.run(connection, {"name": message.host}).one_or_none()
     inventory = message.inventory
     if row is None:
         connection.execute(
@@ -132,8 +144,8 @@ def hear(connection: sa.Connection, message: HostMessage, *, now: float, alive: 
     turns = row.turns if same_run else _turns(row, message)
     moved_in = _apply(connection, message.host, inventory, now) if newer and inventory is not None else ()
     told = inventory is not None and newer and bool(inventory.capabilities or inventory.unsupported)
-    connection.execute(
-        _HEARD,
+    _HEARD.run(
+        connection,
         {
             "b_name": message.host,
             "b_now": now,
@@ -222,13 +234,19 @@ def _turns(row: sa.Row[Any], message: HostMessage) -> int:
 def _apply(connection: sa.Connection, host: str, inventory: Inventory, now: float) -> tuple[str, ...]:
     """Write an inventory; the servers that are active here and were not."""
     seen = {domain.server_id: domain for domain in inventory.domains}
-    states = connection.execute(sa.select(domains.c.server_id, domains.c.state).where(domains.c.host == host))
-    was = {row.server_id: row.state for row in states}
+    was: dict[str, str] = {}
+    had: dict[tuple[str, str], int | None] = {}
+    for row in _HAS.run(connection, {"b_host": host}):
+        server_id, state, volume_id, size = tuple(row)
+        was[server_id] = state
+        if volume_id is not None and (inventory.full or server_id in seen):
+            had[server_id, volume_id] = size
     known = was.keys()
     gone = (known - seen.keys()) if inventory.full else known & set(inventory.gone)
+    gone = {server_id for server_id in gone if was[server_id] != GONE}
     _mark_gone(connection, host, gone, now)
-    _write_domains(connection, host, seen, was, now)
-    _write_disks(connection, host, list(seen.values()), everything=inventory.full)
+    _write_domains(connection, host, seen, was, now, whole=inventory.full and not gone)
+    _write_disks(connection, host, seen.values(), {key: had[key] for key in had if key[0] not in gone})
     active = GuestState.ACTIVE
     return tuple(d.server_id for d in seen.values() if d.state is active and was.get(d.server_id) != active)
 
@@ -241,13 +259,21 @@ def _mark_gone(connection: sa.Connection, host: str, gone: Collection[str], now:
 
 
 def _write_domains(
-    connection: sa.Connection, host: str, seen: Mapping[str, DomainSeen], was: Mapping[str, str], now: float
+    connection: sa.Connection,
+    host: str,
+    seen: Mapping[str, DomainSeen],
+    was: Mapping[str, str],
+    now: float,
+    *,
+    whole: bool,
 ) -> None:
-    """Most are as they were: those take one statement together."""
+    """Most are as they were: those take one statement together. `whole`: all that is known here was seen."""
     same = [d.server_id for d in seen.values() if was.get(d.server_id) == d.state]
     changed = [d for d in seen.values() if d.server_id in was and was[d.server_id] != d.state]
     new = [d for d in seen.values() if d.server_id not in was]
-    if same:
+    if same and whole and not changed:
+        _SAME_ALL.run(connection, {"b_host": host, "b_now": now, "b_gone": GONE})
+    elif same:
         connection.execute(_SAME_DOMAINS, {"b_host": host, "b_servers": same, "b_now": now})
     if changed:
         connection.execute(
@@ -263,11 +289,13 @@ def _write_domains(
         )
 
 
-def _write_disks(connection: sa.Connection, host: str, seen: Sequence[DomainSeen], *, everything: bool) -> None:
-    told = sa.select(disks.c.server_id, disks.c.volume_id, disks.c.size).where(disks.c.host == host)
-    if not everything:
-        told = told.where(disks.c.server_id.in_([d.server_id for d in seen]))
-    was = {(row[0], row[1]): row[2] for row in connection.execute(told)} if everything or seen else {}
+def _write_disks(
+    connection: sa.Connection,
+    host: str,
+    seen: Collection[DomainSeen],
+    was: Mapping[tuple[str, str], int | None],
+) -> None:
+    """What is different. `was`: the sizes known so far of these domains' disks."""
     now = {(d.server_id, disk.volume_id): disk.size for d in seen for disk in d.disks}
     for key in [key for key in was if key not in now]:
         connection.execute(

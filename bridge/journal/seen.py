@@ -2,7 +2,7 @@
 """What the hosts say of the disks of some volumes, and what is being done about them: for reconciliation."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
@@ -48,12 +48,18 @@ class Known:
     open: Mapping[ExtendKey, str | None]
     verified: Mapping[ExtendKey, int]
     failed: Mapping[ExtendKey, Failed]
-    agents: Mapping[str, bool]
+    agents: Mapping[str, bool] = field(default_factory=dict)
 
 
-def known(database: Database, volume_ids: Collection[str], host_names: Collection[str], alive: Alive) -> Known:
-    """Read it in one transaction. Raises JournalUnavailableError."""
-    return database.read(lambda connection: _known(connection, sorted(volume_ids), sorted(host_names), alive))
+def known(database: Database, volume_ids: Collection[str], alive: Alive) -> Known:
+    """Read it in one transaction, all but `agents`. Raises JournalUnavailableError."""
+    return database.read(lambda connection: _known(connection, sorted(volume_ids), alive))
+
+
+def agents_of(database: Database, names: Collection[str], alive: Alive) -> Mapping[str, bool]:
+    """Which of these hosts ever reported, and whether they are alive. Raises JournalUnavailableError."""
+    query = sa.select(hosts.c.name, hosts.c.heartbeat_at).where(hosts.c.name.in_(sorted(names)))
+    return database.read(lambda c: {name: heartbeat_at in alive for name, heartbeat_at in c.execute(query)})
 
 
 def these(ids: Collection[str]) -> sa.BindParameter[Any]:
@@ -62,7 +68,7 @@ def these(ids: Collection[str]) -> sa.BindParameter[Any]:
     return sa.bindparam("ids", ids, expanding=True, literal_execute=True, type_=disks.c.volume_id.type)
 
 
-def _known(connection: sa.Connection, ids: Collection[str], names: Collection[str], alive: Alive) -> Known:
+def _known(connection: sa.Connection, ids: Collection[str], alive: Alive) -> Known:
     seen: dict[ExtendKey, list[Seen]] = {}
     for server_id, volume_id, host, size, state, heartbeat_at in connection.execute(
         sa.select(
@@ -93,11 +99,9 @@ def _known(connection: sa.Connection, ids: Collection[str], names: Collection[st
         .where(extends.c.volume_id.in_(these(ids)), extends.c.open.is_(None), extends.c.outcome.in_(_FAILED))
         .order_by(attempts.c.target)
     )
-    agents = connection.execute(sa.select(hosts.c.name, hosts.c.heartbeat_at).where(hosts.c.name.in_(names)))
     return Known(
         seen=seen,
         open={ExtendKey(s, v): reason for s, v, reason in opened},
         verified={ExtendKey(s, v): size for s, v, size in verified if size is not None},
         failed={ExtendKey(s, v): Failed(target=target, reason=reason or "") for s, v, target, reason in failed},
-        agents={name: heartbeat_at in alive for name, heartbeat_at in agents},
     )

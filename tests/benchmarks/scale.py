@@ -49,7 +49,7 @@ from tests.lab.paths import ROOT
 from tests.lab.waiting import until
 
 FLEETS: Final = (10, 1_000, 10_000)
-HEARTBEAT: Final = 10.0  # seconds, [hostagent] heartbeat_interval
+HEARTBEAT: Final = 20.0  # seconds, [hostagent] heartbeat_interval
 INVENTORY: Final = 600.0  # seconds, [hostagent] inventory_interval
 RECONCILE: Final = 600.0  # seconds, [engine] reconcile_interval
 _AT_ONCE: Final = 10  # extends, each of another host

@@ -5,7 +5,7 @@ from bridge.core.extend import ExtendKey, gib, new_id
 from bridge.core.outcome import Outcome
 from bridge.journal.behind import Behind
 from bridge.journal.hosts import Alive
-from bridge.journal.seen import known
+from bridge.journal.seen import agents_of, known
 from bridge.journal.sightings import Sight, Sighting, Sightings
 from tests.unit.journal.conftest import Bench
 
@@ -87,9 +87,9 @@ def test_known_tells_who_is_on_what_host_what_is_open_and_which_agents_ever_spok
     bench.has("h2")
     bench.arrive(key)
     alive = Alive(since=bench.now - 60, until=bench.now + 60)
-    facts = known(bench.database, {key.volume_id}, {HOST, "h2", "h3"}, alive)
+    facts = known(bench.database, {key.volume_id}, alive)
     assert [(seen.host, seen.size, seen.alive) for seen in facts.seen[key]] == [(HOST, 1, True)]
     assert facts.open == {key: None}
-    assert facts.agents == {HOST: True, "h2": True}
+    assert agents_of(bench.database, {HOST, "h2", "h3"}, alive) == {HOST: True, "h2": True}
     late = Alive(since=bench.now + 1, until=bench.now + 60)
-    assert known(bench.database, {key.volume_id}, {HOST}, late).agents == {HOST: False}
+    assert agents_of(bench.database, {HOST}, late) == {HOST: False}
