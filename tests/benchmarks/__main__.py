@@ -15,6 +15,8 @@ import bridge.runtime.threads  # noqa: F401
 # isort: split
 from tests.benchmarks.measure import Row, calibration, table
 from tests.benchmarks.registry import BENCHES
+from tests.benchmarks.scale_table import missed
+from tests.benchmarks.scale_table import table as scale_table
 from tests.benchmarks.workspace import Workspace
 
 _WIDTH = max(map(len, BENCHES))
@@ -61,11 +63,11 @@ def _scale(database: str) -> int:
     with Workspace() as workspace:
         found = scale.measure(workspace, database)
     sys.stdout.write(
-        f"{database}, RabbitMQ; CPU of one engine, the budget in brackets\n\n{scale.table(found)}\n\n"
+        f"{database}, RabbitMQ; CPU of one engine, the budget in brackets\n\n{scale_table(found)}\n\n"
         f"calibration loop: {before:.0f} ms before, {calibration():.0f} ms after; load average {_load()} on "
         f"{os.cpu_count()} CPUs at the end\n"
     )
-    wrong = scale.missed(found)
+    wrong = missed(found)
     sys.stderr.write(f"{len(wrong)} over: {'; '.join(wrong)}\n" if wrong else "every budget is met\n")
     return 1 if wrong else 0
 

@@ -3,6 +3,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -10,6 +11,8 @@ from tests.benchmarks import __main__ as bench
 from tests.benchmarks import agent, audit, registry
 from tests.benchmarks.measure import Row, quantile, table
 from tests.benchmarks.rig import Rig, post
+from tests.benchmarks.scale_table import Fleet, missed
+from tests.benchmarks.scale_table import table as scale_table
 from tests.benchmarks.workspace import Workspace
 
 
@@ -41,6 +44,22 @@ def test_the_rig_takes_extends_from_their_arrival_to_their_end(tmp_path_factory:
     reports = rig.dispatched(24)
     assert len(reports) >= 24
     rig.close()
+
+
+def test_a_fleet_is_held_to_its_budgets() -> None:
+    small = Fleet(
+        hosts=10, volumes=100, extend=100, beat=100, inventory=100, start=0, start_took=0, reconcile=0, peak=70
+    )
+    fits = replace(small, hosts=10_000, volumes=100_000, extend=119, reconcile=5.9, peak=199)
+    assert fits.talk == pytest.approx(10_000 / 20 * 100e-6 + 100_000 / 600 * 100e-6)
+    assert missed([small, fits]) == []
+    over = replace(fits, extend=121, beat=200, reconcile=6.1, peak=201)
+    assert [text.partition(" of ")[0] for text in missed([small, over])] == [
+        "an extend", "heartbeats and inventories", "a reconcile pass", "memory",
+    ]  # fmt: skip
+    lines = scale_table([small, over]).splitlines()
+    assert lines[0].split() == ["hosts", "10", "10,000"]
+    assert lines[3].split()[-2:] == ["1.00", "1.21"]
 
 
 def _over(_workspace: Workspace) -> Iterator[Row]:
