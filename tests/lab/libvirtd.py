@@ -10,6 +10,7 @@ import os
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import time
 import uuid
@@ -62,8 +63,8 @@ class Libvirtd:
 
     def start(self) -> None:
         """Start it and wait for its socket; raises RuntimeError with what it said."""
-        socket = self.root / "libvirt-sock"
-        socket.unlink(missing_ok=True)
+        address = self.root / "libvirt-sock"
+        address.unlink(missing_ok=True)
         binds = " && ".join(
             f"mkdir -p {path} && mount --bind {shlex.quote(str(self._inside(path)))} {path}" for path in _BOUND
         )
@@ -75,7 +76,7 @@ class Libvirtd:
                 stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
             )  # fmt: skip
         deadline = time.monotonic() + 30
-        while not socket.exists():
+        while not _listens(address):
             if self._daemon.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"libvirtd does not start: {self._said()[-2000:]}")
             time.sleep(0.02)
@@ -130,6 +131,12 @@ class Libvirtd:
 
     def _inside(self, path: str) -> Path:
         return self._fs / path.lstrip("/")
+
+
+def _listens(address: Path) -> bool:
+    """Whether it takes connections: the socket is there a moment earlier."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(address)) == 0
 
 
 @contextmanager
