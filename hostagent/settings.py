@@ -51,6 +51,13 @@ HOSTAGENT_OPTS = [
         min=0,
         help="Seconds to wait for the host's device to show the new size: arrays publish it late.",
     ),
+    cfg.FloatOpt(
+        "crowded_wait",
+        default=10,
+        min=0,
+        help="Seconds of device_wait that a volume may take while others wait for a worker; then it gives way and "
+        "is tried again later. Else one array that is late would hold up the volumes of all others.",
+    ),
     cfg.FloatOpt("nudge_every", default=30, min=0.1, help="Seconds between rescans during device_wait."),
     cfg.FloatOpt(
         "libvirt_limit",
@@ -141,6 +148,7 @@ class HostAgentSettings:
     libvirt_uri: str
     workers: int
     device_wait: float
+    crowded_wait: float
     nudge_every: float
     libvirt_limit: float
     abandoned_max: int
@@ -171,6 +179,7 @@ def hostagent_settings(conf: cfg.ConfigOpts) -> HostAgentSettings:
         libvirt_uri=section.libvirt_uri,
         workers=section.workers,
         device_wait=section.device_wait,
+        crowded_wait=section.crowded_wait,
         nudge_every=section.nudge_every,
         libvirt_limit=section.libvirt_limit,
         abandoned_max=section.abandoned_max,

@@ -31,6 +31,7 @@ from hostagent.observe import Eyes, observe
 from hostagent.reporter import Outbox, Reporter
 from hostagent.rpc import RpcServer
 from hostagent.settings import HostAgentSettings
+from hostagent.turn import Turn
 from hostagent.worker import Workers
 
 _INVENTORY_SHARE: Final = 0.25
@@ -139,8 +140,14 @@ def build(
         patience = Patience(device_wait=settings.device_wait, nudge_every=settings.nudge_every)
         images = images_of(own)
         strategies = [*outside.strategies, RbdStrategy(images)]
-        tools = Tools(hypervisor=own, strategies=strategies, patience=patience, images=images, sleep=stopping.wait)
-        return Bench(own, lambda order: extend(order, tools))
+        turn = Turn(stopping, workers.crowded, settings.crowded_wait)
+        tools = Tools(hypervisor=own, strategies=strategies, patience=patience, images=images, sleep=turn.sleep)
+
+        def work(order: Order) -> Report:
+            turn.begin()
+            return extend(order, tools)
+
+        return Bench(own, work)
 
     def images_of(own: Session) -> QemuImages:
         return QemuImages(own.secret, limit=settings.libvirt_limit / 2)

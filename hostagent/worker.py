@@ -79,6 +79,11 @@ class Orders:
             self._count -= len(orders)
             return volume_id, orders
 
+    def crowded(self) -> bool:
+        """Whether volumes wait for somebody to own them."""
+        with self._changed:
+            return bool(self._free)
+
     def done(self, volume_id: str) -> None:
         """The owner lets go; what came meanwhile is free to be taken."""
         with self._changed:
@@ -149,6 +154,10 @@ class Workers:
         if refused := self._orders.put(orders):
             LOG.warning("no room for %d orders: %d wait already", len(refused), WAITING_MAX)
             self._hand_over(refused, [_refused(order) for order in refused])
+
+    def crowded(self) -> bool:
+        """Whether volumes wait for a worker."""
+        return self._orders.crowded()
 
     def start(self) -> None:
         """Start the threads."""

@@ -26,6 +26,7 @@ from hostagent.extend import Patience, Tools, extend
 from hostagent.reporter import Outbox, Reporter
 from hostagent.rpc import Endpoint
 from hostagent.settings import BrickSettings
+from hostagent.turn import Turn
 from hostagent.wiring import Bench
 from hostagent.worker import Workers
 from tests.benchmarks.idle_agent import idle_rows
@@ -36,6 +37,8 @@ _VOLUMES: Final = 200
 _ROUNDS: Final = 5
 _WORKERS: Final = 8
 _TAKES: Final = 0.05  # seconds a volume's storage needs in the second bench
+_FAIR: Final = 0.2  # seconds; [hostagent] crowded_wait
+_LATE: Final = 10.0  # seconds; [hostagent] device_wait
 _BRICK: Final = """\
 import json, sys
 sys.stdin.readline()
@@ -132,17 +135,25 @@ class _Bus:
 
 @dataclass(slots=True)
 class OverBrick(FileStrategy):
-    """Files, and a stand-in of os-brick's process asked for each; each takes `seconds`, the `hanging` `hang`."""
+    """Files, and a stand-in of os-brick's process asked for each; each takes `seconds`, the `hanging` `hang`.
+
+    The `late` have a device that does not grow.
+    """
 
     brick: BrickPool | None = None
     seconds: float = 0.0
     hanging: frozenset[str] = frozenset()
     hang: float = 3.0
+    late: frozenset[str] = frozenset()
 
-    def refresh(self, disk: Disk, connection: Mapping[str, Any] | None) -> None:
+    def refresh(self, disk: Disk, connection: Mapping[str, Any] | None) -> int | None:  # type: ignore[override]
         if self.brick is not None:
             self.brick.extend("ISCSI", {"path": disk.source, "target_portal": "10.0.0.1:3260", "target_lun": 1})
         time.sleep(self.hang if disk.volume_id in self.hanging else self.seconds)
+        return self.size(disk)
+
+    def size(self, disk: Disk) -> int | None:  # type: ignore[override]
+        return gib(1) if disk.volume_id in self.late else None
 
 
 def run(keys: Sequence[ExtendKey], strategy: OverBrick) -> dict[str, float]:
@@ -156,10 +167,12 @@ def run(keys: Sequence[ExtendKey], strategy: OverBrick) -> dict[str, float]:
 
     def bench() -> Bench:
         own = Session("bench:///", limit=20, abandoned=abandoned, connect=lambda _uri: connection)
-        patience = Patience(device_wait=1, nudge_every=1)
-        tools = Tools(hypervisor=own, strategies=[strategy], patience=patience, sleep=stopping.wait)
+        patience = Patience(device_wait=_LATE, nudge_every=_LATE)
+        turn = Turn(stopping, workers.crowded, _FAIR)
+        tools = Tools(hypervisor=own, strategies=[strategy], patience=patience, sleep=turn.sleep)
 
         def work(order: Order) -> Report:
+            turn.begin()
             return extend(order, tools)
 
         return Bench(own, work)
@@ -178,7 +191,7 @@ def run(keys: Sequence[ExtendKey], strategy: OverBrick) -> dict[str, float]:
     workers.join(10)
     outbox.close()
     sender.join(10)
-    assert bus.outcomes == {Outcome.RESIZED.value}, bus.outcomes
+    assert bus.outcomes - {Outcome.DEVICE_STALE.value} == {Outcome.RESIZED.value}, bus.outcomes
     return bus.came
 
 
@@ -226,15 +239,17 @@ def _bare(order: str, xml: str) -> None:
 
 
 def _together(workspace: Workspace) -> Row:
-    """All but two have their report before the two that hang; the row is the last of them, of what is possible."""
+    """The last of those that are well, beside what is possible: each late one has its fair turn, and the two that
+    hang hold their workers."""
     keys = some_keys(_VOLUMES)
-    hanging = frozenset({keys[0].volume_id, keys[1].volume_id})
+    ids = [key.volume_id for key in keys]
+    hanging, late = frozenset(ids[:2]), frozenset(ids[2:22])
     began = time.monotonic()
-    came = run(keys, OverBrick(seconds=_TAKES, hanging=hanging))
-    others = [at for volume_id, at in came.items() if volume_id not in hanging]
-    possible = len(others) * _TAKES / (_WORKERS - len(hanging))
+    came = run(keys, OverBrick(seconds=_TAKES, hanging=hanging, late=late))
+    well = [at for volume_id, at in came.items() if volume_id not in hanging | late]
+    possible = ((len(well) + len(late)) * _TAKES + len(late) * _FAIR) / (_WORKERS - len(hanging))
     return Row(
-        what=f"host agent: {_VOLUMES} volumes at once, 2 hang: the last of the others",
-        value=(max(others) - began) * 1000, budget=possible * 1000 * 1.5, bare=possible * 1000,
+        what=f"host agent: {_VOLUMES} volumes at once, 2 hang, {len(late)} are late: the last other",
+        value=(max(well) - began) * 1000, budget=possible * 1000 * 1.5, bare=possible * 1000,
         bare_what="the storage alone", unit="ms",
     )  # fmt: skip

@@ -12,8 +12,9 @@ from bridge.core.messages import Order, Report
 from bridge.core.outcome import Outcome
 from bridge.runtime.metrics import AgentMetrics
 from hostagent import worker
+from hostagent.turn import Turn
 from hostagent.worker import Orders, Workers, work_off
-from tests.unit.hostagent.fakes import order
+from tests.unit.hostagent.fakes import FakeTime, order
 
 S1, S2 = "11111111-0000-0000-0000-000000000001", "11111111-0000-0000-0000-000000000002"
 V1, V2 = "22222222-0000-0000-0000-000000000001", "22222222-0000-0000-0000-000000000002"
@@ -89,6 +90,35 @@ def test_a_volume_has_one_owner_and_what_comes_meanwhile_waits_for_it() -> None:
     orders.done(V1)
     again = orders.take()
     assert again == (V1, [late])
+
+
+def test_a_late_device_is_waited_for_until_others_wait_for_the_worker() -> None:
+    """Its turn is ten seconds at least; alone it may take all the time it has."""
+    orders, time_ = Orders(), FakeTime()
+    orders.put([order(S1, V1, 1)])
+    turn = Turn(Sleeps(time_), orders.crowded, 10, clock=time_.clock)
+    orders.take()
+    turn.begin()
+    assert [turn.sleep(6) for _ in range(5)] == [False] * 5
+    orders.put([order(S1, V1, 2)])
+    assert not turn.sleep(6), "its own next order waits for it anyway"
+    orders.put([order(S1, V2, 1)])
+    assert turn.sleep(6)
+    turn.begin()
+    assert [turn.sleep(6), turn.sleep(6)] == [False, True]
+    time_.stopping = True
+    turn.begin()
+    assert turn.sleep(6)
+
+
+class Sleeps:
+    """An event nobody sets, in fake time."""
+
+    def __init__(self, time_: FakeTime) -> None:
+        self._time = time_
+
+    def wait(self, timeout: float) -> bool:
+        return self._time.sleep(timeout)
 
 
 def test_a_full_house_says_busy(monkeypatch: object) -> None:
