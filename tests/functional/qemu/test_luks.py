@@ -125,7 +125,7 @@ def test_the_inventory_says_the_volumes_size(host: Host, bench: Bench, encrypted
     disk = encrypted("file")
     guest = host.boot(disk)
     keeper = InventoryKeeper(
-        bench.session, tell=lambda _: None, touched=Touched(), capabilities=[], interval=1, health=Health(),
+        bench.session, tell=lambda _: None, touched=Touched(), volume_types={}, interval=1, health=Health(),
         hidden=lambda found: hidden_bytes(found, bench.tools.images),
     )  # fmt: skip
     [seen] = keeper.look_at([guest.server_id]).domains
