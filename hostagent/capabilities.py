@@ -44,9 +44,10 @@ _TOOLS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "iser": ("iscsiadm", "lsscsi"),
         "fibre_channel": ("lsscsi",),
         "nvmeof": ("nvme",),
+        "rbd": ("qemu-img",),
     }
 )
-"""What os-brick runs on the host for an extend of this type."""
+"""What os-brick, or the agent itself, runs on the host for an extend of this type."""
 _OVER_PATHS: Final = frozenset({"iscsi", "iser", "fibre_channel"})
 _SBIN: Final = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 

@@ -9,6 +9,8 @@ import pytest
 from hostagent.capabilities import NO_STRATEGY, VOLUME_TYPES, volume_types
 from hostagent.devices import all_strategies
 from hostagent.devices.files import FileStrategy
+from hostagent.devices.rbd import RbdStrategy
+from hostagent.images import QemuImages
 
 
 class NoBrick:
@@ -20,13 +22,18 @@ class NoBrick:
     paths = extend  # type: ignore[assignment]
 
 
-STRATEGIES = all_strategies(NoBrick())  # type: ignore[arg-type]
+STRATEGIES = [
+    *all_strategies(NoBrick()),  # type: ignore[arg-type]
+    RbdStrategy(QemuImages(lambda _secret_id: None, limit=1)),
+]
 
 
 def test_with_every_tool_there_all_that_has_a_strategy_is_extended() -> None:
     """The strategies themselves are asked, as for a real disk."""
     found = volume_types(STRATEGIES, use_multipath=True, have=lambda _tool: True)
-    assert {name for name, why_not in found.items() if not why_not} >= {"iscsi", "fibre_channel", "nvmeof", "nfs"}
+    assert {name for name, why_not in found.items() if not why_not} >= {
+        "iscsi", "fibre_channel", "nvmeof", "nfs", "rbd",
+    }  # fmt: skip
     assert set(found.values()) <= {"", NO_STRATEGY}
 
 
@@ -45,6 +52,8 @@ def test_a_strategy_less_is_a_type_less() -> None:
         ("multipathd", "fibre_channel", True, "not installed: multipathd"),
         ("multipathd", "fibre_channel", False, ""),
         ("nvme", "iscsi", True, ""),
+        ("qemu-img", "rbd", False, "not installed: qemu-img"),
+        ("qemu-img", "nfs", False, ""),
     ],
 )
 def test_a_tool_that_os_brick_would_miss_is_named(missing: str, name: str, multipath: bool, says: str) -> None:
