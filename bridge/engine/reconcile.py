@@ -98,6 +98,7 @@ class Reconciler:
     def _pass(self, turn: Turn, stop: threading.Event) -> bool:
         """Go on with a pass; whether it came to its end, or to somebody else."""
         request_id = f"req-{new_id()}"
+        self._sightings.begin()
         while not stop.is_set():
             page = self._cinder.in_use(marker=turn.marker, limit=self._pace.page)
             if isinstance(page, NotNow):

@@ -31,6 +31,8 @@ _IDLE: Final = 1.0  # seconds to wait for a first message
 _MORE: Final = 0.002  # seconds to wait for one more of the same burst
 _BEATS: Final = 500  # heartbeats taken together, which wait for nobody
 _GATHERED: Final = 1.0  # seconds the first of them may wait for the others
+_CROWD: Final = 20  # heartbeats in that time from which on to wake up for each costs more than the work on it
+_NAP: Final = 0.05  # seconds of sleep then, in which more of them come; news waits so long at most
 _NO_NEWS: Final = (b'"reports":[]', b'"full":false,"domains":[],"gone":[]')
 """What an agent's heartbeat says, word for word. A message that says it otherwise is only taken a little sooner."""
 _NEVER: Final = 6  # attempts after which it is said that Nova's host does not do it; it is prompted all the same
@@ -76,7 +78,12 @@ class _Inbox:
             return _IDLE
         if self._news:
             return _MORE if len(self.messages) < _BATCH else 0.0
-        return self._since + _GATHERED - time.monotonic() if len(self.messages) < _BEATS else 0.0
+        left = self._since + _GATHERED - time.monotonic() if len(self.messages) < _BEATS else 0.0
+        return min(left, _MORE) if self.crowded() else left
+
+    def crowded(self) -> bool:
+        """Whether there are many heartbeats and nothing else."""
+        return not self._news and len(self.messages) >= _CROWD
 
 
 class ReportsConsumer:
@@ -143,7 +150,9 @@ class ReportsConsumer:
             try:
                 connection.drain_events(timeout=wait)
             except TimeoutError:
-                return
+                if not inbox.crowded():
+                    return
+                time.sleep(_NAP)
 
     def _settle(self, inbox: Sequence[kombu.Message], stop: threading.Event) -> None:
         read = [message for message in map(_read, inbox) if message is not None]

@@ -81,27 +81,42 @@ def _known(connection: sa.Connection, ids: Collection[str], alive: Alive) -> Kno
         seen.setdefault(ExtendKey(server_id, volume_id), []).append(
             Seen(host=host, state=GuestState(state), size=size, alive=heartbeat_at in alive)
         )
-    opened = connection.execute(
-        sa.select(extends.c.server_id, extends.c.volume_id, extends.c.reason).where(
-            extends.c.open == 1, extends.c.volume_id.in_(these(ids))
-        )
+    opened: dict[ExtendKey, str | None] = {}
+    touched, given_up = set(), set()
+    for server_id, volume_id, is_open, outcome, reason in connection.execute(
+        sa.select(
+            extends.c.server_id, extends.c.volume_id, extends.c.open, extends.c.outcome, extends.c.reason
+        ).where(extends.c.volume_id.in_(these(ids)))
+    ):
+        touched.add(volume_id)
+        if is_open:
+            opened[ExtendKey(server_id, volume_id)] = reason
+        elif outcome in _FAILED:
+            given_up.add(volume_id)
+    return Known(
+        seen=seen,
+        open=opened,
+        verified=_verified(connection, touched) if touched else {},
+        failed=_failed(connection, given_up) if given_up else {},
     )
-    verified = connection.execute(
+
+
+def _verified(connection: sa.Connection, ids: Collection[str]) -> Mapping[ExtendKey, int]:
+    rows = connection.execute(
         sa.select(extends.c.server_id, extends.c.volume_id, sa.func.max(attempts.c.size_after))
         .join(attempts, attempts.c.extend_id == extends.c.id)
         .join(domains, sa.and_(domains.c.server_id == extends.c.server_id, domains.c.host == attempts.c.host))
         .where(extends.c.volume_id.in_(these(ids)), attempts.c.ended_at >= domains.c.seen_at)
         .group_by(extends.c.server_id, extends.c.volume_id)
     )
-    failed = connection.execute(
+    return {ExtendKey(s, v): size for s, v, size in rows if size is not None}
+
+
+def _failed(connection: sa.Connection, ids: Collection[str]) -> Mapping[ExtendKey, Failed]:
+    rows = connection.execute(
         sa.select(extends.c.server_id, extends.c.volume_id, attempts.c.target, extends.c.reason)
         .join(attempts, attempts.c.extend_id == extends.c.id)
         .where(extends.c.volume_id.in_(these(ids)), extends.c.open.is_(None), extends.c.outcome.in_(_FAILED))
         .order_by(attempts.c.target)
     )
-    return Known(
-        seen=seen,
-        open={ExtendKey(s, v): reason for s, v, reason in opened},
-        verified={ExtendKey(s, v): size for s, v, size in verified if size is not None},
-        failed={ExtendKey(s, v): Failed(target=target, reason=reason or "") for s, v, target, reason in failed},
-    )
+    return {ExtendKey(s, v): Failed(target=target, reason=reason or "") for s, v, target, reason in rows}

@@ -52,9 +52,18 @@ class Sightings:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._any = True
+
+    def begin(self) -> None:
+        """A pass begins, or goes on: where nothing is written down, what is fine need not be looked for."""
+        one = sa.select(sightings.c.volume_id).limit(1)
+        self._any = self._database.read(lambda connection: connection.execute(one).first()) is not None
 
     def note(self, volume_ids: Collection[str], seen: Sequence[Sighting], *, at: float) -> None:
         """These volumes were looked at, and this was not fine. What stays the same keeps its `since`."""
+        if not seen and not self._any:
+            return
+        self._any = True
         ids = sorted(volume_ids)
         before = self._database.read(lambda connection: _rows(connection, ids))
         if before or seen:
