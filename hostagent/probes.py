@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the host agent must see of its host, looked at from where this runs: in a container, from inside of it.
 
-Standard library only, so that `extend-bridge-status` can ask on a machine that has neither libvirt nor os-brick.
+Needs neither libvirt nor os-brick, so that `extend-bridge-status` can ask on any machine.
 """
 
 import os
@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from hostagent.beside_nova import disagreements
 from hostagent.settings import HostAgentSettings
 
 _MULTIPATHD: Final = "\0/org/kernel/linux/storage/multipathd"
 """An abstract socket, which belongs to a network namespace; so since multipath-tools 0.5."""
 _LIBVIRT: Final = ("libvirt-sock", "virtqemud-sock")
-_NOVA: Final = "etc/nova/nova.conf"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,9 +30,9 @@ class Probe:
 
 
 def probes(
-    settings: HostAgentSettings, *, own_locks: bool, root: Path = Path("/"), multipathd: str = _MULTIPATHD
+    settings: HostAgentSettings, *, root: Path = Path("/"), multipathd: str = _MULTIPATHD
 ) -> Iterator[Probe]:
-    """Each thing the agent needs. `own_locks`: no [hostagent] lock_path is set. `root`, `multipathd`: for tests."""
+    """Each thing the agent needs; `root` and `multipathd` are others in tests."""
     if settings.libvirt_uri == "qemu:///system":
         yield Probe(about="libvirt's socket", wrong=_libvirt(root / "run" / "libvirt", settings.read_only))
     if settings.read_only:
@@ -41,7 +41,9 @@ def probes(
     yield Probe(about="/sys", wrong=_writable(root / "sys" / "class" / "scsi_host", root / "sys"))
     yield Probe(about="/run/udev", wrong=_udev(root / "run" / "udev"))
     yield Probe(about="the lock directory", wrong=_lock(Path(settings.brick.lock_path)))
-    yield Probe(about="nova-compute's locks", wrong=_shared(root / _NOVA) if own_locks else None, fatal=False)
+    files = [str(root / name.lstrip("/")) for name in settings.nova_conf]
+    differ = "; ".join(disagreements(files, settings.brick))
+    yield Probe(about="nova-compute's settings", wrong=differ or None, fatal=False)
     if settings.brick.use_multipath:
         yield Probe(about="multipathd", wrong=_multipathd(multipathd))
 
@@ -87,15 +89,6 @@ def _lock(directory: Path) -> str | None:
             os.lockf(file.fileno(), os.F_TLOCK, 0)
     except OSError as ex:
         return f"{directory}: {ex.strerror}; os-brick cannot lock there"
-    return None
-
-
-def _shared(nova: Path) -> str | None:
-    if nova.exists():
-        return (
-            f"{nova} is there and [hostagent] lock_path is not set: set it to nova-compute's [oslo_concurrency] "
-            "lock_path, else both may work on one device at once"
-        )
     return None
 
 

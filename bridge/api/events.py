@@ -19,7 +19,7 @@ from bridge.api import microversion, request, schema
 from bridge.api.decide import Decision, answer, decide, servers
 from bridge.api.faults import fault, not_found
 from bridge.api.identity import Policy
-from bridge.core.extend import Arrival, Standing, is_uuid
+from bridge.core.extend import Arrival, ExtendKey, Standing, is_uuid
 from bridge.core.trail import Event, Record
 from bridge.runtime.audit_log import AuditLog
 from bridge.runtime.metrics import ApiMetrics
@@ -36,8 +36,8 @@ class Journal(Protocol):
         Raises JournalUnavailableError.
         """
 
-    def accept(self, arrivals: Sequence[Arrival]) -> None:
-        """Open or renew an extend for each arrival; committed on return. Raises JournalUnavailableError."""
+    def accept(self, arrivals: Sequence[Arrival]) -> Mapping[ExtendKey, str]:
+        """Open or renew an extend for each arrival, committed on return: ids. Raises JournalUnavailableError."""
 
 
 class AnyServer:
@@ -50,9 +50,9 @@ class AnyServer:
         """See Journal."""
         return dict.fromkeys(server_ids, Standing.ON_HOST)
 
-    def accept(self, arrivals: Sequence[Arrival]) -> None:
+    def accept(self, arrivals: Sequence[Arrival]) -> Mapping[ExtendKey, str]:
         """See Journal."""
-        self._journal.accept(arrivals)
+        return self._journal.accept(arrivals)
 
 
 class EventsResource:
@@ -107,17 +107,18 @@ class EventsResource:
         decisions = [decide(event, standing) for event in events]
         keys = dict.fromkeys(decision.key for decision in decisions if decision.key is not None)
         arrivals = [Arrival(key=key, request_id=request_id, global_request_id=global_request_id) for key in keys]
+        ids: Mapping[ExtendKey, str] = {}
         if arrivals:
-            self._journal.accept(arrivals)
+            ids = self._journal.accept(arrivals)
             self._wake()
-        self._record(events, decisions, arrivals, request_id, global_request_id)
+        self._record(events, decisions, ids, request_id, global_request_id)
         return answer(events, decisions)
 
     def _record(
         self,
         events: Sequence[Mapping[str, Any]],
         decisions: Sequence[Decision],
-        arrivals: Sequence[Arrival],
+        taken_as: Mapping[ExtendKey, str],
         request_id: str,
         global_request_id: str | None,
     ) -> None:
@@ -126,12 +127,13 @@ class EventsResource:
             Record(
                 event=Event.ACCEPTED,
                 at=now,
-                server=arrival.key.server_id,
-                volume=arrival.key.volume_id,
+                server=key.server_id,
+                volume=key.volume_id,
+                extend_id=extend_id,
                 request_id=request_id,
                 global_request_id=global_request_id,
             )
-            for arrival in arrivals
+            for key, extend_id in taken_as.items()
         ]
         refused = [
             Record(
@@ -152,7 +154,7 @@ class EventsResource:
             self._metrics.events.labels(code=str(code.value)).inc(count)
         LOG.info(
             "request %s (%s): %d events, %d extends accepted, %d events refused",
-            request_id, global_request_id or "-", len(events), len(arrivals), len(refused),
+            request_id, global_request_id or "-", len(events), len(taken), len(refused),
         )  # fmt: skip
 
 

@@ -107,7 +107,7 @@ class Checks(upgradecheck.UpgradeCommands):  # type: ignore[misc,unused-ignore]
             settings = door.read(self._conf, hostagent_settings)
         except door.ConfigError:
             return Result(Code.FAILURE, "cannot be looked at with this configuration")
-        found = list(probes(settings, own_locks=self._conf.hostagent.lock_path is None))
+        found = list(probes(settings))
         wrong = [probe for probe in found if probe.wrong is not None]
         if not wrong:
             return Result(Code.SUCCESS, ", ".join(probe.about for probe in found))

@@ -62,14 +62,16 @@ class Journal:
 
         return self.database.read(ask)
 
-    def accept(self, arrivals: Sequence[Arrival]) -> None:
-        """Open an extend for each (server, volume), or raise the generation of the open one. Committed on return.
+    def accept(self, arrivals: Sequence[Arrival]) -> Mapping[ExtendKey, str]:
+        """Open an extend for each (server, volume), or raise the generation of the open one; the id of each.
 
-        Several arrivals of one pair become one generation; each leaves its own line in `transitions`.
+        Committed on return. Several arrivals of one pair become one generation; each leaves its own line in
+        `transitions`.
         """
-        if arrivals:
-            self._refuse_when_full()
-            self.database.write(lambda connection: open_extends(connection, arrivals, self._clock()))
+        if not arrivals:
+            return {}
+        self._refuse_when_full()
+        return self.database.write(lambda connection: open_extends(connection, arrivals, self._clock()))
 
     def _refuse_when_full(self) -> None:
         """A backlog that only grows helps nobody: the caller keeps its events and comes back."""
@@ -145,8 +147,8 @@ _ACCEPTED: Final = Prepared(
 )
 
 
-def open_extends(connection: sa.Connection, arrivals: Sequence[Arrival], now: float) -> None:
-    """Open an extend for each pair or raise the generation of the open one, in the caller's transaction."""
+def open_extends(connection: sa.Connection, arrivals: Sequence[Arrival], now: float) -> dict[ExtendKey, str]:
+    """Open an extend per pair or raise the generation of the open one, in the caller's transaction: their ids."""
     newest = {arrival.key: arrival for arrival in arrivals}
     ids = _open_ids(connection, newest)
     _RAISE.run_many(
@@ -176,6 +178,7 @@ def open_extends(connection: sa.Connection, arrivals: Sequence[Arrival], now: fl
             for arrival in arrivals
         ],
     )
+    return ids
 
 
 def _open_ids(connection: sa.Connection, keys: Collection[ExtendKey]) -> dict[ExtendKey, str]:

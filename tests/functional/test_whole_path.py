@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Notification in, grown disk out: four processes, a real broker, a real guest, and what goes wrong in between."""
 
+import json
 import os
 import signal
 from collections.abc import Iterator
@@ -46,10 +47,10 @@ class Cloud:
         assert self.bridge.processes is not None
         return self.bridge.processes
 
-    def extend(self, size: int) -> None:
-        """What Cinder does: the volume grows (GiB), then the notification."""
+    def extend(self, size: int) -> str:
+        """What Cinder does: the volume grows (GiB), then the notification; the id of the user's request."""
         self.cinder.extend(self.disk.volume_id, size)
-        body, _ = resize_end(
+        body, request_id = resize_end(
             volume_id=self.disk.volume_id,
             server_id=self.guest.server_id,
             attachment_id=self.attachment_id,
@@ -57,6 +58,7 @@ class Cloud:
             size=size,
         )
         self.bridge.bus.publish(body)
+        return request_id
 
     def rows(self, table: sa.Table) -> list[dict[str, object]]:
         """Rows of the journal, oldest first."""
@@ -136,6 +138,21 @@ def test_an_extend_reaches_the_guest_and_closes_as_resized(cloud: Cloud) -> None
     assert (row["outcome"], row["wanted_gen"], row["attempt"]) == ("resized", 1, 1)
     (attempt,) = cloud.rows(attempts)
     assert (attempt["size_before"], attempt["size_after"], attempt["target"]) == (gib(1), gib(2), gib(2))
+
+
+def test_the_users_request_id_is_in_every_log_and_audit_line(cloud: Cloud) -> None:
+    """From Cinder's notification by the HTTP header, the journal, the cast and the report."""
+    request_id = cloud.extend(2)
+    until(cloud.closed, "the extend closes")
+    (row,) = cloud.closed()
+    lines = [json.loads(line) for line in cloud.bridge.site.audit_file.read_text().splitlines()]
+    told = {line["event"]: line for line in lines if line.get("volume") == cloud.disk.volume_id}
+    assert {"received", "posted", "accepted", "dispatched", "step", "closed"} <= told.keys()
+    for event, line in told.items():
+        assert request_id in {line.get("request_id"), line.get("global_request_id")}, event
+    assert {told[event]["extend_id"] for event in ("accepted", "dispatched", "step", "closed")} == {row["id"]}
+    for part in ("api", "hostagent"):
+        assert request_id in cloud.processes.log(part).read_text(), part
 
 
 def test_the_same_notification_again_finds_the_size_there_and_touches_nothing(cloud: Cloud) -> None:

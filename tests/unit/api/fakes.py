@@ -52,12 +52,13 @@ class FakeJournal:
     def standing(self, server_ids: Collection[str]) -> Mapping[str, Standing]:
         return {server: self.known[server] for server in server_ids if server in self.known}
 
-    def accept(self, arrivals: Sequence[Arrival]) -> None:
+    def accept(self, arrivals: Sequence[Arrival]) -> Mapping[ExtendKey, str]:
         if self.broken is not None:
             raise self.broken
         if self.away:
             raise JournalUnavailableError("the disk is full", retry_after=7.0)
         self.accepted.extend(arrivals)
+        return {arrival.key: f"extend of {arrival.key.volume_id}" for arrival in arrivals}
 
     def ping(self) -> str | None:
         return "the disk is full" if self.away else None

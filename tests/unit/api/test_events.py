@@ -86,6 +86,7 @@ def test_every_event_leaves_a_record_with_its_reason() -> None:
         (Event.REFUSED, NO_HOST, VOLUME, "server_no_host"),
         (Event.REFUSED, ON_HOST, None, "tag_no_volume"),
     ]
+    assert [r.extend_id for r in api.audit.records] == [f"extend of {VOLUME}", None, None]
     assert "made-up" not in "".join(record.to_line("api") for record in api.audit.records)
 
 

@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 from bridge.core.reasons import Reason
 from bridge.runtime import metrics
 from bridge.runtime.health import Health
+from bridge.runtime.settings import EXIT_UNREACHABLE, EXIT_USAGE
 from tests.lab.paths import ROOT
 
 ETC = ROOT / "etc"
@@ -115,3 +116,45 @@ def test_every_command_is_registered_by_the_part_that_owns_it(part: str) -> None
     points = [p for p in entry_points(group="extend_bridge.cli") if p.name.partition("_")[0] == part]
     assert points
     assert all(p.value.startswith(owned.get(part, "bridge")) for p in points)
+
+
+def test_every_option_has_a_help_text_and_is_on_the_page_of_the_configuration() -> None:
+    """The page is made from the namespaces of the sample; none of ours may be missing there, no option mute."""
+    sample = (ETC / "extend-bridge" / "config-generator.conf").read_text()
+    named = set(re.findall(r"namespace = (extend-bridge\.\w+)", sample))
+    ours = [point for point in entry_points(group="oslo.config.opts") if point.name.startswith("extend-bridge.")]
+    assert named == {point.name for point in ours}
+    every = [(group, opt) for point in ours for group, opts in point.load()() for opt in opts]
+    mute = [f"[{group}] {opt.name}" for group, opt in every if not opt.help]
+    assert mute == []
+    assert ".. show-options::" in page("configuration")
+
+
+def test_every_metric_has_a_line_on_its_page() -> None:
+    """The page is made from the registry a daemon makes; nothing there is without a text."""
+    assert ".. metrics::" in page("metrics")
+    registry = metrics.new_registry("test")
+    kinds = [
+        kind for kind in vars(metrics).values() if isinstance(kind, type) and kind.__name__.endswith("Metrics")
+    ]
+    for kind in kinds:
+        kind(registry)
+    assert [family.name for family in registry.collect() if len(family.documentation) < 10] == []
+    shown = (ROOT / "doc" / "source" / "_ext" / "observed.py").read_text()
+    assert [kind.__name__ for kind in kinds if f"metrics.{kind.__name__}" not in shown] == []
+
+
+def test_every_exit_code_is_on_the_page_of_the_command() -> None:
+    """The numbers the code knows, and only they."""
+    table = re.findall(r"^(\d)    \w", page("cli"), re.MULTILINE)
+    assert [int(code) for code in table] == [0, 1, EXIT_USAGE, EXIT_UNREACHABLE]
+    used = {
+        int(code) for part in ("bridge", "listener", "hostagent") for path in (ROOT / part).rglob("*.py")
+        for code in re.findall(r"\bcode=(\d)\b", path.read_text())
+    }  # fmt: skip
+    assert used <= set(map(int, table))
+
+
+def page(name: str) -> str:
+    """A page of the documentation."""
+    return (ROOT / "doc" / "source" / f"{name}.rst").read_text()

@@ -50,9 +50,9 @@ def root() -> Iterator[Path]:
     rmtree(top)
 
 
-def wrong(settings: HostAgentSettings, root: Path, multipathd: str, *, own_locks: bool = True) -> dict[str, str]:
+def wrong(settings: HostAgentSettings, root: Path, multipathd: str) -> dict[str, str]:
     """What is wrong, by what it is about."""
-    found = probes(settings, own_locks=own_locks, root=root, multipathd=multipathd)
+    found = probes(settings, root=root, multipathd=multipathd)
     return {probe.about: probe.wrong for probe in found if probe.wrong is not None}
 
 
@@ -89,13 +89,13 @@ def test_a_socket_nobody_listens_on_is_no_libvirt(settings: HostAgentSettings, r
     assert "refused" in wrong(settings, root, multipathd)["libvirt's socket"]
 
 
-def test_beside_nova_compute_the_locks_have_to_be_shared(
-    settings: HostAgentSettings, root: Path, multipathd: str
-) -> None:
+def test_beside_nova_compute_both_must_agree(settings: HostAgentSettings, root: Path, multipathd: str) -> None:
     (root / "etc/nova").mkdir(parents=True)
-    (root / "etc/nova/nova.conf").touch()
-    assert "lock_path" in wrong(settings, root, multipathd)["nova-compute's locks"]
-    assert wrong(settings, root, multipathd, own_locks=False) == {}
+    nova = root / "etc/nova/nova.conf"
+    nova.write_text("[libvirt]\nvolume_use_multipath = true\n[oslo_concurrency]\nlock_path = /elsewhere\n")
+    assert "lock_path" in wrong(settings, root, multipathd)["nova-compute's settings"]
+    nova.write_text("[libvirt]\nvolume_use_multipath = true\n")
+    assert wrong(settings, root, multipathd) == {}
 
 
 def test_an_agent_that_only_looks_needs_libvirts_read_only_socket_alone(
