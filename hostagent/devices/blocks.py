@@ -49,6 +49,24 @@ def check_paths_up(disk: Disk, root: Path = sysfs.SYS) -> None:
 
 
 @contextmanager
+def same_volume(disk: Disk, root: Path = sysfs.SYS) -> Iterator[None]:
+    """Around a rescan: raise StoppedError (`refused`) where a path turns out to be another volume.
+
+    Storage gives LUN numbers of old volumes to new ones; a host that was not told keeps the disk under its old
+    name, and only a rescan shows its worldwide name of now.
+    """
+    number = sysfs.device_number(disk.source or "")
+    before = sysfs.wwids(number, root) if number is not None else {}
+    yield
+    after = sysfs.wwids(number, root) if number is not None else {}
+    changed = sorted(name for name in before.keys() & after.keys() if before[name] != after[name])
+    if changed or len(set(after.values())) > 1:
+        now = ", ".join(f"{name} is {wwid}" for name, wwid in sorted(after.items()))
+        was = ", ".join(f"{name} was {before[name]}" for name in changed)
+        raise StoppedError(Outcome.REFUSED, Reason.WRONG_DEVICE, f"{disk.source}: {now}{f'; {was}' if was else ''}")
+
+
+@contextmanager
 def explained(disk: Disk, root: Path = sysfs.SYS) -> Iterator[None]:
     """A failed rescan in the device's terms: a path that went down, a map that did not follow its paths."""
     try:

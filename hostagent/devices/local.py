@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hostagent.devices import sysfs
-from hostagent.devices.blocks import block_device_size, check_paths_up, explained, is_plain_block
+from hostagent.devices.blocks import block_device_size, check_paths_up, explained, is_plain_block, same_volume
 from hostagent.devices.connection import volume_type
 from hostagent.domain import Disk
 from hostagent.ports import Brick, Nudge
@@ -36,7 +36,7 @@ class LocalStrategy:
             self._brick.extend("LOCAL", {"device_path": disk.source})
         else:
             check_paths_up(disk, self._sys)
-            with explained(disk, self._sys):
+            with same_volume(disk, self._sys), explained(disk, self._sys):
                 self._brick.rescan(nudge)
         return self.size(disk)
 

@@ -8,7 +8,7 @@ from typing import Any
 from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
 from hostagent.devices import sysfs
-from hostagent.devices.blocks import check_paths_up, explained
+from hostagent.devices.blocks import check_paths_up, explained, same_volume
 from hostagent.devices.connected import ConnectedStrategy
 from hostagent.domain import Disk
 from hostagent.failure import StoppedError
@@ -36,7 +36,7 @@ class NvmeStrategy(ConnectedStrategy):
         if differs := _differs(ours, data):
             raise StoppedError(Outcome.REFUSED, Reason.WRONG_DEVICE, f"{disk.source}: {differs}")
         check_paths_up(disk, self._sys)
-        with explained(disk, self._sys):
+        with same_volume(disk, self._sys), explained(disk, self._sys):
             super()._extend(protocol, disk, data)
 
 

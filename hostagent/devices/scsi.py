@@ -9,7 +9,7 @@ from typing import Any, Final
 from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
 from hostagent.devices import sysfs
-from hostagent.devices.blocks import check_paths_up, explained
+from hostagent.devices.blocks import check_paths_up, explained, same_volume
 from hostagent.devices.connected import ConnectedStrategy
 from hostagent.domain import Disk
 from hostagent.failure import StoppedError
@@ -29,7 +29,7 @@ class ScsiStrategy(ConnectedStrategy):
         check_paths_up(disk, self._sys)
         if protocol in _PATHS_KNOWN:
             self._check_paths(disk, self._brick.paths(protocol, deepcopy(dict(data))))
-        with explained(disk, self._sys):
+        with same_volume(disk, self._sys), explained(disk, self._sys):
             super()._extend(protocol, disk, data)
             self._even_out(disk)
 

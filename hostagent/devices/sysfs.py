@@ -94,6 +94,12 @@ def nudge(number: str, root: Path = SYS) -> Nudge:
     )
 
 
+def wwids(number: str, root: Path = SYS) -> dict[str, str]:
+    """The worldwide name of each path, by kernel name, as the storage last told it: a rescan asks again."""
+    found = {_name(path): _text(path / "device" / "wwid") or _text(path / "wwid") for path in _paths(number, root)}
+    return {name: wwid for name, wwid in found.items() if wwid}
+
+
 def nvme_identity(number: str, root: Path = SYS) -> dict[str, str]:
     """`nqn`, `nsid`, `uuid` of an NVMe namespace, lower case, as far as the kernel tells them; empty for others."""
     device = _device(number, root)

@@ -50,3 +50,11 @@ def test_a_session_that_is_down_is_named_and_heals(case: Case) -> None:
     held_back(seen, "paths_down", "down: sd")
     assert seen["report"]["steps"][-1]["seconds"] < 5
     healed(seen)
+
+
+def test_a_lun_number_that_was_given_to_another_volume_is_refused(case: Case) -> None:
+    """Same session, same path, another volume: the rescan shows its worldwide name of now (CVE-2023-2088)."""
+    seen = case("iscsi_reused")
+    assert (seen["report"]["outcome"], seen["report"]["reason"]) == ("refused", "wrong_device"), seen["report"]
+    assert " was naa." in seen["report"]["detail"]
+    assert seen["guest"] == seen["before"]

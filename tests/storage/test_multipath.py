@@ -43,3 +43,19 @@ def test_a_map_never_outgrows_its_smallest_path(case: Case) -> None:
     seen = case("multipath_uneven")
     held_back(seen, "device_stale", str(seen["wanted"]), str(seen["before"]))
     healed(seen)
+
+
+def test_a_path_that_was_given_to_another_volume_is_never_written_through(case: Case) -> None:
+    """Behind one portal the LUN number now belongs to another volume, which the rescan shows.
+
+    multipathd may be quicker and throw that path out: then the map has only paths of the volume and may grow. While
+    it is in the map, the extend is refused.
+    """
+    seen = case("multipath_reused")
+    assert len(set(seen["paths"].values())) == 1
+    assert len(set(seen["everyone"].values())) == 2, "one path is another volume now"
+    if seen["report"]["outcome"] == "resized":
+        assert set(seen["left"].values()) == set(seen["paths"].values())
+    else:
+        assert (seen["report"]["outcome"], seen["report"]["reason"]) == ("refused", "wrong_device"), seen["report"]
+        assert seen["guest"] == seen["before"]

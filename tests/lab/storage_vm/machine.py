@@ -43,16 +43,22 @@ class Machine:
         self._results = directory / "results"
         self._console = directory / "console"
 
-    def result(self, case: str, *, seconds: float) -> dict[str, Any]:
-        """What a case saw; waits for it. RuntimeError with the console's end where the VM ended before it."""
-        deadline = time.monotonic() + seconds
+    def result(self, case: str, *, silence: float) -> dict[str, Any]:
+        """What a case saw; waits for it while cases end, none for `silence` seconds at most.
+
+        RuntimeError with the console's end where the VM ended before it, or fell silent.
+        """
+        ended_cases, since = 0, time.monotonic()
         while True:
             ended = self._process.poll() is not None
-            found = [line for line in self._lines() if line["case"] == case]
+            lines = self._lines()
+            found = [line for line in lines if line["case"] == case]
             if found:
                 return found[-1]
-            if ended or time.monotonic() > deadline:
-                why = "the VM ended" if ended else f"not within {seconds:g} s"
+            if len(lines) > ended_cases:
+                ended_cases, since = len(lines), time.monotonic()
+            if ended or time.monotonic() > since + silence:
+                why = "the VM ended" if ended else f"no case ended for {silence:g} s"
                 raise RuntimeError(f"no result of {case}: {why}; its console:\n{self.console()[-6000:]}")
             time.sleep(_LOOK_EVERY)
 

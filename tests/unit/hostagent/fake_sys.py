@@ -37,6 +37,9 @@ class FakeSys:
         (here / "rescan").touch()
         self.state(name, "running")
 
+    def wwid(self, name: str, wwid: str) -> None:
+        (self.root / "block" / name / "device" / "wwid").write_text(f"{wwid}\n")
+
     def nvme(self, name: str, *controllers: str, **identity: str) -> None:
         here = self.device(name)
         subsystem = self.root / "nvme-subsys0"

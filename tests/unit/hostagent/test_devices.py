@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which strategy takes a volume, what os-brick is asked, and what is refused, on a small sysfs of our own."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,9 +41,11 @@ class FakeBrick:
     asked: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     nudged: list[Nudge] = field(default_factory=list)
     evens: "FakeSys | None" = None
+    touches: Callable[[], None] = lambda: None
 
     def extend(self, protocol: str, properties: Mapping[str, Any]) -> int:
         self.asked.append((protocol, dict(properties)))
+        self.touches()
         if self.fails is not None:
             raise self.fails
         assert isinstance(properties, dict)
@@ -52,6 +54,7 @@ class FakeBrick:
 
     def rescan(self, nudge: Nudge) -> None:
         self.nudged.append(nudge)
+        self.touches()
         if self.fails is not None:
             raise self.fails
         for name in (*nudge.scsi, *filter(None, (nudge.map,))) if self.evens is not None else ():
@@ -201,6 +204,21 @@ def test_what_os_brick_left_behind_is_told_too(fake_sys: FakeSys) -> None:
     brick = FakeBrick(evens=fake_sys)
     assert ScsiStrategy(brick, fake_sys.root).refresh(disk("/dev/dm-0"), ISCSI) == 2 * SIZE
     assert brick.nudged == [Nudge(scsi=("sda", "sdb"), map="dm-0")]
+
+
+@pytest.mark.parametrize("info", [ISCSI, None])
+@pytest.mark.parametrize("source", ["/dev/sda", "/dev/dm-0"])
+def test_a_path_that_turns_out_to_be_another_volume_is_refused(fake_sys: FakeSys, source: str, info: Any) -> None:
+    """The rescan shows its worldwide name of now; sdb keeps the old one."""
+    for name in ("sda", "sdb"):
+        fake_sys.wwid(name, "naa.6001405aa")
+    brick = FakeBrick(touches=lambda: fake_sys.wwid("sda", "naa.6001405bb"))
+    chosen = ScsiStrategy(brick, fake_sys.root) if info else LocalStrategy(brick, fake_sys.root)
+    for _ in range(2 if source == "/dev/dm-0" else 1):  # a map is refused again and again
+        with pytest.raises(StoppedError) as caught:
+            chosen.refresh(disk(source), info)
+        assert (caught.value.outcome, caught.value.reason) == (Outcome.REFUSED, Reason.WRONG_DEVICE)
+        assert "sda is naa.6001405bb" in caught.value.detail
 
 
 def test_a_map_is_as_large_as_its_smallest_path(fake_sys: FakeSys) -> None:

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from tests.lab.hypervisor import prepare_machine
-from tests.lab.storage_vm.inside import cases_iscsi, cases_multipath, cases_nvme
+from tests.lab.storage_vm.inside import cases_crypt, cases_iscsi, cases_multipath, cases_nvme
 from tests.lab.storage_vm.inside.agent import Agent
 from tests.lab.storage_vm.inside.commands import sh
 from tests.lab.storage_vm.inside.compute import Compute, set_up_brick
@@ -23,8 +23,9 @@ def main(port: str) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(name)s %(levelname)s %(message)s")
     STATE.mkdir()
     prepare_machine()
-    single = Agent(f"qemu:///embed?root={STATE / 'lv'}", multipath=False)
-    multi = Agent(f"qemu:///embed?root={STATE / 'lv'}", multipath=True)
+    uri = f"qemu:///embed?root={STATE / 'lv'}"
+    single = Agent("single", uri, multipath=False)
+    multi = Agent("multi", uri, multipath=True)
     for agent in (single, multi):
         agent.start()
     sh("modprobe", "-a", "loop", "sd_mod", "iscsi_tcp", "target_core_mod", "target_core_iblock", "iscsi_target_mod")
@@ -43,6 +44,7 @@ def main(port: str) -> None:
     results = Results(Path(port))
     cases_iscsi.run(results, compute, single)
     cases_nvme.run(results, compute, single)
+    cases_crypt.run(results, compute, single)
     cases_multipath.run(results, compute, multi, plain=single)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Our host agent as its process wires it, with a list in place of the broker: order in, report out."""
+"""Our host agent with a configuration file of its own and a list in place of the broker: order in, report out."""
 
 import queue
 import threading
@@ -11,14 +11,13 @@ from prometheus_client import CollectorRegistry
 
 from bridge.core.extend import Bytes, ExtendKey
 from bridge.core.messages import Order, Report
+from bridge.runtime import settings as door
 from bridge.runtime.health import Health
 from bridge.runtime.metrics import AgentMetrics
-from hostagent.brick_pool import BrickPool
-from hostagent.devices import all_strategies
 from hostagent.extend import Patience, Tools, extend
 from hostagent.hypervisor import Abandoned, Session
-from hostagent.settings import BrickSettings
-from hostagent.wiring import Bench
+from hostagent.settings import hostagent_groups, hostagent_settings
+from hostagent.wiring import Bench, this_host
 from hostagent.worker import Workers
 from tests.lab.storage_vm.inside.targets import STATE
 
@@ -26,29 +25,36 @@ from tests.lab.storage_vm.inside.targets import STATE
 class Agent:
     """Two workers, one os-brick process."""
 
-    def __init__(self, uri: str, *, multipath: bool) -> None:
-        self._reports: queue.SimpleQueue[Report] = queue.SimpleQueue()
-        self._stopping = threading.Event()
-        metrics = AgentMetrics(CollectorRegistry())
-        abandoned = Abandoned(4, Health(), metrics.abandoned)
-        self.brick = BrickPool(
-            BrickSettings(processes=1, limit=120, lock_path=str(STATE), use_multipath=multipath, root_helper="sudo")
+    def __init__(self, name: str, uri: str, *, multipath: bool) -> None:
+        file = STATE / f"{name}.conf"
+        file.write_text(
+            f"[hostagent]\nhost = {name}\nlibvirt_uri = {uri}\nlibvirt_limit = 60\nbrick_processes = 1\n"
+            f"use_multipath = {multipath}\nlock_path = {STATE}\nstate_path = {STATE}\n"
+            "device_wait = 6\nnudge_every = 2\n"
         )
+        conf = door.load(name, hostagent_groups(), ["--config-file", str(file)], description=name)
+        settings = door.read(conf, hostagent_settings)
+        self._reports: queue.SimpleQueue[Report] = queue.SimpleQueue()
+        stopping, metrics = threading.Event(), AgentMetrics(CollectorRegistry())
+        abandoned = Abandoned(settings.abandoned_max, Health(), metrics.abandoned)
+        outside = this_host(settings)
+        patience = Patience(device_wait=settings.device_wait, nudge_every=settings.nudge_every)
 
         def bench() -> Bench:
-            session = Session(uri, limit=30, abandoned=abandoned)
-            tools = Tools(
-                hypervisor=session, strategies=all_strategies(self.brick), sleep=self._stopping.wait,
-                patience=Patience(device_wait=6, nudge_every=2),
-            )  # fmt: skip
-            return Bench(session, lambda order: extend(order, tools))
+            own = Session(
+                settings.libvirt_uri, limit=settings.libvirt_limit, abandoned=abandoned, connect=outside.connect
+            )
+            tools = Tools(hypervisor=own, strategies=outside.strategies, patience=patience, sleep=stopping.wait)
+            return Bench(own, lambda order: extend(order, tools))
 
-        self._workers = Workers(2, make_tool=bench, report=self._take, stopping=self._stopping, metrics=metrics)
+        workers = Workers(2, make_tool=bench, report=self._take, stopping=stopping, metrics=metrics)
+        self._parts = [*outside.parts, workers]
+        self._submit = workers.submit
 
     def start(self) -> None:
         """The os-brick process and the threads."""
-        self.brick.start()
-        self._workers.start()
+        for part in self._parts:
+            part.start()
 
     def extend(self, server_id: str, volume_id: str, size: int, connection: Mapping[str, Any] | None) -> Report:
         """One order and its report."""
@@ -56,8 +62,8 @@ class Agent:
             attempt_id=str(uuid.uuid4()), key=ExtendKey(server_id, volume_id), gen=1, target=Bytes(size),
             connection=connection,
         )  # fmt: skip
-        self._workers.submit([Order.from_wire(order.to_wire())])
-        return self._reports.get(timeout=90)
+        self._submit([Order.from_wire(order.to_wire())])
+        return self._reports.get(timeout=180)
 
     def _take(self, reports: Sequence[Report]) -> None:
         for report in reports:

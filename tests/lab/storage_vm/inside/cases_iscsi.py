@@ -65,8 +65,16 @@ def run(results: Results, compute: Compute, agent: Agent) -> None:
         state = sh("readlink", "-f", bench.path).rsplit("/", 1)[-1]
         compute.until(f"/sys/block/{state}/device/state", "running")
 
+    def reused() -> dict[str, Any]:
+        before = bench.size
+        bench.grow()
+        target.reuse(volume, other, portals=slice(0, 1))
+        report = bench.order(volume.connection)
+        return {"report": report, "before": before, "guest": bench.guest.prints(before)}
+
     results.run("iscsi_again", again)
     results.run("iscsi_late", late)
     results.run("iscsi_never", never)
     results.run("iscsi_wrong_lun", wrong_lun)
     results.run("iscsi_path_down", path_down)
+    results.run("iscsi_reused", reused)

@@ -4,6 +4,7 @@
 from pathlib import Path
 from typing import Any, Final
 
+from hostagent.devices import sysfs
 from tests.lab.storage_vm.inside import matrix
 from tests.lab.storage_vm.inside.agent import Agent
 from tests.lab.storage_vm.inside.commands import sh
@@ -70,6 +71,23 @@ def run(results: Results, compute: Compute, agent: Agent, plain: Agent) -> None:
     results.run("multipath_path_down", path_down)
     results.run("multipath_map_fails", map_fails)
 
+    stranger = target.add("stranger", START)
+
+    def reused() -> dict[str, Any]:
+        before, paths = bench.size, wwids()
+        bench.grow()
+        stranger.grow(bench.size)
+        target.reuse(volume, stranger, portals=slice(1, 2))
+        report, left = bench.order(volume.connection), wwids()
+        everyone = {name: Path(f"/sys/block/{name}/device/wwid").read_text().strip() for name in paths}
+        return {
+            "report": report, "before": before, "guest": bench.guest.prints(report["after_bytes"] or before),
+            "paths": paths, "left": left, "everyone": everyone,
+        }  # fmt: skip
+
+    def wwids() -> dict[str, str]:
+        return sysfs.wwids(sysfs.device_number(bench.path) or "")
+
     uneven = target.add("uneven", START, apart=True)
     half = Bench(compute, agent, uneven, lambda: connect(uneven, multipath=True))
 
@@ -87,3 +105,4 @@ def run(results: Results, compute: Compute, agent: Agent, plain: Agent) -> None:
         }  # fmt: skip
 
     results.run("multipath_uneven", uneven_paths)
+    results.run("multipath_reused", reused)

@@ -73,6 +73,14 @@ class IscsiTarget:
             (where / name).symlink_to(core[0])
         return IscsiVolume(target=self, lun=lun, backings=backings)
 
+    def reuse(self, old: "IscsiVolume", new: "IscsiVolume", *, portals: slice) -> None:
+        """Give the LUN number of one volume to another behind some portals, without a word to any host."""
+        for group in self._groups[portals]:
+            where, source = group / "lun" / f"lun_{old.lun}", group / "lun" / f"lun_{new.lun}"
+            next(path for path in where.iterdir() if path.is_symlink()).unlink()
+            other = next(path for path in source.iterdir() if path.is_symlink())
+            (where / other.name).symlink_to(other.resolve())
+
     def portal(self, index: int, *, up: bool) -> None:
         """Drop a portal's sessions and refuse new ones, or take them again."""
         put(self._groups[index] / "enable", int(up))
