@@ -52,6 +52,7 @@ FLEETS: Final = (10, 1_000, 10_000)
 _AT_ONCE: Final = 10  # extends, each of another host
 _ROUNDS: Final = 30
 _BEATING: Final = 20.0  # seconds
+_LOOKS: Final = 3
 _LEAST: Final = 50.0  # heartbeats a second, of small fleets: fewer cannot be measured
 _PATIENCE: Final = 300.0
 
@@ -153,12 +154,15 @@ class _Place:
         return cpu_of(self.processes.pid("engine"))
 
     def _idle(self, seconds: float) -> float:
-        """CPU the engine uses in so many seconds when nothing happens."""
+        """CPU the engine uses in so many seconds when nothing happens: the least of a few looks."""
         if self._idle_share is None:
-            cpu = self._cpu()
-            time.sleep(_BEATING / 3)
-            self._idle_share = (self._cpu() - cpu) / (_BEATING / 3)
+            self._idle_share = min(self._idle_look() for _ in range(_LOOKS))
         return self._idle_share * seconds
+
+    def _idle_look(self) -> float:
+        cpu = self._cpu()
+        time.sleep(_BEATING / _LOOKS)
+        return (self._cpu() - cpu) / (_BEATING / _LOOKS)
 
     def _tell(self, command: str) -> None:
         assert self._fleet.stdin is not None
