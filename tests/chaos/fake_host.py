@@ -28,6 +28,7 @@ HANG: Final = 3.5  # seconds; longer than the agent's libvirt_limit
 _NO_DOMAIN: Final = 42
 _RUNNING: Final = (1, 1)
 _SECTOR: Final = 512
+_LIBVIRT: Final = 9_000_000  # 9.0: takes sizes in bytes, knows no flag against shrinking
 
 
 class FakeLibvirtError(libvirt.libvirtError):  # type: ignore[misc]
@@ -81,6 +82,9 @@ class FakeDomain:
         self._manners.take(0.02)
         return [self._ledger.size((self._server_id, self._volumes[target])), 0, 0]
 
+    def connect(self) -> "FakeConnection":
+        return FakeConnection({})
+
     def jobStats(self) -> dict[str, int]:  # noqa: N802 - libvirt's name
         return {"type": 0}
 
@@ -114,6 +118,9 @@ class FakeConnection:
 
     def isAlive(self) -> int:  # noqa: N802 - libvirt's name
         return 1
+
+    def getLibVersion(self) -> int:  # noqa: N802 - libvirt's name
+        return _LIBVIRT
 
     def close(self) -> int:
         return 0
