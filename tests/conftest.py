@@ -7,8 +7,13 @@ import bridge.runtime.threads  # noqa: F401 - must come before anything that imp
 import os
 from typing import NoReturn
 
+import hypothesis
 import pytest
 from cheroot.server import HTTPServer
+
+# what a busy machine is slow at is no fault of a test
+hypothesis.settings.register_profile("busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("busy")
 
 HTTPServer.expiration_interval = 0.05  # seconds between looks of the built-in server whether it is to end, else 0.5
 
