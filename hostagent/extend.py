@@ -8,11 +8,11 @@ extend_volume), with the checks it leaves out.
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from bridge.core.extend import Bytes
 from bridge.core.messages import GuestState, Order, Report, Step
@@ -47,24 +47,28 @@ class Patience:
 class Refreshed:
     """The device this worker has refreshed last: the next guest of a shared volume finds it done.
 
-    A worker takes all that waits for a volume in one go, so one memory of a few seconds is all it takes.
+    A worker takes all that waits for a volume in one go, so one memory of a few seconds is all it takes. Other
+    connection data are another claim of what the device is, which only a refresh checks.
     """
 
     volume_id: str = ""
     source: str | None = None
+    connection: Mapping[str, Any] | None = None
     until: float = 0.0
 
-    def covers(self, volume_id: str, disk: Disk, now: float) -> bool:
-        """Whether this very device, by this name, was refreshed for this volume a moment ago."""
+    def covers(self, order: Order, disk: Disk, now: float) -> bool:
+        """Whether this very device, by this name, was refreshed for this volume and connection a moment ago."""
         return (
             disk.source is not None
-            and (volume_id, disk.source) == (self.volume_id, self.source)
+            and (order.key.volume_id, disk.source) == (self.volume_id, self.source)
+            and order.connection == self.connection
             and now < self.until
         )
 
-    def note(self, volume_id: str, disk: Disk, now: float) -> None:
+    def note(self, order: Order, disk: Disk, now: float) -> None:
         """It was."""
-        self.volume_id, self.source, self.until = volume_id, disk.source, now + _FRESH
+        self.volume_id, self.source, self.connection = order.key.volume_id, disk.source, order.connection
+        self.until = now + _FRESH
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,13 +224,13 @@ class _Work:
                 self._wait_for_device(strategy, disk, began, seen)
 
     def _fresh_size(self, strategy: Strategy, disk: Disk) -> int | None:
-        volume_id, refreshed = self.order.key.volume_id, self.tools.refreshed
-        if refreshed.covers(volume_id, disk, self.tools.clock()):
+        refreshed = self.tools.refreshed
+        if refreshed.covers(self.order, disk, self.tools.clock()):
             size = strategy.size(disk)
             if size is None or size >= self.order.target:
                 return size
         size = strategy.refresh(disk, self.order.connection)
-        refreshed.note(volume_id, disk, self.tools.clock())
+        refreshed.note(self.order, disk, self.tools.clock())
         return size
 
     def _wait_for_device(self, strategy: Strategy, disk: Disk, began: float, seen: _Seen) -> None:

@@ -2,6 +2,7 @@
 """One order through its steps, against a hypervisor that behaves as measured."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -323,3 +324,18 @@ def test_the_next_guest_of_a_shared_volume_finds_the_device_refreshed() -> None:
     hypervisor.domains[servers[1]].disks["vda"].source = 256 * MIB
     extend(order(servers[1], disk.volume_id, 256 * MIB), made)
     assert [*seen, strategy.refreshes] == [1, 1, 2, 3]
+
+
+def test_other_connection_data_are_checked_by_a_refresh_of_their_own() -> None:
+    """A moment ago the device was refreshed and large enough: whose it is, only a refresh with these data says."""
+    hypervisor, server_id, disk = block(path="/dev/null", source=256 * MIB)
+    strategy = FakeStrategy(disk)
+    bench = tools(hypervisor, strategy)
+    extend(order(server_id, disk.volume_id, 128 * MIB), bench)
+    assert strategy.refreshes == 1
+    strategy.fails = StoppedError(Outcome.REFUSED, Reason.WRONG_DEVICE)
+    disk.capacity = 64 * MIB
+    other = {"driver_volume_type": "iscsi", "data": {"target_lun": 1}}
+    report = extend(replace(order(server_id, disk.volume_id, 128 * MIB), connection=other), bench)
+    assert report.outcome is Outcome.REFUSED
+    assert disk.capacity == 64 * MIB
