@@ -68,10 +68,20 @@ class OperatorApp(App):
         return EXIT_USAGE
 
 
+def behind_the_command(argv: Sequence[str]) -> list[str]:
+    """--config-file and --config-dir belong to each command; in front of it, as our other programs take them, they
+    mean the same."""
+    rest, moved = list(argv), list[str]()
+    while rest and rest[0].partition("=")[0] in {"--config-file", "--config-dir"}:
+        count = 1 if "=" in rest[0] else 2
+        moved, rest = [*moved, *rest[:count]], rest[count:]
+    return [*rest, *moved]
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; its exit code."""
     app = OperatorApp()
-    result: int = app.run(sys.argv[1:] if argv is None else list(argv))
+    result: int = app.run(behind_the_command(sys.argv[1:] if argv is None else argv))
     return result if app.code is None else app.code
 
 
