@@ -78,7 +78,7 @@ def test_its_inventory_has_every_guest_and_follows_events(host: Host, eyes: Eyes
     seen, touched, stop = [], Touched(), threading.Event()
     keeper = InventoryKeeper(
         eyes.hypervisor,  # type: ignore[arg-type]
-        tell=seen.append, touched=touched, capabilities=(), interval=60, health=Health(),
+        tell=seen.append, touched=touched, volume_types={}, interval=60, health=Health(),
     )  # fmt: skip
     thread = threading.Thread(target=keeper.run, args=(stop,), daemon=True)
     thread.start()
