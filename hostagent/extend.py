@@ -6,7 +6,6 @@ what a step says is compared with the target before the next begins. Nova's orde
 extend_volume), with the checks it leaves out.
 """
 
-import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,9 +25,8 @@ from hostagent.failure import StoppedError
 from hostagent.identity import check_identity
 from hostagent.luks import hidden_bytes
 from hostagent.ports import Hypervisor, Images
+from hostagent.reported import reported
 from hostagent.resize import grow
-
-LOG = logging.getLogger(__name__)
 
 _FIRST_LOOK: Final = 0.1  # seconds; doubled at each look at a device that is not there yet
 _LAST_LOOK: Final = 2.0
@@ -89,27 +87,7 @@ class Tools:
 
 def extend(order: Order, tools: Tools) -> Report:
     """Work on one order. Never raises: what has no name yet becomes `error`, and its traceback is logged."""
-    work = _Work(order, tools)
-    detail = ""
-    try:
-        outcome, reason = work.run()
-    except StoppedError as ex:
-        outcome, reason, detail = ex.outcome, ex.reason, ex.detail
-    except Exception as ex:
-        LOG.exception("server %s volume %s: the extend failed", order.key.server_id, order.key.volume_id)
-        outcome, reason, detail = Outcome.ERROR, Reason.UNCERTAIN, type(ex).__name__
-    return Report(
-        attempt_id=order.attempt_id,
-        key=order.key,
-        gen=order.gen,
-        outcome=outcome,
-        reason=reason.value,
-        target=order.target,
-        before=work.before,
-        after=work.after,
-        detail=detail,
-        steps=tuple(work.steps),
-    )
+    return reported(order, _Work(order, tools))
 
 
 @dataclass(slots=True)

@@ -5,7 +5,6 @@ Nothing here can change a disk: it asks for a domain and for its sizes, over a c
 for reading. An import contract keeps the resize and os-brick out of it.
 """
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
@@ -18,8 +17,7 @@ from hostagent.domain import Disk
 from hostagent.failure import StoppedError
 from hostagent.luks import hidden_bytes
 from hostagent.ports import Hypervisor, Images
-
-LOG = logging.getLogger(__name__)
+from hostagent.reported import reported
 
 _LOOK_EVERY: Final = 0.5  # seconds
 
@@ -37,19 +35,7 @@ class Eyes:
 
 def observe(order: Order, eyes: Eyes) -> Report:
     """Look until the guest has the size or patience is over. Never raises."""
-    look = _Look(order, eyes)
-    detail = ""
-    try:
-        outcome, reason = look.run()
-    except StoppedError as ex:
-        outcome, reason, detail = ex.outcome, ex.reason, ex.detail
-    except Exception as ex:
-        LOG.exception("server %s volume %s: looking failed", order.key.server_id, order.key.volume_id)
-        outcome, reason, detail = Outcome.ERROR, Reason.UNCERTAIN, type(ex).__name__
-    return Report(
-        attempt_id=order.attempt_id, key=order.key, gen=order.gen, outcome=outcome, reason=reason.value,
-        target=order.target, before=look.before, after=look.after, detail=detail, steps=tuple(look.steps),
-    )  # fmt: skip
+    return reported(order, _Look(order, eyes))
 
 
 @dataclass(slots=True)
