@@ -22,6 +22,7 @@ from hostagent.devices.base import Strategy
 from hostagent.devices.connection import volume_type
 from hostagent.domain import Disk, Domain, SourceKind
 from hostagent.failure import StoppedError
+from hostagent.find import find_disk
 from hostagent.identity import check_identity
 from hostagent.luks import hidden_bytes
 from hostagent.ports import Hypervisor, Images
@@ -130,23 +131,10 @@ class _Work:
         return (Outcome.RESIZED if asked else Outcome.ALREADY), Reason.SIZE_REACHED
 
     def _find(self) -> tuple[Domain, Disk]:
-        key = self.order.key
         with self._step("find") as seen:
-            domain = self.tools.hypervisor.domain(key.server_id)
-            if domain is None:
-                raise StoppedError(Outcome.NOT_HERE, Reason.DOMAIN_ABSENT)
-            if domain.state is GuestState.INCOMING:
-                raise StoppedError(Outcome.NOT_HERE, Reason.DOMAIN_INCOMING)
-            disks = domain.disks_of(key.volume_id)
-            if not disks:
-                raise StoppedError(Outcome.NOT_ATTACHED, Reason.DISK_ABSENT)
-            if len(disks) > 1:
-                names = ", ".join(disk.target for disk in disks)
-                raise StoppedError(
-                    Outcome.REFUSED, Reason.WRONG_DEVICE, f"several disks carry this volume's id: {names}"
-                )
-            seen.detail = f"{domain.state} {disks[0].target} {disks[0].kind} {disks[0].driver_format}"
-            return domain, disks[0]
+            domain, disk = find_disk(self.tools.hypervisor, self.order.key)
+            seen.detail = f"{domain.state} {disk.target} {disk.kind} {disk.driver_format}"
+            return domain, disk
 
     def _behind_its_header(self, disk: Disk) -> Disk:
         """The volume as its storage has it: QEMU's own LUKS is a header in front, and changes nothing else."""

@@ -14,7 +14,7 @@ from bridge.core.messages import GuestState, Order, Report, Step
 from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
 from hostagent.domain import Disk
-from hostagent.failure import StoppedError
+from hostagent.find import find_disk
 from hostagent.luks import hidden_bytes
 from hostagent.ports import Hypervisor, Images
 from hostagent.reported import reported
@@ -50,9 +50,9 @@ class _Look:
     def run(self) -> tuple[Outcome, Reason]:
         """The outcome; what libvirt does not tell is raised."""
         began = self.eyes.clock()
-        disk, state = self._find()
-        self._say("find", began, f"{state} {disk.target}")
-        if state is GuestState.OFF:
+        domain, disk = find_disk(self.eyes.hypervisor, self.order.key)
+        self._say("find", began, f"{domain.state} {disk.target}")
+        if domain.state is GuestState.OFF:
             return Outcome.GUEST_OFF, Reason.DOMAIN_OFF
         looked = self.eyes.clock()
         self.header = hidden_bytes(disk, self.eyes.images)
@@ -68,18 +68,6 @@ class _Look:
         if self.after >= self.order.target:
             return Outcome.RESIZED, Reason.SIZE_REACHED
         return Outcome.NOT_YET, Reason.NOVA_NOT_THERE
-
-    def _find(self) -> tuple[Disk, GuestState]:
-        key = self.order.key
-        domain = self.eyes.hypervisor.domain(key.server_id)
-        if domain is None:
-            raise StoppedError(Outcome.NOT_HERE, Reason.DOMAIN_ABSENT)
-        if domain.state is GuestState.INCOMING:
-            raise StoppedError(Outcome.NOT_HERE, Reason.DOMAIN_INCOMING)
-        disks = domain.disks_of(key.volume_id)
-        if not disks:
-            raise StoppedError(Outcome.NOT_ATTACHED, Reason.DISK_ABSENT)
-        return disks[0], domain.state
 
     def _size(self, disk: Disk) -> Bytes:
         seen = self.eyes.hypervisor.capacity(self.order.key.server_id, disk.target)

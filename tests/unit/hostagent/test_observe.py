@@ -69,3 +69,10 @@ def test_a_libvirt_that_fails_is_a_report_too() -> None:
     hypervisor.down = StoppedError(Outcome.LIBVIRT_FAILED, Reason.LIBVIRT_DOWN, "away")
     report = look(hypervisor, server_id, disk.volume_id)
     assert (report.outcome, report.detail) == (Outcome.LIBVIRT_FAILED, "away")
+
+
+def test_two_disks_under_one_volume_id_are_refused_and_never_taken_for_done() -> None:
+    hypervisor = FakeHypervisor()
+    one = FakeDisk(capacity=LARGE)
+    server_id = hypervisor.add(one, FakeDisk(capacity=SMALL, volume_id=one.volume_id))
+    assert look(hypervisor, server_id, one.volume_id).outcome is Outcome.REFUSED
