@@ -44,8 +44,9 @@ from tests.benchmarks.fleet import DISKS, boot_of, disks_of
 from tests.benchmarks.measure import cpu_of, median, peak_of, per_item
 from tests.benchmarks.scale_table import HEARTBEAT, RECONCILE, Fleet
 from tests.benchmarks.workspace import Workspace
-from tests.lab.deploy import Processes, Site, free_port
+from tests.lab.deploy import Processes, Site
 from tests.lab.paths import ROOT
+from tests.lab.ports import steady_port
 from tests.lab.waiting import until
 
 FLEETS: Final = (10, 1_000, 10_000)
@@ -81,7 +82,7 @@ class _Place:
         stack.callback(self._database.dispose)
         schema.upgrade(self._database)
         self._directory = workspace.subdirectory("scale")
-        bus, port = workspace.broker(), free_port()
+        bus, port = workspace.broker(), steady_port()
         self._site = Site(
             directory=self._directory, bus_url=bus, cinder_url=f"http://127.0.0.1:{port}/v3",
             extra=f"[journal]\nconnection = {url.replace('%', '%%')}\n[engine]\nhost_timeout = 86400\n"

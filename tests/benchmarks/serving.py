@@ -16,8 +16,8 @@ from bridge.core.extend import ExtendKey
 from tests.benchmarks.measure import Row, cpu_of, median
 from tests.benchmarks.rig import Rig
 from tests.benchmarks.workspace import Workspace
-from tests.lab.deploy import free_port
 from tests.lab.keystone_standin import SERVICE_TOKEN, KeystoneStandIn
+from tests.lab.ports import steady_port
 
 _PATH: Final = "/v2.1/os-server-external-events"
 _ROUNDS: Final = 3
@@ -80,7 +80,7 @@ def _send(port: int, bodies: Sequence[bytes]) -> None:
 @contextmanager
 def _served(directory: Path, api: str, more: str) -> Iterator[tuple[int, int]]:
     """A single worker; its port and process id."""
-    port, conf = free_port(), directory / "extend-bridge.conf"
+    port, conf = steady_port(), directory / "extend-bridge.conf"
     conf.write_text(
         f"[DEFAULT]\nlog_file = {directory}/api.log\n[journal]\nconnection = sqlite:///{directory}/journal.sqlite3\n"
         f"[audit]\nfile = {directory}/audit.jsonl\n[api]\nwake_port = 0\nrate_limit = 0\n{api}\n{more}"

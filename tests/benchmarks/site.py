@@ -15,8 +15,9 @@ from bridge.core.extend import ExtendKey
 from tests.benchmarks.measure import cpu_of, peak_of
 from tests.benchmarks.workspace import Workspace
 from tests.lab.cinder_bus import CinderBus, resize_end
-from tests.lab.deploy import Processes, Site, free_port
+from tests.lab.deploy import Processes, Site
 from tests.lab.paths import ROOT
+from tests.lab.ports import steady_port
 from tests.lab.waiting import until
 
 CONTROL: Final = ("listener", "api", "engine")
@@ -67,7 +68,7 @@ def place(workspace: Workspace, volumes: int, *, extra: str = "", cinder: bool =
     keys = [ExtendKey(str(uuid.uuid4()), str(uuid.uuid4())) for _ in range(volumes)]
     url = workspace.broker()
     with ExitStack() as stack:
-        there = stack.enter_context(_cinder(directory, keys)) if cinder else f"http://127.0.0.1:{free_port()}"
+        there = stack.enter_context(_cinder(directory, keys)) if cinder else f"http://127.0.0.1:{steady_port()}"
         site = Site(directory=directory, bus_url=url, cinder_url=f"{there}/v3", host=HOST, extra=extra)
         processes = Processes(site)
         stack.callback(processes.stop)
@@ -96,7 +97,7 @@ def played_host(place_: Place, *, host: str = HOST, report: bool = True, known: 
 @contextmanager
 def _cinder(directory: Path, keys: Sequence[ExtendKey]) -> Iterator[str]:
     """The stand-in, in a process of its own: its URL."""
-    path, port = directory / "volumes.json", free_port()
+    path, port = directory / "volumes.json", steady_port()
     path.write_text(
         json.dumps(
             [

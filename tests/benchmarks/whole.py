@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Final
 
 from tests.benchmarks.bare_hops import BareHops
@@ -70,7 +71,7 @@ def _idle(workspace: Workspace, here: Place) -> Iterator[Row]:
             time.sleep(_PAUSE)
             sent = time.time()
             here.told([key])
-            until(lambda key=key, sent=sent: here.cast().get(key.volume_id, 0) > sent, "the cast", seconds=30)
+            until(partial(_cast_after, here, key.volume_id, sent), "the cast", seconds=30)
             waits.append((here.cast()[key.volume_id] - sent) * 1e3)
     for name, share, budget in (("median", 0.5, None), ("p99", 0.99, 25)):
         yield Row(
@@ -78,3 +79,7 @@ def _idle(workspace: Workspace, here: Place) -> Iterator[Row]:
             budget=budget, bare=quantile(alone[_WARM:], share), bare_what="the same hops, bare libraries",
             unit="ms",
         )  # fmt: skip
+
+
+def _cast_after(here: Place, volume_id: str, sent: float) -> bool:
+    return here.cast().get(volume_id, 0) > sent

@@ -31,7 +31,7 @@ _SECTOR: Final = 512
 _LIBVIRT: Final = 9_000_000  # 9.0: takes sizes in bytes, knows no flag against shrinking
 
 
-class FakeLibvirtError(libvirt.libvirtError):  # type: ignore[misc]
+class FakeLibvirtError(libvirt.libvirtError):
     """An error with a code, as the binding makes them from libvirt's thread-local one."""
 
     def __init__(self, code: int, message: str) -> None:

@@ -29,7 +29,7 @@ def judged(body: bytes, secrets: frozenset[str], reader: Callable[[bytes], Read]
         return "nothing", f"{type(ex).__name__} escaped: {ex}"[:300]
 
 
-def _faults(result: Read, secrets: frozenset[str]) -> Iterator[str]:
+def _faults(result: object, secrets: frozenset[str]) -> Iterator[str]:
     if not isinstance(result, ResizeEnd | Other | Unreadable | Bad):
         yield f"the parser gave a {type(result).__name__}"
     if isinstance(result, Unreadable) and result.reason is Reason.PARSER_FAILED:

@@ -12,7 +12,7 @@ import urllib.request
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self, TypeVar
+from typing import Final, Literal, Self, TypeVar
 
 import kombu
 import oslo_messaging
@@ -123,7 +123,9 @@ class Agent:
         return self.process.wait(40)
 
 
-def wait_for(look: Callable[[], T], agent: Agent | None = None, *, seconds: float = LONG) -> T:
+def wait_for(
+    look: Callable[[], T | Literal[False] | None], agent: Agent | None = None, *, seconds: float = LONG
+) -> T:
     """Look until there is something."""
     deadline = time.monotonic() + seconds
     while not (seen := look()):

@@ -18,6 +18,7 @@ from bridge.core.extend import Standing
 from bridge.journal.settings import JournalSettings
 from bridge.journal.store import Journal, open_journal
 from tests.lab.cinder_bus import CinderBus
+from tests.lab.ports import steady_port
 
 MODULES: Final = {
     "engine": "bridge.cmd.engine",
@@ -37,10 +38,10 @@ class Site:
     libvirt_uri: str = "test:///default"
     host: str = "host-1"
     extra: str = ""
-    ports: dict[str, int] = field(default_factory=lambda: {name: free_port() for name in (*MODULES, "bind")})
+    ports: dict[str, int] = field(default_factory=lambda: {name: steady_port() for name in (*MODULES, "bind")})
 
     def __post_init__(self) -> None:
-        wake = free_port(socket.SOCK_DGRAM)
+        wake = steady_port(socket.SOCK_DGRAM)
         self.audit_file = self.directory / "audit.jsonl"
         self.conf = self.directory / "extend-bridge.conf"
         self.api_url = f"http://127.0.0.1:{self.ports['bind']}/v2.1"
@@ -152,7 +153,7 @@ class Processes:
     def ready(self, name: str) -> bool:
         """Whether its ops port says so."""
         try:
-            return requests.get(self._ops(name, "healthz/ready"), timeout=2).status_code == requests.codes.ok
+            return bool(requests.get(self._ops(name, "healthz/ready"), timeout=2).status_code == requests.codes.ok)
         except requests.RequestException:
             return False
 
@@ -236,10 +237,3 @@ def _cinder_bus(site: Site, stack: ExitStack) -> CinderBus:
     bus = CinderBus(site.bus_url)
     stack.callback(bus.close)
     return bus
-
-
-def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
-    """A port nobody uses now."""
-    with socket.socket(socket.AF_INET, kind) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

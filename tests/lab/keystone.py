@@ -193,6 +193,6 @@ allow_expired_window = 0
 
     def _answers(self) -> bool:
         try:
-            return requests.get(self.url, timeout=2).status_code == requests.codes.ok
+            return bool(requests.get(self.url, timeout=2).status_code == requests.codes.ok)
         except requests.RequestException:
             return False

@@ -3,6 +3,7 @@
 
 import os
 import sys
+from typing import Any
 
 if __name__ == "__main__":
     _, config, port = sys.argv
@@ -11,7 +12,7 @@ if __name__ == "__main__":
     from cheroot import wsgi
     from keystone.wsgi.api import application
 
-    def told(environ, start_response):
+    def told(environ: dict[str, Any], start_response: Any) -> Any:
         """Each request on standard output: tests count them."""
         print(environ["REQUEST_METHOD"], environ["PATH_INFO"], flush=True)
         return application(environ, start_response)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ports for servers that are restarted: below those the kernel lends to outgoing connections meanwhile."""
+"""Ports for servers of a test: below those the kernel lends to outgoing connections before the server has begun."""
 
 import random
 import socket

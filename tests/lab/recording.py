@@ -53,8 +53,7 @@ def _messages(path: Path, lines: list[bytes]) -> Iterator[Recorded]:
 
 
 def _message(row: dict[str, Any]) -> Recorded:
-    properties = row.get("properties") if isinstance(row.get("properties"), dict) else {}
-    headers = row.get("headers") if isinstance(row.get("headers"), dict) else {}
+    properties, headers = _object(row, "properties"), _object(row, "headers")
     return Recorded(
         routing_key=str(row.get("routing_key") or "notifications.info"),
         body=_body(row),
@@ -62,6 +61,11 @@ def _message(row: dict[str, Any]) -> Recorded:
         content_encoding=_text(properties.get("content_encoding")),
         headers=dict(headers),
     )
+
+
+def _object(row: dict[str, Any], name: str) -> dict[str, Any]:
+    value = row.get(name)
+    return value if isinstance(value, dict) else {}
 
 
 def _body(row: dict[str, Any]) -> bytes:

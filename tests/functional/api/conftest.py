@@ -17,8 +17,8 @@ from bridge.journal import schema
 from bridge.journal.database import Database
 from bridge.journal.settings import JournalSettings
 from tests.conftest import missing
-from tests.lab.deploy import free_port
 from tests.lab.keystone import Keystone, keystone_python
+from tests.lab.ports import steady_port
 from tests.lab.waiting import until
 
 PATH = "/v2.1/os-server-external-events"
@@ -90,7 +90,7 @@ def serving(
 @contextmanager
 def built_in(directory: Path, api: str, more: str = "", *, tls: bool = False) -> Iterator[Served]:
     """extend-bridge-api with these lines in [api]."""
-    port = free_port()
+    port = steady_port()
     conf = write_conf(directory, port, api, more)
     command = [sys.executable, "-m", "bridge.cmd.api", "--config-file", str(conf)]
     with serving(directory, command, port, tls=tls) as served:

@@ -12,6 +12,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import bcrypt
 import pytest
@@ -78,7 +79,8 @@ def test_a_new_certificate_is_used_after_sighup(tmp_path: Path) -> None:
             socket.create_connection(("127.0.0.1", port), timeout=10) as raw,
             context.wrap_socket(raw, server_hostname="127.0.0.1") as sock,
         ):
-            return str(dict(pair[0] for pair in sock.getpeercert()["subject"])["commonName"])
+            shown: Any = sock.getpeercert()
+            return str(dict(pair[0] for pair in shown["subject"])["commonName"])
 
     issue("first")
     with built_in(tmp_path, f"cert_file = {pem}", tls=True) as api:

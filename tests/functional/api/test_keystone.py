@@ -3,6 +3,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -110,7 +111,12 @@ def test_a_token_is_asked_for_once(api: Served, keystone: Keystone) -> None:
 
 def test_headers_of_the_caller_give_nobody_a_role(api: Served, keystone: Keystone) -> None:
     """X-Roles and its like are keystonemiddleware's to set."""
-    made_up = {"X-Roles": "admin", "X-Project-Id": "x", "X-Identity-Status": "Confirmed", "X-User-Id": "root"}
+    made_up: dict[str, Any] = {
+        "X-Roles": "admin",
+        "X-Project-Id": "x",
+        "X-Identity-Status": "Confirmed",
+        "X-User-Id": "root",
+    }
     assert api.post(keystone.token("demo", "demo"), **made_up).status_code == 403
     assert api.post(None, **made_up).status_code == 401
 

@@ -20,8 +20,8 @@ import requests
 
 from tests.conftest import missing
 from tests.functional.api.conftest import EVENT, PATH, V251, Served, serving, write_conf
-from tests.lab.deploy import free_port
 from tests.lab.paths import ROOT
+from tests.lab.ports import steady_port
 from tests.lab.waiting import until
 
 pytestmark = [pytest.mark.functional, pytest.mark.timeout(180)]
@@ -65,7 +65,7 @@ def serve(request: pytest.FixtureRequest, tmp_path: Path) -> Serve:
         missing(make.__name__)
 
     def run(api: str, answers: int = 200) -> AbstractContextManager[Served]:
-        port = free_port()
+        port = steady_port()
         conf = write_conf(tmp_path, 0, api)
         with sqlite3.connect(tmp_path / "journal.sqlite3") as journal:
             columns = [row[1] for row in journal.execute("pragma table_info(domains)")]

@@ -209,7 +209,7 @@ def test_the_inventory_says_what_the_guests_see(host: Host, bench: Bench, tmp_pa
     from bridge.runtime.health import Health  # noqa: PLC0415
     from hostagent.inventory import InventoryKeeper, Touched  # noqa: PLC0415
 
-    disks = [RawFile(tmp_path / "a", GIB), Qcow2File(tmp_path / "b", 2 * GIB)]
+    disks: list[Disk] = [RawFile(tmp_path / "a", GIB), Qcow2File(tmp_path / "b", 2 * GIB)]
     guest = host.boot(*disks)
     keeper = InventoryKeeper(
         bench.session, tell=lambda _: None, touched=Touched(), volume_types={}, interval=1, health=Health()

@@ -20,7 +20,7 @@ from bridge.runtime.metrics import AgentMetrics
 from hostagent.extend import extend
 from hostagent.worker import Workers
 from tests.functional.hostagent.conftest import Bench, Host
-from tests.lab.disks import Qcow2File, RawFile
+from tests.lab.disks import Disk, Qcow2File, RawFile
 from tests.lab.guest import Guest
 
 pytestmark = pytest.mark.functional
@@ -72,7 +72,7 @@ class Marks:
 
 
 def two_disks(host: Host, tmp_path: Path) -> tuple[Guest, Sequence[Any], list[Marks]]:
-    disks = [RawFile(tmp_path / "disk.raw", START), Qcow2File(tmp_path / "disk.qcow2", START)]
+    disks: list[Disk] = [RawFile(tmp_path / "disk.raw", START), Qcow2File(tmp_path / "disk.qcow2", START)]
     guest = host.boot(*disks)
     return guest, disks, [Marks(host, guest, number) for number in (0, 1)]
 
@@ -122,15 +122,16 @@ def test_random_orders_reordered_and_repeated(host: Host, bench: Bench, tmp_path
 
     abandoned = Abandoned(4, bench.health, AgentMetrics(CollectorRegistry()).abandoned)
     chance = random.Random(seed)
-    came, reports = threading.Semaphore(0), []
+    came = threading.Semaphore(0)
+    reports: list[Report] = []
 
     class Tool:
         def __init__(self) -> None:
             self._session = Session(host.hypervisor.uri, limit=10, abandoned=abandoned)
             self._tools = replace(bench.tools, hypervisor=self._session)
 
-        def __call__(self, one: Order) -> Report:
-            return extend(one, self._tools)
+        def __call__(self, order: Order) -> Report:
+            return extend(order, self._tools)
 
         def close(self) -> None:
             self._session.close()

@@ -10,7 +10,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from bridge.core.extend import Bytes, ExtendKey, new_id
-from bridge.core.messages import GuestState, Order
+from bridge.core.messages import GuestState, Inventory, Order
 from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
 from bridge.runtime.health import Health
@@ -75,7 +75,8 @@ def test_its_inventory_has_every_guest_and_follows_events(host: Host, eyes: Eyes
     """Reading and listening need no more than a connection for reading."""
     disk = Qcow2File(tmp_path / "disk.qcow2", GIB)
     guest = host.boot(disk)
-    seen, touched, stop = [], Touched(), threading.Event()
+    seen: list[Inventory] = []
+    touched, stop = Touched(), threading.Event()
     keeper = InventoryKeeper(
         eyes.hypervisor,  # type: ignore[arg-type]
         tell=seen.append, touched=touched, volume_types={}, interval=60, health=Health(),

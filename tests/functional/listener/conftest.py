@@ -17,8 +17,8 @@ from listener.settings import listener_groups, listener_settings
 from listener.wiring import build
 from tests.functional.conftest import Vhost
 from tests.lab.cinder_bus import CinderBus
-from tests.lab.deploy import free_port
 from tests.lab.endpoint import RecordingEndpoint
+from tests.lab.ports import steady_port
 from tests.lab.waiting import until
 
 PREFIX = "extend_bridge_listener_"
@@ -33,7 +33,7 @@ class Lab:
     directory: Path
     heartbeat: int = 30
     lanes_url: str | None = None
-    ops_port: int = field(default_factory=free_port)
+    ops_port: int = field(default_factory=steady_port)
     more: Mapping[str, str] = field(default_factory=dict)
 
     @property

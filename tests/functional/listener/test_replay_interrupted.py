@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ def test_ctrl_c_and_the_same_command_again_send_each_event_once(tmp_path: Path) 
         for stage in (1, 2):
             before = len(endpoint.events)
             replay = subprocess.Popen([*argv, "--rate", "40"], cwd=ROOT, stderr=subprocess.PIPE, text=True)
-            until(lambda start=before: len(endpoint.events) > start + 4, "some events", seconds=60)
+            until(partial(_more_than, endpoint, before + 4), "some events", seconds=60)
             replay.send_signal(signal.SIGINT)
             said = replay.communicate(timeout=30)[1]
             assert "the same command goes on" in said, stage
@@ -37,3 +38,7 @@ def test_ctrl_c_and_the_same_command_again_send_each_event_once(tmp_path: Path) 
         sent = Counter(endpoint.events)
     assert len(sent) == EXTENDS
     assert set(sent.values()) == {1}
+
+
+def _more_than(endpoint: RecordingEndpoint, number: int) -> bool:
+    return len(endpoint.events) > number

@@ -18,6 +18,7 @@ from bridge.core.outcome import Outcome
 from bridge.runtime.metrics import AgentMetrics
 from hostagent.devices import all_strategies
 from hostagent.extend import extend
+from hostagent.ports import Nudge
 from hostagent.worker import Workers
 from tests.functional.qemu.conftest import Bench, Host
 from tests.lab.ceph import RbdImage
@@ -112,6 +113,9 @@ class CountingBrick:
         self.extends.append(protocol)
         return int(self._brick.extend(protocol, properties))
 
+    def rescan(self, nudge: Nudge) -> None:
+        self._brick.rescan(nudge)
+
     def paths(self, protocol: str, properties: Any) -> Sequence[str]:
         return list(self._brick.paths(protocol, properties))
 
@@ -136,8 +140,8 @@ def test_two_guests_share_a_device_one_rescan_and_each_sees_it(
         def __init__(self) -> None:
             self._tools = replace(bench.tools, strategies=all_strategies(brick))
 
-        def __call__(self, one: Order) -> Report:
-            return extend(one, self._tools)
+        def __call__(self, order: Order) -> Report:
+            return extend(order, self._tools)
 
         def close(self) -> None:
             """The bench closes what it made."""

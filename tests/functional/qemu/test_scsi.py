@@ -29,8 +29,8 @@ def test_the_guest_sees_its_disk_grow(
     request: pytest.FixtureRequest,
 ) -> None:
     """Two disks of the kind, of which one was meant."""
-    image: Callable[[int], RbdImage] = request.getfixturevalue("image") if kind == "rbd" else lambda _: None
-    disks = [image(SMALL) if kind == "rbd" else keep(kind(tmp_path / name, SMALL)) for name in "ab"]
+    image: Callable[[int], RbdImage] | None = request.getfixturevalue("image") if kind == "rbd" else None
+    disks = [image(SMALL) if image else keep(kind(tmp_path / name, SMALL)) for name in "ab"]
     guest = host.boot(*disks, bus="scsi")
     disks[1].grow(LARGE)
     report = bench(

@@ -4,7 +4,10 @@
 import time
 import uuid
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any, Final
+
+import sqlalchemy as sa
 
 from bridge.core.messages import DomainSeen, GuestState, HostMessage, Inventory
 from bridge.journal import hosts, schema
@@ -29,7 +32,11 @@ def _report(journal: Journal, messages: Iterable[HostMessage]) -> None:
     now = time.time()
     alive = hosts.Alive(since=now - 60, until=now + 60)
     for message in messages:
-        journal.database.write(lambda connection, m=message: hosts.hear(connection, m, now=now, alive=alive))
+        journal.database.write(partial(_hear, message, now, alive))
+
+
+def _hear(message: HostMessage, now: float, alive: hosts.Alive, connection: sa.Connection) -> None:
+    hosts.hear(connection, message, now=now, alive=alive)
 
 
 def _message(host: str, seq: int, servers: Iterable[str]) -> HostMessage:

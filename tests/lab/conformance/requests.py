@@ -14,11 +14,11 @@ _VERSIONS: Final = (
     "2.0", "2.1", "2.2", "2.26", "2.50", "2.51", "2.52", "2.75", "2.76", "2.82", "2.93", "2.104", "2.105", "3.0",
     "2.x", "2", "latest", "LATEST", "2.051", "", " 2.51 ", "2.51 x",
 )  # fmt: skip
-_NAMES: Final = (
+_NAMES: Final[tuple[object, ...]] = (
     "network-changed", "network-vif-plugged", "network-vif-unplugged", "network-vif-deleted", "power-update",
     "accelerator-request-bound", "volume-reimaged", "Volume-Extended", "", "it's", 'say "x"', None, 1, [], {"a": 1},
 )  # fmt: skip
-_TAGS: Final = (
+_TAGS: Final[tuple[object, ...]] = (
     "",
     "x",
     "x" * 255,
@@ -32,7 +32,18 @@ _TAGS: Final = (
     "a\nb",
     "%s",
 )
-_SERVERS: Final = ("", "x", None, 1, [], True, "11111111111141118111111111111101", "{%s}", "urn:uuid:%s", "%s ")
+_SERVERS: Final[tuple[object, ...]] = (
+    "",
+    "x",
+    None,
+    1,
+    [],
+    True,
+    "11111111111141118111111111111101",
+    "{%s}",
+    "urn:uuid:%s",
+    "%s ",
+)
 _TYPES: Final = (
     "application/json; charset=utf-8", "application/json ; charset=utf-8", "Application/JSON", "text/plain",
     "text/html",

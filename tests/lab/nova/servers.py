@@ -4,12 +4,13 @@
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from nova import config, context, objects
 from nova.network.model import NetworkInfo
 
 
-def shown(targeted, row):
+def shown(targeted: Any, row: dict[str, Any]) -> dict[str, Any]:
     """What GET /servers/{id} needs besides; not for all, it is slow."""
     flavor = objects.Flavor(
         id=1, flavorid="1", name="small", memory_mb=64, vcpus=1, root_gb=1, ephemeral_gb=0, swap=0, rxtx_factor=1.0,
@@ -22,7 +23,7 @@ def shown(targeted, row):
     }  # fmt: skip
 
 
-def main():
+def main() -> None:
     """One mapping and one instance for each; a server that is being scheduled has a mapping without a cell."""
     project, user = sys.argv[1], "u" * 32
     config.parse_args(["nova", "--config-file", "nova.conf"])

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A paste filter in the place of keystonemiddleware: the lab's tokens by heart. Imported by Nova's own python."""
 
+from typing import Any
+
 WHO = {"<admin>": ("admin,service", "89a3d909ccda438da2cab32ecf0e57cd"), "<service>": ("service", "b" * 32),
        "<demo>": ("member", "c" * 32)}  # fmt: skip
 REFUSED = (
@@ -9,14 +11,14 @@ REFUSED = (
 )
 
 
-def filter_factory(_global, **_local):
+def filter_factory(_global: object, **_local: object) -> Any:
     """paste.deploy's way in."""
     return lambda app: lambda environ, start: call(app, environ, start)
 
 
-def call(app, environ, start):
+def call(app: Any, environ: dict[str, Any], start: Any) -> Any:
     """Sets what keystonemiddleware sets, or refuses as it does."""
-    known = WHO.get(environ.get("HTTP_X_AUTH_TOKEN"))
+    known = WHO.get(environ.get("HTTP_X_AUTH_TOKEN", ""))
     if known is None:
         challenge = ("WWW-Authenticate", 'Keystone uri="http://127.0.0.1:5000/v3"')
         length = ("Content-Length", str(len(REFUSED)))

@@ -4,6 +4,7 @@
 import base64
 import os
 from pathlib import Path
+from typing import Any
 
 import bcrypt
 import falcon
@@ -48,13 +49,14 @@ def refused(auth: HttpBasic, req: falcon.Request) -> FaultError:
 @pytest.mark.parametrize(("name", "password"), [("cinder", "s3cret"), ("ünï", "pässword")])
 def test_a_good_pair_is_a_service(file: Path, name: str, password: str) -> None:
     who = HttpBasic(str(file)).authenticate(basic(name, password))
-    assert (who.user, who.roles, who.project) == (name, {"service"}, None)
+    assert (who.user, who.roles, who.project) == (name, frozenset({"service"}), None)
 
 
 def test_a_good_pair_is_checked_once(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """bcrypt is slow on purpose: not for every request of the listener."""
-    auth, checks, real = HttpBasic(str(file)), [], bcrypt.checkpw
-    monkeypatch.setattr(module.bcrypt, "checkpw", lambda *a: checks.append(a) or real(*a))
+    auth, real = HttpBasic(str(file)), bcrypt.checkpw
+    checks: list[Any] = []
+    monkeypatch.setattr("bridge.api.auth_basic.bcrypt.checkpw", lambda *a: checks.append(a) or real(*a))
     for _ in range(5):
         auth.authenticate(basic("cinder", "s3cret"))
     assert len(checks) == 1
@@ -65,8 +67,9 @@ def test_a_good_pair_is_checked_once(file: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_an_unknown_name_costs_the_same_check(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Against a hash of the file's highest cost: the time tells nobody which names there are."""
-    auth, against, real = HttpBasic(str(file)), [], bcrypt.checkpw
-    monkeypatch.setattr(module.bcrypt, "checkpw", lambda *a: against.append(a[1]) or real(*a))
+    auth, real = HttpBasic(str(file)), bcrypt.checkpw
+    against: list[bytes] = []
+    monkeypatch.setattr("bridge.api.auth_basic.bcrypt.checkpw", lambda *a: against.append(a[1]) or real(*a))
     refused(auth, basic("nobody", "s3cret"))
     refused(auth, basic("cinder", "x" * 100))
     refused(auth, basic("cinder", "s3cret\0"))

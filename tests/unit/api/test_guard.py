@@ -2,6 +2,7 @@
 """How often one may knock."""
 
 from collections.abc import Callable
+from functools import partial
 
 import falcon
 import pytest
@@ -79,7 +80,7 @@ def test_a_guesser_is_stopped_before_it_costs_anything(clock: Clock) -> None:
     inner = Counted()
     guard = Guard(inner, requests=NO_LIMIT, failures=Rate(per_second=1, burst=5), clock=clock)
     guard.authenticate(request("good-listener"))
-    answers = [status(lambda n=n: guard.authenticate(request(f"guess-{n}"))) for n in range(50)]
+    answers = [status(partial(guard.authenticate, request(f"guess-{n}"))) for n in range(50)]
     assert answers == [401] * 5 + [429] * 45
     assert inner.asked == 6
     assert status(lambda: guard.authenticate(request("good-listener"))) == 200

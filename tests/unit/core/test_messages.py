@@ -48,24 +48,25 @@ REPORT = Report(
     after=Bytes(2 * 1024**3),
     steps=(Step(name="find", ok=True, seconds=0.25, detail="vda", size=1024**3),),
 )
+INVENTORY = Inventory(
+    full=True,
+    domains=(
+        DomainSeen(
+            server_id=KEY.server_id,
+            state=GuestState.ACTIVE,
+            disks=(DiskSeen(volume_id=KEY.volume_id, size=None),),
+        ),
+    ),
+    gone=("55555555-5555-4555-8555-555555555555",),
+    capabilities=("local", "file"),
+)
 MESSAGE = HostMessage(
     host="cmp-1",
     boot_id="44444444-4444-4444-8444-444444444444",
     seq=7,
     sent_at=1795348580.5,
     reports=(REPORT,),
-    inventory=Inventory(
-        full=True,
-        domains=(
-            DomainSeen(
-                server_id=KEY.server_id,
-                state=GuestState.ACTIVE,
-                disks=(DiskSeen(volume_id=KEY.volume_id, size=None),),
-            ),
-        ),
-        gone=("55555555-5555-4555-8555-555555555555",),
-        capabilities=("local", "file"),
-    ),
+    inventory=INVENTORY,
 )
 
 
@@ -79,7 +80,7 @@ def test_this_version_is_the_golden_file_of_its_number(name: str, message: Order
 
 TELLS_WHY_NOT = replace(
     MESSAGE,
-    inventory=replace(MESSAGE.inventory, capabilities=("nfs",), unsupported={"nvmeof": "not installed: nvme"}),
+    inventory=replace(INVENTORY, capabilities=("nfs",), unsupported={"nvmeof": "not installed: nvme"}),
 )
 
 

@@ -2,6 +2,7 @@
 """Where Nova says a server is, over HTTP against a stand-in; what is not an answer about the server says why."""
 
 from collections.abc import Collection, Iterator
+from typing import Any
 
 import pytest
 from keystoneauth1.adapter import Adapter
@@ -132,7 +133,8 @@ def test_a_nova_that_is_away_is_not_asked_for_each_of_a_batch(finder: Finder) ->
 
 def test_an_answer_without_a_host_is_one_to_a_user_without_rights() -> None:
     assert read_server(200, {"server": {"status": "ACTIVE"}}) == Unsure(Reason.NOVA_REFUSED)
-    for body in (None, [], {"server": None}, {"server": {"OS-EXT-SRV-ATTR:host": 7}}):
+    bad: tuple[Any, ...] = (None, [], {"server": None}, {"server": {"OS-EXT-SRV-ATTR:host": 7}})
+    for body in bad:
         assert read_server(200, body) == Unsure(Reason.NOVA_BAD_ANSWER)
     server = Server(hosts={"h1": GuestState.ACTIVE}, moving=True)
     assert with_migrations(server, 404, None) == server

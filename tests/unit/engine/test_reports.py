@@ -16,7 +16,7 @@ from bridge.core.messages import HostMessage
 from bridge.core.trail import Record
 from bridge.engine import reports
 from bridge.engine.reports import ReportsConsumer
-from bridge.journal.reported import Taken
+from bridge.journal.reported import Reported, Taken
 from bridge.runtime.health import Health
 from bridge.runtime.metrics import EngineMetrics
 from bridge.runtime.transport import MEMORY, REPORTS_QUEUE, kombu_connection
@@ -28,7 +28,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reports, "_IDLE", 0.02)
 
 
-class Journal:
+class Journal(Reported):
     """Refuses what the host `bad` says; is away for the first `away` takes."""
 
     def __init__(self, away: int = 0) -> None:

@@ -19,7 +19,7 @@ class NoBrick:
     def extend(self, protocol: str, properties: Mapping[str, Any]) -> int:
         raise AssertionError
 
-    paths = extend  # type: ignore[assignment]
+    paths = extend
 
 
 STRATEGIES = [

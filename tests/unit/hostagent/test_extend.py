@@ -15,6 +15,7 @@ from hostagent.devices.local import LocalStrategy
 from hostagent.domain import Disk, SourceKind
 from hostagent.extend import Tools, extend
 from hostagent.failure import StoppedError
+from hostagent.ports import Nudge
 from tests.unit.hostagent.fakes import (
     MIB,
     FakeDisk,
@@ -172,6 +173,9 @@ def test_what_nobody_can_extend_here_is_unsupported(disk: FakeDisk) -> None:
         def extend(self, protocol: str, properties: Mapping[str, Any]) -> int:
             raise AssertionError
 
+        def rescan(self, nudge: Nudge) -> None:
+            raise AssertionError
+
         def paths(self, protocol: str, properties: Mapping[str, Any]) -> list[str]:
             raise AssertionError
 
@@ -258,7 +262,7 @@ def test_libvirts_errors_have_their_outcomes(error: FakeLibvirtError, outcome: O
 def test_a_resize_that_changes_nothing_is_not_a_success() -> None:
     """libvirt said yes, the capacity says no."""
     disk = FakeDisk()
-    disk.resize = lambda _size: None  # type: ignore[method-assign]
+    disk.resize = lambda size: None  # type: ignore[method-assign]
     hypervisor = FakeHypervisor()
     server_id = hypervisor.add(disk)
     report = extend(order(server_id, disk.volume_id, 128 * MIB), tools(hypervisor, FileStrategy()))

@@ -114,7 +114,8 @@ def test_the_key_goes_through_a_pipe(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_raw_rbd_is_what_the_strategy_takes(tmp_path: Path, change: str, takes: bool) -> None:
     """Nothing else that QEMU's clients open."""
-    xml = XML.format(name="a/b").replace(*change.split("|")) if change else XML.format(name="a/b")
+    was, _, becomes = change.partition("|")
+    xml = XML.format(name="a/b").replace(was, becomes) if change else XML.format(name="a/b")
     [disk] = parse_disks(xml)
     strategy = RbdStrategy(images(tmp_path, "exit 1"))
     assert strategy.takes(disk, None) is takes

@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
+from bridge.core.extend import Bytes
 from bridge.core.messages import DiskSeen, GuestState, Inventory
 from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
@@ -91,7 +92,7 @@ def test_every_volume_of_every_domain_with_the_size_its_guest_sees() -> None:
     seen = made.look_at_all()
     assert (seen.full, seen.capabilities, seen.unsupported) == (True, ("nfs",), {"rbd": "no"})
     by_id = {domain.server_id: domain for domain in seen.domains}
-    assert by_id[on].disks == (DiskSeen(volume_id=disk.volume_id, size=disk.capacity),)
+    assert by_id[on].disks == (DiskSeen(volume_id=disk.volume_id, size=Bytes(disk.capacity)),)
     assert (by_id[off].state, by_id[off].disks[0].size) == (GuestState.OFF, None)
 
 
@@ -146,7 +147,7 @@ def test_libvirt_away_is_not_ready_with_the_reason_and_goes_on_by_itself() -> No
         original(name, reason)
 
     health.bad = bad  # type: ignore[method-assign]
-    made._tell = lambda inventory: (told.append(inventory), stop.set(), touched.close())  # type: ignore[assignment,func-returns-value]
+    made._tell = lambda inventory: (told.append(inventory), stop.set(), touched.close())  # type: ignore[assignment]
     made.run(stop)
     assert len(reasons) == 3
     assert "no socket" in reasons[0][1]
@@ -181,7 +182,7 @@ def test_a_lost_connection_means_looking_at_everything_anew() -> None:
     libvirt = Libvirt(FakeHypervisor())
     made, told, touched, _ = keeper(libvirt)
     stop = threading.Event()
-    touched.take = lambda _seconds: set()  # type: ignore[method-assign]
+    touched.take = lambda seconds: set()  # type: ignore[method-assign]
 
     def tell(inventory: Inventory) -> None:
         told.append(inventory)

@@ -85,8 +85,8 @@ def test_not_with_real_threads_either(moves: list[tuple[int, int, int]]) -> None
         def __init__(self) -> None:
             self._tools = tools(hypervisor, FileStrategy())
 
-        def __call__(self, one: Order) -> Report:
-            return extend(one, self._tools)
+        def __call__(self, order: Order) -> Report:
+            return extend(order, self._tools)
 
         def close(self) -> None:
             """Nothing."""

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The guard in front of blockResize."""
 
+from typing import Any
+
 import pytest
 
 from bridge.core.outcome import Outcome
@@ -111,7 +113,7 @@ def test_a_block_device_takes_what_it_has() -> None:
     assert disk.capacity == 200 * MIB
 
 
-RBD = {"kind": SourceKind.NETWORK, "driver_format": "raw"}
+RBD: dict[str, Any] = {"kind": SourceKind.NETWORK, "driver_format": "raw"}
 
 
 @pytest.mark.parametrize(("image", "grown"), [(128, 128), (256, 256)])

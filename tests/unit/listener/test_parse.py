@@ -205,7 +205,7 @@ def test_an_extend_nobody_can_act_on_is_bad_with_its_reason(body: bytes, reason:
         assert result.volume_id == VOLUME
 
 
-ODD_ROWS = {
+ODD_ROWS: dict[str, Any] = {
     "a string": "row",
     "null": None,
     "a number": 7,

@@ -372,7 +372,7 @@ def test_an_event_from_the_slow_lane_that_is_taken_is_done() -> None:
     (message,) = bench.work(due(key(1)))
     assert message.acked
     assert bench.sent() == [key(1)]
-    assert bench.lanes.deferred == bench.lanes.parked == []
+    assert (bench.lanes.deferred, bench.lanes.parked) == ([], [])
     ((_, sent_as),) = bench.endpoint.requests
     assert sent_as == "req-of-the-user"
 

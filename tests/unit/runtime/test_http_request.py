@@ -5,6 +5,7 @@ import json
 import re
 import socket
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from bridge.runtime.http_server import HttpServer
 SEEN: list[dict[str, object]] = []
 
 
-def app(environ, start_response):
+def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
     """Reads nothing of the body at /unread, everything elsewhere."""
     SEEN.append(environ)
     if environ["PATH_INFO"] != "/unread":

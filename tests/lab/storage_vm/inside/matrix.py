@@ -2,6 +2,7 @@
 """The same six extends for every kind of block storage: three states of the guest, connection data or none."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 from tests.lab.storage_vm.inside.agent import Agent
@@ -67,4 +68,4 @@ def run(results: Results, name: str, bench: Bench) -> None:
     """All six."""
     for state in ("running", "paused", "off"):
         for way, connection in (("connection", bench.volume.connection), ("local", None)):
-            results.run(f"{name}_{state}_{way}", lambda s=state, c=connection: bench.extend(s, c))
+            results.run(f"{name}_{state}_{way}", partial(bench.extend, state, connection))
