@@ -4,8 +4,9 @@
 import bridge.runtime.threads  # noqa: F401 - must come before anything that imports oslo.messaging or os-brick
 
 # isort: split
+import faulthandler
 import os
-from typing import NoReturn
+from typing import Final, NoReturn
 
 import hypothesis
 import pytest
@@ -16,6 +17,16 @@ hypothesis.settings.register_profile("busy", deadline=None, suppress_health_chec
 hypothesis.settings.load_profile("busy")
 
 HTTPServer.expiration_interval = 0.05  # seconds between looks of the built-in server whether it is to end, else 0.5
+
+
+_TO_END: Final = 60.0
+"""Seconds from the last test to the end of the process."""
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure() -> None:
+    """A thread that never ends would hold the process after the last test: it is shown, and the run fails."""
+    faulthandler.dump_traceback_later(_TO_END, exit=True, file=2)
 
 
 def missing(part: str) -> NoReturn:

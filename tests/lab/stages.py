@@ -4,7 +4,9 @@
 import argparse
 import os
 import resource
+import signal
 import subprocess
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -111,6 +113,8 @@ STAGES: Final = (
 )
 
 
+_LONGEST: Final = 2400.0
+"""Seconds a command may take."""
 _EXTRAS: Final = ("docs", "hostagent", "mysql", "postgresql", "serving", "test")
 
 
@@ -159,7 +163,7 @@ def _run(stages: Sequence[Stage], bin_directory: Path, *, long: bool) -> int:
         started, cpu = time.monotonic(), _cpu()
         for command in (stage.thorough if long else ()) or stage.commands:
             line = [part.format(bin=bin_directory) for part in command]
-            if subprocess.run(line, cwd=TREE, env=environment, check=False).returncode != 0:
+            if _run_within(line, environment) != 0:
                 say(f"=== {stage.name} failed: {' '.join(command).format(bin='.venv/bin')}")
                 return 1
         took = time.monotonic() - started
@@ -171,6 +175,18 @@ def _run(stages: Sequence[Stage], bin_directory: Path, *, long: bool) -> int:
         say(f"=== {stage.name} passed in {took:.1f} s ({used:.1f} s of CPU)")
     say("=== " + ", ".join(f"{name} {took:.1f} s" for name, took in times))
     return 0
+
+
+def _run_within(command: Sequence[str], environment: dict[str, str]) -> int:
+    """The exit code. One that hangs is told to abort, at which pytest shows what each of its threads is at."""
+    with subprocess.Popen(command, cwd=TREE, env=environment) as process:
+        watch = threading.Timer(_LONGEST, process.send_signal, (signal.SIGABRT,))
+        watch.daemon = True
+        watch.start()
+        try:
+            return process.wait()
+        finally:
+            watch.cancel()
 
 
 def _cpu() -> float:
