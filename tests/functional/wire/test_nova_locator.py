@@ -3,6 +3,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -41,12 +42,14 @@ def reader() -> Iterator[Callable[[str], NovaReader]]:
     neutron = HttpServer(
         "neutron", no_ports, host="127.0.0.1", port=0, threads=2, option="", server_name="neutron", grace=1
     )
-    neutron.start()
-    try:
-        server = RealNova(ROWS, neutron=neutron.url)
-    except RuntimeError as ex:
-        missing(f"a real Nova ({str(ex).splitlines()[0]})")
-    with server as running:
+    with ExitStack() as stack:
+        stack.callback(neutron.join, 5)
+        stack.callback(neutron.stop)
+        neutron.start()
+        try:
+            running = stack.enter_context(RealNova(ROWS, neutron=neutron.url))
+        except RuntimeError as ex:
+            missing(f"a real Nova ({str(ex).splitlines()[0]})")
         url = f"http://127.0.0.1:{running.port}/v2.1"
         yield lambda token: NovaReader(Adapter(Session(auth=Token(url, token), timeout=60), endpoint_override=url))
 
