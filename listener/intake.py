@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Messages of one connection, gathered: what is there is taken, nothing is waited for, nothing is ever requeued."""
 
+import select
+import ssl
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -61,6 +63,8 @@ class Intake:
         self._look()
         wait = _DRY if self._inbox else _IDLE
         while len(self._inbox) < self._prefetch and self._drain(wait):
+            if len(self._inbox) == 1 and not self._has_sent():
+                break  # it came alone: let it go, rather than wait for others
             wait = _DRY
         self._connection.heartbeat_check()
         return self._taken()
@@ -90,12 +94,25 @@ class Intake:
 
     def breathe(self) -> None:
         """Look after the connection without waiting: what the broker sent counts as its sign of life once read."""
-        self._drain(_DRY)
+        if self._has_sent():
+            self._drain(_DRY)
         self._connection.heartbeat_check()
 
     def _taken(self) -> list[kombu.Message]:
         taken, self._inbox[:] = self._inbox[:], []
         return taken
+
+    def _has_sent(self) -> bool:
+        """Whether the broker has sent more, without waiting: the shortest look of py-amqp takes a millisecond.
+
+        True where that cannot be told: kombu's memory transport, a lost connection, bytes that TLS may hold.
+        """
+        sock = None if is_memory_connection(self._connection) else self._connection.connection.sock
+        if sock is None or isinstance(sock, ssl.SSLSocket) or sock.fileno() < 0:
+            return True
+        look = select.poll()
+        look.register(sock, select.POLLIN)
+        return bool(look.poll(0))
 
     def _drain(self, seconds: float) -> bool:
         try:

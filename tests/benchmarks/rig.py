@@ -59,7 +59,9 @@ class Rig:
         """As the built-in server has it, without authentication."""
         argv = ["--config-file", "/dev/null"]
         conf = load("bench", API_GROUPS, argv, description="")
-        for option, value in (("auth_strategy", "noauth"), ("wake_port", 0), ("access_log", False)):
+        for option, value in (
+            ("auth_strategy", "noauth"), ("wake_port", 0), ("access_log", False), ("rate_limit", 0),
+        ):  # fmt: skip
             conf.set_override(option, value, group="api")
         conf.set_override("connection", url, group="journal")
         settings = api_settings(conf)
