@@ -102,7 +102,7 @@ class Daemon:
         self._stop = threading.Event()
 
     def run(self) -> int:
-        """Run until told to stop. 0 when every part ended in time, else 1."""
+        """Run until told to stop. 0 when every part ended in time; else the process ends at once, with 1."""
         self._install_signals()
         with self.running() as ended:
             notify("READY=1")
@@ -115,7 +115,10 @@ class Daemon:
                     settled = True
             LOG.info("%s stops; up to %.0f s to drain", self._name, self._grace)
             notify("STOPPING=1")
-        return 0 if ended() else 1
+        if not ended():
+            logging.shutdown()
+            os._exit(1)  # the interpreter would wait for threads of the late part, for ever where they hang
+        return 0
 
     @contextmanager
     def running(self) -> Iterator[Callable[[], bool]]:
