@@ -7,10 +7,10 @@ from functools import partial
 
 import pytest
 
-from tests.conftest import missing
+from tests.functional.wire.conftest import ROWS
 from tests.lab.conformance import wire
 from tests.lab.conformance.compare import differences
-from tests.lab.conformance.exchange import Exchange, read_exchanges, read_rows
+from tests.lab.conformance.exchange import Exchange, read_exchanges
 from tests.lab.conformance.judge import Result, judge, tokens
 from tests.lab.conformance.requests import made_up
 from tests.lab.conformance.site import Site
@@ -20,22 +20,10 @@ from tests.lab.paths import ROOT
 pytestmark = [pytest.mark.functional, pytest.mark.timeout(600)]
 
 FIXTURES = ROOT / "tests" / "fixtures" / "nova34"
-ROWS = read_rows(FIXTURES / "rows.json")
 RECORDED = [exchange for name in ("answers", "more") for exchange in read_exchanges(FIXTURES / f"{name}.jsonl")]
 AUTHORITY = "127.0.0.1:8774"
 COUNT = 600
 SEED = 34
-
-
-@pytest.fixture(scope="module")
-def nova() -> Iterator[RealNova]:
-    """With the servers of the recordings."""
-    try:
-        server = RealNova(ROWS.values())
-    except RuntimeError as ex:
-        missing(f"a real Nova ({str(ex).splitlines()[0]})")
-    with server as running:
-        yield running
 
 
 @pytest.fixture(scope="module")
