@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The only file that imports os-brick, and it runs as a process of its own: `python -m hostagent.brick`.
+"""os-brick, as a process of its own: `python -m hostagent.brick`. But for encryptor.py nobody else imports it.
 
 os-brick waits up to 600 s for a command, and holds a host-wide file lock meanwhile. A process can be killed, and
 its lock goes with it. It speaks JSON lines: the first line in is its set-up, each further one a request
-{"id", "what", "protocol", "properties"}, each answered by {"id", "size"}, {"id", "paths"}, {"id"} alone (a rescan)
-or {"id", "error": kind, "detail"}. When standard input ends, the agent is gone, and the process ends itself with
-all it has started.
+{"id", "what", "protocol", "properties"}, each answered by {"id", "size"}, {"id", "paths"}, {"id"} alone (a rescan,
+a dm-crypt map) or {"id", "error": kind, "detail"}. When standard input ends, the agent is gone, and the process
+ends itself with all it has started.
 """
 
 import bridge.runtime.threads  # noqa: F401 - before os-brick, which would bring eventlet
@@ -18,7 +18,7 @@ import queue
 import signal
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -32,6 +32,8 @@ from oslo_concurrency import lockutils
 from oslo_config import cfg
 from oslo_utils import strutils
 
+from hostagent.key_manager import NoKeyError, WrongKeyError
+
 _DETAIL_MAX: Final = 300
 
 
@@ -42,6 +44,8 @@ class ErrorKind(StrEnum):
     UNSUPPORTED = "unsupported"  # os-brick cannot extend this kind of volume
     NO_SIZE = "no_size"  # it returned None, its silent way to fail
     PATHS_DOWN = "paths_down"  # a path of a multipath map does not answer
+    NO_KEY = "no_key"  # the key manager gave no key
+    WRONG_KEY = "wrong_key"  # it gave one that does not open the volume
 
 
 def set_up(options: Mapping[str, Any]) -> None:
@@ -66,13 +70,13 @@ def _helper() -> Path:
 
 
 def answer(options: Mapping[str, Any], request: Mapping[str, Any]) -> dict[str, Any]:
-    """Answer one request, an extend unless it asks for the paths or a rescan.
+    """Answer one request, an extend unless it asks for the paths, a rescan or a dm-crypt map.
 
     Whatever os-brick raises becomes an answer: it raises KeyError and TypeError, too.
     """
     try:
-        if request.get("what") == "rescan":
-            _rescan(options["root_helper"], **request["properties"])
+        if (tell := _TELLS.get(request.get("what", ""))) is not None:
+            tell(options, **request["properties"])
             return {}
         connected = connector.InitiatorConnector.factory(
             request["protocol"], options["root_helper"], use_multipath=options["use_multipath"]
@@ -80,22 +84,28 @@ def answer(options: Mapping[str, Any], request: Mapping[str, Any]) -> dict[str, 
         if request.get("what") == "paths":
             return {"paths": list(connected.get_volume_paths(dict(request["properties"])))}
         size = connected.extend_volume(dict(request["properties"]))
-    except (NotImplementedError, exception.InvalidConnectorProtocol) as ex:
-        return _error(ErrorKind.UNSUPPORTED, ex)
     except Exception as ex:  # noqa: BLE001 - see above
-        return _error(ErrorKind.PATHS_DOWN if "paths need to be up" in str(ex) else ErrorKind.RAISED, ex)
+        return _error(_kind(ex), ex)
     if not isinstance(size, int) or size <= 0:
         return {"error": ErrorKind.NO_SIZE.value, "detail": f"returned {type(size).__name__}"}
     return {"size": size}
 
 
+def _grow_map(options: Mapping[str, Any], **properties: Any) -> None:
+    if options["key_manager"] is None:
+        raise NotImplementedError("this host did not opt in to [key_manager]")
+    from hostagent import encryptor  # noqa: PLC0415 - castellan is there only where the operator opted in
+
+    encryptor.grow_map(options["root_helper"], options["key_manager"], **properties)
+
+
 @synchronized("extend_volume", external=True)  # type: ignore[untyped-decorator]
-def _rescan(root_helper: str, *, scsi: Sequence[str], nvme: Sequence[str], map: str | None) -> None:  # noqa: A002
+def _rescan(options: Mapping[str, Any], *, scsi: Sequence[str], nvme: Sequence[str], map: str | None) -> None:  # noqa: A002
     """What the connectors do once they know the paths; for when there is nobody to tell them. Kernel names.
 
     Every path has to answer first, as os-brick has it, lest a map grow on paths that did not.
     """
-    tool = linuxscsi.LinuxSCSI(root_helper)
+    tool = linuxscsi.LinuxSCSI(options["root_helper"])
     for name in scsi:
         if not brick_utils.check_valid_device(tool, f"/dev/{name}"):
             raise exception.BrickException(f"All paths need to be up, {name} is not")
@@ -105,6 +115,21 @@ def _rescan(root_helper: str, *, scsi: Sequence[str], nvme: Sequence[str], map: 
         tool.echo_scsi_command(f"/sys/class/nvme/{name}/rescan_controller", "1")
     if map is not None:
         tool.multipath_resize_map(f"/dev/{map}")
+
+
+_TELLS: Final[Mapping[str, Callable[..., None]]] = {"rescan": _rescan, "grow_map": _grow_map}
+
+
+def _kind(ex: Exception) -> ErrorKind:
+    match ex:
+        case NotImplementedError() | exception.InvalidConnectorProtocol():
+            return ErrorKind.UNSUPPORTED
+        case NoKeyError():
+            return ErrorKind.NO_KEY
+        case WrongKeyError():
+            return ErrorKind.WRONG_KEY
+        case _:
+            return ErrorKind.PATHS_DOWN if "paths need to be up" in str(ex) else ErrorKind.RAISED
 
 
 def _error(kind: ErrorKind, ex: Exception) -> dict[str, Any]:

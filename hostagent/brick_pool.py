@@ -17,6 +17,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import Any, Final
 
+from bridge.core.encryption import Encryption
 from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
 from hostagent import brick_lock
@@ -27,6 +28,7 @@ from hostagent.settings import BrickSettings
 LOG = logging.getLogger(__name__)
 
 CHILD: Final = (sys.executable, "-m", "hostagent.brick")
+GROW_MAP: Final = "grow_map"
 _ANSWER_MAX: Final = 1 << 20
 _LOOK_AT_LOCK: Final = 0.5  # seconds
 _REAP: Final = 2.0  # seconds; a process in uninterruptible sleep cannot die before its device answers
@@ -35,6 +37,8 @@ _ERRORS: Final[Mapping[str, tuple[Outcome, Reason]]] = {
     "unsupported": (Outcome.UNSUPPORTED, Reason.NO_STRATEGY),
     "no_size": (Outcome.BRICK_FAILED, Reason.BRICK_NO_SIZE),
     "paths_down": (Outcome.PATHS_DOWN, Reason.BRICK_RAISED),
+    "no_key": (Outcome.BRICK_FAILED, Reason.KEY_UNAVAILABLE),
+    "wrong_key": (Outcome.BRICK_FAILED, Reason.KEY_WRONG),
 }
 
 
@@ -66,6 +70,11 @@ class BrickPool:
         """See ports.Brick."""
         self._call("rescan", "", asdict(nudge))
 
+    def grow_map(self, name: str, encryption: Encryption) -> None:
+        """See ports.Encryptor. The process that had the key ends with the call, and its memory with it."""
+        properties = {"device": f"/dev/mapper/{name}", "encryption": encryption.to_wire()}
+        self._call(GROW_MAP, "", properties)
+
     def _call(self, what: str, protocol: str, properties: Mapping[str, Any]) -> Mapping[str, Any]:
         """Waiting for a free process and the call itself have the limit each; os-brick's lock has its own."""
         try:
@@ -82,7 +91,7 @@ class BrickPool:
                 locks=what == "extend" and protocol in brick_lock.PROTOCOLS,
             )
         finally:
-            if process is not None and not process.usable:
+            if process is not None and (what == GROW_MAP or not process.usable):
                 self._retire(process)
                 process = None
             self._free.put(process)
@@ -159,6 +168,7 @@ class _Process:
             "lock_path": settings.lock_path,
             "root_helper": settings.root_helper,
             "use_multipath": settings.use_multipath,
+            "key_manager": asdict(settings.key_manager) if settings.key_manager is not None else None,
         }
         self._send(options)
 

@@ -8,7 +8,7 @@ extend_volume), with the checks it leaves out.
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -17,15 +17,15 @@ from bridge.core.extend import Bytes
 from bridge.core.messages import GuestState, Order, Report, Step
 from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
-from hostagent.devices import choose
+from hostagent.devices import choose, crypt
 from hostagent.devices.base import Strategy
 from hostagent.devices.connection import volume_type
+from hostagent.devices.sysfs import CryptMap
 from hostagent.domain import Disk, Domain, SourceKind
 from hostagent.failure import StoppedError
 from hostagent.find import find_disk
 from hostagent.identity import check_identity
-from hostagent.luks import hidden_bytes
-from hostagent.ports import Hypervisor, Images
+from hostagent.ports import Encryptor, Hypervisor, Images
 from hostagent.reported import reported
 from hostagent.resize import grow
 
@@ -74,7 +74,8 @@ class Refreshed:
 class Tools:
     """What the work is done with. `sleep(seconds)` returns whether the agent is stopping.
 
-    `images`: None where no strategy takes a disk that QEMU's own client opens.
+    `images`: None where no strategy takes a disk that QEMU's own client opens. `encryptor`: None where the operator
+    did not opt in to volumes' keys on this host.
     """
 
     hypervisor: Hypervisor
@@ -82,6 +83,7 @@ class Tools:
     patience: Patience
     sleep: Callable[[float], bool]
     images: Images | None = None
+    encryptor: Encryptor | None = None
     refreshed: Refreshed = field(default_factory=Refreshed)
     clock: Callable[[], float] = time.monotonic
 
@@ -101,7 +103,10 @@ class _Seen:
 
 @dataclass(slots=True)
 class _Work:
-    """`header`: bytes of the volume that the guest does not see. The report's sizes are the volume's."""
+    """`header`: bytes of the volume that the guest does not see. The report's sizes are the volume's.
+
+    `mapped`: the dm-crypt map that the domain has as its disk.
+    """
 
     order: Order
     tools: Tools
@@ -109,12 +114,15 @@ class _Work:
     before: Bytes | None = None
     after: Bytes | None = None
     header: int = 0
+    mapped: CryptMap | None = None
 
     def run(self) -> tuple[Outcome, Reason]:
         """The outcome of an order that came to an end of its own; every other end is raised."""
         domain, disk = self._find()
         if disk.luks:
             disk = self._behind_its_header(disk)
+        elif (mapped := crypt.map_of(disk)) is not None:
+            self._behind_its_map(disk, mapped)
         if domain.state is GuestState.OFF:
             return self._off(disk)
         self.before = self._capacity("before", disk)
@@ -139,10 +147,38 @@ class _Work:
     def _behind_its_header(self, disk: Disk) -> Disk:
         """The volume as its storage has it: QEMU's own LUKS is a header in front, and changes nothing else."""
         with self._step("header") as seen:
-            self.header = seen.size = hidden_bytes(disk, self.tools.images)
+            self.header = seen.size = crypt.hidden_bytes(disk, self.tools.images)
         return replace(disk, encrypted=False)
 
+    def _behind_its_map(self, disk: Disk, mapped: CryptMap) -> None:
+        """The header that dm-crypt leaves out; one that cannot be read matters where the map can be resized."""
+        self.mapped = mapped
+        with self._step("header") as seen:
+            try:
+                self.header = seen.size = crypt.hidden_bytes(disk, None)
+            except StoppedError as ex:
+                if self._why_not(mapped) is None:
+                    raise
+                seen.detail = ex.detail
+
+    def _why_not(self, mapped: CryptMap) -> str | None:
+        return crypt.why_not(mapped, self.order.encryption, opted_in=self.tools.encryptor is not None)
+
     def _strategy(self, disk: Disk) -> Strategy:
+        mapped, encryption, encryptor = self.mapped, self.order.encryption, self.tools.encryptor
+        if mapped is None:
+            return self._chosen(disk)
+        if (why := self._why_not(mapped)) is not None or encryption is None or encryptor is None:
+            raise StoppedError(Outcome.UNSUPPORTED, Reason.NO_STRATEGY, why or "")
+        return crypt.CryptStrategy(
+            inner=self._chosen(crypt.beneath(disk, mapped)),
+            mapped=mapped,
+            header=self.header,
+            encryption=encryption,
+            encryptor=encryptor,
+        )
+
+    def _chosen(self, disk: Disk) -> Strategy:
         strategy = choose(self.tools.strategies, disk, self.order.connection)
         if strategy is None:
             what = f"{disk.kind} {disk.driver_format or 'no format'}{' encrypted' if disk.encrypted else ''}"
@@ -183,11 +219,19 @@ class _Work:
         with self._step("refresh") as seen:
             seen.detail = strategy.name
             seen.size = size = self._fresh_size(strategy, disk)
-            check_identity(disk, self.order.connection)
+            self._check_identity(disk)
         if size is not None and size < self.order.target:
             with self._step("wait") as seen:
                 seen.size = size
                 self._wait_for_device(strategy, disk, began, seen)
+
+    def _check_identity(self, disk: Disk) -> None:
+        """Of a dm-crypt map the connection may name either: the map's name is what os-brick gave to Nova."""
+        if self.mapped is not None:
+            with suppress(StoppedError):
+                check_identity(crypt.beneath(disk, self.mapped), self.order.connection)
+                return
+        check_identity(disk, self.order.connection)
 
     def _fresh_size(self, strategy: Strategy, disk: Disk) -> int | None:
         refreshed = self.tools.refreshed

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""LUKS1 as QEMU opens it: how many bytes of the volume are header, which the guest does not see.
+"""LUKS: how many bytes of the volume are header, which the guest does not see.
 
-The header belongs to the host: the guest writes behind it. Layout: LUKS On-Disk Format 1.2.3, table "phdr".
+The header belongs to the host: the guest writes behind it. QEMU itself opens LUKS1, dm-crypt on the host both.
+Layout of LUKS1: LUKS On-Disk Format 1.2.3, table "phdr".
 """
 
 import os
@@ -11,6 +12,7 @@ from typing import Final
 
 from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
+from hostagent import luks2
 from hostagent.domain import Disk, SourceKind
 from hostagent.failure import StoppedError
 from hostagent.ports import Images
@@ -43,19 +45,36 @@ def hidden_bytes(disk: Disk, images: Images | None) -> int:
         return images.luks_header(disk)
     if disk.kind not in {SourceKind.BLOCK, SourceKind.FILE} or disk.source is None or disk.driver_format != "raw":
         raise StoppedError(Outcome.UNSUPPORTED, Reason.NO_STRATEGY, f"LUKS on {disk.kind} {disk.driver_format}")
+    return _explained(disk.source, lambda path: payload_offset(_read(path, HEADER)))
+
+
+def header_of_map(beneath: str, kind: str) -> int:
+    """Bytes before the payload of a dm-crypt map of this kind, from the device beneath it. Raises StoppedError."""
+    if kind == "LUKS1":
+        return _explained(beneath, lambda path: payload_offset(_read(path, HEADER)))
+    if kind == "LUKS2":
+        return _explained(beneath, _offset_of_luks2)
+    return 0  # plain: os-brick opens it without an offset
+
+
+def _offset_of_luks2(path: str) -> int:
+    return luks2.payload_offset(_read(path, luks2.header_size(_read(path, luks2.FIRST))))
+
+
+def _explained(path: str, offset: Callable[[str], int]) -> int:
     try:
-        return payload_offset(_read(disk.source))
+        return offset(path)
     except OSError as ex:
         raise StoppedError(
-            Outcome.DEVICE_STALE, Reason.IMAGE_UNREADABLE, f"the LUKS header of {disk.source}: {ex.strerror}"
+            Outcome.DEVICE_STALE, Reason.IMAGE_UNREADABLE, f"the LUKS header of {path}: {ex.strerror}"
         ) from ex
     except ValueError as ex:
-        raise StoppedError(Outcome.UNSUPPORTED, Reason.NO_STRATEGY, f"{disk.source}: {ex}") from ex
+        raise StoppedError(Outcome.UNSUPPORTED, Reason.NO_STRATEGY, f"{path}: {ex}") from ex
 
 
-def _read(path: str) -> bytes:
+def _read(path: str, size: int) -> bytes:
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
-        return os.pread(descriptor, HEADER, 0)
+        return os.pread(descriptor, size, 0)
     finally:
         os.close(descriptor)

@@ -15,8 +15,8 @@ from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
 from hostagent.domain import Disk
 from hostagent.find import find_disk
-from hostagent.luks import hidden_bytes
-from hostagent.ports import Hypervisor, Images
+from hostagent.luks import HeaderOf
+from hostagent.ports import Hypervisor
 from hostagent.reported import reported
 
 _LOOK_EVERY: Final = 0.5  # seconds
@@ -30,7 +30,7 @@ class Eyes:
     wait: float
     sleep: Callable[[float], bool]
     clock: Callable[[], float]
-    images: Images | None = None
+    hidden: HeaderOf = lambda _disk: 0  # bytes of the volume that the guest does not see
 
 
 def observe(order: Order, eyes: Eyes) -> Report:
@@ -55,7 +55,7 @@ class _Look:
         if domain.state is GuestState.OFF:
             return Outcome.GUEST_OFF, Reason.DOMAIN_OFF
         looked = self.eyes.clock()
-        self.header = hidden_bytes(disk, self.eyes.images)
+        self.header = self.eyes.hidden(disk)
         self.before = self.after = self._size(disk)
         if self.before >= self.order.target:
             self._say("look", looked, "", self.before)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
+from bridge.core.encryption import Encryption
 from hostagent.domain import Disk, Domain
 
 T = TypeVar("T")
@@ -78,6 +79,13 @@ class Nudge:
     scsi: tuple[str, ...] = ()
     nvme: tuple[str, ...] = ()
     map: str | None = None
+
+
+class Encryptor(Protocol):
+    """os-brick's encryptors and the key manager, somewhere the key is gone with the process that used it."""
+
+    def grow_map(self, name: str, encryption: Encryption) -> None:
+        """Have the dm-crypt map of this name follow its device (`cryptsetup resize`). Raises StoppedError."""
 
 
 class Brick(Protocol):

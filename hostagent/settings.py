@@ -7,7 +7,8 @@ from pathlib import Path
 from oslo_config import cfg
 
 from bridge.runtime.settings import OPS_OPTS, BusSettings, ConfigError, OptGroups, bus_settings, default_host
-from hostagent import brick_lock
+from hostagent import brick_lock, key_manager
+from hostagent.key_manager import KeyManagerSettings
 
 _HOST_MAX = 255
 
@@ -129,7 +130,10 @@ HOSTAGENT_OPTS = [
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BrickSettings:
-    """What an os-brick process is started with. `limit` (of a call) and `lock_limit` in seconds."""
+    """What an os-brick process is started with. `limit` (of a call) and `lock_limit` in seconds.
+
+    `key_manager`: None unless the operator opted in.
+    """
 
     processes: int
     limit: float
@@ -137,6 +141,7 @@ class BrickSettings:
     lock_path: str
     use_multipath: bool
     root_helper: str
+    key_manager: KeyManagerSettings | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,7 +167,7 @@ class HostAgentSettings:
 
 def hostagent_groups() -> OptGroups:
     """The host agent's option groups."""
-    return [("hostagent", HOSTAGENT_OPTS)]
+    return [("hostagent", HOSTAGENT_OPTS), (key_manager.GROUP, key_manager.OPTS)]
 
 
 def hostagent_settings(conf: cfg.ConfigOpts) -> HostAgentSettings:
@@ -194,6 +199,7 @@ def hostagent_settings(conf: cfg.ConfigOpts) -> HostAgentSettings:
             lock_path=_lock_path(section.lock_path, section.state_path),
             use_multipath=section.use_multipath,
             root_helper=section.root_helper,
+            key_manager=key_manager.key_manager_settings(conf),
         ),
         nova_conf=tuple(section.nova_conf),
     )

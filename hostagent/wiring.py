@@ -14,20 +14,22 @@ from bridge.runtime.daemon import Part, Supervised
 from bridge.runtime.metrics import AgentMetrics
 from bridge.runtime.process import Process
 from bridge.runtime.publisher import SafePublisher
+from bridge.runtime.settings import ConfigError
 from bridge.runtime.transport import check_url, kombu_connection
-from hostagent import beside_nova
+from hostagent import beside_nova, key_manager
 from hostagent.brick_pool import BrickPool
 from hostagent.capabilities import volume_types
 from hostagent.devices import all_strategies
 from hostagent.devices.base import Strategy
+from hostagent.devices.crypt import hidden_bytes
 from hostagent.devices.rbd import RbdStrategy
 from hostagent.extend import Patience, Tools, extend
 from hostagent.hypervisor import Abandoned, Session
 from hostagent.images import QemuImages
 from hostagent.inventory import InventoryKeeper, Touched
 from hostagent.libvirt_open import open_libvirt, open_read_only
-from hostagent.luks import hidden_bytes
 from hostagent.observe import Eyes, observe
+from hostagent.ports import Encryptor
 from hostagent.reporter import Outbox, Reporter
 from hostagent.rpc import RpcServer
 from hostagent.settings import HostAgentSettings
@@ -40,20 +42,31 @@ _INVENTORY_SHARE: Final = 0.25
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outside:
-    """What of its host the agent touches: `connect(uri)` gives a virConnect; `parts` have to run for the rest."""
+    """What of its host the agent touches: `connect(uri)` gives a virConnect; `parts` have to run for the rest.
+
+    `encryptor`: None unless the operator opted in to volumes' keys.
+    """
 
     connect: Callable[[str], Any]
     strategies: Sequence[Strategy]
     parts: Sequence[Part] = ()
+    encryptor: Encryptor | None = None
 
 
 def this_host(settings: HostAgentSettings) -> Outside:
     """The real thing: libvirt and os-brick; of an agent that only looks, libvirt for reading and nothing else."""
     if settings.read_only:
         return Outside(connect=open_read_only, strategies=())
+    if (missing := key_manager.missing(settings.brick.key_manager)) is not None:
+        raise ConfigError(missing)
     beside_nova.warn(settings.nova_conf, settings.brick)
     brick = BrickPool(settings.brick)
-    return Outside(connect=open_libvirt, strategies=all_strategies(brick), parts=[brick])
+    return Outside(
+        connect=open_libvirt,
+        strategies=all_strategies(brick),
+        parts=[brick],
+        encryptor=brick if settings.brick.key_manager is not None else None,
+    )
 
 
 class Bench:
@@ -134,14 +147,21 @@ def build(
         if settings.read_only:
             eyes = Eyes(
                 hypervisor=own, wait=settings.observe_wait, sleep=stopping.wait, clock=time.monotonic,
-                images=images_of(own),
+                hidden=partial(hidden_bytes, images=images_of(own)),
             )  # fmt: skip
             return Bench(own, lambda order: observe(order, eyes))
         patience = Patience(device_wait=settings.device_wait, nudge_every=settings.nudge_every)
         images = images_of(own)
         strategies = [*outside.strategies, RbdStrategy(images)]
         turn = Turn(stopping, workers.crowded, settings.crowded_wait)
-        tools = Tools(hypervisor=own, strategies=strategies, patience=patience, images=images, sleep=turn.sleep)
+        tools = Tools(
+            hypervisor=own,
+            strategies=strategies,
+            patience=patience,
+            images=images,
+            encryptor=outside.encryptor,
+            sleep=turn.sleep,
+        )
 
         def work(order: Order) -> Report:
             turn.begin()

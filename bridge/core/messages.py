@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
+from bridge.core.encryption import Encryption
 from bridge.core.extend import Bytes, ExtendKey, clean_request_id, is_uuid
 from bridge.core.fields import BadMessageError, items, mapping, seconds, text, whole
 from bridge.core.outcome import Outcome
@@ -32,7 +33,8 @@ class Order:
     """Bring one disk of one guest up to `target` bytes. Sent by the engine, in groups per host.
 
     `connection` is the attachment's connection data in os-brick's form ({driver_volume_type, data}), reduced by
-    allow-list, or None where Cinder gives none.
+    allow-list, or None where Cinder gives none. `encryption`: how an encrypted volume is opened, None for others
+    and where Cinder does not tell; engines before it send none, agents before it do not look.
     """
 
     attempt_id: str
@@ -40,12 +42,13 @@ class Order:
     gen: int
     target: Bytes
     connection: Mapping[str, Any] | None = None
+    encryption: Encryption | None = None
     request_id: str | None = None
     global_request_id: str | None = None
 
     def to_wire(self) -> dict[str, Any]:
-        """A JSON-ready dict."""
-        return {
+        """A JSON-ready dict; without `encryption` where there is none, as an older engine sends it."""
+        wire = {
             "version": VERSION,
             "attempt_id": self.attempt_id,
             "server_id": self.key.server_id,
@@ -56,6 +59,7 @@ class Order:
             "request_id": self.request_id,
             "global_request_id": self.global_request_id,
         }
+        return {**wire, "encryption": self.encryption.to_wire()} if self.encryption is not None else wire
 
     @classmethod
     def from_wire(cls, raw: object) -> "Order":
@@ -64,12 +68,14 @@ class Order:
         connection = message.get("connection")
         if connection is not None and not isinstance(connection, Mapping):
             raise BadMessageError("connection: expected an object or null")
+        encryption = message.get("encryption")
         return cls(
             attempt_id=text(message, "attempt_id"),
             key=_key(message),
             gen=whole(message, "gen"),
             target=Bytes(whole(message, "target_bytes")),
             connection=connection,
+            encryption=Encryption.from_wire(encryption) if encryption is not None else None,
             request_id=clean_request_id(message.get("request_id")),
             global_request_id=clean_request_id(message.get("global_request_id")),
         )

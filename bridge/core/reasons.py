@@ -121,6 +121,8 @@ class Reason(StrEnum):
     BRICK_LOCK_HELD = "brick_lock_held", "another process holds os-brick's file lock"
     BRICK_DIED = "brick_died", "the os-brick process died"
     BRICK_NO_SIZE = "brick_no_size", "os-brick returned no size"
+    KEY_UNAVAILABLE = "key_unavailable", "the key manager does not answer, refuses us, or has no such key"
+    KEY_WRONG = "key_wrong", "the key manager's key does not open the volume"
     LIBVIRT_RAISED = "libvirt_raised", "libvirt raised an error"
     LIBVIRT_TIMED_OUT = "libvirt_timed_out", "a libvirt call did not return in time"
     LIBVIRT_DOWN = "libvirt_down", "libvirt cannot be reached"

@@ -2,18 +2,21 @@
 """What Cinder says of a volume now: its size, its status, and which servers it is attached to.
 
 Mirrors GET /v3/volumes/{id} (size in whole GiB; `attachments` lists attached rows only) and
-GET /v3/attachments/{id} (3.27+: connection_info flat, with secrets, which are left behind here).
+GET /v3/attachments/{id} (3.27+: connection_info flat, with secrets, which are left behind here); of encrypted
+volumes GET /v3/volumes/{id}/encryption (the id of the key, never the key).
 """
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from keystoneauth1.adapter import Adapter
 from keystoneauth1.exceptions import ClientException
 
+from bridge.core.encryption import Encryption
 from bridge.core.extend import Bytes, gib, is_uuid
+from bridge.core.fields import BadMessageError
 from bridge.core.reasons import Reason
 from bridge.core.redact import scrub_connection
 
@@ -23,6 +26,7 @@ _HEADERS: Final = {"OpenStack-API-Version": "volume 3.27", "Accept": "applicatio
 _LARGEST_GIB: Final = 2**33  # what fits a signed 64-bit number of bytes
 _OK, _NOT_FOUND = 200, 404
 _REFUSED: Final = frozenset({401, 403})
+_NEVER: Final = _REFUSED | {_NOT_FOUND}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,12 +40,14 @@ class Attached:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Volume:
-    """The volume as Cinder has it now."""
+    """The volume as Cinder has it now. `encryption`: how it is opened, where it is encrypted and Cinder told us."""
 
     id: str
     size: Bytes
     extending: bool
     attached: tuple[Attached, ...]
+    encrypted: bool = False
+    encryption: Encryption | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +84,11 @@ class CinderReader:
         status, body = self._get(f"/volumes/{volume_id}", global_request_id)
         if status is None:
             return NotNow(Reason.CINDER_UNREACHABLE)
-        return read_volume(status, body, volume_id)
+        answer = read_volume(status, body, volume_id)
+        if not isinstance(answer, Volume) or not answer.encrypted or answer.extending or not answer.attached:
+            return answer
+        encryption = self._encryption(volume_id, global_request_id)
+        return encryption if isinstance(encryption, NotNow) else replace(answer, encryption=encryption)
 
     def in_use(self, *, marker: str | None, limit: int) -> Page | Gone | NotNow:
         """A page of the volumes in use, of all projects; Gone where the marker's volume is no more.
@@ -100,6 +110,16 @@ class CinderReader:
         record = body.get("attachment") if status == _OK and isinstance(body, Mapping) else None
         flat = record.get("connection_info") if isinstance(record, Mapping) else None
         return scrub_connection(flat) if isinstance(flat, Mapping) else None
+
+    def _encryption(self, volume_id: str, global_request_id: str | None) -> Encryption | NotNow | None:
+        """How it is opened. None where Cinder will not tell: most encrypted volumes can be extended without."""
+        status, body = self._get(f"/volumes/{volume_id}/encryption", global_request_id)
+        if status not in _NEVER:
+            return read_encryption(status, body)
+        LOG.warning(
+            "volume %s is encrypted, and Cinder answers %s for how: is a policy in our way?", volume_id, status
+        )
+        return None
 
     def _get(self, path: str, global_request_id: str | None) -> tuple[int | None, Any]:
         headers = dict(_HEADERS)
@@ -127,6 +147,16 @@ def read_volume(status: int, body: object, volume_id: str) -> Answer:
     record = body.get("volume") if isinstance(body, Mapping) else None
     volume = _volume(record)
     return volume if volume is not None and volume.id == volume_id else NotNow(Reason.CINDER_BAD_ANSWER)
+
+
+def read_encryption(status: int | None, body: object) -> Encryption | NotNow | None:
+    """What an answer of GET /volumes/{id}/encryption means; None where it names no key."""
+    if status != _OK:
+        return NotNow(Reason.CINDER_UNREACHABLE)
+    try:
+        return Encryption.from_wire(body)
+    except BadMessageError:
+        return None
 
 
 def read_page(status: int, body: object) -> Page | NotNow:
@@ -165,4 +195,10 @@ def _volume(record: object) -> Volume | None:
         for row in rows
         if isinstance(row, Mapping) and is_uuid(row.get("server_id")) and is_uuid(row.get("attachment_id"))
     )
-    return Volume(id=str(record["id"]).lower(), size=gib(size), extending=state == "extending", attached=attached)
+    return Volume(
+        id=str(record["id"]).lower(),
+        size=gib(size),
+        extending=state == "extending",
+        attached=attached,
+        encrypted=record.get("encrypted") is True,
+    )

@@ -206,6 +206,7 @@ class Dispatcher:
             gen=extend.wanted_gen,
             target=attempt.target,
             connection=connection,
+            encryption=cast.volume.encryption,
             request_id=extend.request_id,
             global_request_id=extend.global_request_id,
         )

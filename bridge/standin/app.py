@@ -58,6 +58,13 @@ class VolumeResource:
         """The volume."""
         resp.media = {"volume": views.volume_view(self._volumes.get(volume_id), project, req.prefix)}
 
+    def on_get_encryption(
+        self, req: falcon.Request, resp: falcon.Response, volume_id: str, project: str = ""
+    ) -> None:
+        """How it is opened."""
+        del req, project
+        resp.media = views.encryption_view(self._volumes.get(volume_id))
+
     def on_post_action(self, req: falcon.Request, resp: falcon.Response, volume_id: str, project: str = "") -> None:
         """os-extend."""
         del project
@@ -137,6 +144,7 @@ def build(volumes: Volumes, faults: Faults) -> "falcon.App[Any, Any]":
         app.add_route(f"{prefix}/volumes/detail", many, suffix="detail")
         app.add_route(f"{prefix}/volumes/{{volume_id}}", one)
         app.add_route(f"{prefix}/volumes/{{volume_id}}/action", one, suffix="action")
+        app.add_route(f"{prefix}/volumes/{{volume_id}}/encryption", one, suffix="encryption")
         app.add_route(f"{prefix}/attachments", attachments)
         app.add_route(f"{prefix}/attachments/detail", attachments, suffix="detail")
         app.add_route(f"{prefix}/attachments/{{attachment_id}}", attachments, suffix="one")

@@ -10,6 +10,7 @@ MAX: Final = (3, 71)
 _USER: Final = "0" * 32
 _TYPE_ID: Final = "00000000-0000-4000-8000-00000000000a"
 _SERVICE_ID: Final = "00000000-0000-4000-8000-00000000000b"
+_KEY_ID: Final = "00000000-0000-4000-8000-00000000000c"
 DESCRIPTION: Final = "A stand-in of Extend Bridge, not a Cinder: volumes are kept in memory"
 
 
@@ -65,6 +66,20 @@ def volume_view(volume: Volume, project: str, base: str) -> dict[str, Any]:
         "os-vol-mig-status-attr:name_id": None,
         "os-vol-host-attr:host": "standin@memory#memory",
     }
+
+
+def encryption_view(volume: Volume) -> dict[str, Any]:
+    """GET /volumes/{id}/encryption: flat, no name around it; of a volume that is not encrypted the id alone."""
+    if not volume.encrypted:
+        return {"encryption_key_id": None}
+    usual = {
+        "encryption_key_id": _KEY_ID,
+        "control_location": "front-end",
+        "cipher": "aes-xts-plain64",
+        "key_size": 256,
+        "provider": "luks",
+    }
+    return {**usual, **volume.encryption}
 
 
 def attachment_summary(volume: Volume, attachment: Attachment) -> dict[str, Any]:

@@ -38,7 +38,7 @@ class Attachment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Volume:
-    """One volume. `size` in GiB."""
+    """One volume. `size` in GiB. `encryption`: as its type has it, where it is encrypted, and the id of its key."""
 
     id: str
     size: int
@@ -47,6 +47,7 @@ class Volume:
     volume_type: str = "__DEFAULT__"
     multiattach: bool = False
     encrypted: bool = False
+    encryption: Mapping[str, Any] = field(default_factory=dict)
     metadata: Mapping[str, str] = field(default_factory=dict)
     attachments: tuple[Attachment, ...] = ()
     created_at: float = field(default_factory=time.time)

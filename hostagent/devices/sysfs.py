@@ -4,6 +4,7 @@
 import os
 import re
 import stat
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -12,6 +13,16 @@ from hostagent.ports import Nudge
 SYS: Final = Path("/sys")
 _UNIT: Final = 512  # what */size counts in, whatever the device's own sector size
 _CONTROLLER: Final = re.compile(r"nvme\d+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CryptMap:
+    """A dm-crypt map: its name below /dev/mapper, LUKS1, LUKS2, PLAIN or another kind, the device it decrypts."""
+
+    number: str
+    name: str
+    kind: str
+    beneath: str
 
 
 def device_number(path: str) -> str | None:
@@ -41,6 +52,22 @@ def beneath(number: str, root: Path = SYS) -> frozenset[str]:
 def is_crypt(number: str, root: Path = SYS) -> bool:
     """Whether it is a dm-crypt map, which does not grow with the device beneath it."""
     return _text(_device(number, root) / "dm" / "uuid").startswith("CRYPT-")
+
+
+def crypt_map(number: str, root: Path = SYS) -> CryptMap | None:
+    """The dm-crypt map of this number, None where it is something else or lies on several devices.
+
+    Its uuid is CRYPT-KIND-UUID-NAME (cryptsetup: lib/libdevmapper.c, dm_prepare_uuid).
+    """
+    device, slaves = _device(number, root), _slaves(number, root)
+    if not is_crypt(number, root) or len(slaves) != 1:
+        return None
+    return CryptMap(
+        number=number,
+        name=_text(device / "dm" / "name"),
+        kind=_text(device / "dm" / "uuid").split("-")[1],
+        beneath=f"/dev/{_name(slaves[0])}",
+    )
 
 
 def is_multipath(number: str, root: Path = SYS) -> bool:

@@ -115,7 +115,7 @@ STAGES: Final = (
 
 _LONGEST: Final = 2400.0
 """Seconds a command may take."""
-_EXTRAS: Final = ("docs", "hostagent", "mysql", "postgresql", "serving", "test")
+_EXTRAS: Final = ("docs", "hostagent", "keymanager", "mysql", "postgresql", "serving", "test")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

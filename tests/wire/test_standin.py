@@ -129,6 +129,20 @@ def test_an_extend_by_http_is_seen_by_the_next_get() -> None:
     assert (volume["size"], volume["status"], volume["attachments"][0]["server_id"]) == (2, "in-use", SERVER)
 
 
+def test_how_a_volume_is_opened_is_told_flat_as_cinder_does() -> None:
+    """cinder/db/sqlalchemy/api.py: volume_encryption_metadata_get; the id alone where the type encrypts nothing."""
+    cinder = StandInCinder()
+    cinder.add_volume(VOLUME, 1, encrypted=True, encryption={"encryption_key_id": SERVER, "provider": "luks2"})
+    cinder.add_volume(SERVER, 1)
+    client = testing.TestClient(cinder.app)
+    told = client.simulate_get(f"/v3/p/volumes/{VOLUME}/encryption").json
+    assert told.keys() == {"encryption_key_id", "control_location", "cipher", "key_size", "provider"}
+    assert (told["encryption_key_id"], told["provider"]) == (SERVER, "luks2")
+    assert client.simulate_get(f"/v3/p/volumes/{SERVER}/encryption").json == {"encryption_key_id": None}
+    absent = client.simulate_get("/v3/p/volumes/00000000-0000-4000-8000-000000000000/encryption")
+    assert (absent.status_code, absent.json["itemNotFound"]["code"]) == (404, 404)
+
+
 def test_attachments_begin_with_3_27() -> None:
     """Below, the path is unknown; the default is 3.0."""
     http = client(with_volume())

@@ -16,7 +16,7 @@ from bridge.core.messages import VERSION, GuestState, HostMessage, Order
 from bridge.core.outcome import Outcome
 from hostagent.rpc import Endpoint
 from tests.lab.versions import MESSAGES, frozen
-from tests.unit.core.test_messages import MESSAGE, ORDER, REPORT, TELLS_WHY_NOT
+from tests.unit.core.test_messages import ENCRYPTED, MESSAGE, ORDER, REPORT, TELLS_WHY_NOT
 
 V1 = frozen(1)
 FROZEN = {
@@ -37,8 +37,10 @@ def travelled(wire: Any) -> Any:
     return json.loads(json.dumps(wire))
 
 
-def test_an_agent_of_version_1_reads_todays_orders() -> None:
-    read = V1.Order.from_wire(travelled(ORDER.to_wire()))
+@pytest.mark.parametrize("order", [ORDER, ENCRYPTED])
+def test_an_agent_of_version_1_reads_todays_orders(order: Order) -> None:
+    """One that knows nothing of encryption does with an encrypted volume what it did before."""
+    read = V1.Order.from_wire(travelled(order.to_wire()))
     assert (read.attempt_id, read.gen, read.target) == (ORDER.attempt_id, ORDER.gen, ORDER.target)
     assert (read.key.server_id, read.key.volume_id) == (ORDER.key.server_id, ORDER.key.volume_id)
     assert (read.connection, read.request_id) == (ORDER.connection, ORDER.request_id)

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bridge.core.encryption import Encryption
 from bridge.core.extend import Bytes, ExtendKey
 from bridge.core.fields import BadMessageError
 from bridge.core.messages import (
@@ -78,6 +79,15 @@ def test_this_version_is_the_golden_file_of_its_number(name: str, message: Order
     assert type(message).from_wire(golden) == message
 
 
+ENCRYPTED = replace(
+    ORDER,
+    encryption=Encryption(
+        key_id="66666666-6666-4666-8666-666666666666",
+        provider="luks2",
+        control_location="front-end",
+        cipher="aes-xts-plain64",
+    ),
+)
 TELLS_WHY_NOT = replace(
     MESSAGE,
     inventory=replace(INVENTORY, capabilities=("nfs",), unsupported={"nvmeof": "not installed: nvme"}),
@@ -89,6 +99,30 @@ def test_a_key_that_was_added_has_a_golden_file_of_its_own() -> None:
     golden = json.loads((GOLDEN / "v1" / "host_message_unsupported.json").read_text())
     assert TELLS_WHY_NOT.to_wire() == golden
     assert HostMessage.from_wire(golden) == TELLS_WHY_NOT
+
+
+def test_an_order_of_an_encrypted_volume_has_one_too() -> None:
+    """It names the key, and an order without that is one of today's as well."""
+    golden = json.loads((GOLDEN / "v1" / "order_encryption.json").read_text())
+    assert ENCRYPTED.to_wire() == golden
+    assert Order.from_wire(golden) == ENCRYPTED
+    assert Order.from_wire({**golden, "encryption": None}) == ORDER
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("encryption_key_id", None),
+        ("encryption_key_id", "a\x00b"),
+        ("provider", 7),
+        ("control_location", ""),
+        ("cipher", []),
+    ],
+)
+def test_an_encryption_nobody_may_send_is_refused_by_the_name_of_its_key(key: str, value: object) -> None:
+    wire = ENCRYPTED.to_wire()
+    with pytest.raises(BadMessageError, match=key):
+        Order.from_wire({**wire, "encryption": {**wire["encryption"], key: value}})
 
 
 @pytest.mark.parametrize("value", [None, 7, "text", ["nfs"]])

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bridge.core.encryption import Encryption
 from bridge.core.extend import gib, new_id
 from bridge.core.reasons import Reason
-from bridge.engine.cinder import Gone, NotNow, Volume, read_volume
+from bridge.engine.cinder import CinderReader, Gone, NotNow, Volume, read_volume
 
 ID = new_id()
 SERVER = new_id()
@@ -92,3 +93,79 @@ _JSON = st.recursive(
 @given(status=st.integers(100, 599), answer=_JSON)
 def test_no_answer_raises(status: int, answer: object) -> None:
     assert isinstance(read_volume(status, answer, ID), Volume | Gone | NotNow)
+
+
+ENCRYPTION = {
+    "encryption_key_id": new_id(),
+    "control_location": "front-end",
+    "cipher": "aes-xts-plain64",
+    "key_size": 256,
+    "provider": "luks2",
+}
+
+
+class FakeAnswer:
+    """Of an adapter."""
+
+    def __init__(self, status: int, body: Any) -> None:
+        self.status_code, self._body = status, body
+
+    def json(self) -> Any:
+        return self._body
+
+
+class FakeAdapter:
+    """A Cinder with one volume; `encryption`: status and body of the answer for how it is opened."""
+
+    def __init__(self, volume: Any, encryption: tuple[int, Any]) -> None:
+        self.volume, self.encryption = volume, encryption
+        self.asked: list[str] = []
+
+    def get(self, path: str, **_more: Any) -> FakeAnswer:
+        self.asked.append(path)
+        return FakeAnswer(*self.encryption) if path.endswith("/encryption") else FakeAnswer(200, self.volume)
+
+
+def ask(encryption: tuple[int, Any] = (200, ENCRYPTION), **changes: Any) -> tuple[Any, list[str]]:
+    """What the reader says of a volume, and what it asked."""
+    adapter = FakeAdapter(body(**changes), encryption)
+    return CinderReader(adapter).volume(ID), adapter.asked
+
+
+def test_how_an_encrypted_volume_is_opened_is_asked_for_once_and_the_order_can_name_its_key() -> None:
+    answer, asked = ask(encrypted=True)
+    assert asked == [f"/volumes/{ID}", f"/volumes/{ID}/encryption"]
+    assert answer.encryption == Encryption(
+        key_id=ENCRYPTION["encryption_key_id"],  # type: ignore[arg-type]
+        provider="luks2",
+        control_location="front-end",
+        cipher="aes-xts-plain64",
+    )
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"encrypted": False}, {"encrypted": "true"}, {}, {"encrypted": True, "status": "extending"},
+     {"encrypted": True, "attachments": []}],
+)  # fmt: skip
+def test_of_other_volumes_and_of_those_nobody_is_sent_for_it_is_not_asked(changes: dict[str, Any]) -> None:
+    answer, asked = ask(**changes)
+    assert asked == [f"/volumes/{ID}"]
+    assert answer.encryption is None
+
+
+@pytest.mark.parametrize(
+    "answered", [(401, None), (403, {}), (404, {}), (200, {"encryption_key_id": None}), (200, [])]
+)
+def test_a_cinder_that_does_not_tell_holds_up_no_volume_that_needs_no_key(answered: tuple[int, Any]) -> None:
+    """LUKS1 by QEMU has been extended without it all along; a policy may keep it from our user."""
+    answer, _asked = ask(answered, encrypted=True)
+    assert isinstance(answer, Volume)
+    assert answer.encryption is None
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_a_cinder_that_cannot_tell_now_is_asked_again(status: int) -> None:
+    """Else a LUKS2 volume would end as unsupported, for good, because Cinder was away for a moment."""
+    answer, _asked = ask((status, None), encrypted=True)
+    assert answer == NotNow(Reason.CINDER_UNREACHABLE)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
+from bridge.core.encryption import Encryption
 from bridge.core.extend import ExtendKey, gib, new_id
 from bridge.core.messages import Order
 from bridge.core.reasons import Reason
@@ -111,6 +112,17 @@ def test_a_round_casts_each_host_its_orders_with_cinders_size(rig: Rig) -> None:
     (order,) = rig.broker.cast_to["h2"]
     assert (order.key, order.target, order.gen) == (third, gib(2), 1)
     assert rig.dispatcher.round() == 0
+
+
+def test_the_order_of_an_encrypted_volume_names_its_key(rig: Rig) -> None:
+    key, plain = rig.extend(), rig.extend()
+    encryption = Encryption(key_id=new_id(), provider="luks2", control_location="front-end")
+    rows = (Attached(server_id=key.server_id, attachment_id=new_id(), host=None),)
+    rig.cinder.answers[key.volume_id] = Volume(
+        id=key.volume_id, size=gib(2), extending=False, attached=rows, encrypted=True, encryption=encryption
+    )
+    rig.dispatcher.round()
+    assert {o.key: o.encryption for o in rig.broker.cast_to["h1"]} == {key: encryption, plain: None}
 
 
 def test_a_volume_of_many_servers_is_asked_for_once(rig: Rig) -> None:

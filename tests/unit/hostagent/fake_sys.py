@@ -24,6 +24,7 @@ class FakeSys:
         if uuid:
             (here / "dm").mkdir()
             (here / "dm" / "uuid").write_text(f"{uuid}\n")
+            (here / "dm" / "name").write_text(f"map-of-{name}\n")
         for slave in slaves:
             (here / "slaves" / slave).symlink_to(self.root / "block" / slave)
         link = self.root / "dev" / "block" / NUMBERS[f"/dev/{name}"]

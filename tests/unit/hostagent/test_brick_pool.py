@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from bridge.core.encryption import Encryption
 from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
 from hostagent.brick_lock import LOCK_FILE, holder
@@ -39,7 +40,7 @@ CHILD = textwrap.dedent("""
         if what == "LATE": print(json.dumps({"id": 0, "size": 1}), flush=True)
         answer = {"id": request["id"], "size": 7}
         if request["what"] == "paths": answer = {"id": request["id"], "paths": ["/dev/a", "/dev/b"]}
-        if what in ("unsupported", "no_size", "raised", "paths_down"):
+        if what in ("unsupported", "no_size", "raised", "paths_down", "no_key", "wrong_key"):
             answer = {"id": request["id"], "error": what, "detail": "in words"}
         print(json.dumps(answer), flush=True)
 """)
@@ -81,6 +82,16 @@ def test_a_process_answers_and_is_kept(pool: BrickPool) -> None:
     assert pool.pids() == first
 
 
+def test_a_process_that_had_a_volumes_key_is_not_kept(pool: BrickPool) -> None:
+    """Its memory goes with it; the next call gets a new one."""
+    assert pool.extend("LOCAL", {}) == 7
+    before = pool.pids()
+    pool.grow_map("crypt-x", Encryption(key_id="k", provider="luks2", control_location="front-end"))
+    assert pool.pids() == []
+    assert not any(map(alive, before))
+    assert pool.extend("LOCAL", {}) == 7
+
+
 def test_the_paths_of_a_volume_can_be_asked_for(pool: BrickPool) -> None:
     """With the same errors as an extend."""
     assert pool.paths("ISCSI", {}) == ["/dev/a", "/dev/b"]
@@ -95,6 +106,8 @@ def test_the_paths_of_a_volume_can_be_asked_for(pool: BrickPool) -> None:
         ("no_size", Outcome.BRICK_FAILED, Reason.BRICK_NO_SIZE),
         ("paths_down", Outcome.PATHS_DOWN, Reason.BRICK_RAISED),
         ("unsupported", Outcome.UNSUPPORTED, Reason.NO_STRATEGY),
+        ("no_key", Outcome.BRICK_FAILED, Reason.KEY_UNAVAILABLE),
+        ("wrong_key", Outcome.BRICK_FAILED, Reason.KEY_WRONG),
     ],
 )
 def test_errors_have_their_outcomes_and_the_process_goes_on(

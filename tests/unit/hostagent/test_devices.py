@@ -133,6 +133,10 @@ def test_a_dm_crypt_map_has_no_strategy(monkeypatch: pytest.MonkeyPatch) -> None
 def test_sysfs_tells_maps_apart(sys_root: Path) -> None:
     """By the device mapper's uuid."""
     assert sysfs.is_crypt("253:1", sys_root)
+    assert sysfs.crypt_map("253:1", sys_root) == sysfs.CryptMap(
+        number="253:1", name="map-of-dm-1", kind="LUKS1", beneath="/dev/sdc"
+    )
+    assert sysfs.crypt_map("253:0", sys_root) is None
     assert not sysfs.is_crypt("253:0", sys_root)
     assert not sysfs.is_crypt("8:0", sys_root)
     assert sysfs.beneath("253:0", sys_root) == {"253:0", "8:0", "8:16"}

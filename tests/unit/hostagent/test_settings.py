@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from bridge.runtime.settings import ConfigError, load, read
+from hostagent.key_manager import KeyManagerSettings, missing
 from hostagent.settings import HostAgentSettings, hostagent_groups, hostagent_settings
 
 
@@ -58,3 +59,22 @@ def test_a_named_lock_path_is_never_made(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no directory"):
         settings(tmp_path, f"lock_path = {tmp_path / 'nova'}")
     assert not (tmp_path / "nova").exists()
+
+
+def test_keys_are_nothing_a_host_asks_for_unless_it_is_told_to(tmp_path: Path) -> None:
+    """Other options of the section, which are castellan's, do not opt in."""
+    plain = settings(tmp_path, f"state_path = {tmp_path}\n[key_manager]\nusername = nova")
+    assert plain.brick.key_manager is None
+    opted_in = settings(tmp_path, f"state_path = {tmp_path}\n[key_manager]\nbackend = barbican")
+    assert opted_in.brick.key_manager == KeyManagerSettings(
+        config_files=(str(tmp_path / "bridge.conf"),), config_dirs=()
+    )
+
+
+def test_an_opt_in_without_castellan_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the start, not at the first LUKS2 volume; and nobody else needs it."""
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    assert missing(None) is None
+    says = missing(KeyManagerSettings(config_files=(), config_dirs=()))
+    assert says is not None
+    assert "extend-bridge[hostagent,keymanager]" in says

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where the payload of a LUKS2 volume begins. Layout: LUKS2 On-Disk Format 1.1.1, "binary header" and "segments".
+
+The checksum is looked at as well: half a header must not become a size.
+"""
+
+import hashlib
+import json
+import struct
+from collections.abc import Mapping
+from typing import Any, Final
+
+SIZES: Final = frozenset(1 << power for power in range(14, 23))  # 16 KiB to 4 MiB: all that cryptsetup writes
+FIRST: Final = 4096  # bytes of the binary header, the JSON area behind it
+_MAGIC: Final = b"LUKS\xba\xbe"
+_SIZE_AT: Final = 8
+_ALGORITHM_AT: Final = slice(72, 104)
+_ALGORITHMS: Final = frozenset({"sha1", "sha224", "sha256", "sha384", "sha512"})
+_SUM_AT: Final = slice(448, 512)
+
+
+def header_size(binary: bytes) -> int:
+    """Bytes of the whole header, read from its first FIRST bytes; raises ValueError in words."""
+    if len(binary) < FIRST or not binary.startswith(_MAGIC):
+        raise ValueError("no LUKS header")
+    version, size = struct.unpack_from(">HQ", binary, len(_MAGIC))
+    if version != 2 or size not in SIZES:  # noqa: PLR2004
+        raise ValueError(f"LUKS version {version} with a header of {size} bytes")
+    return int(size)
+
+
+def payload_offset(header: bytes) -> int:
+    """Bytes before the payload, from the whole header; raises ValueError in words."""
+    algorithm = header[_ALGORITHM_AT].rstrip(b"\0").decode(errors="replace")
+    if algorithm not in _ALGORITHMS:
+        raise ValueError("a LUKS2 header with an unknown checksum")
+    checksum = hashlib.new(algorithm, usedforsecurity=False)
+    checksum.update(header[: _SUM_AT.start] + bytes(_SUM_AT.stop - _SUM_AT.start) + header[_SUM_AT.stop :])
+    if checksum.digest() != header[_SUM_AT][: checksum.digest_size]:
+        raise ValueError("a LUKS2 header whose checksum is wrong")
+    try:
+        return _only_segment(json.loads(header[FIRST:].split(b"\0", 1)[0]))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as ex:
+        raise ValueError("a LUKS2 volume that is not one segment to its end: is it being reencrypted?") from ex
+
+
+def _only_segment(area: Mapping[str, Any]) -> int:
+    [segment] = area["segments"].values()
+    if segment["type"] != "crypt" or segment["size"] != "dynamic":
+        raise ValueError
+    return int(segment["offset"])
