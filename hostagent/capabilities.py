@@ -54,14 +54,14 @@ _SBIN: Final = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 NO_STRATEGY: Final = "this release extends no volume of this type on a host"
 
 
-def _which(tool: str) -> bool:
+def installed(tool: str) -> bool:
     """Whether it is installed; those of the administrator are often not in a service's PATH."""
     path = os.pathsep.join((os.environ.get("PATH", os.defpath), *_SBIN))
     return shutil.which(tool, path=path) is not None
 
 
 def volume_types(
-    strategies: Sequence[Strategy], *, use_multipath: bool, have: Callable[[str], bool] = _which
+    strategies: Sequence[Strategy], *, use_multipath: bool, have: Callable[[str], bool] = installed
 ) -> Mapping[str, str]:
     """Each type with why it cannot be extended here, "" where it can. Asks the strategies themselves."""
     return {

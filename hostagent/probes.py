@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Final
 
 from hostagent.beside_nova import disagreements
+from hostagent.capabilities import installed
+from hostagent.key_manager import missing
 from hostagent.settings import HostAgentSettings
 
 _MULTIPATHD: Final = "\0/org/kernel/linux/storage/multipathd"
@@ -44,6 +46,8 @@ def probes(
     files = [str(root / name.lstrip("/")) for name in settings.nova_conf]
     differ = "; ".join(disagreements(files, settings.brick))
     yield Probe(about="nova-compute's settings", wrong=differ or None, fatal=False)
+    if settings.brick.key_manager is not None:
+        yield Probe(about="volumes' keys", wrong=missing(settings.brick.key_manager) or _cryptsetup())
     if settings.brick.use_multipath:
         yield Probe(about="multipathd", wrong=_multipathd(multipathd))
 
@@ -90,6 +94,10 @@ def _lock(directory: Path) -> str | None:
     except OSError as ex:
         return f"{directory}: {ex.strerror}; os-brick cannot lock there"
     return None
+
+
+def _cryptsetup() -> str | None:
+    return None if installed("cryptsetup") else "cryptsetup is not installed: no dm-crypt map can be resized"
 
 
 def _multipathd(address: str) -> str | None:

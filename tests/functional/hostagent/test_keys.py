@@ -6,9 +6,11 @@ cryptsetup is a script here, which notes what it was given; the real one is in t
 
 import json
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,13 +19,15 @@ import pytest
 from bridge.core.encryption import Encryption
 from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
-from hostagent.brick_pool import BrickPool
+from hostagent.brick_pool import CHILD, BrickPool
 from hostagent.failure import StoppedError
 from hostagent.key_manager import KeyManagerSettings
 from hostagent.settings import BrickSettings
+from tests.conftest import missing
 from tests.lab.barbican import Barbican
 from tests.lab.key_manager import BACKEND
 from tests.lab.keystone_standin import KeystoneStandIn
+from tests.lab.ordinary_user import as_ordinary_user, have_sudo
 from tests.lab.paths import ROOT
 
 pytestmark = [
@@ -65,8 +69,10 @@ def _script(path: Path, body: str) -> None:
     path.chmod(0o755)
 
 
-def bench(directory: Path, key_manager: str, monkeypatch: pytest.MonkeyPatch, *, limit: float = 60) -> Bench:
-    """Reads castellan's options from a file as the agent's is."""
+def bench(
+    directory: Path, key_manager: str, monkeypatch: pytest.MonkeyPatch, *, prefix: Sequence[str] = ()
+) -> Bench:
+    """Reads castellan's options from a file as the agent's is. `prefix`: what starts the os-brick process."""
     scripts = directory / "bin"
     scripts.mkdir()
     _script(scripts / "cryptsetup", f'echo "$@" > {scripts}/args; cat > {scripts}/stdin')
@@ -76,10 +82,10 @@ def bench(directory: Path, key_manager: str, monkeypatch: pytest.MonkeyPatch, *,
     file = directory / "bridge.conf"
     file.write_text(f"[hostagent]\nhost = h\n{key_manager}")
     settings = BrickSettings(
-        processes=1, limit=limit, lock_limit=10, lock_path=str(directory), use_multipath=False, root_helper="sudo",
+        processes=1, limit=60, lock_limit=10, lock_path=str(directory), use_multipath=False, root_helper="sudo -n",
         key_manager=KeyManagerSettings(config_files=(str(file),), config_dirs=()),
     )  # fmt: skip
-    return Bench(pool=BrickPool(settings), directory=scripts)
+    return Bench(pool=BrickPool(settings, command=[*prefix, *CHILD]), directory=scripts)
 
 
 @pytest.fixture
@@ -151,6 +157,30 @@ def test_a_provider_that_os_brick_cannot_extend_is_unsupported(local: Bench) -> 
     """Its encryptor for plain dm-crypt raises NotImplementedError."""
     error = local.stopped(Encryption(key_id=KEY_ID, provider="plain", control_location="front-end"))
     assert error.outcome is Outcome.UNSUPPORTED
+
+
+def test_as_an_ordinary_user(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    """The key goes through os-brick's helper, started by sudo with the arguments etc/sudoers.d allows."""
+    if not have_sudo():
+        missing("sudo, setpriv, unshare, root")
+    if (there := shutil.which("cryptsetup", path="/usr/sbin:/sbin")) is None:
+        missing("cryptsetup")
+    with tempfile.TemporaryDirectory(prefix="eb-keys-") as name:
+        directory = Path(name)
+        scripts = directory / "bin"
+        mounts = f"mount --bind {scripts}/cryptsetup {there} && mount --bind {scripts}/blockdev /usr/sbin/blockdev"
+        prefix = ["unshare", "--mount", "--propagation", "private", "sh", "-c", f'{mounts} && exec "$@"', "sh"]
+        made = bench(
+            directory, f"[key_manager]\nbackend = {BACKEND}\nfile = {directory / 'keys'}\n", monkeypatch,
+            prefix=[*prefix, *as_ordinary_user(directory)],
+        )  # fmt: skip
+        (directory / "keys").write_text(json.dumps({KEY_ID: CANARY.hex()}))
+        try:
+            made.grow()
+        finally:
+            made.pool.close()
+        assert (made.noted("args"), made.noted("stdin")) == (f"resize /dev/mapper/{NAME}\n", CANARY.hex())
+    assert CANARY.hex() not in "".join(capfd.readouterr())
 
 
 def test_barbican(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,6 +32,21 @@ def test_a_guest_that_has_the_size_closes_the_extend() -> None:
     assert (report.outcome, report.before, report.after) == (Outcome.ALREADY, LARGE, LARGE)
 
 
+def test_what_of_the_volume_the_guest_does_not_see_is_counted() -> None:
+    """A LUKS header: without it a guest that has all would be waited for, for ever."""
+    hypervisor, server_id, disk = guest(LARGE - MIB)
+    time = FakeTime()
+    eyes = Eyes(
+        hypervisor=hypervisor,
+        wait=1.0,
+        sleep=time.sleep,
+        clock=time.clock,
+        hidden=lambda found: MIB if found else 0,
+    )
+    report = observe(order(server_id, disk.volume_id, LARGE), eyes)
+    assert (report.outcome, report.before) == (Outcome.ALREADY, LARGE)
+
+
 def test_a_size_that_comes_while_it_looks_was_given_by_another() -> None:
     hypervisor, server_id, disk = guest()
     looks: list[int] = []

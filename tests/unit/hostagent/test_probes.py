@@ -13,6 +13,7 @@ import pytest
 from oslo_config import cfg
 
 from bridge.runtime.settings import load, read
+from hostagent.key_manager import KeyManagerSettings
 from hostagent.probes import probes
 from hostagent.settings import HostAgentSettings, hostagent_groups, hostagent_settings
 
@@ -103,3 +104,18 @@ def test_an_agent_that_only_looks_needs_libvirts_read_only_socket_alone(
 ) -> None:
     rmtree(root / "dev")
     assert set(wrong(replace(settings, read_only=True), root, multipathd)) == {"libvirt's socket"}
+
+
+def test_a_host_that_may_ask_for_keys_needs_what_uses_them(
+    settings: HostAgentSettings, root: Path, multipathd: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And no other host does."""
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    monkeypatch.setenv("PATH", "/nonexistent")
+    monkeypatch.setattr("hostagent.capabilities._SBIN", ())
+    assert wrong(settings, root, multipathd) == {}
+    keys = KeyManagerSettings(config_files=(), config_dirs=())
+    asks = replace(settings, brick=replace(settings.brick, key_manager=keys))
+    assert "castellan is not installed" in wrong(asks, root, multipathd)["volumes' keys"]
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: object())
+    assert "cryptsetup is not installed" in wrong(asks, root, multipathd)["volumes' keys"]

@@ -46,6 +46,7 @@ def main(port: str) -> None:
     cases_nvme.run(results, compute, single)
     cases_crypt.run(results, compute, single)
     cases_multipath.run(results, compute, multi, plain=single)
+    cases_crypt.run_multipath(results, compute, multi)
 
 
 if __name__ == "__main__":

@@ -5,10 +5,12 @@ import queue
 import threading
 import uuid
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, Final
 
 from prometheus_client import CollectorRegistry
 
+from bridge.core.encryption import Encryption
 from bridge.core.extend import Bytes, ExtendKey
 from bridge.core.messages import Order, Report
 from bridge.runtime import settings as door
@@ -19,11 +21,14 @@ from hostagent.hypervisor import Abandoned, Session
 from hostagent.settings import hostagent_groups, hostagent_settings
 from hostagent.wiring import Bench, this_host
 from hostagent.worker import Workers
+from tests.lab.key_manager import BACKEND
 from tests.lab.storage_vm.inside.targets import STATE
+
+KEYS: Final = STATE / "keys"
 
 
 class Agent:
-    """Two workers, one os-brick process."""
+    """Two workers, one os-brick process; volumes' keys from KEYS."""
 
     def __init__(self, name: str, uri: str, *, multipath: bool) -> None:
         file = STATE / f"{name}.conf"
@@ -31,6 +36,7 @@ class Agent:
             f"[hostagent]\nhost = {name}\nlibvirt_uri = {uri}\nlibvirt_limit = 60\nbrick_processes = 1\n"
             f"use_multipath = {multipath}\nlock_path = {STATE}\nstate_path = {STATE}\n"
             "device_wait = 6\nnudge_every = 2\n"
+            f"[key_manager]\nbackend = {BACKEND}\nfile = {KEYS}\n"
         )
         conf = door.load(name, hostagent_groups(), ["--config-file", str(file)], description=name)
         settings = door.read(conf, hostagent_settings)
@@ -44,23 +50,39 @@ class Agent:
             own = Session(
                 settings.libvirt_uri, limit=settings.libvirt_limit, abandoned=abandoned, connect=outside.connect
             )
+
+            def work(order: Order) -> Report:
+                encryptor = outside.encryptor if self._keys else None
+                return extend(order, replace(tools, encryptor=encryptor))
+
             tools = Tools(hypervisor=own, strategies=outside.strategies, patience=patience, sleep=stopping.wait)
-            return Bench(own, lambda order: extend(order, tools))
+            return Bench(own, work)
 
         workers = Workers(2, make_tool=bench, report=self._take, stopping=stopping, metrics=metrics)
         self._parts = [*outside.parts, workers]
         self._submit = workers.submit
+        self._keys = True
 
     def start(self) -> None:
         """The os-brick process and the threads."""
         for part in self._parts:
             part.start()
 
-    def extend(self, server_id: str, volume_id: str, size: int, connection: Mapping[str, Any] | None) -> Report:
-        """One order and its report."""
+    def extend(
+        self,
+        server_id: str,
+        volume_id: str,
+        size: int,
+        connection: Mapping[str, Any] | None,
+        *,
+        encryption: Encryption | None = None,
+        keys: bool = True,
+    ) -> Report:
+        """One order and its report. `keys`: as if the operator had opted in to them, or had not."""
+        self._keys = keys
         order = Order(
             attempt_id=str(uuid.uuid4()), key=ExtendKey(server_id, volume_id), gen=1, target=Bytes(size),
-            connection=connection,
+            connection=connection, encryption=encryption,
         )  # fmt: skip
         self._submit([Order.from_wire(order.to_wire())])
         return self._reports.get(timeout=180)

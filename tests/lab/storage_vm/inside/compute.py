@@ -30,10 +30,14 @@ class Volume(Protocol):
 
 @dataclass(slots=True, kw_only=True)
 class Attached:
-    """A volume as a disk of a guest, by the path Nova would write into the domain."""
+    """A volume as a disk of a guest, by the path Nova would write into the domain.
+
+    `hidden`: bytes of the volume that the guest does not see.
+    """
 
     volume_id: str
     path: str
+    hidden: int = 0
 
     def xml(self, target: str) -> str:
         """The <disk> element."""
@@ -58,15 +62,15 @@ def set_up_brick() -> None:
     privileged.default.set_client_mode(False)
 
 
-def connect(volume: Volume, *, multipath: bool) -> Attached:
-    """os-brick's connect_volume."""
+def connect(volume: Volume, *, multipath: bool, encrypted: bool = False) -> Attached:
+    """os-brick's connect_volume; of an encrypted volume the path is a symlink of its own, for the map to come."""
     from os_brick.initiator import connector  # noqa: PLC0415 - see above
 
     connection = volume.connection
     brick = connector.InitiatorConnector.factory(
         connection["driver_volume_type"].upper(), "sudo", use_multipath=multipath
     )
-    data = dict(connection["data"])
+    data = {**connection["data"], "encrypted": encrypted}
     if isinstance(data.get("ns_id"), int):
         data["ns_id"] = str(data["ns_id"])  # as Nova has it: not yet through JSON
     info = brick.connect_volume(data)

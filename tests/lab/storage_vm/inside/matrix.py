@@ -5,6 +5,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
+from bridge.core.encryption import Encryption
 from tests.lab.storage_vm.inside.agent import Agent
 from tests.lab.storage_vm.inside.commands import sh
 from tests.lab.storage_vm.inside.compute import Attached, Compute, Running, Volume
@@ -26,13 +27,14 @@ class Bench:
         self._attach = attach
         self._guest: Running | None = None
         self.path = ""
+        self.hidden = 0
 
     @property
     def guest(self) -> Running:
         """Booted when it is first needed, running."""
         if self._guest is None:
             attached = self._attach()
-            self.path = attached.path
+            self.path, self.hidden = attached.path, attached.hidden
             self._guest = self._compute.boot(attached)
         return self._guest
 
@@ -42,26 +44,47 @@ class Bench:
         self.volume.grow(self.size)
         return self.size
 
-    def order(self, connection: dict[str, Any] | None, *, by: Agent | None = None) -> dict[str, Any]:
+    def order(
+        self,
+        connection: dict[str, Any] | None,
+        *,
+        by: Agent | None = None,
+        encryption: Encryption | None = None,
+        keys: bool = True,
+    ) -> dict[str, Any]:
         """An order for the size the volume has now; its report."""
         server_id = self.guest.guest.server_id
-        return seen((by or self._agent).extend(server_id, self.volume.volume_id, self.size, connection))
+        agent = by or self._agent
+        return seen(
+            agent.extend(server_id, self.volume.volume_id, self.size, connection, encryption=encryption, keys=keys)
+        )
 
-    def extend(self, state: str, connection: dict[str, Any] | None, *, by: Agent | None = None) -> dict[str, Any]:
-        """One cell of the table: {"report", "host", "guest": what it printed when it ran again, "wanted"}."""
+    def extend(
+        self,
+        state: str,
+        connection: dict[str, Any] | None,
+        *,
+        by: Agent | None = None,
+        encryption: Encryption | None = None,
+    ) -> dict[str, Any]:
+        """One cell of the table: {"report", "host", "guest": what it printed when it ran again, "wanted", ...}.
+
+        `host` and `guest` are what they show: of an encrypted volume all but the `hidden` header.
+        """
         domain = self.guest.domain
         if state == "paused":
             domain.suspend()
         elif state == "off":
             domain.destroy()
         wanted = self.grow()
-        report = self.order(connection, by=by)
+        report = self.order(connection, by=by, encryption=encryption)
         host = int(sh("blockdev", "--getsize64", self.path))
         if state == "paused":
             domain.resume()
         elif state == "off":
             domain.create()
-        return {"report": report, "wanted": wanted, "host": host, "guest": self.guest.prints(wanted)}
+        guest = self.guest.prints(wanted - self.hidden)
+        return {"report": report, "wanted": wanted, "host": host, "guest": guest, "hidden": self.hidden}
 
 
 def run(results: Results, name: str, bench: Bench) -> None:
