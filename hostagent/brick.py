@@ -134,7 +134,9 @@ def _kind(ex: Exception) -> ErrorKind:
 
 def _error(kind: ErrorKind, ex: Exception) -> dict[str, Any]:
     text = strutils.mask_password(" ".join(str(ex).split()))
-    return {"error": kind.value, "detail": f"{type(ex).__name__}: {text}"[:_DETAIL_MAX]}
+    if kind not in {ErrorKind.NO_KEY, ErrorKind.WRONG_KEY}:  # whose text says it all
+        text = f"{type(ex).__name__}: {text}"
+    return {"error": kind.value, "detail": text[:_DETAIL_MAX]}
 
 
 def _serve(options: Mapping[str, Any], requests: "queue.SimpleQueue[Mapping[str, Any]]", out: BinaryIO) -> None:

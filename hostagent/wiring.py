@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The host agent's parts and what each is given. Read from top to bottom, it is the picture of the process."""
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -36,6 +37,8 @@ from hostagent.settings import HostAgentSettings
 from hostagent.turn import Turn
 from hostagent.worker import Workers
 
+LOG = logging.getLogger(__name__)
+
 _INVENTORY_SHARE: Final = 0.25
 """Of [hostagent] abandoned_max: where the storage of many guests hangs, the others' orders must still pass."""
 
@@ -60,6 +63,8 @@ def this_host(settings: HostAgentSettings) -> Outside:
     if (missing := key_manager.missing(settings.brick.key_manager)) is not None:
         raise ConfigError(missing)
     beside_nova.warn(settings.nova_conf, settings.brick)
+    if settings.brick.key_manager is not None:
+        LOG.info("volumes' keys are asked for, with [key_manager] backend")
     brick = BrickPool(settings.brick)
     return Outside(
         connect=open_libvirt,

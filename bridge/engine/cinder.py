@@ -26,7 +26,7 @@ _HEADERS: Final = {"OpenStack-API-Version": "volume 3.27", "Accept": "applicatio
 _LARGEST_GIB: Final = 2**33  # what fits a signed 64-bit number of bytes
 _OK, _NOT_FOUND = 200, 404
 _REFUSED: Final = frozenset({401, 403})
-_NEVER: Final = _REFUSED | {_NOT_FOUND}
+_FORBIDDEN: Final = 403
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +114,7 @@ class CinderReader:
     def _encryption(self, volume_id: str, global_request_id: str | None) -> Encryption | NotNow | None:
         """How it is opened. None where Cinder will not tell: most encrypted volumes can be extended without."""
         status, body = self._get(f"/volumes/{volume_id}/encryption", global_request_id)
-        if status not in _NEVER:
+        if status not in {_FORBIDDEN, _NOT_FOUND}:
             return read_encryption(status, body)
         LOG.warning(
             "volume %s is encrypted, and Cinder answers %s for how: is a policy in our way?", volume_id, status
@@ -151,6 +151,8 @@ def read_volume(status: int, body: object, volume_id: str) -> Answer:
 
 def read_encryption(status: int | None, body: object) -> Encryption | NotNow | None:
     """What an answer of GET /volumes/{id}/encryption means; None where it names no key."""
+    if status in _REFUSED:
+        return NotNow(Reason.CINDER_REFUSED)
     if status != _OK:
         return NotNow(Reason.CINDER_UNREACHABLE)
     try:

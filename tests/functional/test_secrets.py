@@ -44,6 +44,7 @@ pytestmark = pytest.mark.functional
 STREAM = ROOT / "tests" / "fixtures" / "cinder29" / "stream.jsonl"
 HOST = "cmp-1"
 CANARY = "canary7f3a91"
+KEY_ID = new_id()
 
 
 def resize_payloads(recorded: list[Recorded]) -> Iterator[dict[str, Any]]:
@@ -68,7 +69,10 @@ def cinder_of(recorded: list[Recorded]) -> tuple[StandInCinder, list[str]]:
             for row in payload["volume_attachment"]
         ]
         servers += [a.server_id for a in attachments if a.server_id]
-        cinder.add_volume(payload["volume_id"], payload["size"], *attachments)
+        encryption = {"encryption_key_id": KEY_ID, "of_a_cinder_nobody_knows": f"{CANARY}-passphrase"}
+        cinder.add_volume(
+            payload["volume_id"], payload["size"], *attachments, encrypted=True, encryption=encryption
+        )
     return cinder, servers
 
 
@@ -165,6 +169,9 @@ def test_no_secret_of_cinders_leaves_the_listener_or_the_cinder_reader(vhost: Vh
         parked = drain(connection, PARKED_QUEUE)
     assert slow, "the event of the unknown server must be in the slow lane, or it proves nothing"
     assert b"".join(orders).count(b"driver_volume_type") >= len(known)
+    assert b"".join(orders).count(KEY_ID.encode()) >= len(known), (
+        "the id of the key is no secret, the agent needs it"
+    )
     assert set(codes.values()) == {0}
     assert all(b"extend_bridge_build_info" in text for place, text in shown.items() if place.endswith("metrics"))
     page = render(report.make([tmp_path / "audit.jsonl"], older_than=0.0)).encode()

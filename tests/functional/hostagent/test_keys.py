@@ -150,7 +150,7 @@ def test_what_a_driver_raises_of_its_own_is_named_and_not_quoted(local: Bench, t
     """It may quote the key it could not decode."""
     (tmp_path / "keys").write_text(json.dumps({KEY_ID: f"{CANARY.hex()}zz"}))
     error = local.stopped()
-    assert (error.reason, error.detail) == (Reason.KEY_UNAVAILABLE, f"NoKeyError: key {KEY_ID}: ValueError")
+    assert (error.reason, error.detail) == (Reason.KEY_UNAVAILABLE, f"key {KEY_ID}: ValueError")
 
 
 def test_a_provider_that_os_brick_cannot_extend_is_unsupported(local: Bench) -> None:

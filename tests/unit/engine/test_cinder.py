@@ -154,9 +154,7 @@ def test_of_other_volumes_and_of_those_nobody_is_sent_for_it_is_not_asked(change
     assert answer.encryption is None
 
 
-@pytest.mark.parametrize(
-    "answered", [(401, None), (403, {}), (404, {}), (200, {"encryption_key_id": None}), (200, [])]
-)
+@pytest.mark.parametrize("answered", [(403, {}), (404, {}), (200, {"encryption_key_id": None}), (200, [])])
 def test_a_cinder_that_does_not_tell_holds_up_no_volume_that_needs_no_key(answered: tuple[int, Any]) -> None:
     """LUKS1 by QEMU has been extended without it all along; a policy may keep it from our user."""
     answer, _asked = ask(answered, encrypted=True)
@@ -164,8 +162,11 @@ def test_a_cinder_that_does_not_tell_holds_up_no_volume_that_needs_no_key(answer
     assert answer.encryption is None
 
 
-@pytest.mark.parametrize("status", [429, 500, 503])
-def test_a_cinder_that_cannot_tell_now_is_asked_again(status: int) -> None:
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [(401, Reason.CINDER_REFUSED), *((status, Reason.CINDER_UNREACHABLE) for status in (429, 500, 503))],
+)
+def test_a_cinder_that_cannot_tell_now_is_asked_again(status: int, reason: Reason) -> None:
     """Else a LUKS2 volume would end as unsupported, for good, because Cinder was away for a moment."""
     answer, _asked = ask((status, None), encrypted=True)
-    assert answer == NotNow(Reason.CINDER_UNREACHABLE)
+    assert answer == NotNow(reason)

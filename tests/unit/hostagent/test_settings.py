@@ -3,6 +3,7 @@
 
 import os
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from bridge.runtime.settings import ConfigError, load, read
 from hostagent.key_manager import KeyManagerSettings, missing
 from hostagent.settings import HostAgentSettings, hostagent_groups, hostagent_settings
+from hostagent.wiring import this_host
 
 
 def settings(tmp_path: Path, text: str) -> HostAgentSettings:
@@ -78,3 +80,14 @@ def test_an_opt_in_without_castellan_says_what_to_install(monkeypatch: pytest.Mo
     says = missing(KeyManagerSettings(config_files=(), config_dirs=()))
     assert says is not None
     assert "extend-bridge[hostagent,keymanager]" in says
+
+
+def test_an_agent_does_not_start_on_half_an_opt_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An operator who wants keys finds out at once that none would come."""
+    opted_in = settings(tmp_path, f"state_path = {tmp_path}\n[key_manager]\nbackend = barbican")
+    assert this_host(opted_in).encryptor is not None
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    with pytest.raises(ConfigError, match="castellan is not installed"):
+        this_host(opted_in)
+    plain = replace(opted_in, brick=replace(opted_in.brick, key_manager=None))
+    assert this_host(plain).encryptor is None
