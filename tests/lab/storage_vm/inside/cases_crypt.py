@@ -17,7 +17,7 @@ from tests.lab.storage_vm.inside.targets import IscsiTarget
 
 def run(results: Results, compute: Compute, agent: Agent) -> None:
     """Every case over one path."""
-    sh("modprobe", "-a", "dm_crypt", "algif_skcipher", "xts", "aes_x86_64", check=False)
+    sh("modprobe", "-a", "dm_crypt", "xts", check=False)
     target = IscsiTarget("crypt", ("127.0.0.1",))
     luks2 = Locked(target.add("luks2", START))
     bench = Bench(compute, agent, luks2.volume, luks2.attach)
