@@ -20,7 +20,6 @@ from bridge.runtime.backoff import Backoff
 from bridge.runtime.health import Health
 from bridge.runtime.metrics import AgentMetrics
 from bridge.runtime.publisher import NotPublishedError
-from bridge.runtime.transport import REPORTS_QUEUE
 
 LOG = logging.getLogger(__name__)
 
@@ -35,7 +34,7 @@ _UNEVEN: Final = (0.9, 1.1)
 class Publisher(Protocol):
     """How a message leaves the process."""
 
-    def publish(self, queue: str, body: bytes) -> None:
+    def publish(self, body: bytes) -> None:
         """Returns when the broker has it; raises NotPublishedError."""
 
 
@@ -161,7 +160,7 @@ class Reporter:
         tries = 0
         while True:
             try:
-                publisher.publish(REPORTS_QUEUE, body)
+                publisher.publish(body)
             except NotPublishedError as ex:
                 tries += 1
                 self._health.bad(HEALTH, str(ex))

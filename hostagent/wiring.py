@@ -34,6 +34,7 @@ from hostagent.ports import Encryptor
 from hostagent.reporter import Outbox, Reporter
 from hostagent.rpc import RpcServer
 from hostagent.settings import HostAgentSettings
+from hostagent.to_engine import ToEngine
 from hostagent.turn import Turn
 from hostagent.worker import Workers
 
@@ -190,7 +191,7 @@ def build(
     reporter = Reporter(
         settings.host,
         outbox,
-        lambda: SafePublisher(bus),
+        lambda: ToEngine(SafePublisher(bus)),
         heartbeat_interval=settings.heartbeat_interval,
         health=health,
     )

@@ -134,3 +134,4 @@ class Reason(StrEnum):
     # Transport.
     RETURNED = "returned", "the broker has no queue for the message (mandatory return)"
     NACKED = "nacked", "the broker refused the message (nack)"
+    NOT_PERMITTED = "not_permitted", "the broker does not let our user write there: see etc/rabbitmq/permissions"

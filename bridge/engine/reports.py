@@ -22,7 +22,15 @@ from bridge.runtime.audit_log import AuditLog
 from bridge.runtime.backoff import Backoff
 from bridge.runtime.health import Health
 from bridge.runtime.metrics import EngineMetrics
-from bridge.runtime.transport import BROKER_ERRORS, REPORTS_QUEUE, QueueSpec, ensure_queue, is_memory_connection
+from bridge.runtime.transport import (
+    BROKER_ERRORS,
+    REPORTS_EXCHANGE,
+    REPORTS_QUEUE,
+    QueueSpec,
+    ensure_queue,
+    ensure_way,
+    is_memory_connection,
+)
 
 LOG = logging.getLogger(__name__)
 
@@ -37,6 +45,7 @@ _NO_NEWS: Final = (b'"reports":[]', b'"full":false,"domains":[],"gone":[]')
 """What an agent's heartbeat says, word for word. A message that says it otherwise is only taken a little sooner."""
 _NEVER: Final = 6  # attempts after which it is said that Nova's host does not do it; it is prompted all the same
 _BUS: Final = "engine.bus"
+_LOOK_AGAIN: Final = 30.0  # seconds; an exchange that was deleted is missing until then, and agents wait
 
 _EVENTS: Final = {
     Move.CLOSE: Event.CLOSED,
@@ -106,6 +115,7 @@ class ReportsConsumer:
         self._metrics = metrics
         self._audit = audit
         self._in_memory = False
+        self._no_way = ""
 
     def run(self, stop: threading.Event) -> None:
         """Until told to stop; a lost broker is connected to again, with back-off."""
@@ -136,11 +146,29 @@ class ReportsConsumer:
             )
             with consumer:
                 self._health.ok(_BUS)
+                look = 0.0
                 while not stop.is_set():
+                    if time.monotonic() >= look:
+                        self._have_a_way(connection)
+                        look = time.monotonic() + _LOOK_AGAIN
                     self._gather(connection, inbox)
                     if inbox.messages:
                         self._settle(inbox.messages, stop)
                         inbox.empty()
+
+    def _have_a_way(self, connection: kombu.Connection) -> None:
+        """The exchange agents write. Without it they can do with the default one, if they may."""
+        if self._in_memory:
+            return
+        try:
+            ensure_way(connection, REPORTS_EXCHANGE, REPORTS_QUEUE)
+        except connection.channel_errors as ex:
+            why = " ".join(str(ex).split())
+            if why != self._no_way:
+                LOG.warning("hosts have no exchange %s to report to: %s", REPORTS_EXCHANGE, why)
+            self._no_way = why
+        else:
+            self._no_way = ""
 
     @staticmethod
     def _gather(connection: kombu.Connection, inbox: "_Inbox") -> None:

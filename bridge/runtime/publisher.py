@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 import kombu
-from amqp.exceptions import MessageNacked
+from amqp.exceptions import AccessRefused, MessageNacked, NotFound
 
 from bridge.core.reasons import Reason
 from bridge.runtime.transport import BROKER_ERRORS, is_memory_connection
@@ -26,7 +26,7 @@ class NotPublishedError(Exception):
 
 
 class SafePublisher:
-    """Publishes bytes to queues of our own through the default exchange. For one thread.
+    """Publishes bytes to queues of our own, through the default exchange unless told otherwise. For one thread.
 
     Uses the connection it is given; after a broker error the channel is made anew at the next publish.
     """
@@ -44,12 +44,19 @@ class SafePublisher:
         *,
         content_type: str = _JSON,
         headers: dict[str, str] | None = None,
+        exchange: str = "",
     ) -> None:
-        """Put one message into `queue`; raises NotPublishedError."""
+        """Put one message into `queue`; raises NotPublishedError. A bus in memory has the default exchange only."""
         try:
-            self._publish(queue, body, content_type, headers or {})
+            self._publish(queue, body, content_type, headers or {}, exchange)
         except MessageNacked as ex:
             raise NotPublishedError(Reason.NACKED, queue) from ex
+        except NotFound as ex:
+            self.close()
+            raise NotPublishedError(Reason.RETURNED, queue, f"no exchange {exchange}") from ex
+        except AccessRefused as ex:
+            self.close()
+            raise NotPublishedError(Reason.NOT_PERMITTED, queue, f"exchange {exchange or 'amq.default'}") from ex
         except BROKER_ERRORS as ex:
             self.close()
             raise NotPublishedError(Reason.UNREACHABLE, queue, type(ex).__name__) from ex
@@ -71,13 +78,13 @@ class SafePublisher:
     ) -> None:
         self.close()
 
-    def _publish(self, queue: str, body: bytes, content_type: str, headers: dict[str, str]) -> None:
+    def _publish(self, queue: str, body: bytes, content_type: str, headers: dict[str, str], exchange: str) -> None:
         channel = self._ready_channel()
         self._returned.clear()
         memory = is_memory_connection(self._connection)
         kombu.Producer(channel, auto_declare=False).publish(
             body,
-            exchange="",
+            exchange="" if memory else exchange,
             routing_key=queue,
             content_type=content_type,
             content_encoding="utf-8" if content_type == _JSON and not memory else "binary",

@@ -26,6 +26,9 @@ _MEMORY_POLL: Final = 0.01  # seconds; kombu's memory transport polls once a sec
 _CONNECT_TIMEOUT: Final = 5.0
 
 REPORTS_QUEUE: Final = "extend_bridge.reports"
+REPORTS_EXCHANGE: Final = "extend_bridge.from_hosts"
+"""The one exchange agents write: who may write the default one may write every queue. Not named as its queue is,
+or the right to publish to it would be the right to bind the queue elsewhere."""
 PARKED_QUEUE: Final = "extend_bridge.parked"
 UNREADABLE_QUEUE: Final = "extend_bridge.unreadable"
 DUE_QUEUE: Final = "extend_bridge.due"
@@ -143,6 +146,16 @@ def ensure_queue(connection: kombu.Connection, spec: QueueSpec) -> None:
             spec.name, exchange=kombu.Exchange(""), routing_key=spec.name, durable=True, channel=channel,
             queue_arguments={} if is_memory_connection(connection) else spec.arguments(),
         ).queue_declare()  # fmt: skip
+
+
+def ensure_way(connection: kombu.Connection, exchange: str, queue: str) -> None:
+    """Have what is published to `exchange` under the queue's name come to the queue, which has to be there.
+
+    Raises the connection's channel errors: our user may not, or there is another kind of exchange by that name.
+    """
+    with connection.channel() as channel:
+        kombu.Exchange(exchange, type="direct", durable=True, channel=channel).declare()
+        kombu.Queue(queue, channel=channel).bind_to(exchange=exchange, routing_key=queue)
 
 
 def is_memory_connection(connection: kombu.Connection) -> bool:

@@ -18,7 +18,6 @@ from bridge.core.messages import Order, Report
 from bridge.core.outcome import Outcome
 from bridge.runtime.health import Health
 from bridge.runtime.metrics import AgentMetrics
-from bridge.runtime.transport import REPORTS_QUEUE
 from hostagent.brick_pool import BrickPool
 from hostagent.devices.files import FileStrategy
 from hostagent.domain import Disk
@@ -117,8 +116,7 @@ class _Bus:
         self.came: dict[str, float] = {}
         self.outcomes: set[str] = set()
 
-    def publish(self, queue: str, body: bytes) -> None:
-        assert queue == REPORTS_QUEUE
+    def publish(self, body: bytes) -> None:
         with self._changed:
             for report in json.loads(body)["reports"]:
                 self.came[report["volume_id"]] = time.monotonic()

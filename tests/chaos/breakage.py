@@ -90,9 +90,11 @@ def _no_mandatory() -> None:
 
     from bridge.runtime.publisher import SafePublisher  # noqa: PLC0415
 
-    def publish(self: SafePublisher, queue: str, body: bytes, content_type: str, headers: dict[str, str]) -> None:
+    def publish(
+        self: SafePublisher, queue: str, body: bytes, content_type: str, headers: dict[str, str], exchange: str
+    ) -> None:
         kombu.Producer(self._ready_channel(), auto_declare=False).publish(
-            body, exchange="", routing_key=queue, content_type=content_type, content_encoding="binary",
+            body, exchange=exchange, routing_key=queue, content_type=content_type, content_encoding="binary",
             delivery_mode=2, headers=headers,
         )  # fmt: skip
 

@@ -1,17 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Each part with the RabbitMQ permissions of etc/rabbitmq/permissions: enough, and none of them to spare."""
 
-import base64
-import hashlib
 import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import kombu
 import pytest
@@ -36,8 +34,8 @@ from listener.patience import Step
 from tests.lab.cinder_bus import CinderBus, resize_end
 from tests.lab.deploy import MODULES, Site
 from tests.lab.endpoint import RecordingEndpoint, says
-from tests.lab.paths import ROOT
 from tests.lab.rabbitmq import RabbitNode
+from tests.lab.rights import Broker, Rights, documented, documented_topics, each_less
 from tests.lab.waiting import until
 
 pytestmark = pytest.mark.functional
@@ -45,82 +43,31 @@ pytestmark = pytest.mark.functional
 HOST: Final = "cmp-1.example"
 GUEST: Final = "6695eb01-f6a4-8304-79aa-97f2502e193f"
 """The domain that libvirt's test driver has from the start."""
-REFUSED: Final = ("AccessRefused", "ACCESS_REFUSED", "refuses us", "access to", "may not")
+REFUSED: Final = ("AccessRefused", "ACCESS_REFUSED", "refuses us", "access to", "may not", "does not let")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rights:
-    """A line of the file; regular expressions."""
-
-    configure: str
-    write: str
-    read: str
-
-
-def documented() -> dict[tuple[str, str], Rights]:
-    """By user and virtual host."""
-    found = {}
-    for line in (ROOT / "etc" / "rabbitmq" / "permissions").read_text().splitlines():
-        if line and not line.startswith("#"):
-            user, vhost, *rights = line.split()
-            configure, write, read = (right.replace("HOST", HOST.replace(".", r"\.")) for right in rights)
-            found[user, vhost] = Rights(configure=configure, write=write, read=read)
-    return found
-
-
-ALL: Final = documented()
+ALL: Final = documented(HOST)
+TOPICS: Final = documented_topics(HOST)
 LESS: Final = {
-    f"{user} at {vhost} without {column}": (user, vhost, replace(rights, **{column: "^$"}))
-    for (user, vhost), rights in ALL.items()
-    for column in ("configure", "write", "read")
-    if getattr(rights, column) != "^$"
+    f"{user} at {vhost} without {what}": (user, vhost, rights)
+    for (user, vhost), every in ALL.items()
+    for what, rights in each_less(every)
 }
-
-
-class Broker:
-    """Users and virtual hosts of a node, made many at a time: rabbitmqctl takes a second for each call."""
-
-    def __init__(self, node: RabbitNode, directory: Path) -> None:
-        self._node = node
-        self._file = directory / "definitions.json"
-
-    def make(self, cases: Mapping[str, Mapping[tuple[str, str], Rights]]) -> None:
-        """Per case its virtual hosts `CASE-cinder` and `CASE-bridge`, and its users with these rights."""
-        vhosts = [f"{case}-{name}" for case in cases for name in ("cinder", "bridge")]
-        permissions: list[dict[str, str]] = [
-            {"user": "guest", "vhost": vhost, "configure": ".*", "write": ".*", "read": ".*"} for vhost in vhosts
-        ]
-        for case, given in cases.items():
-            permissions += [
-                {
-                    "user": f"{case}-{user}", "vhost": f"{case}-{vhost}", "configure": rights.configure,
-                    "write": rights.write, "read": rights.read,
-                }
-                for (user, vhost), rights in given.items()
-            ]  # fmt: skip
-        users = sorted({permission["user"] for permission in permissions} - {"guest"})
-        hashed = base64.b64encode(b"salt" + hashlib.sha256(b"saltsecret").digest()).decode()
-        told: dict[str, Any] = {
-            "vhosts": [{"name": vhost} for vhost in vhosts],
-            "users": [
-                {
-                    "name": user, "password_hash": hashed,
-                    "hashing_algorithm": "rabbit_password_hashing_sha256", "tags": "",
-                }
-                for user in users
-            ],
-            "permissions": permissions,
-        }  # fmt: skip
-        self._file.write_text(json.dumps(told))
-        self._node.ctl("import_definitions", str(self._file))
-
-    def url(self, case: str, user: str, vhost: str) -> str:
-        """Of a user of a case."""
-        return self._node.url_of(f"{case}-{vhost}").replace("guest:guest", f"{case}-{user}:secret")
-
-    def own(self, case: str, vhost: str) -> str:
-        """Of the test itself, which may do everything."""
-        return self._node.url_of(f"{case}-{vhost}")
+BEFORE: Final = {
+    ("engine", "bridge"): Rights(
+        configure=r"^extend_bridge(\.reports)?$",
+        write=r"^(amq\.default|extend_bridge)$",
+        read=r"^extend_bridge\.reports$",
+    ),
+    ("hostagent", "bridge"): Rights(
+        configure=r"^extend_bridge(_agent(\.HOST|_fanout(_.*)?)?)?$".replace("HOST", HOST),
+        write=r"^(amq\.default|extend_bridge_agent(\.HOST|_fanout_.*)?)$".replace("HOST", HOST),
+        read=r"^extend_bridge(_agent(\.HOST|_fanout(_.*)?)?)?$".replace("HOST", HOST),
+    ),
+}
+"""As this file had them when agents used the default exchange."""
+AT_ONCE: Final = 12
+"""Processes."""
 
 
 class Case:
@@ -187,13 +134,9 @@ class Case:
     def close(self) -> None:
         """End its processes."""
         for process in self._running:
-            process.terminate()
+            process.kill()
         for process in self._running:
-            try:
-                process.wait(15)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            process.wait()
         self.bus.close()
 
 
@@ -231,7 +174,7 @@ def reported(case: Case) -> bool:
 def test_every_part_does_its_work_with_its_own_permissions(rabbit: RabbitNode, tmp_path: Path) -> None:
     """Notification to report, the slow lane and the unreadable lane; then the operator's commands."""
     broker, volume = Broker(rabbit, tmp_path), new_id()
-    broker.make({"enough": ALL})
+    broker.make({"enough": ALL}, TOPICS)
     with ExitStack() as stack:
         case = Case(broker, "enough", tmp_path, stack.enter_context(cinder_with(volume)))
         stack.callback(case.close)
@@ -250,43 +193,75 @@ def test_every_part_does_its_work_with_its_own_permissions(rabbit: RabbitNode, t
         assert not case.refused(), case.said()
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(120)
+def test_the_permissions_of_before_the_exchange_of_reports_go_on_working(
+    rabbit: RabbitNode, tmp_path: Path
+) -> None:
+    """An upgrade comes before the new permissions: reports arrive, and both sides say what is missing."""
+    broker = Broker(rabbit, tmp_path)
+    broker.make({"before": {**ALL, **BEFORE}}, {})
+    with ExitStack() as stack:
+        case = Case(broker, "before", tmp_path, stack.enter_context(cinder_with(new_id())))
+        stack.callback(case.close)
+        for part in ("engine", "hostagent"):
+            case.start(part)
+        until(lambda: case.site.knows(GUEST), "the host's inventory", seconds=60)
+        until(lambda: "hosts have no exchange" in case.log("engine").read_text(), "the engine says it", seconds=30)
+        said = case.log("hostagent").read_text()
+        assert said.count("reports take the default exchange, which our user should have no right to") == 1
+
+
+@pytest.mark.timeout(400)
 def test_with_any_permission_less_it_does_not_and_says_so(
     rabbit: RabbitNode, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """All at once, each in virtual hosts of its own. Nothing is taken from Cinder's queue and lost."""
-    broker, volume, named = Broker(rabbit, tmp_path), new_id(), {f"less{n}": about for n, about in enumerate(LESS)}
-    broker.make({name: {**ALL, LESS[about][:2]: LESS[about][2]} for name, about in named.items()})
+    """Many at once, each in virtual hosts of its own."""
+    broker, volume = Broker(rabbit, tmp_path), new_id()
+    named = [(f"less{n}", about) for n, about in enumerate(LESS)]
+    broker.make({name: {**ALL, LESS[about][:2]: LESS[about][2]} for name, about in named}, TOPICS)
     wrong: dict[str, str] = {}
     with ExitStack() as stack:
         cinder = stack.enter_context(cinder_with(volume))
         endpoint = stack.enter_context(RecordingEndpoint())
         endpoint.behaviour = says(404)  # whatever comes has to go into a lane
-        cases: dict[str, Case] = {}
-        for name, about in named.items():
-            user, vhost, _ = LESS[about]
-            case = Case(broker, name, tmp_path, cinder, endpoint.url)
-            stack.callback(case.close)
-            if user == "operator":
-                command = ["parked", "list"] if vhost == "bridge" else ["record", "--for", "1s"]
-                if vhost == "bridge":
-                    one_parked(broker.own(name, "bridge"))
-                code = main([*command, "--config-file", str(case.conf("operator"))])
-                if code == 0:
+        make = partial(Case, broker, directory=tmp_path, cinder_url=cinder, endpoint=endpoint.url)
+        of_people = [(name, about) for name, about in named if LESS[about][0] == "operator"]
+        of_parts = [(name, about) for name, about in named if LESS[about][0] != "operator"]
+        for name, about in of_people:
+            with closing(make(name=name)) as case:
+                if the_command(case, LESS[about][1]) == 0:
                     wrong[about] = capsys.readouterr().err
-                continue
-            case.bus.publish(grown(new_id(), new_id()))
-            if about == "engine at bridge without write":
-                one_due(case, volume)  # it has to have something to cast
-            part, _, intake = user.partition("-")
-            case.start(part, intake or "topic")
-            cases[about] = case
-        for about, case in cases.items():
-            try:
-                until(case.refused, about, seconds=40)
-            except (TimeoutError, AssertionError):
-                wrong[about] = case.said()[-600:]
+        for start in range(0, len(of_parts), AT_ONCE):
+            with ExitStack() as group:
+                cases = {
+                    about: group.enter_context(closing(make(name=name)))
+                    for name, about in of_parts[start : start + AT_ONCE]
+                }
+                for about, case in cases.items():
+                    the_part(case, about, volume)
+                for about, case in cases.items():
+                    try:
+                        until(case.refused, about, seconds=40)
+                    except (TimeoutError, AssertionError):
+                        wrong[about] = case.said()[-600:]
     assert not wrong
+
+
+def the_command(case: Case, vhost: str) -> int:
+    """What an operator's user is for at that virtual host; the exit code."""
+    command = ["parked", "list"] if vhost == "bridge" else ["record", "--for", "1s"]
+    if vhost == "bridge":
+        one_parked(case.broker.own(case.name, "bridge"))
+    return main([*command, "--config-file", str(case.conf("operator"))])
+
+
+def the_part(case: Case, about: str, volume: str) -> None:
+    """Start the part that has less, with something to do."""
+    part, _, intake = LESS[about][0].partition("-")
+    case.bus.publish(grown(new_id(), new_id()))
+    if part == "engine" and about.endswith(" extend_bridge"):  # the exchange of casts
+        one_due(case, volume)
+    case.start(part, intake or "topic")
 
 
 def one_due(case: Case, volume: str) -> None:

@@ -32,11 +32,11 @@ class Broker:
         self.taken: list[HostMessage] = []
         self.on_taken: Callable[[], None] = lambda: None
 
-    def publish(self, queue: str, body: bytes) -> None:
+    def publish(self, body: bytes) -> None:
         self.tried.append(body)
         if self.refusals > 0:
             self.refusals -= 1
-            raise NotPublishedError(Reason.RETURNED, queue)
+            raise NotPublishedError(Reason.RETURNED, "reports")
         self.taken.append(HostMessage.from_wire(json.loads(body)))
         self.on_taken()
 
