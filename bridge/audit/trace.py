@@ -10,7 +10,7 @@ from bridge.audit import source
 from bridge.audit.entry import Entry, read_entry
 from bridge.audit.sorting import by_volume
 from bridge.audit.source import Reading
-from bridge.audit.story import Story, stories
+from bridge.audit.story import Story, is_replayed, stories
 from bridge.core.reasons import Reason
 from bridge.core.trail import Event
 
@@ -63,7 +63,7 @@ def unknown(traced: Traced) -> Iterator[str]:
     """What these logs cannot tell of these stories, in words."""
     for story in traced.stories:
         about = f"volume {story.volume} on server {story.server}"
-        if story.first(Event.RECEIVED) is None and story.first(Event.ACCEPTED) is not None:
+        if story.first(Event.RECEIVED) is None and story.first(Event.ACCEPTED) is not None and not story.replayed:
             if "listener" in traced.parts:
                 yield f"{about}: no listener sent this; it came by HTTP from somebody else, or its log is missing"
             else:
@@ -80,6 +80,8 @@ def words(entry: Entry) -> str:
     """What a line says, for a person."""
     data = dict(entry.data)
     said = [entry.event]
+    if is_replayed(entry.global_request_id) and entry.event != Event.REPLAYED:
+        said.append("(replayed)")
     if entry.event == Event.STEP:
         said.append(str(data.pop("step", "")))
     if entry.outcome:

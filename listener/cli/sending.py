@@ -108,6 +108,7 @@ def send(
     left = [(number, item) for number, item in enumerate(items) if number not in progress.done]
     if not left:
         return verdicts
+    progress.begin()
     (first, start), started = left[0], clock()
 
     def due(number: int, item: Item) -> float:

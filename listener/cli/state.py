@@ -29,9 +29,13 @@ class Progress:
             return
         except (OSError, ValueError, KeyError, TypeError) as ex:
             raise OperatorError(f"{path} cannot be used: remove it to replay from the start") from ex
-        if of != self._of:
+        if of != self._of and (upto or beyond):
             raise OperatorError(f"{path} is of a replay of other events: remove it, or name another with --state")
         self.done = {*range(upto), *beyond}
+
+    def begin(self) -> None:
+        """Have the file before anything is sent: raises OperatorError where what is done could not be kept."""
+        self.settle(())
 
     def settle(self, numbers: Sequence[int]) -> None:
         """These are done; on disk when it returns."""
@@ -48,7 +52,9 @@ class Progress:
                 os.fsync(file.fileno())
             written.replace(self._path)
         except OSError as ex:
-            raise OperatorError(f"{self._path} cannot be written: {ex.strerror}", code=1) from ex
+            raise OperatorError(
+                f"{self._path} cannot be written: {ex.strerror}; name another place with --state"
+            ) from ex
 
     def end(self) -> None:
         """All are done: the next replay is a new one."""

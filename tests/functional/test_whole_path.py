@@ -4,15 +4,19 @@
 import json
 import os
 import signal
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
+from bridge.audit.story import is_replayed
 from bridge.core.extend import gib, new_id
 from bridge.journal.tables import attempts, extends
 from bridge.standin.cinder import Attachment, StandInCinder
@@ -23,11 +27,13 @@ from tests.lab.deploy import Deployment, Processes, Site, run_processes
 from tests.lab.disks import Disk, Qcow2File
 from tests.lab.guest import Guest, new_guest
 from tests.lab.hypervisor import Hypervisor, have_hypervisor, private_hypervisor
+from tests.lab.paths import ROOT
 from tests.lab.waiting import until
 
 pytestmark = pytest.mark.functional
 
 HOST = "host-1"
+WRITTEN = {"posted", "accepted", "dispatched", "step", "closed"}
 
 
 @dataclass(kw_only=True)
@@ -153,6 +159,41 @@ def test_the_users_request_id_is_in_every_log_and_audit_line(cloud: Cloud) -> No
     assert {told[event]["extend_id"] for event in ("accepted", "dispatched", "step", "closed")} == {row["id"]}
     for part in ("api", "hostagent"):
         assert request_id in cloud.processes.log(part).read_text(), part
+
+
+@pytest.mark.parametrize("to", ["endpoint", "broker"])
+def test_a_replayed_extend_is_told_from_a_real_one_in_every_line(cloud: Cloud, tmp_path: Path, to: str) -> None:
+    """The mark goes by the HTTP header, through journal and engine; the agent does what it does for any other."""
+    cloud.extend(2)
+    site, recording = cloud.bridge.site, tmp_path / "recording.log"
+    until(lambda: _events(_lines(site.audit_file)) >= WRITTEN, "all is written down")
+    recording.write_text(site.audit_file.read_text())
+    assert not any(map(is_replayed, _request_ids(_lines(site.audit_file))))
+    argv = [sys.executable, "-m", "bridge.cli.app", "replay", "--send", "--to", to, "--config-file", str(site.conf)]
+    subprocess.run([*argv, str(recording)], cwd=ROOT, check=True, capture_output=True, timeout=60)
+    known = len(_lines(recording))
+    until(lambda: _events(_lines(site.audit_file)[known:]) >= WRITTEN | {"replayed"}, "all is written down again")
+    assert [row["outcome"] for row in cloud.closed()] == ["resized", "already"]
+    again = _lines(site.audit_file)[known:]
+    assert all(map(is_replayed, _request_ids(again)))
+    argv = [sys.executable, "-m", "bridge.cli.app", "audit", "trace", "-f", "json", cloud.disk.volume_id]
+    argv += ["--log", str(site.audit_file)]
+    told = json.loads(subprocess.run(argv, cwd=ROOT, check=True, capture_output=True, timeout=60).stdout)
+    marked = {row["Part"] for row in told if "replayed" in row["What"]}
+    assert marked >= {"operator", "api", "engine", *(["listener"] if to == "broker" else [])}
+
+
+def _lines(log: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in log.read_text().splitlines()]
+
+
+def _events(lines: Sequence[dict[str, Any]]) -> set[str]:
+    return {line["event"] for line in lines}
+
+
+def _request_ids(lines: Sequence[dict[str, Any]]) -> list[str]:
+    """Of each line the id it carries through all parts; "" where it has none."""
+    return [line.get("global_request_id") or line.get("request_id") or "" for line in lines]
 
 
 def test_the_same_notification_again_finds_the_size_there_and_touches_nothing(cloud: Cloud) -> None:

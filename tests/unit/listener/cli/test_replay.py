@@ -119,6 +119,27 @@ def test_a_state_of_another_replay_is_refused(
     assert sends(capsys, endpoint, "--only", made_id(3, 1), many)[0] == 2
 
 
+def test_a_state_that_cannot_be_kept_is_said_before_anything_is_sent(
+    capsys: pytest.CaptureFixture[str], endpoint: RecordingEndpoint, many: str, tmp_path: Path
+) -> None:
+    """Else the next run would send it all again."""
+    code = main(["replay", "--send", "--endpoint", endpoint.url, "--state", str(tmp_path / "gone" / "state"), many])
+    assert (code, endpoint.requests) == (2, [])
+    assert "cannot be written" in capsys.readouterr().err
+
+
+def test_an_endpoint_that_was_away_from_the_start_binds_nobody_to_that_replay(
+    capsys: pytest.CaptureFixture[str], endpoint: RecordingEndpoint, many: str
+) -> None:
+    """Nothing was sent: other options may be chosen."""
+    endpoint.behaviour = lambda _: Reply(status=503)
+    assert sends(capsys, endpoint, many)[0] == 3
+    endpoint.behaviour = takes_all
+    endpoint.requests.clear()
+    assert sends(capsys, endpoint, "--only", made_id(3, 1), many)[0] == 0
+    assert len(endpoint.events) == 1
+
+
 def test_only_and_map_choose_and_rename(
     capsys: pytest.CaptureFixture[str], endpoint: RecordingEndpoint, many: str
 ) -> None:
