@@ -6,10 +6,12 @@ those of oslo.upgradecheck, as of every OpenStack service: 0 well, 1 warnings, 2
 """
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from typing import Final
 
 import kombu
@@ -20,6 +22,8 @@ from oslo_upgradecheck.upgradecheck import Code, Result
 
 from bridge.api.microversion import VOLUME_EXTENDED
 from bridge.api.settings import API_GROUPS, api_settings, refuse_open_door
+from bridge.cmd import cinder_conf
+from bridge.cmd.cinder_conf import USUAL, CinderConf
 from bridge.core.errors import JournalUnavailableError
 from bridge.engine.settings import engine_groups, engine_settings
 from bridge.journal import schema
@@ -47,6 +51,12 @@ _PARTS: Final[Mapping[str, Callable[[cfg.ConfigOpts], object]]] = {
 }
 
 
+_CINDER_CONF: Final = cfg.StrOpt(
+    "cinder-conf",
+    metavar="FILE",
+    help=f"Cinder's own configuration, to see whether its notifications come to us. Default: {USUAL}, where it "
+    "can be read.",
+)
 _PART: Final = cfg.MultiOpt(
     "part",
     item_type=cfg.types.String(choices=list(_PARTS)),
@@ -61,11 +71,13 @@ class Checks(upgradecheck.UpgradeCommands):  # type: ignore[misc,unused-ignore]
         super().__init__()
         self._conf = conf
         self._parts = frozenset(conf.part or ()) or _CONTROL
+        self._cinder, self._cinder_problem = _cinders(conf.cinder_conf)
         known: tuple[tuple[str, Callable[[Checks], Result], str], ...] = (
             ("Configuration", Checks.configuration, "listener api engine hostagent"),
             ("Journal", Checks.journal, "api engine"),
             ("Our bus", Checks.bus, "listener engine hostagent"),
             ("Notifications", Checks.notifications, "listener"),
+            ("Cinder's configuration", Checks.cinder_conf, "listener"),
             ("Queue nobody drains", Checks.drained, "listener"),
             ("Keystone", Checks.keystone, "listener engine"),
             ("Cinder", Checks.cinder, "engine"),
@@ -147,6 +159,18 @@ class Checks(upgradecheck.UpgradeCommands):  # type: ignore[misc,unused-ignore]
             )
         return Result(Code.SUCCESS, f"{name}: {depth[0]} messages, {depth[1]} consumers")
 
+    def cinder_conf(self) -> Result:
+        """Where it is on this node: Cinder sends notifications, to us, and into queues that last."""
+        if not self._conf.notifications.transport_url:
+            return Result(Code.SUCCESS, _NOT_ASKED)
+        if self._cinder is None:
+            return self._cinder_problem or Result(
+                Code.SUCCESS, f"no {USUAL} to look at here; --cinder-conf names it"
+            )
+        settings = listener_settings(self._conf)
+        topic = settings.topic if settings.intake.value == "topic" else None
+        return cinder_conf.notifies(self._cinder, topic)
+
     def drained(self) -> Result:
         """Cinder's usual queue has a reader, or does not grow."""
         if not self._conf.notifications.transport_url:
@@ -198,21 +222,13 @@ class Checks(upgradecheck.UpgradeCommands):  # type: ignore[misc,unused-ignore]
 
     def double_path(self) -> Result:
         """Who else brings the same events to the same place: Cinder, by its own call to Nova."""
-        newest = self._newest() if self._conf.notifications.transport_url else None
-        if newest is None:
+        if not self._conf.notifications.transport_url:
             return Result(Code.SUCCESS, _NOT_ASKED)
-        if newest > _NEEDED:
-            return Result(
-                Code.SUCCESS,
-                "the endpoint is a Nova: Cinder calls it as well, the second event finds the size there",
-            )
-        if self._conf.endpoint.endpoint_override is None:
-            return Result(
-                Code.WARNING,
-                "the catalogue's compute endpoint is this bridge, to which Cinder and everybody then sends every "
-                "call meant for Nova: set [endpoint] endpoint_override and take it out of the catalogue",
-            )
-        return Result(Code.SUCCESS, "the endpoint is a bridge that the catalogue does not name for Nova")
+        newest = self._newest()
+        if newest is None:
+            return Result(Code.SUCCESS, "cannot be told as long as the endpoint does not say what it is")
+        endpoint = self._conf.endpoint.endpoint_override
+        return cinder_conf.double_path(self._cinder, is_nova=newest > _NEEDED, endpoint=endpoint)
 
     def _newest(self) -> tuple[int, int] | None:
         """The newest microversion of the endpoint, None where it names none."""
@@ -259,6 +275,16 @@ def _depth(url: str, queue: str) -> tuple[int, int] | None:
         return found.message_count, found.consumer_count
 
 
+def _cinders(named: str | None) -> tuple[CinderConf | None, Result | None]:
+    """Cinder's configuration, or why the one that was named cannot be used."""
+    if named is None and not os.access(USUAL, os.R_OK):
+        return None, None
+    try:
+        return cinder_conf.read(Path(named) if named else USUAL), None
+    except door.ConfigError as ex:
+        return None, Result(Code.FAILURE if named else Code.WARNING, str(ex))
+
+
 def _groups() -> door.OptGroups:
     """Every part's, each once."""
     return list(
@@ -280,7 +306,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             description="Says whether this node has what its configuration needs.",
             epilog=f"Example: {_PROG} --config-dir /etc/extend-bridge upgrade check; on a "
             f"hypervisor: {_PROG} --part hostagent upgrade check",
-            cli=[_PART],
+            cli=[_PART, _CINDER_CONF],
         )
         door.setup_logging(conf, _PROG)
         checks = Checks(conf)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import requests
 
+from bridge.cmd.status import main as status
 from tests.functional.api.conftest import PATH, Served, built_in
 from tests.lab.keystone import Keystone
 from tests.lab.waiting import until
@@ -162,3 +163,30 @@ def test_the_documents_need_no_token(api: Served) -> None:
     """Clients read them before they have one."""
     for path in ("/", "/v2.1", "/v2.1/", "/healthcheck"):
         assert requests.get(f"{api.url}{path}", timeout=10).status_code == 200
+
+
+def checked(
+    directory: Path, keystone: Keystone, capsys: pytest.CaptureFixture[str], old: str = "", new: str = ""
+) -> str:
+    """What `upgrade check` says of [cinder]'s user at Keystone."""
+    user = keystone.authtoken().replace("[keystone_authtoken]", "[cinder]").replace(old, new)
+    conf = directory / "check.conf"
+    conf.write_text(
+        f"[journal]\nconnection = sqlite:///{directory}/j.sqlite3\n[bus]\ntransport_url = memory://\n{user}"
+    )
+    assert status(["--config-file", str(conf), "--part", "engine", "upgrade", "check"]) == 2  # there is no Cinder
+    said = " ".join(capsys.readouterr().out.replace("|", " ").split())
+    return said.partition("Check: Keystone ")[2].partition(" Check: ")[0]
+
+
+def test_the_status_check_asks_keystone_for_tokens(
+    keystone: Keystone, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And says in words what is wrong with the user, or that nobody answers; never a password."""
+    assert "Result: Success Details: tokens for cinder" in checked(tmp_path, keystone, capsys)
+    wrong = checked(tmp_path, keystone, capsys, "password = ", "password = not-")
+    assert "Result: Failure Details: [cinder] gets no token: Unauthorized" in wrong
+    assert "not-" not in wrong
+    keystone.stop()
+    assert "gets no token: ConnectFailure" in checked(tmp_path, keystone, capsys)
+    keystone.start()

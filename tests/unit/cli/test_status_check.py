@@ -34,7 +34,7 @@ def test_every_check_says_in_words_what_it_found(conf: Path, capsys: pytest.Capt
     said = capsys.readouterr().out
     assert "db sync" in said
     assert "[cinder] cannot be reached" in said
-    assert said.count("Check: ") == 10
+    assert said.count("Check: ") == 11
     assert "Traceback" not in said
 
 
@@ -89,6 +89,22 @@ def test_the_endpoint_is_asked_for_its_microversion(
     found, said = said_by(conf, capsys, "--part", "listener")
     assert words in said
     assert found == max(code, 1)  # nothing can be said of a queue inside another process: a warning at least
+
+
+def test_cinders_own_configuration_is_looked_at_where_it_is_named(
+    conf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A Cinder that sends no notifications is found before anybody resizes a volume."""
+    with conf.open("a") as file:
+        file.write("[notifications]\ntransport_url = memory://\n[endpoint]\nauth_type = none\n")
+    (tmp_path / "cinder.conf").write_text("[nova]\npassword = s3cret\n")
+    code, said = said_by(conf, capsys, "--part", "listener", "--cinder-conf", str(tmp_path / "cinder.conf"))
+    assert code == 2
+    assert "Cinder sends no notifications" in said
+    assert "s3cret" not in said
+    code, said = said_by(conf, capsys, "--part", "listener", "--cinder-conf", str(tmp_path / "gone"))
+    assert code == 2
+    assert "cannot be read: No such file" in said
 
 
 def test_a_broker_that_is_away_is_a_failure(conf: Path, capsys: pytest.CaptureFixture[str]) -> None:

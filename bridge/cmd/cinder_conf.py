@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What Cinder's own configuration says of the events it sends: notifications to us, and its own call to Nova.
+
+The call (cinder/compute/nova.py, extend_volume) cannot be turned off; [nova] says only where it goes, and as whom.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from oslo_config import cfg
+from oslo_messaging import opts as messaging
+from oslo_upgradecheck.upgradecheck import Code, Result
+
+from bridge.runtime.settings import ConfigError
+
+USUAL: Final = Path("/etc/cinder/cinder.conf")
+_NOTIFIES: Final = frozenset({"messaging", "messagingv2"})
+_GROUPS: Final = frozenset({"oslo_messaging_notifications", "oslo_messaging_rabbit"})
+_NO_CATALOGUE: Final = frozenset({None, "none", "http_basic"})
+_NOVA: Final = (cfg.StrOpt("auth_type"), cfg.StrOpt("endpoint"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CinderConf:
+    """What is of interest. `nova_auth`: as whom Cinder calls Nova; None: as the user who asked for the resize.
+
+    `nova_endpoint`: where it calls it, with the plugins that do not ask a catalogue.
+    """
+
+    drivers: frozenset[str]
+    topics: tuple[str, ...]
+    durable: bool
+    nova_auth: str | None
+    nova_endpoint: str | None
+
+
+def read(path: Path) -> CinderConf:
+    """Raises ConfigError where it cannot be read, or is no such file."""
+    conf = cfg.ConfigOpts()
+    for group, options in messaging.list_opts():
+        if group in _GROUPS:
+            conf.register_opts(options, group=group)
+    conf.register_opts(_NOVA, group="nova")
+    try:
+        with path.open():
+            conf([], project="cinder", default_config_files=[str(path)], default_config_dirs=[])
+        return CinderConf(
+            drivers=frozenset(conf.oslo_messaging_notifications.driver or ()),
+            topics=tuple(conf.oslo_messaging_notifications.topics or ()),
+            durable=conf.oslo_messaging_rabbit.amqp_durable_queues
+            or conf.oslo_messaging_rabbit.rabbit_quorum_queue,
+            nova_auth=conf.nova.auth_type,
+            nova_endpoint=conf.nova.endpoint,
+        )
+    except OSError as ex:
+        raise ConfigError(f"{path} cannot be read: {ex.strerror}") from ex
+    except (cfg.Error, ValueError) as ex:
+        raise ConfigError(f"{path} cannot be read: {type(ex).__name__}") from ex  # its text may quote a secret
+
+
+def notifies(conf: CinderConf, topic: str | None) -> Result:
+    """Whether its notifications come to us. `topic`: ours; None where we bind to whatever Cinder has."""
+    section = "[oslo_messaging_notifications]"
+    if not conf.drivers & _NOTIFIES:
+        said = ", ".join(sorted(conf.drivers)) or "none"
+        return Result(
+            Code.FAILURE, f"Cinder sends no notifications: set {section} driver = messagingv2 (it is {said})"
+        )
+    if topic is not None and topic not in conf.topics:
+        said = ", ".join(conf.topics) or "none"
+        return Result(Code.FAILURE, f"Cinder does not send to us: add {topic} to {section} topics (now {said})")
+    if not conf.durable:
+        return Result(
+            Code.WARNING,
+            "notifications come to us, in queues that a restart of the broker empties: set "
+            "[oslo_messaging_rabbit] amqp_durable_queues or rabbit_quorum_queue, as README says",
+        )
+    return Result(Code.SUCCESS, "notifications come to us, in queues that last")
+
+
+def double_path(conf: CinderConf | None, *, is_nova: bool, endpoint: str | None) -> Result:
+    """Who else brings the same events, and where to. `endpoint`: the listener's; None: the catalogue names it."""
+    if is_nova:
+        said = "Cinder calls it as well, the second event finds the size there"
+        if conf is not None and conf.nova_auth is None:
+            said = (
+                "without [nova] auth_type Cinder calls it as the user who resizes, whom Nova refuses: we are needed"
+            )
+        return Result(Code.SUCCESS, f"the endpoint is a Nova: {said}")
+    if endpoint is None:
+        return Result(
+            Code.WARNING,
+            "the catalogue's compute endpoint is this bridge, to which Cinder and everybody then sends every "
+            "call meant for Nova: set [endpoint] endpoint_override and take it out of the catalogue",
+        )
+    if conf is not None and _same_place(conf.nova_endpoint, endpoint):
+        return Result(
+            Code.WARNING,
+            "[nova] endpoint in cinder.conf is this bridge, to which Cinder then sends every call meant for "
+            "Nova: take it out, notifications are enough",
+        )
+    if conf is not None and conf.nova_auth not in _NO_CATALOGUE:
+        return Result(
+            Code.WARNING,
+            "Cinder calls a Nova ([nova] in cinder.conf) and the listener a bridge: where both have the same "
+            "guests, nova-compute and the host agent extend the same disks; let the listener post to that Nova",
+        )
+    return Result(Code.SUCCESS, "the endpoint is a bridge that the catalogue does not name for Nova")
+
+
+def _same_place(one: str | None, other: str) -> bool:
+    if one is None:
+        return False
+    left, right = urlsplit(one), urlsplit(other)
+    return (left.hostname, left.port) == (right.hostname, right.port)
