@@ -39,7 +39,7 @@ class Member(Protocol):
 
 
 class Daemon:
-    """A process of ours, its output in `log`."""
+    """A process of ours, its output in `log`. `rough`: how often it did not end well when it was told to."""
 
     def __init__(self, name: str, conf: Path, log: Path, environment: Mapping[str, str]) -> None:
         self.name = name
@@ -50,6 +50,7 @@ class Daemon:
         self._log = log
         self._environment = dict(environment)
         self._process: subprocess.Popen[bytes] | None = None
+        self.rough = 0
 
     def start(self) -> None:
         """See Member."""
@@ -67,7 +68,8 @@ class Daemon:
     def end(self) -> None:
         """See Member; one that does not end in time is killed."""
         self._signal(signal.SIGTERM)
-        self._reap()
+        if self._reap() not in {None, 0}:
+            self.rough += 1
 
     def freeze(self) -> None:
         """See Member."""
@@ -86,16 +88,16 @@ class Daemon:
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, number)
 
-    def _reap(self) -> None:
+    def _reap(self) -> int | None:
         process, self._process = self._process, None
         if process is None:
-            return
+            return None
         try:
             process.wait(_DRAIN)
         except subprocess.TimeoutExpired:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        return process.wait()
 
 
 class Startable(Protocol):

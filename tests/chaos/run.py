@@ -145,6 +145,8 @@ class Run:
         if self._faults.by_itself:
             ended = ", ".join(f"{name} {n}×" for name, n in sorted(self._faults.by_itself.items()))  # noqa: RUF001
             lines.append(f"ended by themselves and started again: {ended}")
+        if rough := sorted(name for name, daemon in self._daemons.items() if daemon.rough):
+            lines.append(f"not ended within their grace time when told to: {', '.join(rough)}")
         return [*lines, *(f"FAULT NOT DONE {why}" for why in self._faults.failed)]
 
     def histories(self, verdict: Verdict, seen: Seen) -> Sequence[str]:

@@ -43,6 +43,7 @@ def test_a_rolling_restart_of_every_part_loses_nothing(tmp_path: Path) -> None:
     assert (code, numbers) == (0, [0, 0, 0]), said
     assert "faults: 9 restart" in said, said
     assert "ended by themselves" not in said, said
+    assert "grace time" not in said, said
     assert "NOT DONE" not in said, said
 
 
