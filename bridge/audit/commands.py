@@ -39,6 +39,8 @@ def _span(parser: argparse.ArgumentParser) -> None:
 class Trace(Lister):
     """Tell what happened to a volume, a server or a request, across all parts, as a timeline."""
 
+    _epilog = "Example: extend-bridge audit trace VOLUME"
+
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         """See cliff."""
         parser: argparse.ArgumentParser = super().get_parser(prog_name)
@@ -71,6 +73,8 @@ class Trace(Lister):
 class ReportCommand(Lister):
     """Say what the logs come to: totals, outcomes, percentiles of each hop, the slowest, and what is wrong."""
 
+    _epilog = "Example: extend-bridge audit report --since 1d --html report.html"
+
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         """See cliff."""
         parser: argparse.ArgumentParser = super().get_parser(prog_name)
@@ -95,6 +99,8 @@ class ReportCommand(Lister):
 
 class Check(Command):
     """Exit with 1 if an extend is stuck, parked or behind, and say which; for cron and monitoring."""
+
+    _epilog = "Example: extend-bridge audit check --since 1d"
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         """See cliff."""

@@ -5,14 +5,17 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
-from cliff.lister import Lister
-
 from bridge.cli.journal import Reads, Rows, moment
 from bridge.journal.behind import Behind, Lag, Numbers
+from bridge.journal.passes import last_survey
+from bridge.runtime import operator
+from bridge.runtime.listing import Listing
 
 
-class BehindList(Reads, Lister):  # type: ignore[misc,unused-ignore]
+class BehindList(Reads, Listing):
     """List the guests that are behind their volume right now, the longest first: which, since when, why."""
+
+    _epilog = "Example: extend-bridge behind --limit 20"
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         """See cliff."""
@@ -20,7 +23,7 @@ class BehindList(Reads, Lister):  # type: ignore[misc,unused-ignore]
         parser.add_argument(
             "--cannot-see", action="store_true", help="list instead the guests of which nobody can tell, and why"
         )
-        parser.add_argument("--limit", type=int, default=100, metavar="N", help="at most so many (default: 100)")
+        operator.add_limit_option(parser)
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Rows:
@@ -28,7 +31,10 @@ class BehindList(Reads, Lister):  # type: ignore[misc,unused-ignore]
         with self.database(parsed_args) as database:
             asked = Behind(database)
             wanted = asked.unseen if parsed_args.cannot_see else asked.behind
-            found = wanted(limit=max(1, parsed_args.limit))
+            found = wanted(limit=parsed_args.limit)
+            looked = last_survey(database).ended_at is not None
+        what = "every guest can be seen" if parsed_args.cannot_see else "no guest is behind its volume"
+        self.nothing = what if looked else f"{what}, as far as is known: no pass over all volumes has ended yet"
         return ("Server", "Volume", "Since", "Why", "Host", "Sees", "Wanted"), [_row(lag) for lag in found]
 
 

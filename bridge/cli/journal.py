@@ -9,17 +9,17 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from cliff.command import Command
-from cliff.lister import Lister
-from cliff.show import ShowOne
 
-from bridge.core.errors import OperatorError
+from bridge.core.errors import JournalUnavailableError, OperatorError
 from bridge.core.extend import new_id
 from bridge.core.trail import Event, Record
-from bridge.journal.database import Database
+from bridge.journal import schema
+from bridge.journal.database import Database, missing_file
 from bridge.journal.look import DISCARDED, Look, Wanted
 from bridge.journal.settings import JOURNAL_OPTS, journal_settings
 from bridge.runtime import operator
 from bridge.runtime import settings as door
+from bridge.runtime.listing import Listing, Showing
 
 _GROUPS: Final = [("journal", JOURNAL_OPTS)]
 HOST_TIMEOUT: Final = 60.0
@@ -39,8 +39,13 @@ class Reads(Command):  # type: ignore[misc,unused-ignore]
     @contextmanager
     def database(self, parsed: argparse.Namespace) -> Iterator[Database]:
         """The journal's database as the configuration file names it."""
-        database = Database(door.read(operator.load(parsed, _GROUPS), journal_settings))
+        settings = door.read(operator.load(parsed, _GROUPS), journal_settings)
+        if (file := missing_file(settings.connection)) is not None:  # SQLite would make it, as whoever looks
+            raise JournalUnavailableError(f"there is no journal {file}: does --config-file name the daemons' own?")
+        database = Database(settings)
         try:
+            if schema.current(database) is None:
+                raise JournalUnavailableError(str(schema.problem(database)))
             yield database
         finally:
             database.dispose()
@@ -52,18 +57,23 @@ class Reads(Command):  # type: ignore[misc,unused-ignore]
             yield Look(database)
 
 
-class EventList(Reads, Lister):  # type: ignore[misc,unused-ignore]
+class EventList(Reads, Listing):
     """List extends: by default the open ones, oldest first."""
+
+    _epilog = "Example: extend-bridge event list --state all --volume VOLUME"
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         """See cliff."""
         parser = super().get_parser(prog_name)
         parser.add_argument(
-            "--state", default="open", choices=("open", "due", "dispatched", "closed", "failed", "all")
+            "--state",
+            default="open",
+            choices=("open", "due", "dispatched", "closed", "failed", "all"),
+            help="only in this state (default: open, which is due and dispatched)",
         )
-        parser.add_argument("--server", metavar="ID")
-        parser.add_argument("--volume", metavar="ID")
-        parser.add_argument("--limit", type=int, default=100, metavar="N", help="at most so many (default: 100)")
+        parser.add_argument("--server", metavar="ID", help="only of this server")
+        parser.add_argument("--volume", metavar="ID", help="only of this volume")
+        operator.add_limit_option(parser)
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Rows:
@@ -73,6 +83,9 @@ class EventList(Reads, Lister):  # type: ignore[misc,unused-ignore]
         )
         with self.look(parsed_args) as look:
             found = look.events(wanted)
+        such = "such " if parsed_args.server or parsed_args.volume else ""
+        state = parsed_args.state
+        self.nothing = f"the journal holds no {such}extend" if state == "all" else f"no {such}extend is {state}"
         return (
             ("ID", "Server", "Volume", "State", "Outcome", "Reason", "Attempts", "Opened", "Overdue", "Waits for"),
             [
@@ -86,8 +99,10 @@ class EventList(Reads, Lister):  # type: ignore[misc,unused-ignore]
         )  # fmt: skip
 
 
-class EventShow(Reads, ShowOne):  # type: ignore[misc,unused-ignore]
+class EventShow(Reads, Showing):
     """Show one extend with its history."""
+
+    _epilog = "Example: extend-bridge event show ID"
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         """See cliff."""
@@ -124,6 +139,8 @@ class _Acts(Reads):
 class EventRetry(_Acts):
     """Make extends due now; one that has ended is opened again."""
 
+    _epilog = "Example: extend-bridge event retry ID"
+
     def take_action(self, parsed_args: argparse.Namespace) -> int:
         """See cliff."""
         code = 0
@@ -149,6 +166,8 @@ class EventRetry(_Acts):
 class EventDiscard(_Acts):
     """Close open extends without a host's word: the guest may stay behind its volume."""
 
+    _epilog = "Example: extend-bridge event discard ID"
+
     def take_action(self, parsed_args: argparse.Namespace) -> int:
         """See cliff."""
         code = 0
@@ -170,8 +189,11 @@ class EventDiscard(_Acts):
         return code
 
 
-class HostList(Reads, Lister):  # type: ignore[misc,unused-ignore]
+class HostList(Reads, Listing):
     """List the hosts that report, and since when one is silent."""
+
+    _epilog = "Example: extend-bridge host list -f json"
+    nothing = "no host ever reported"
 
     def take_action(self, parsed_args: argparse.Namespace) -> Rows:
         """See cliff."""
@@ -190,13 +212,15 @@ class HostList(Reads, Lister):  # type: ignore[misc,unused-ignore]
         )  # fmt: skip
 
 
-class HostShow(Reads, Lister):  # type: ignore[misc,unused-ignore]
+class HostShow(Reads, Listing):
     """Show the disks a host's guests have, with the size each guest sees; or which volume types it can extend."""
+
+    _epilog = "Example: extend-bridge host show HOST --volume-types"
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         """See cliff."""
         parser = super().get_parser(prog_name)
-        parser.add_argument("host", metavar="HOST")
+        parser.add_argument("host", metavar="HOST", help="of `host list`")
         parser.add_argument(
             "--volume-types", action="store_true", help="instead: which volume types it can extend, and why not"
         )
@@ -208,7 +232,9 @@ class HostShow(Reads, Lister):  # type: ignore[misc,unused-ignore]
             host = next((row for row in look.hosts() if row["name"] == parsed_args.host), None)
             if host is None:
                 raise OperatorError(f"no host {parsed_args.host} ever reported", code=1)
+            self.nothing = f"no guest of host {parsed_args.host} has a volume attached"
             if parsed_args.volume_types:
+                self.nothing = f"host {parsed_args.host} did not say which volume types it can extend"
                 known = {**dict.fromkeys(host["capabilities"], ""), **host["unsupported"]}
                 return ("Volume type", "Extended", "Why not"), [
                     (t, not why, why) for t, why in sorted(known.items())

@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-from cliff.lister import Lister
 from tqdm import tqdm
 
 from bridge.cli.journal import Reads, Rows
@@ -22,18 +21,22 @@ from bridge.journal.sightings import Sight
 from bridge.journal.store import Journal
 from bridge.runtime import operator
 from bridge.runtime import settings as door
+from bridge.runtime.listing import Listing
 from bridge.runtime.sessions import open_adapter
 from bridge.runtime.settings import EXIT_UNREACHABLE
 
 _MINUTE: Final = 60.0
 
 
-class Reconcile(Reads, Lister):  # type: ignore[misc,unused-ignore]
+class Reconcile(Reads, Listing):
     """Compare Cinder's volumes with what their guests see; lists what is not fine.
 
     --once opens an extend for each guest that is behind, [engine] reconcile_opens a minute, beside the passes the
     engines make by themselves. Exits with 1 if a guest is behind and nothing is done about it.
     """
+
+    _epilog = "Example: extend-bridge reconcile --dry-run"
+    nothing = "nothing to mend: every guest sees its volume's size"
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         """See cliff."""

@@ -5,8 +5,6 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
-from cliff.show import ShowOne
-
 from bridge.cli import standing
 from bridge.cli.behind import figures
 from bridge.cli.journal import HOST_TIMEOUT, Reads, moment
@@ -14,13 +12,16 @@ from bridge.journal.behind import Behind
 from bridge.journal.look import Look
 from bridge.journal.passes import last_survey
 from bridge.runtime import operator
+from bridge.runtime.listing import Showing
 
 
-class Status(Reads, ShowOne):  # type: ignore[misc,unused-ignore]
+class Status(Reads, Showing):
     """Everything on one screen: guests behind, open extends, hosts, what is parked, this node's daemons.
 
     Exits with 1 if a person is needed. A daemon is asked where its ops_port is set in the configuration file.
     """
+
+    _epilog = "Example: extend-bridge status"
 
     def run(self, parsed_args: argparse.Namespace) -> int:
         """See cliff."""

@@ -27,7 +27,7 @@ from bridge.cmd.cinder_conf import USUAL, CinderConf
 from bridge.core.errors import JournalUnavailableError
 from bridge.engine.settings import engine_groups, engine_settings
 from bridge.journal import schema
-from bridge.journal.database import Database
+from bridge.journal.database import Database, missing_file
 from bridge.journal.settings import journal_settings
 from bridge.runtime import settings as door
 from bridge.runtime.sessions import open_adapter
@@ -128,7 +128,12 @@ class Checks(upgradecheck.UpgradeCommands):  # type: ignore[misc,unused-ignore]
 
     def journal(self) -> Result:
         """Reachable, its tables at the version of this code."""
-        database = Database(journal_settings(self._conf))
+        settings = journal_settings(self._conf)
+        if (file := missing_file(settings.connection)) is not None:
+            return Result(
+                Code.FAILURE, f"there is no {file} yet: run `extend-bridge-manage db sync` as the daemons' user"
+            )
+        database = Database(settings)
         try:
             why_not = schema.problem(database)
         except JournalUnavailableError as ex:

@@ -6,6 +6,8 @@ the same open row are tried again a few times; what stays wrong becomes JournalU
 """
 
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import sqlalchemy as sa
@@ -80,6 +82,16 @@ class Database:
     def _once(self, work: Callable[[sa.Connection], T], write: bool) -> T:
         with self.engine.connect().execution_options(**{_WRITE: write}) as connection, connection.begin():
             return work(connection)
+
+
+def missing_file(url: str) -> str | None:
+    """The file of an SQLite journal that is not there yet: whoever opens it makes it, with himself as its owner."""
+    with suppress(ArgumentError):
+        parsed = sa.make_url(url)
+        name = parsed.database if parsed.get_backend_name() == "sqlite" else None
+        if name and not name.startswith((":memory:", "file:")) and not Path(name).exists():
+            return name
+    return None
 
 
 def _connect_args(url: sa.URL) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from oslo_config import cfg
 from bridge.core.errors import OperatorError
 from bridge.runtime import settings as door
 from bridge.runtime.audit_log import AuditLog, open_audit
+from bridge.runtime.transport import is_memory
 
 CONFIG_FILE: Final = "/etc/extend-bridge/extend-bridge.conf"
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -28,12 +29,38 @@ def add_config_option(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help=f"the daemons' configuration; may be given several times (default: {CONFIG_FILE})",
     )
+    parser.add_argument(
+        "--config-dir",
+        action="append",
+        metavar="DIR",
+        help="a directory of *.conf files, read after the files; may be given several times",
+    )
+
+
+def add_limit_option(parser: argparse.ArgumentParser) -> None:
+    """--limit of a list."""
+    parser.add_argument("--limit", type=positive, default=100, metavar="N", help="at most so many (default: 100)")
+
+
+def positive(text: str) -> int:
+    """A number of things, of a command line."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of 1 or more")
+    return int(text)
+
+
+def outside(url: str, option: str) -> None:
+    """Refuse a bus that is in the memory of a daemon; raises OperatorError."""
+    if is_memory(url):
+        raise OperatorError(f"{option} is in the daemon's own memory: nobody outside can look into it")
 
 
 def load(parsed: argparse.Namespace, groups: door.OptGroups) -> cfg.ConfigOpts:
     """The configuration named on the command line, else the usual one where it is there. Raises ConfigError."""
-    files = parsed.config_file or ([CONFIG_FILE] if Path(CONFIG_FILE).exists() else [])
+    named = parsed.config_file or parsed.config_dir
+    files = parsed.config_file or ([CONFIG_FILE] if not named and Path(CONFIG_FILE).exists() else [])
     argv = [word for name in files for word in ("--config-file", name)]
+    argv += [word for name in parsed.config_dir or [] for word in ("--config-dir", name)]
     return door.load("extend-bridge", groups, argv, description="")
 
 

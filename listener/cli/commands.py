@@ -37,6 +37,8 @@ _AGENT: Final = "extend-bridge replay"
 class Record(Command):  # type: ignore[misc,unused-ignore]
     """Record Cinder's extends from the notification bus, without taking them from anybody and without secrets."""
 
+    _epilog = "Example: extend-bridge record --for 1h --output resizes.jsonl"
+
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         """See cliff."""
         parser: argparse.ArgumentParser = super().get_parser(prog_name)
@@ -50,7 +52,7 @@ class Record(Command):  # type: ignore[misc,unused-ignore]
             help="only of this volume or server; several times",
         )
         parser.add_argument("--for", dest="seconds", metavar="TIME", help="end after 90s, 15m, 2h, 7d")
-        parser.add_argument("--count", type=int, metavar="N", help="end after so many")
+        parser.add_argument("--count", type=operator.positive, metavar="N", help="end after so many")
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> int:
@@ -58,6 +60,7 @@ class Record(Command):  # type: ignore[misc,unused-ignore]
         conf = operator.load(parsed_args, listener_groups())
         settings = door.read(conf, listener_settings)
         check_url(settings.transport_url, "[notifications] transport_url")
+        operator.outside(settings.transport_url, "[notifications] transport_url")
         wanted = frozenset(text.lower() for text in parsed_args.filter)
         seconds = operator.seconds(parsed_args.seconds, "--for") if parsed_args.seconds else None
 
@@ -92,6 +95,8 @@ class Replay(Lister):  # type: ignore[misc,unused-ignore]
 
     Takes recordings, raw captures of other tools and audit logs. For the parked lane there is `parked replay`.
     """
+
+    _epilog = "Example: extend-bridge replay --send --rate 10 resizes.jsonl"
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         """See cliff."""
@@ -177,6 +182,7 @@ def _target(conf: cfg.ConfigOpts, parsed: argparse.Namespace) -> Iterator[Target
         return
     settings = door.read(conf, listener_settings)
     check_url(settings.transport_url, "[notifications] transport_url")
+    operator.outside(settings.transport_url, "[notifications] transport_url")
     with kombu_connection(settings.transport_url, heartbeat=settings.bus.heartbeat, name=_AGENT) as connection:
         yield BrokerTarget(SafePublisher(connection), intake_queue(settings))
 

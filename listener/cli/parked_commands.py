@@ -8,8 +8,6 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from cliff.command import Command
-from cliff.lister import Lister
-from cliff.show import ShowOne
 from oslo_config import cfg
 
 from bridge.core.errors import OperatorError
@@ -17,6 +15,7 @@ from bridge.core.extend import ExtendKey, clean_request_id, is_uuid, replay_id
 from bridge.core.trail import Event, Record
 from bridge.runtime import operator
 from bridge.runtime import settings as door
+from bridge.runtime.listing import Listing, Showing
 from bridge.runtime.sessions import open_adapter
 from bridge.runtime.transport import check_url, kombu_connection
 from listener.cli.parked import Kept, Lane
@@ -45,11 +44,15 @@ class _OfLane(Command):  # type: ignore[misc,unused-ignore]
         """On our own bus."""
         bus = door.read(conf, listener_settings).bus
         check_url(bus.transport_url, "[bus] transport_url")
+        operator.outside(bus.transport_url, "[bus] transport_url")
         return Lane(kombu_connection(bus.transport_url, heartbeat=bus.heartbeat, name=_AGENT))
 
 
-class ParkedList(_OfLane, Lister):  # type: ignore[misc,unused-ignore]
+class ParkedList(_OfLane, Listing):
     """List what waits for a person. Leaves no trace: a look does not count as a delivery."""
+
+    _epilog = "Example: extend-bridge parked list"
+    nothing = "nothing is parked"
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
         """See cliff."""
@@ -58,8 +61,10 @@ class ParkedList(_OfLane, Lister):  # type: ignore[misc,unused-ignore]
         return names, [(kept.id, *(_shown(name, kept.says.get(name)) for name in _FIELDS)) for kept in found]
 
 
-class ParkedShow(_OfLane, ShowOne):  # type: ignore[misc,unused-ignore]
+class ParkedShow(_OfLane, Showing):
     """Show one of them with everything that was kept."""
+
+    _epilog = "Example: extend-bridge parked show ID"
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         """See cliff."""
@@ -99,6 +104,8 @@ class _Chosen(_OfLane):
 class ParkedReplay(_Chosen):
     """Send parked events to the endpoint again; what it takes leaves the lane."""
 
+    _epilog = "Example: extend-bridge parked replay --all"
+
     def take_action(self, parsed_args: argparse.Namespace) -> int:
         """See cliff."""
         conf = self.conf(parsed_args)
@@ -135,6 +142,8 @@ class ParkedReplay(_Chosen):
 
 class ParkedDiscard(_Chosen):
     """Throw parked messages away; the audit log keeps that it was done."""
+
+    _epilog = "Example: extend-bridge parked discard ID"
 
     def take_action(self, parsed_args: argparse.Namespace) -> int:
         """See cliff."""

@@ -115,13 +115,17 @@ def send(
         return pace.due(number - first, item, start) + started - clock()
 
     with tqdm(total=len(items), initial=len(items) - len(left), unit="event", desc="replay", disable=None) as bar:
-        while left and not stop.is_set():
-            batch = _batch(left, due, stop)
-            if not batch:
-                continue
-            del left[: len(batch)]
-            _deliver(batch, target, progress, audit, verdicts)
-            bar.update(len(batch))
+        try:
+            while left and not stop.is_set():
+                batch = _batch(left, due, stop)
+                if not batch:
+                    continue
+                del left[: len(batch)]
+                _deliver(batch, target, progress, audit, verdicts)
+                bar.update(len(batch))
+        finally:
+            if not progress.done:
+                progress.end()  # nothing is sent: nothing to go on from
     if not left:
         progress.end()
     return verdicts

@@ -185,3 +185,65 @@ def test_a_configuration_that_is_not_there_is_two(shell: Shell) -> None:
     code, _, err = shell.run("status")
     assert code == 2
     assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (("event", "list"), "no extend is open"),
+        (("event", "list", "--state", "all"), "the journal holds no extend"),
+        (("event", "list", "--volume", "x"), "no such extend is open"),
+        (("host", "list"), "no host ever reported"),
+        (("behind",), "no guest is behind its volume, as far as is known: no pass over all volumes has ended yet"),
+        (("behind", "--cannot-see"), "every guest can be seen, as far as is known"),
+    ],
+)
+def test_an_empty_list_says_in_words_what_it_means(shell: Shell, argv: tuple[str, ...], words: str) -> None:
+    """Beside the output, where a program finds the empty list of its format."""
+    shell.write(sa.delete(extends))
+    code, out, err = shell.run(*argv)
+    assert (code, out) == (0, "")
+    assert err.startswith(words)
+    assert shell.rows(*argv) == []
+
+
+def test_what_is_not_known_is_a_dash_for_a_person_and_null_for_a_program(shell: Shell) -> None:
+    _, out, _ = shell.run("event", "list")
+    assert "None" not in out
+    assert " - " in out
+    assert shell.rows("event", "list")[0]["Outcome"] is None
+    assert "None" not in shell.run("status")[1]
+
+
+def test_a_journal_that_is_not_there_is_said_and_not_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Made by who looks, it would be his, and no daemon could write it."""
+    (tmp_path / "x.conf").write_text(f"[journal]\nconnection = sqlite:///{tmp_path / 'gone.sqlite3'}\n")
+    for argv in (["event", "list"], ["status"]):
+        assert main([*argv, "--config-file", str(tmp_path / "x.conf")]) == 3
+        assert "there is no journal" in capsys.readouterr().err
+    assert not (tmp_path / "gone.sqlite3").exists()
+
+
+def test_a_journal_without_tables_says_what_makes_them(shell: Shell) -> None:
+    shell.write(sa.text("DROP TABLE alembic_version"))
+    code, _, err = shell.run("event", "list")
+    assert code == 3
+    assert "extend-bridge-manage db sync" in err
+
+
+@pytest.mark.parametrize("number", ["0", "-3", "many"])
+def test_a_limit_is_a_number_of_things(shell: Shell, number: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        shell.run("event", "list", "--limit", number)
+    assert ended.value.code == 2
+
+
+@pytest.mark.parametrize("argv", [("parked", "list"), ("record", "--for", "1s")])
+def test_a_bus_in_a_daemons_memory_is_nothing_to_look_into(shell: Shell, argv: tuple[str, ...]) -> None:
+    with shell.conf.open("a") as conf:
+        conf.write("[notifications]\ntransport_url = memory://\n")
+    code, _, err = shell.run(*argv)
+    assert code == 2
+    assert "in the daemon's own memory" in err

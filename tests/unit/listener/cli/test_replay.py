@@ -110,6 +110,18 @@ def test_an_interrupted_replay_goes_on_and_sends_nothing_twice(
     assert set(everything.values()) == {1}
 
 
+def test_one_that_fails_at_its_last_request_goes_on_with_that(
+    capsys: pytest.CaptureFixture[str], endpoint: RecordingEndpoint, many: str
+) -> None:
+    """And not from the start."""
+    endpoint.behaviour = lambda events: takes_all(events) if len(endpoint.requests) <= 2 else Reply(status=503)
+    assert sends(capsys, endpoint, many)[0] == 3
+    endpoint.requests.clear()
+    endpoint.behaviour = takes_all
+    code, counts = sends(capsys, endpoint, many)
+    assert (code, counts["delivered/delivered"], len(endpoint.events)) == (0, 50, 50)
+
+
 def test_a_state_of_another_replay_is_refused(
     capsys: pytest.CaptureFixture[str], endpoint: RecordingEndpoint, many: str
 ) -> None:
@@ -134,6 +146,7 @@ def test_an_endpoint_that_was_away_from_the_start_binds_nobody_to_that_replay(
     """Nothing was sent: other options may be chosen."""
     endpoint.behaviour = lambda _: Reply(status=503)
     assert sends(capsys, endpoint, many)[0] == 3
+    assert not Path(f"{many}.replay").exists()
     endpoint.behaviour = takes_all
     endpoint.requests.clear()
     assert sends(capsys, endpoint, "--only", made_id(3, 1), many)[0] == 0
