@@ -6,8 +6,10 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from tests.conftest import missing
 from tests.lab.paths import ROOT
@@ -15,6 +17,7 @@ from tests.lab.paths import ROOT
 pytestmark = pytest.mark.functional
 
 UNITS = sorted((ROOT / "etc" / "systemd").glob("*.service"))
+RULES = ROOT / "etc" / "prometheus" / "extend-bridge.rules.yml"
 EXPOSED = {"extend-bridge-hostagent": 4.5, "extend-bridge-all-in-one": 4.5}
 """The host agent is root by trade; all else is to be tight."""
 
@@ -42,5 +45,48 @@ def test_a_unit_is_valid_and_tight(unit: Path, tmp_path: Path) -> None:
 
 def test_promtool_takes_the_rules() -> None:
     """Their expressions parse, their templates as well."""
-    done = run("promtool", "check", "rules", str(ROOT / "etc" / "prometheus" / "extend-bridge.rules.yml"))
+    done = run("promtool", "check", "rules", str(RULES))
     assert done.returncode == 0, done.stderr
+
+
+def alert(name: str, series: dict[str, str], minute: int, fires: str = "", **labels: str) -> dict[str, Any]:
+    """A test of promtool's: whether the alert fires after so many minutes of these series, with this summary."""
+    (rule,) = (r for g in yaml.safe_load(RULES.read_text())["groups"] for r in g["rules"] if r["alert"] == name)
+    expected = {
+        "exp_labels": {"severity": "warning", **labels},
+        "exp_annotations": {"summary": fires, "description": rule["annotations"]["description"]},
+    }
+    return {
+        "interval": "1m",
+        "input_series": [{"series": name, "values": values} for name, values in series.items()],
+        "alert_rule_test": [
+            {"eval_time": f"{minute}m", "alertname": name, "exp_alerts": [expected] if fires else []}
+        ],
+    }
+
+
+def test_alerts_of_guests_behind_and_unseen_fire_when_they_should(tmp_path: Path) -> None:
+    """Once, whatever engine says it; not where a pass finds and mends, nor where passes are switched off."""
+    behind, unseen = "extend_bridge_behind_oldest_seconds", "extend_bridge_unseen_guests"
+    passed = "extend_bridge_reconcile_last_pass_timestamp_seconds"
+    grows = {f'{behind}{{instance="{engine}"}}': "0+60x120" for engine in "ab"}
+    gone = {f'{unseen}{{instance="{engine}",reason="no_agent"}}': "3x90" for engine in "ab"}
+    said = {
+        "ExtendBridgeGuestsBehind": "a guest has been behind its volume for 1h 10m 0s",
+        "ExtendBridgeGuestsUnseen": "of 3 guests nobody can tell what they see: no_agent",
+        "ExtendBridgeNobodyLooks": "no pass over all volumes has ended for 2h 10m 0s",
+    }
+    one, other, third = said
+    tests = [
+        alert(one, grows, 70, said[one]),
+        alert(one, grows, 50),
+        alert(other, gone, 70, said[other], reason="no_agent"),
+        alert(other, gone, 50),
+        alert(other, {f'{unseen}{{reason="no_agent"}}': "3x30 0x90"}, 70),
+        alert(third, {passed: "600x200"}, 140, said[third]),
+        alert(third, {passed: "0+60x200"}, 140),
+        alert(third, {passed: "0x200"}, 140),
+    ]
+    (tmp_path / "test.yml").write_text(yaml.safe_dump({"rule_files": [str(RULES)], "tests": tests}))
+    done = run("promtool", "test", "rules", str(tmp_path / "test.yml"))
+    assert done.returncode == 0, done.stdout + done.stderr
