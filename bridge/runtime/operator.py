@@ -33,7 +33,7 @@ def add_config_option(parser: argparse.ArgumentParser) -> None:
         "--config-dir",
         action="append",
         metavar="DIR",
-        help="a directory of *.conf files, read after the files; may be given several times",
+        help="a directory whose .conf files are read after the files; may be given several times",
     )
 
 
