@@ -9,6 +9,7 @@ import bridge.runtime.threads  # noqa: F401 - before the option modules import o
 project = "Extend Bridge"
 copyright = "2026, the Extend Bridge developers"  # noqa: A001 - Sphinx's name
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
+smartquotes_action = "qe"  # two dashes are an option of a command
 extensions = [
     "cliff.sphinxext",
     "differences",
