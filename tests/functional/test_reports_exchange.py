@@ -84,14 +84,14 @@ def _sent(vhost: Vhost, host: str) -> Callable[[], bool]:
 def test_is_there_again_after_somebody_deleted_it(vhost: Vhost, journal: Journal, what: str) -> None:
     """With its binding, which goes with the queue. Until then whoever publishes is told: nothing is lost unseen."""
     until(_sent(vhost, "before"), "the engine has made it")
-    until(lambda: journal.taken == ["before"], "the message comes")
+    until(lambda: "before" in journal.taken, "the message comes")
     with vhost.connection() as connection, connection.channel() as channel:
         if what == "exchange":
             channel.exchange_delete(REPORTS_EXCHANGE)
         else:
             channel.queue_delete(REPORTS_QUEUE)
     until(_sent(vhost, "after"), "the engine has made it again")
-    until(lambda: journal.taken == ["before", "after"], "the message comes")
+    until(lambda: "after" in journal.taken, "the message comes")
 
 
 def test_whoever_publishes_before_there_is_one_is_told(vhost: Vhost) -> None:
