@@ -92,12 +92,12 @@ class _Chosen(_OfLane):
         which.add_argument("--all", action="store_true", help="every one of them")
         return parser
 
-    def tell(self, done: Collection[str], parsed: argparse.Namespace, what: str, left: int = 0) -> int:
-        """Say what was done; the exit code."""
-        missing = set(parsed.id) - set(done)
+    def tell(self, done: Collection[str], parsed: argparse.Namespace, what: str, left: Collection[str] = ()) -> int:
+        """Say what was done; the exit code. Of what is `left` the reason was said."""
+        missing = set(parsed.id) - {*done, *left}
         self.app.stdout.write(f"{len(done)} {what}\n")
         for name in sorted(missing):
-            self.app.stderr.write(f"{name}: not {what}\n")
+            self.app.stderr.write(f"nothing with the id {name} is parked\n")
         return 1 if missing or left else 0
 
 
@@ -137,7 +137,7 @@ class ParkedReplay(_Chosen):
             return True
 
         self.lane(conf).walk(gone)
-        return self.tell(done, parsed_args, "delivered", len(left))
+        return self.tell(done, parsed_args, "delivered", left)
 
 
 class ParkedDiscard(_Chosen):

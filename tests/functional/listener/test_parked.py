@@ -33,9 +33,13 @@ def test_looking_counts_as_no_delivery_and_order_and_content_stay(
             f"[endpoint]\nendpoint_override = {endpoint.url}\n"
         )
 
+        complaints: list[str] = []
+
         def shell(*argv: str) -> tuple[int, str]:
             code = main([*argv, "--config-file", str(conf)])
-            return code, capsys.readouterr().out
+            out, err = capsys.readouterr()
+            complaints.append(err)
+            return code, out
 
         lanes = Lanes(lambda: kombu_connection(node.url, heartbeat=0, name="test"))
         volumes = [new_id() for _ in range(3)]
@@ -56,12 +60,16 @@ def test_looking_counts_as_no_delivery_and_order_and_content_stay(
         first, second, third = (row["ID"] for row in looks[0])
         assert shell("parked", "replay", first)[0] == 0
         assert [tag for _, tag in endpoint.events] == volumes[:1]
+        assert "event_bad" in shell("parked", "show", third)[1]
         assert shell("parked", "discard", second)[0] == 0
         assert [row["ID"] for row in json.loads(shell("parked", "list", "-f", "json")[1])] == [third]
         assert shell("parked", "discard", second)[0] == 1
-        assert "event_bad" in shell("parked", "show", third)[1]
+        assert complaints[-1] == f"nothing with the id {second} is parked\n"
+        shell("parked", "discard", third)
+        assert shell("parked", "list") == (0, "")
+        assert complaints[-1] == "nothing is parked\n"
     events = [json.loads(line)["event"] for line in audit.read_text().splitlines()]
-    assert events == ["replayed", "posted", "discarded"]
+    assert events == ["replayed", "posted", "discarded", "discarded"]
 
 
 def _limit(node: RabbitNode) -> None:
