@@ -94,6 +94,14 @@ class Reconciler:
                 self._health.bad(RECONCILE, str(ex))
             failures = 0 if whole else failures + 1
             stop.wait(_IDLE if whole else away.delay(failures))
+        self._leave()
+
+    def _leave(self) -> None:
+        """An engine that was told to stop does not keep the others waiting as long as one that died."""
+        try:
+            self._passes.leave()
+        except JournalUnavailableError as ex:
+            LOG.info("the turn to go over the volumes ends by itself: %s", ex)
 
     def _pass(self, turn: Turn, stop: threading.Event) -> bool:
         """Go on with a pass; whether it came to its end, or to somebody else."""

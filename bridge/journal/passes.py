@@ -75,6 +75,10 @@ class Passes:
             last_counts=_text(turn.counts),
         )
 
+    def leave(self) -> None:
+        """Hold it no longer, whole or not: another engine may go on where this one got to."""
+        self._write(holder=None, held_until=self._clock())
+
     def last(self) -> Survey:
         """The last whole pass, whoever went."""
         return last_survey(self._database)

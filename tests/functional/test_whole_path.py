@@ -91,6 +91,12 @@ class Cloud:
         )
 
 
+def last_words(site: Site) -> Iterator[str]:
+    """The end of each log: pytest shows them with a test that failed."""
+    for log in sorted(site.directory.glob("*.log")):
+        yield f"--- {log.name}\n" + "".join(log.read_text(errors="replace").splitlines(keepends=True)[-40:])
+
+
 @pytest.fixture
 def cloud(vhost: Vhost) -> Iterator[Cloud]:
     """Everything ready, the guest known."""
@@ -124,6 +130,7 @@ def cloud(vhost: Vhost) -> Iterator[Cloud]:
             libvirt_uri=hypervisor.uri,
             host=HOST,
         )
+        stack.callback(lambda: print(*last_words(site), sep="\n"))
         bridge = run_processes(site, stack)
         until(lambda: site.knows(guest.server_id), "the guest is known")
         yield Cloud(

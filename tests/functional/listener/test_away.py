@@ -241,7 +241,9 @@ def test_a_broker_that_is_dead_at_the_start_is_waited_for_while_the_ops_port_say
                 assert "away" in answer.text
                 lab.vhost.node.start()
                 listener.settles(1)
-                assert requests.get(f"{ops}/ready", timeout=5).status_code == 200
+                until(
+                    lambda: requests.get(f"{ops}/ready", timeout=5).status_code == 200, "the slow lane is back, too"
+                )
         finally:
             if lab.vhost.node.pid is None:
                 lab.vhost.node.start()

@@ -63,15 +63,17 @@ class Audit:
 
 
 class Stop(threading.Event):
-    """Waits no time; the waits that were asked for. Stops after the first look that has nothing to do."""
+    """Waits no time; the waits that were asked for. Stops at the first of so many seconds: after a look that has
+    nothing to do, if nothing else is said."""
 
-    def __init__(self) -> None:
+    def __init__(self, ends: float = 5.0) -> None:
         super().__init__()
         self.waits: list[float] = []
+        self._ends = ends
 
     def wait(self, timeout: float | None = None) -> bool:
         self.waits.append(timeout or 0)
-        if timeout == 5.0 or len(self.waits) > 40:
+        if timeout == self._ends or len(self.waits) > 40:
             self.set()
         return self.is_set()
 
@@ -96,12 +98,12 @@ class Cloud:
         inventory = Inventory(full=False, domains=(domain,))
         self.bench.reported.take([self.bench.message(host, inventory=inventory)])
 
-    def go(self, *volumes: Volume, page: int = 10, opens: int = 60) -> Stop:
-        """One pass."""
+    def go(self, *volumes: Volume, page: int = 10, opens: int = 60, ends: float = 5.0) -> Stop:
+        """One pass of an engine of its own."""
         if volumes:
             self.cinder.volumes = volumes
         self.registry = CollectorRegistry()
-        stop = Stop()
+        stop = Stop(ends)
         Reconciler(
             passes=Passes(self.bench.database, interval=600, clock=lambda: self.bench.now),
             sightings=Sightings(self.bench.database),
@@ -256,6 +258,15 @@ def test_a_pass_that_loses_its_turn_while_it_opens_leaves_the_rest_to_the_next(c
     cloud.on_wake = takes_over
     cloud.go(*(volume(each) for each in keys), opens=6)
     assert len(cloud.opened()) == 1
+
+
+def test_an_engine_told_to_stop_between_two_pages_leaves_the_rest_to_the_next_at_once(cloud: Cloud) -> None:
+    first, second = (volume(ExtendKey(new_id(), new_id())) for _ in range(2))
+    cloud.go(first, second, page=1, ends=1)
+    assert cloud.cinder.asked == [None]
+    cloud.go(page=1)
+    assert cloud.cinder.asked == [None, first.id]
+    assert cloud.saw("cannot_see") == 2, "one pass, of two engines"
 
 
 def row(cloud: Cloud, key: ExtendKey) -> Any:

@@ -56,6 +56,22 @@ def test_an_engine_that_dies_is_taken_over_from_its_last_page(bench: Bench, engi
     assert not one.end(turn)
 
 
+def test_an_engine_that_ends_leaves_its_pass_to_the_others_at_once_from_its_last_page(
+    engines: tuple[Passes, Passes],
+) -> None:
+    one, two = engines
+    turn = one.take()
+    assert turn is not None
+    marker = "00000000-0000-4000-8000-000000000001"
+    assert one.keep(replace(turn, marker=marker, counts={"fine": 500}))
+    two.leave()
+    assert two.take() is None, "one that has no turn gives none away"
+    one.leave()
+    taken = two.take()
+    assert taken is not None
+    assert (taken.marker, taken.counts, taken.started_at) == (marker, {"fine": 500}, turn.started_at)
+
+
 def test_an_engine_takes_up_its_own_pass_again(engines: tuple[Passes, Passes]) -> None:
     one, _ = engines
     assert one.take() is not None
