@@ -2,6 +2,7 @@
 """tools/test: the stages of a run, cheapest first. Standard library only."""
 
 import argparse
+import json
 import os
 import resource
 import signal
@@ -40,6 +41,7 @@ class Stage:
     limit: float | None = None
     thorough: tuple[tuple[str, ...], ...] = ()  # the commands with --long, where there are others
     real: bool = False  # needs the hypervisor and the broker
+    again: bool = False  # a few tests that fail are run once more, by themselves, and named
     packages: tuple[str, ...] = ()  # Debian packages that only this stage needs
 
 
@@ -97,12 +99,14 @@ STAGES: Final = (
         ),
         packages=CEPH_PACKAGES,
         real=True,
+        again=True,
     ),
     Stage(
         "storage",
         "iSCSI, multipath and NVMe/TCP on Debian's kernel in a throw-away VM",
         (("{bin}/pytest", "tests/storage"),),
         packages=STORAGE_PACKAGES,
+        again=True,
     ),
     Stage(
         "chaos",
@@ -113,6 +117,11 @@ STAGES: Final = (
 )
 
 
+_TESTS_FAILED: Final = 1
+"""pytest's exit code for that; every other one but 0 says that the run itself went wrong."""
+_FEW: Final = 3
+"""Tests of real parts that may fail at the first try: a machine that stood still, not a defect they share."""
+_LAST_FAILED: Final = Path(".pytest_cache/v/cache/lastfailed")
 _LONGEST: Final = 2400.0
 """Seconds a command may take."""
 _EXTRAS: Final = ("docs", "hostagent", "keymanager", "mysql", "postgresql", "serving", "test")
@@ -155,26 +164,60 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(stages: Sequence[Stage], bin_directory: Path, *, long: bool) -> int:
+    """In CI a stage that fails does not keep the others from saying what they know."""
     path = f"{bin_directory}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
     environment = dict(os.environ, PYTHONPATH=str(TREE), PATH=path)
     times: list[tuple[str, float]] = []
+    failed: list[str] = []
+    unsteady: list[str] = []
     for stage in stages:
         say(f"=== {stage.name}: {stage.about}")
         started, cpu = time.monotonic(), _cpu()
-        for command in (stage.thorough if long else ()) or stage.commands:
-            line = [part.format(bin=bin_directory) for part in command]
-            if _run_within(line, environment) != 0:
-                say(f"=== {stage.name} failed: {' '.join(command).format(bin='.venv/bin')}")
-                return 1
-        took = time.monotonic() - started
+        commands = [
+            [part.format(bin=bin_directory) for part in command]
+            for command in (stage.thorough if long else ()) or stage.commands
+        ]
+        wrong = next((line for line in commands if not _passes(stage, line, environment, unsteady)), None)
+        took, used = time.monotonic() - started, _cpu() - cpu
         times.append((stage.name, took))
-        used = _cpu() - cpu
-        if stage.limit is not None and used > stage.limit:
+        if wrong is not None:
+            say(
+                f"=== {stage.name} failed after {took:.1f} s: {' '.join(wrong)}".replace(
+                    str(bin_directory), ".venv/bin"
+                )
+            )
+        elif stage.limit is not None and used > stage.limit:
             say(f"=== {stage.name} used {used:.0f} s of CPU, its limit is {stage.limit:.0f} s")
-            return 1
-        say(f"=== {stage.name} passed in {took:.1f} s ({used:.1f} s of CPU)")
+        else:
+            say(f"=== {stage.name} passed in {took:.1f} s ({used:.1f} s of CPU)")
+            continue
+        failed.append(stage.name)
+        if environment.get("CI") != "true":
+            break
     say("=== " + ", ".join(f"{name} {took:.1f} s" for name, took in times))
-    return 0
+    for test in unsteady:
+        say(f"=== passed at the second try only, find out why: {test}")
+    if failed:
+        say(f"=== failed: {', '.join(failed)}")
+    return 1 if failed else 0
+
+
+def _passes(stage: Stage, line: Sequence[str], environment: dict[str, str], unsteady: list[str]) -> bool:
+    """Run a command; where the stage may, a few failed tests once more."""
+    if not stage.again:
+        return _run_within(line, environment) == 0
+    last_failed = TREE / _LAST_FAILED
+    last_failed.unlink(missing_ok=True)
+    if (code := _run_within(line, environment)) != _TESTS_FAILED:
+        return code == 0
+    few = sorted(json.loads(last_failed.read_text())) if last_failed.exists() else []
+    if not 0 < len(few) <= _FEW:
+        return False
+    say(f"=== {stage.name}: once more {', '.join(few)}")
+    if _run_within([*line[:-1], *few], environment) != 0:
+        return False
+    unsteady += few
+    return True
 
 
 def _run_within(command: Sequence[str], environment: dict[str, str]) -> int:
