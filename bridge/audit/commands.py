@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from cliff.command import Command
-from cliff.lister import Lister
 
 from bridge.audit import page, report, source, trace
 from bridge.audit.entry import stamp
 from bridge.audit.report import Brief, Report
 from bridge.core.errors import OperatorError
+from bridge.runtime.listing import Listing
 
 _ABOUT_LOG: Final = f"audit log, pattern or directory; may be given several times (default: {source.DEFAULT})"
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -36,7 +36,7 @@ def _span(parser: argparse.ArgumentParser) -> None:
     )
 
 
-class Trace(Lister):
+class Trace(Listing):
     """Tell what happened to a volume, a server or a request, across all parts, as a timeline."""
 
     _epilog = "Example: extend-bridge audit trace VOLUME"
@@ -64,13 +64,13 @@ class Trace(Lister):
             since = entry.at - before[1] if before is not None and before[0] == number else 0.0
             before = (number, entry.at)
             rows.append(
-                (number or "-", trace.clock(entry.at), f"+{since:.3f}", entry.part, trace.words(entry),
+                (number or None, trace.clock(entry.at), f"+{since:.3f}", entry.part, trace.words(entry),
                  entry.volume, entry.server, entry.global_request_id or entry.request_id)
             )  # fmt: skip
         return ("Extend", "Time (UTC)", "Seconds", "Part", "What", "Volume", "Server", "Request"), rows
 
 
-class ReportCommand(Lister):
+class ReportCommand(Listing):
     """Say what the logs come to: totals, outcomes, percentiles of each hop, the slowest, and what is wrong."""
 
     _epilog = "Example: extend-bridge audit report --since 1d --html report.html"
