@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The bugs --break plants, in the process of the part they belong to. Each is one a hurried change could bring."""
 
+import inspect
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -16,6 +17,20 @@ def plant(bug: Break, part: str) -> None:
     for name, put in _BUGS[bug].items():
         if name == part:
             put()
+
+
+def check_fits(owner: object, name: str, new: Callable[..., Any]) -> None:
+    """Raises TypeError where it cannot be called as what is there is: a part that fails at every call would be found,
+    but not for the bug in it."""
+    takes, given = inspect.signature(getattr(owner, name)).parameters, inspect.signature(new).parameters
+    anything = any(parameter.kind is parameter.VAR_KEYWORD for parameter in given.values())
+    if missing := [each for each in takes if each not in given and not anything]:
+        raise TypeError(f"{name} takes no {', '.join(missing)}")
+
+
+def _put(owner: object, name: str, new: Callable[..., Any]) -> None:
+    check_fits(owner, name, new)
+    setattr(owner, name, new)
 
 
 def _ack_early() -> None:
@@ -34,7 +49,7 @@ def _ack_early() -> None:
         def flush(self) -> None:
             self._open = [message for message in self._open if message.delivery_tag not in self._settled]
 
-    vars(intake)["Acks"] = EarlyAcks
+    _put(intake, "Acks", EarlyAcks)
 
 
 def _no_generation() -> None:
@@ -45,7 +60,7 @@ def _no_generation() -> None:
         newest = replace(extend, wanted_gen=attempt.gen) if extend is not None else None
         return states.settle(newest, attempt, *more, **named)
 
-    vars(reported)["settle"] = settle
+    _put(reported, "settle", settle)
 
 
 def _stale_sizes() -> None:
@@ -61,7 +76,7 @@ def _stale_sizes() -> None:
             kept[volume_id] = (time.monotonic(), answer)
         return answer
 
-    CinderReader.volume = volume  # type: ignore[method-assign]
+    _put(CinderReader, "volume", volume)
 
 
 def _no_guard() -> None:
@@ -71,17 +86,19 @@ def _no_guard() -> None:
     from hostagent.ports import Hypervisor  # noqa: PLC0415
     from hostagent.resize import Resized  # noqa: PLC0415
 
-    def grow(hypervisor: Hypervisor, server_id: str, disk: Disk, size: int) -> Resized:
+    def grow(
+        hypervisor: Hypervisor, server_id: str, disk: Disk, size: int, **_of_no_played_disk: object
+    ) -> Resized:
         hypervisor.on_domain(server_id, "blockResize", lambda domain, _: domain.blockResize(disk.target, size, 1))
         return Resized(before=0, asked=True)
 
-    def capacity(work: Any, name: str, disk: Disk) -> int:
-        size: int = look(work, name, disk)
+    def capacity(self: Any, name: str, disk: Disk) -> int:
+        size: int = look(self, name, disk)
         return 0 if name == "before" else size
 
     look = extend._Work._capacity
-    vars(extend)["grow"] = grow
-    extend._Work._capacity = capacity  # type: ignore[assignment]
+    _put(extend, "grow", grow)
+    _put(extend._Work, "_capacity", capacity)
 
 
 def _no_mandatory() -> None:
@@ -98,7 +115,7 @@ def _no_mandatory() -> None:
             delivery_mode=2, headers=headers,
         )  # fmt: skip
 
-    SafePublisher._publish = publish  # type: ignore[method-assign]
+    _put(SafePublisher, "_publish", publish)
 
 
 def _cast_only() -> None:
@@ -113,14 +130,18 @@ def _cast_only() -> None:
         cast_group(self, host, group)
         self._work.end([Ended(extend=a.extend, outcome=Outcome.RESIZED, reason="cast") for a, _ in group])
 
-    Dispatcher._cast_group = and_close  # type: ignore[method-assign]
+    _put(Dispatcher, "_cast_group", and_close)
 
 
 def _blind() -> None:
     """Reconciles, and finds nothing."""
     from bridge.engine import reconcile  # noqa: PLC0415
 
-    vars(reconcile)["survey"] = lambda _volume, _facts: []
+    def survey(volume: object, facts: object) -> list[object]:
+        del volume, facts
+        return []
+
+    _put(reconcile, "survey", survey)
 
 
 _BUGS: Final[Mapping[Break, Mapping[str, Callable[[], None]]]] = {
