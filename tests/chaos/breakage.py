@@ -20,8 +20,8 @@ def plant(bug: Break, part: str) -> None:
 
 
 def check_fits(owner: object, name: str, new: Callable[..., Any]) -> None:
-    """Raises TypeError where it cannot be called as what is there is: a part that fails at every call would be found,
-    but not for the bug in it."""
+    """Raises TypeError where it cannot be called as what is there is: a part that fails at every call would be
+    found, but not for the bug in it."""
     takes, given = inspect.signature(getattr(owner, name)).parameters, inspect.signature(new).parameters
     anything = any(parameter.kind is parameter.VAR_KEYWORD for parameter in given.values())
     if missing := [each for each in takes if each not in given and not anything]:
