@@ -79,6 +79,10 @@ class Daemon:
         """See Member."""
         self._signal(signal.SIGCONT)
 
+    def tracebacks(self) -> int:
+        """How many it wrote: each an error the code has no words for."""
+        return self._log.read_bytes().count(b"Traceback (most recent call last)") if self._log.exists() else 0
+
     def ended(self) -> int | None:
         """The exit code of one that ended without being told to."""
         return self._process.poll() if self._process is not None else None

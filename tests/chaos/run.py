@@ -147,6 +147,8 @@ class Run:
             lines.append(f"ended by themselves and started again: {ended}")
         if rough := sorted(name for name, daemon in self._daemons.items() if daemon.rough):
             lines.append(f"not ended within their grace time when told to: {', '.join(rough)}")
+        if tracebacks := {name: n for name, daemon in sorted(self._daemons.items()) if (n := daemon.tracebacks())}:
+            lines.append(f"tracebacks in their logs: {', '.join(f'{name} {n}' for name, n in tracebacks.items())}")
         return [*lines, *(f"FAULT NOT DONE {why}" for why in self._faults.failed)]
 
     def histories(self, verdict: Verdict, seen: Seen) -> Sequence[str]:
