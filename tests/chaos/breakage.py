@@ -4,7 +4,6 @@
 import inspect
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Final
 
 from tests.chaos.options import Break
@@ -53,14 +52,13 @@ def _ack_early() -> None:
 
 
 def _no_generation() -> None:
-    """Takes every report for one of the newest generation."""
-    from bridge.journal import reported, states  # noqa: PLC0415
+    """Takes an event for an extend that is on its way for the same extend: the first report closes both."""
+    from bridge.journal import store  # noqa: PLC0415
 
-    def settle(extend: states.Extend | None, attempt: states.Attempt, *more: Any, **named: Any) -> states.Decision:
-        newest = replace(extend, wanted_gen=attempt.gen) if extend is not None else None
-        return states.settle(newest, attempt, *more, **named)
+    def run_many(connection: object, rows: object) -> None:
+        del connection, rows
 
-    _put(reported, "settle", settle)
+    _put(store._RAISE, "run_many", run_many)
 
 
 def _stale_sizes() -> None:
@@ -146,7 +144,7 @@ def _blind() -> None:
 
 _BUGS: Final[Mapping[Break, Mapping[str, Callable[[], None]]]] = {
     Break.ACK_EARLY: {"listener": _ack_early},
-    Break.NO_GENERATION: {"engine": _no_generation},
+    Break.NO_GENERATION: {"api": _no_generation},
     Break.NO_GUARD: {"engine": _stale_sizes, "hostagent": _no_guard},
     Break.NO_MANDATORY: {"listener": _no_mandatory, "hostagent": _no_mandatory},
     Break.CAST_ONLY: {"engine": _cast_only},

@@ -133,8 +133,8 @@ class SlowFiles(FileStrategy):
         self._manners = manners
 
     def refresh(self, disk: DomainDisk, connection: Mapping[str, Any] | None) -> None:
-        """See Strategy."""
-        self._manners.take(0.1)
+        """See Strategy. A rescan takes its time: an order that is on its way must be there to be overtaken."""
+        self._manners.take(1.0)
         if self._manners.fails(0.02):
             raise StoppedError(Outcome.BRICK_FAILED, Reason.BRICK_RAISED, "chaos")
         super().refresh(disk, connection)

@@ -16,6 +16,8 @@ from tests.chaos.plan import Kind, plan
 
 _GROWTHS: Final = (1, 1, 1, 2, 3, 4, 6)  # one of these: what is lost of a volume that grows once stays lost
 _WITHIN: Final = (0.3, 6.0)  # seconds in which a volume grows for the first and the last time
+_AT_ONCE: Final = 0.7  # of those that grow again do so for the last time while the time before is on its way
+_AT_ONCE_IN: Final = (0.1, 0.9)  # seconds
 _VOLUMES_PER_SERVER: Final = 4
 _ON_TWO_SERVERS: Final = 0.1
 _AGAIN: Final = 0.1  # of the notifications come twice
@@ -108,7 +110,10 @@ def _grow(volume: Volume, times: int, spread: float, rng: random.Random) -> list
     within = min(rng.uniform(*_WITHIN), spread)
     first = rng.uniform(0, spread - within)
     size, growths = volume.size, []
-    for at in sorted(first + rng.uniform(0, within) for _ in range(times)):
+    moments = sorted(first + rng.uniform(0, within) for _ in range(times))
+    if times > 1 and rng.random() < _AT_ONCE:
+        moments[-1] = moments[-2] + rng.uniform(*_AT_ONCE_IN)
+    for at in moments:
         size += rng.randint(1, 4)
         told = [at + (rng.uniform(*_LATE_BY) if rng.random() < _LATE else 0.0)]
         if rng.random() < _AGAIN:
