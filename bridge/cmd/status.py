@@ -25,6 +25,7 @@ from bridge.api.settings import API_GROUPS, api_settings, refuse_open_door
 from bridge.cmd import cinder_conf
 from bridge.cmd.cinder_conf import USUAL, CinderConf
 from bridge.core.errors import JournalUnavailableError
+from bridge.engine.cinder import ADMINS_ONLY
 from bridge.engine.settings import engine_groups, engine_settings
 from bridge.journal import schema
 from bridge.journal.database import Database, missing_file
@@ -39,6 +40,7 @@ from listener.settings import listener_groups, listener_settings
 _PROG: Final = "extend-bridge-status"
 _SKEW: Final = 5.0  # seconds between our clock and another's
 _OK: Final = 200
+_REFUSED: Final = frozenset({401, 403})
 _NOT_ASKED: Final = "not configured here"
 _NO_KEYSTONE: Final = frozenset({None, "none", "http_basic"})
 _NEEDED: Final = (VOLUME_EXTENDED.major, VOLUME_EXTENDED.minor)
@@ -193,9 +195,12 @@ class Checks(upgradecheck.UpgradeCommands):  # type: ignore[misc,unused-ignore]
         status, _ = self._get("cinder", "/volumes?all_tenants=1&limit=1")
         if isinstance(status, str):
             return Result(Code.FAILURE, status)
-        if status == _OK:
-            return Result(Code.SUCCESS, "shows volumes of every project")
-        return Result(Code.FAILURE, f"answers {status}: its user needs the role admin")
+        if status != _OK:
+            return Result(Code.FAILURE, f"answers {status}: its user needs the role admin")
+        rights, _ = self._get("cinder", ADMINS_ONLY)  # without them Cinder leaves all_tenants out in silence
+        if rights in _REFUSED:
+            return Result(Code.FAILURE, "shows volumes of one project only: its user needs the role admin")
+        return Result(Code.SUCCESS, "shows volumes of every project")
 
     def clock(self) -> Result:
         """Ours and Cinder's agree."""

@@ -84,7 +84,10 @@ class Reason(StrEnum):
     UNDELIVERABLE = "undeliverable", "the broker has no queue for the host agent"
     CAST_FAILED = "cast_failed", "the broker did not take the cast"
     CINDER_UNREACHABLE = "cinder_unreachable", "Cinder cannot be reached or answered 5xx"
-    CINDER_REFUSED = "cinder_refused", "Cinder answered 401 or 403: our user may not read this volume"
+    CINDER_REFUSED = (
+        "cinder_refused",
+        "Cinder refuses: our user may not read this volume, or not every project's",
+    )
     CINDER_BAD_ANSWER = "cinder_bad_answer", "Cinder's answer is not a volume"
     NOVA_UNREACHABLE = "nova_unreachable", "Nova cannot be reached or answered 5xx"
     NOVA_REFUSED = "nova_refused", "Nova does not tell our user where servers are: it lacks the role admin"

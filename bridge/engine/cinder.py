@@ -4,10 +4,14 @@
 Mirrors GET /v3/volumes/{id} (size in whole GiB; `attachments` lists attached rows only) and
 GET /v3/attachments/{id} (3.27+: connection_info flat, with secrets, which are left behind here); of encrypted
 volumes GET /v3/volumes/{id}/encryption (the id of the key, never the key).
+
+To a user without the role admin Cinder answers 404 for volumes of other projects, and lists its own project's alone
+with a 200. Both are believed only of a user who may do what only admins may, GET /v3/os-services.
 """
 
 import logging
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -27,6 +31,9 @@ _LARGEST_GIB: Final = 2**33  # what fits a signed 64-bit number of bytes
 _OK, _NOT_FOUND = 200, 404
 _REFUSED: Final = frozenset({401, 403})
 _FORBIDDEN: Final = 403
+ADMINS_ONLY: Final = "/os-services?binary=cinder-scheduler"
+"""By Cinder's default policy for admins alone, and a short answer."""
+_RIGHTS_HOLD: Final = 300.0  # seconds a proof of our rights is believed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,8 +83,10 @@ class Page:
 class CinderReader:
     """Reads; never changes anything in Cinder. One request per call, no retries: the journal has those."""
 
-    def __init__(self, adapter: Adapter) -> None:
+    def __init__(self, adapter: Adapter, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._adapter = adapter
+        self._clock = clock
+        self._may_until = -_RIGHTS_HOLD
 
     def volume(self, volume_id: str, *, global_request_id: str | None = None) -> Answer:
         """The volume now. Never raises for what Cinder does."""
@@ -85,6 +94,8 @@ class CinderReader:
         if status is None:
             return NotNow(Reason.CINDER_UNREACHABLE)
         answer = read_volume(status, body, volume_id)
+        if isinstance(answer, Gone):
+            return self._blind() or answer
         if not isinstance(answer, Volume) or not answer.encrypted or answer.extending or not answer.attached:
             return answer
         encryption = self._encryption(volume_id, global_request_id)
@@ -95,6 +106,8 @@ class CinderReader:
 
         Never raises for what Cinder does.
         """
+        if marker is None and (blind := self._blind()) is not None:
+            return blind
         query = f"all_tenants=1&status=in-use&sort=created_at:asc,id:asc&limit={limit}"
         status, body = self._get(f"/volumes/detail?{query}{f'&marker={marker}' if marker else ''}", None)
         if status is None:
@@ -110,6 +123,22 @@ class CinderReader:
         record = body.get("attachment") if status == _OK and isinstance(body, Mapping) else None
         flat = record.get("connection_info") if isinstance(record, Mapping) else None
         return scrub_connection(flat) if isinstance(flat, Mapping) else None
+
+    def _blind(self) -> NotNow | None:
+        """Why it must not be believed that Cinder has no more volumes than it shows us; None where it may be.
+
+        Only a refusal speaks against us: what has no such resource cannot tell.
+        """
+        if self._clock() < self._may_until:
+            return None
+        status, _ = self._get(ADMINS_ONLY, None)
+        if status in _REFUSED:
+            LOG.warning("Cinder shows us one project's volumes only: the user of [cinder] needs the role admin")
+            return NotNow(Reason.CINDER_REFUSED)
+        if status not in {_OK, _NOT_FOUND}:
+            return NotNow(Reason.CINDER_UNREACHABLE)
+        self._may_until = self._clock() + _RIGHTS_HOLD
+        return None
 
     def _encryption(self, volume_id: str, global_request_id: str | None) -> Encryption | NotNow | None:
         """How it is opened. None where Cinder will not tell: most encrypted volumes can be extended without."""

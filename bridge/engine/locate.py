@@ -61,11 +61,13 @@ def _where(extend: Extend, volume: Volume, locations: Whereabouts, now: float, b
         return _later(extend, locations, now + random.uniform(*_NOT_COUNTED))  # noqa: S311
     if not locations:
         return _later(extend, Reason.NO_HOST, now + backoff.delay(failures), failures=failures)
-    fresh = tuple(sorted(at.host for at in locations if at.fresh))
+    fresh = [at for at in locations if at.fresh]
     if not fresh:
         # not at all before its host is back, but for the poll that mends a lost wake-up
         return _later(extend, Reason.HOST_DOWN, now + backoff.cap, waiting_for=home(locations))
-    return Cast(extend=extend, volume=volume, hosts=fresh)
+    # a definition left behind elsewhere would end it as `guest_off`, whatever the running guest sees
+    running = [at for at in fresh if at.state is not GuestState.OFF]
+    return Cast(extend=extend, volume=volume, hosts=tuple(sorted(at.host for at in running or fresh)))
 
 
 def home(locations: Sequence[Location]) -> str:

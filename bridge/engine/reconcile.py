@@ -88,7 +88,7 @@ class Reconciler:
             try:
                 turn = self._passes.take()
                 whole = turn is None or self._pass(turn, stop)
-                self._show()
+                self._show(well=whole)
             except JournalUnavailableError as ex:
                 whole = False
                 self._health.bad(RECONCILE, str(ex))
@@ -180,13 +180,14 @@ class Reconciler:
             )
         )
 
-    def _show(self) -> None:
+    def _show(self, *, well: bool) -> None:
         last = self._passes.last()
         self._metrics.last_pass.set(last.ended_at or 0)
         for sight in Sight:
             self._metrics.guests.labels(sight.value).set(last.counts.get(sight.value, 0))
-        if last.ended_at is not None:
-            self._health.ok(RECONCILE, f"last pass: {_words(last.counts)}")
+        if well:
+            ended = last.ended_at is not None
+            self._health.ok(RECONCILE, f"last pass: {_words(last.counts)}" if ended else "no pass has ended yet")
 
 
 def survey_page(database: Database, page: Page, *, now: float, host_timeout: float) -> list[Finding]:

@@ -55,7 +55,8 @@ class Sweeper:
 
     def sweep(self) -> None:
         """Look once. Raises JournalUnavailableError."""
-        self._say_overdue(self._work.mark_overdue(older_than=self._overdue_after))
+        while late := self._work.mark_overdue(older_than=self._overdue_after):
+            self._say_overdue(late)
         standing = self._work.standing()
         self._metrics.open.set(standing.open)
         self._metrics.oldest.set(self._age(standing.oldest))

@@ -8,6 +8,7 @@ Any number of engines may do this on one database. There are no leases: a claim 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import sqlalchemy as sa
 
@@ -20,6 +21,8 @@ from bridge.journal import hosts as host_rows
 from bridge.journal.database import Database
 from bridge.journal.states import Extend, State
 from bridge.journal.tables import attempts, extends, hosts, transitions
+
+_BITE: Final = 500  # rows per transaction: a long one would hold up the API
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,7 +189,8 @@ class Work:
             self._database.write(work)
 
     def mark_overdue(self, *, older_than: float) -> list[Extend]:
-        """Mark open extends older than so many seconds, once each; returns the newly marked."""
+        """Mark open extends older than so many seconds, once each, in bites: a weekend without hosts makes more of
+        them than a statement takes parameters. Returns the newly marked, none when all are."""
         now = self._clock()
 
         def work(connection: sa.Connection) -> list[Extend]:
@@ -195,7 +199,7 @@ class Work:
             )
             found = [
                 claim_rows.extend_of(row)
-                for row in connection.execute(sa.select(*claim_rows.EXTEND_COLUMNS).where(late))
+                for row in connection.execute(sa.select(*claim_rows.EXTEND_COLUMNS).where(late).limit(_BITE))
             ]
             if found:
                 connection.execute(

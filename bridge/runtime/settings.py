@@ -144,6 +144,8 @@ def load(
             description=description,
             epilog=epilog,
         )
+    except UnicodeDecodeError as ex:  # does not say of which
+        raise ConfigError(f"a configuration file is not text in UTF-8: {_one_line(ex)}") from ex
     except cfg.Error as ex:
         raise ConfigError(_one_line(ex)) from ex
     return conf
@@ -171,7 +173,7 @@ def reload(conf: cfg.ConfigOpts) -> None:
     """
     try:
         fresh = conf.mutate_config_files()
-    except (cfg.Error, OSError, SystemExit) as ex:  # argparse's way of refusing a value
+    except (cfg.Error, OSError, UnicodeDecodeError, SystemExit) as ex:  # argparse's way of refusing a value
         LOG.error("SIGHUP: the configuration cannot be read, nothing is changed: %s", _one_line(ex))  # noqa: TRY400
         return
     changes = [f"[{group or 'DEFAULT'}] {name}: {old} -> {new}" for (group, name), (old, new) in fresh.items()]

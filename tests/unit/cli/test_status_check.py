@@ -91,6 +91,23 @@ def test_the_endpoint_is_asked_for_its_microversion(
     assert found == max(code, 1)  # nothing can be said of a queue inside another process: a warning at least
 
 
+@pytest.mark.parametrize(
+    ("rights", "words"),
+    [
+        (200, "Success Details: shows volumes of every project"),
+        (403, "Failure Details: shows volumes of one project only: its user needs the role admin"),
+    ],
+)
+def test_a_user_who_sees_one_projects_volumes_is_found_out(
+    conf: Path, requests_mock: requests_mock.Mocker, capsys: pytest.CaptureFixture[str], rights: int, words: str
+) -> None:
+    """Cinder answers 200 to anybody who asks for all projects' volumes."""
+    requests_mock.get("http://127.0.0.1:9/v3/volumes", json={"volumes": []})
+    requests_mock.get("http://127.0.0.1:9/v3/os-services", status_code=rights, json={})
+    _, said = said_by(conf, capsys, "--part", "engine")
+    assert words in said
+
+
 def test_cinders_own_configuration_is_looked_at_where_it_is_named(
     conf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

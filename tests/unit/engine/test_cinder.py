@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from bridge.core.encryption import Encryption
 from bridge.core.extend import gib, new_id
 from bridge.core.reasons import Reason
-from bridge.engine.cinder import CinderReader, Gone, NotNow, Volume, read_volume
+from bridge.engine.cinder import CinderReader, Gone, NotNow, Page, Volume, read_volume
 
 ID = new_id()
 SERVER = new_id()
@@ -170,3 +170,42 @@ def test_a_cinder_that_cannot_tell_now_is_asked_again(status: int, reason: Reaso
     """Else a LUKS2 volume would end as unsupported, for good, because Cinder was away for a moment."""
     answer, _asked = ask((status, None), encrypted=True)
     assert answer == NotNow(reason)
+
+
+class OneProjectsCinder:
+    """What Cinder 29 answers a user; `rights`: its answer to what only admins may, GET /os-services."""
+
+    def __init__(self, rights: int) -> None:
+        self.rights = rights
+        self.asked: list[str] = []
+
+    def get(self, path: str, **_more: Any) -> FakeAnswer:
+        self.asked.append(path.partition("?")[0])
+        if path.startswith("/os-services"):
+            return FakeAnswer(self.rights, {"services": []})
+        if path.startswith("/volumes/detail"):
+            return FakeAnswer(200, {"volumes": []})  # all_tenants is left out in silence where the role is missing
+        return FakeAnswer(404, {"itemNotFound": {"code": 404, "message": "Volume could not be found."}})
+
+
+@pytest.mark.parametrize(
+    ("rights", "reason"),
+    [(403, Reason.CINDER_REFUSED), (401, Reason.CINDER_REFUSED), (503, Reason.CINDER_UNREACHABLE)],
+)
+def test_nothing_is_gone_for_a_user_who_may_not_see_every_project(rights: int, reason: Reason) -> None:
+    """Without the role admin each volume of another project is a 404: closing their extends would lose them."""
+    reader = CinderReader(OneProjectsCinder(rights))
+    assert reader.volume(ID) == NotNow(reason)
+    assert reader.in_use(marker=None, limit=10) == NotNow(reason)
+
+
+@pytest.mark.parametrize("rights", [200, 404])
+def test_a_proof_of_our_rights_is_believed_for_a_while(rights: int) -> None:
+    now = [0.0]
+    cinder = OneProjectsCinder(rights)
+    reader = CinderReader(cinder, clock=lambda: now[0])
+    assert reader.volume(ID) == Gone()
+    assert reader.in_use(marker=None, limit=10) == Page(volumes=(), marker=None)
+    assert cinder.asked.count("/os-services") == 1
+    now[0], cinder.rights = 301.0, 403
+    assert reader.volume(ID) == NotNow(Reason.CINDER_REFUSED)

@@ -56,6 +56,20 @@ def test_while_migrating_both_hosts_get_the_order_each_with_its_own_attachment()
     assert (decided.attachment("h1"), decided.attachment("h2")) == (source, target)
 
 
+@pytest.mark.parametrize("state", [GuestState.ACTIVE, GuestState.INCOMING])
+def test_a_definition_left_behind_on_another_host_is_not_asked_while_the_guest_runs(state: GuestState) -> None:
+    """Its `guest_off` would close the extend, whatever the running guest sees."""
+    decided = decide(volume(row()), at("h1", GuestState.OFF), at("h2", state))
+    assert isinstance(decided, Cast)
+    assert decided.hosts == ("h2",)
+
+
+def test_a_guest_that_is_off_is_cast_to_wherever_it_is_defined() -> None:
+    decided = decide(volume(row()), at("h1", GuestState.OFF))
+    assert isinstance(decided, Cast)
+    assert decided.hosts == ("h1",)
+
+
 def test_without_host_names_in_cinders_answer_any_attachment_of_the_server_serves() -> None:
     mine = row(None)
     decided = decide(volume(row(None, new_id()), mine), at("h1"))

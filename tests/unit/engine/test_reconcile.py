@@ -347,6 +347,18 @@ def test_a_cinder_that_is_away_is_said_and_asked_again(cloud: Cloud, key: Extend
     assert cloud.health.checks()[RECONCILE].ok
 
 
+def test_a_pass_that_cannot_go_on_stays_not_ready_whatever_the_last_one_saw(cloud: Cloud, key: ExtendKey) -> None:
+    """Until it goes on, and not only for the moment of the answer."""
+    cloud.go(volume(key))
+    assert cloud.health.checks()[RECONCILE].ok
+    cloud.bench.now += 700
+    cloud.cinder.first = [NotNow(Reason.CINDER_REFUSED)]
+    cloud.go(ends=1.0)  # the back-off of the first failure
+    assert cloud.health.checks()[RECONCILE].reason == Reason.CINDER_REFUSED.text
+    cloud.go()
+    assert cloud.health.checks()[RECONCILE].ok
+
+
 def test_a_page_keeps_what_can_be_read_and_its_marker() -> None:
     good = {"id": new_id(), "size": 2, "status": "in-use", "attachments": []}
     links = [{"rel": "next", "href": "http://cinder/v3/volumes/detail?marker=x"}]

@@ -221,6 +221,18 @@ def test_an_old_open_extend_is_marked_overdue_once_and_goes_on(bench: Bench, key
     assert len(bench.claim()) == 1
 
 
+def test_a_weekends_backlog_is_marked_overdue_in_bites(bench: Bench) -> None:
+    """PostgreSQL takes 65,535 parameters in a statement; [journal] max_open allows more rows than that."""
+    keys = [ExtendKey(new_id(), new_id()) for _ in range(1_200)]
+    bench.journal.accept([Arrival(key=key) for key in keys])
+    bench.now += 11
+    marked: list[list[ExtendKey]] = []
+    while some := bench.work.mark_overdue(older_than=10):
+        marked.append([x.key for x in some])
+    assert max(map(len, marked)) <= 500
+    assert sorted(key for some in marked for key in some) == sorted(keys)
+
+
 def test_a_clock_that_is_set_back_delays_nothing(bench: Bench, key: ExtendKey) -> None:
     bench.has("h1", key)
     bench.arrive(key)

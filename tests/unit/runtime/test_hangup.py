@@ -23,15 +23,15 @@ def test_a_changed_option_is_taken_and_named(tmp_path: Path, caplog: pytest.LogC
     assert "[DEFAULT] debug: false -> true" in caplog.text
 
 
-@pytest.mark.parametrize("text", [None, "[DEFAULT\nx", "[DEFAULT]\ndebug = perhaps\n"])
+@pytest.mark.parametrize("text", [None, b"[DEFAULT\nx", b"[DEFAULT]\ndebug = perhaps\n", b"\xff\n"])
 def test_a_file_that_cannot_be_read_changes_nothing(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, text: str | None
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, text: bytes | None
 ) -> None:
     """And ends nothing."""
     path = tmp_path / "x.conf"
     path.write_text("[DEFAULT]\ndebug = true\n")
     conf = door.load("test", [], ["--config-file", str(path)], description="")
-    path.unlink() if text is None else path.write_text(text)
+    path.unlink() if text is None else path.write_bytes(text)
     door.reload(conf)
     assert conf.debug is True
     assert "nothing is changed" in caplog.text

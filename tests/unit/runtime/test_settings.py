@@ -44,6 +44,13 @@ def test_a_file_that_is_no_configuration_is_one_line(tmp_path: Path) -> None:
     assert "\n" not in str(refused.value)
 
 
+def test_a_file_that_is_no_text_is_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "x.conf"
+    file.write_bytes(b"[DEFAULT]\n\xff\xfe = 1\n")
+    with pytest.raises(door.ConfigError, match="UTF-8"):
+        door.load("x", [], ["--config-file", str(file)], description="x")
+
+
 @pytest.mark.parametrize(
     ("url", "says"),
     [
