@@ -16,7 +16,6 @@ from bridge.engine.cinder import CinderReader, Gone, NotNow, Page
 from bridge.engine.reconcile import open_found, survey_page
 from bridge.engine.settings import engine_groups, engine_settings
 from bridge.engine.survey import Finding
-from bridge.journal.database import Database
 from bridge.journal.sightings import Sight
 from bridge.journal.store import Journal
 from bridge.runtime import operator
@@ -60,31 +59,29 @@ class Reconcile(Reads, Listing):
         conf = operator.load(parsed_args, engine_groups())
         settings = door.read(conf, engine_settings)
         cinder = CinderReader(open_adapter(conf, "cinder", user_agent="extend-bridge-reconcile"))
-        database = Database(settings.journal)
         rows: list[tuple[Any, ...]] = []
-        journal, audit = Journal(database, max_open=settings.journal.max_open), operator.audit(conf)
-        request_id, portion = f"req-{new_id()}", max(1, settings.reconcile_opens // 6)
-        try:
-            with (
-                operator.stoppable() as stop,
-                tqdm(unit=" volumes", disable=None, leave=False, file=self.app.stderr) as bar,
-            ):
-                for page in _pages(cinder, volume, settings.reconcile_page, stop):
-                    found = survey_page(database, page, now=time.time(), host_timeout=settings.host_timeout)
-                    behind = [finding for finding in found if finding.sight is Sight.BEHIND]
-                    opened = 0
-                    while parsed_args.once and opened < len(behind) and not stop.is_set():
-                        some = behind[opened : opened + portion]
-                        open_found(some, journal, audit, request_id=request_id, now=time.time())
-                        opened += len(some)
-                        if opened < len(behind):
-                            stop.wait(_MINUTE * len(some) / settings.reconcile_opens)
-                    rows += _rows(found, behind[:opened])
-                    bar.update(len(page.volumes))
-                if stop.is_set():
-                    raise OperatorError("interrupted; what was opened stays open, the same command goes on", code=1)
-        finally:
-            database.dispose()
+        audit, request_id = operator.audit(conf), f"req-{new_id()}"
+        portion = max(1, settings.reconcile_opens // 6)
+        with (
+            self.database(parsed_args) as database,
+            operator.stoppable() as stop,
+            tqdm(unit=" volumes", disable=None, leave=False, file=self.app.stderr) as bar,
+        ):
+            journal = Journal(database, max_open=settings.journal.max_open)
+            for page in _pages(cinder, volume, settings.reconcile_page, stop):
+                found = survey_page(database, page, now=time.time(), host_timeout=settings.host_timeout)
+                behind = [finding for finding in found if finding.sight is Sight.BEHIND]
+                opened = 0
+                while parsed_args.once and opened < len(behind) and not stop.is_set():
+                    some = behind[opened : opened + portion]
+                    open_found(some, journal, audit, request_id=request_id, now=time.time())
+                    opened += len(some)
+                    if opened < len(behind):
+                        stop.wait(_MINUTE * len(some) / settings.reconcile_opens)
+                rows += _rows(found, behind[:opened])
+                bar.update(len(page.volumes))
+            if stop.is_set():
+                raise OperatorError("interrupted; what was opened stays open, the same command goes on", code=1)
         left = any(row[2] == Sight.FAILED.value or (row[2] == Sight.BEHIND.value and not row[7]) for row in rows)
         self.code = 1 if left else 0
         return ("Server", "Volume", "Sight", "Why", "Host", "Sees", "Wanted", "Opened"), rows

@@ -219,8 +219,11 @@ def test_a_journal_that_is_not_there_is_said_and_not_made(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Made by who looks, it would be his, and no daemon could write it."""
-    (tmp_path / "x.conf").write_text(f"[journal]\nconnection = sqlite:///{tmp_path / 'gone.sqlite3'}\n")
-    for argv in (["event", "list"], ["status"]):
+    (tmp_path / "x.conf").write_text(
+        f"[journal]\nconnection = sqlite:///{tmp_path / 'gone.sqlite3'}\n"
+        "[cinder]\nauth_type = none\nendpoint_override = http://127.0.0.1:9/v3\n"
+    )
+    for argv in (["event", "list"], ["status"], ["reconcile", "--dry-run"]):
         assert main([*argv, "--config-file", str(tmp_path / "x.conf")]) == 3
         assert "there is no journal" in capsys.readouterr().err
     assert not (tmp_path / "gone.sqlite3").exists()
