@@ -123,13 +123,16 @@ class Check(Command):
 
 
 def _make(parsed: argparse.Namespace, *, now: float | None) -> Report:
-    return report.make(
+    made = report.make(
         source.find(parsed.log),
         since=moment(parsed.since, "--since"),
         until=moment(parsed.until, "--until"),
         older_than=duration(parsed.older_than, "--older-than"),
         now=now,
     )
+    if made.reading.foreign and not made.reading.lines:  # nothing is wrong, it would say for ever
+        raise OperatorError("none of these files is an audit log: name those of [audit] file with --log")
+    return made
 
 
 def _rows(made: Report) -> Iterator[tuple[Any, ...]]:

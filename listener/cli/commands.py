@@ -94,6 +94,7 @@ class Replay(Lister):  # type: ignore[misc,unused-ignore]
     """Send recorded extends again. Says what it would do; --send does it.
 
     Takes recordings, raw captures of other tools and audit logs. For the parked lane there is `parked replay`.
+    Exits with 1 if it was interrupted; the same command goes on.
     """
 
     _epilog = "Example: extend-bridge replay --send --rate 10 resizes.jsonl"
@@ -127,6 +128,11 @@ class Replay(Lister):  # type: ignore[misc,unused-ignore]
             help="where an interrupted replay goes on from (default: FILE.replay beside the first recording)",
         )  # fmt: skip
         return parser
+
+    def run(self, parsed_args: argparse.Namespace) -> int:
+        """See cliff."""
+        self.code = 0
+        return super().run(parsed_args) or self.code
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
         """See cliff."""
@@ -163,6 +169,7 @@ class Replay(Lister):  # type: ignore[misc,unused-ignore]
         with operator.stoppable() as stop, _target(conf, parsed) as target:
             verdicts = send(items, target, pace=pace, progress=progress, audit=operator.audit(conf), stop=stop)
         if stop.is_set() and len(progress.done) < len(items):
+            self.code = 1
             self.app.stderr.write(
                 f"interrupted after {len(progress.done)} of {len(items)} events; the same command goes on\n"
             )

@@ -32,6 +32,7 @@ def test_ctrl_c_and_the_same_command_again_send_each_event_once(tmp_path: Path) 
             replay.send_signal(signal.SIGINT)
             said = replay.communicate(timeout=30)[1]
             assert "the same command goes on" in said, stage
+            assert replay.returncode == 1  # what comes after it in a script waits for all of it
             assert "Traceback" not in said
             assert before < len(endpoint.events) < EXTENDS
         assert subprocess.run(argv, cwd=ROOT, check=False, capture_output=True, timeout=60).returncode == 0

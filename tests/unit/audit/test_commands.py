@@ -89,6 +89,19 @@ class _Page(HTMLParser):
         self.links += [value for name, value in attrs if name in {"src", "href"}]
 
 
+@pytest.mark.parametrize("command", ["check", "report"])
+def test_a_file_that_is_no_audit_log_is_no_peace(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    """A cron job on the wrong file would say for ever that all is well. An empty log is a quiet night."""
+    path = tmp_path / "audit.log"
+    path.write_bytes(b"2026-11-23 INFO something else\n\xff\xfe\n")
+    assert main(["audit", command, "--log", str(path)]) == 2
+    assert "none of these files is an audit log" in capsys.readouterr().err
+    path.write_bytes(b"")
+    assert main(["audit", command, "--log", str(path)]) == 0
+
+
 def test_the_page_stands_alone_and_escapes_what_logs_say(log: str, tmp_path: Path) -> None:
     """No script, nothing fetched, and no markup out of a log."""
     hostile = lines(extend(3))[-1].replace("h1", "<script>alert(1)</script>").replace("size_reached", "<img src=x>")
