@@ -164,7 +164,10 @@ class EventRetry(_Acts):
 
 
 class EventDiscard(_Acts):
-    """Close open extends without a host's word: the guest may stay behind its volume."""
+    """Close open extends without a host's word: the guest may stay behind its volume.
+
+    Reconciliation opens it again while a living host shows the guest behind.
+    """
 
     _epilog = "Example: extend-bridge event discard ID"
 

@@ -184,7 +184,7 @@ class Checks(upgradecheck.UpgradeCommands):  # type: ignore[misc,unused-ignore]
             return Result(Code.SUCCESS, _NOT_ASKED)
         depth = _depth(self._conf.notifications.transport_url, "notifications.info")
         if depth is None or depth[1] or not depth[0]:
-            return Result(Code.SUCCESS, "notifications.info is drained, or not there")
+            return Result(Code.SUCCESS, "notifications.info is drained, not there, or not shown to us")
         return Result(
             Code.WARNING,
             f"nobody drains notifications.info ({depth[0]} messages): take `notifications` out of Cinder's topics",
@@ -192,11 +192,13 @@ class Checks(upgradecheck.UpgradeCommands):  # type: ignore[misc,unused-ignore]
 
     def cinder(self) -> Result:
         """Answers, and shows us volumes of every project."""
-        status, _ = self._get("cinder", "/volumes?all_tenants=1&limit=1")
+        status, _ = self._get("cinder", "/volumes/detail?all_tenants=1&limit=1")
         if isinstance(status, str):
             return Result(Code.FAILURE, status)
-        if status != _OK:
+        if status in _REFUSED:
             return Result(Code.FAILURE, f"answers {status}: its user needs the role admin")
+        if status != _OK:
+            return Result(Code.FAILURE, f"answers {status}: is [cinder] endpoint_override Cinder's v3 API?")
         rights, _ = self._get("cinder", ADMINS_ONLY)  # without them Cinder leaves all_tenants out in silence
         if rights in _REFUSED:
             return Result(Code.FAILURE, "shows volumes of one project only: its user needs the role admin")

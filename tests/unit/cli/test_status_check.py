@@ -92,16 +92,20 @@ def test_the_endpoint_is_asked_for_its_microversion(
 
 
 @pytest.mark.parametrize(
-    ("rights", "words"),
+    ("answers", "rights", "words"),
     [
-        (200, "Success Details: shows volumes of every project"),
-        (403, "Failure Details: shows volumes of one project only: its user needs the role admin"),
+        (200, 200, "Success Details: shows volumes of every project"),
+        (200, 403, "Failure Details: shows volumes of one project only: its user needs the role admin"),
+        (403, 403, "Failure Details: answers 403: its user needs the role admin"),
+        (404, 404, "Failure Details: answers 404: is [cinder] endpoint_override Cinder's v3 API?"),
     ],
 )
 def test_a_user_who_sees_one_projects_volumes_is_found_out(
-    conf: Path, requests_mock: requests_mock.Mocker, capsys: pytest.CaptureFixture[str], rights: int, words: str
-) -> None:
+    conf: Path, requests_mock: requests_mock.Mocker, capsys: pytest.CaptureFixture[str],
+    answers: int, rights: int, words: str,
+) -> None:  # fmt: skip
     """Cinder answers 200 to anybody who asks for all projects' volumes."""
+    requests_mock.get("http://127.0.0.1:9/v3/volumes/detail", status_code=answers, json={"volumes": []})
     requests_mock.get("http://127.0.0.1:9/v3/volumes", json={"volumes": []})
     requests_mock.get("http://127.0.0.1:9/v3/os-services", status_code=rights, json={})
     _, said = said_by(conf, capsys, "--part", "engine")
