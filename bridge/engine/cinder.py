@@ -200,7 +200,9 @@ def read_page(status: int, body: object) -> Page | NotNow:
     if not isinstance(body, Mapping) or not isinstance(rows, list):
         return NotNow(Reason.CINDER_BAD_ANSWER)
     last = rows[-1].get("id") if rows and isinstance(rows[-1], Mapping) else None
-    more = bool(body.get("volumes_links")) and is_uuid(last)
+    more = bool(body.get("volumes_links"))
+    if more and not is_uuid(last):  # taken for the end, the pass would be whole without all the others
+        return NotNow(Reason.CINDER_BAD_ANSWER)
     volumes = tuple(volume for volume in map(_volume, rows) if volume is not None)
     return Page(volumes=volumes, marker=str(last) if more else None)
 

@@ -43,9 +43,9 @@ def _judge(key: ExtendKey, wanted: int, cinder_host: str | None, facts: Known) -
     if any(seen.state is GuestState.INCOMING for seen in living):
         busy = next(seen for seen in living if seen.state is GuestState.INCOMING)
         return Finding(key=key, sight=Sight.BUSY, wanted=wanted, reason=Reason.DOMAIN_INCOMING, host=busy.host)
-    here = _here(living)
-    if here is None:
-        reason, host = _why_unseen(_here(list(reported)), cinder_host, facts)
+    here, anywhere = _here(living), _here(list(reported))
+    if here is None or _is_left_behind(here, anywhere, cinder_host):
+        reason, host = _why_unseen(anywhere, cinder_host, facts)
         return Finding(key=key, sight=Sight.CANNOT_SEE, wanted=wanted, reason=reason, host=host)
     if here.size is None and here.state is GuestState.ACTIVE and key not in facts.verified:
         return Finding(key=key, sight=Sight.CANNOT_SEE, wanted=wanted, reason=Reason.SIZE_UNKNOWN, host=here.host)
@@ -68,6 +68,13 @@ def _plainly_fine(seen: Seen, wanted: int) -> bool:
 def _here(seen: list[Seen]) -> Seen | None:
     """Where the guest is: its running domain, else a defined one."""
     return min(seen, key=lambda one: (one.state is not GuestState.ACTIVE, one.host), default=None)
+
+
+def _is_left_behind(here: Seen, anywhere: Seen | None, cinder_host: str | None) -> bool:
+    """Whether the guest was last seen running on a host that is silent now, and this is a shut-off definition of it
+    elsewhere. Not where Cinder has the volume attached to: the guest was evacuated."""
+    runs = anywhere is not None and anywhere.state is GuestState.ACTIVE
+    return runs and here.state is GuestState.OFF and here.host != cinder_host
 
 
 def _why_unseen(silent: Seen | None, cinder_host: str | None, facts: Known) -> tuple[Reason, str | None]:

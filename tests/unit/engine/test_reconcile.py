@@ -195,6 +195,19 @@ def test_a_guest_nobody_reports_and_one_on_a_silent_host_cannot_be_seen(cloud: C
     assert cloud.saw("cannot_see") == 2
 
 
+@pytest.mark.parametrize(("attached_to", "sight"), [(HOST, "cannot_see"), (None, "cannot_see"), ("h2", "fine")])
+def test_a_shut_off_definition_elsewhere_is_not_the_guest_of_a_silent_host(
+    cloud: Cloud, key: ExtendKey, attached_to: str | None, sight: str
+) -> None:
+    """Unless Cinder says that the guest is there now: it was evacuated."""
+    cloud.guest(key, 1)
+    cloud.bench.now += 61
+    cloud.guest(key, 1, GuestState.OFF, host="h2")
+    cloud.go(volume(key, host=attached_to))
+    assert cloud.saw(sight) == 1
+    assert cloud.opened() == []
+
+
 def test_a_volume_that_is_still_extending_is_looked_at_in_the_next_pass(cloud: Cloud, key: ExtendKey) -> None:
     cloud.guest(key, 1)
     cloud.go(volume(key, extending=True))
@@ -366,6 +379,8 @@ def test_a_page_keeps_what_can_be_read_and_its_marker() -> None:
     assert isinstance(page, Page)
     assert (len(page.volumes), page.marker) == (2, good["id"])
     assert read_page(200, {"volumes": [good]}) == Page(volumes=page.volumes[:1], marker=None)
+    endless = read_page(200, {"volumes": [good, {"id": "x"}], "volumes_links": links})
+    assert endless == NotNow(Reason.CINDER_BAD_ANSWER)  # there are more, and no way to them
     assert read_page(200, {"volumes": "many"}) == NotNow(Reason.CINDER_BAD_ANSWER)
     assert read_page(403, None) == NotNow(Reason.CINDER_REFUSED)
     assert read_page(502, None) == NotNow(Reason.CINDER_UNREACHABLE)
