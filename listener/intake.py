@@ -11,6 +11,7 @@ from typing import Final
 
 import kombu
 
+from bridge.runtime.as_sent import as_sent
 from bridge.runtime.health import Health
 from bridge.runtime.transport import is_memory_connection
 from listener.acks import Acks
@@ -44,9 +45,8 @@ class Intake:
     def consuming(self) -> Iterator[None]:
         """Take messages, up to the prefetch at a time, of each queue there is or comes to be."""
         with self._connection.channel() as channel:
-            channel.auto_decode = False  # py-amqp would decode bodies by their own word on their encoding
             consumer = kombu.Consumer(
-                channel,
+                as_sent(channel),
                 [],
                 on_message=self._inbox.append,
                 accept=None,

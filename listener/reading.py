@@ -10,6 +10,7 @@ from bridge.core.extend import ExtendKey
 from bridge.core.reasons import Reason
 from listener.chronicle import Chronicle
 from listener.deferred import read_deferred
+from listener.inflate import inflated
 from listener.lanes import Parked
 from listener.parse import Bad, Origin, Other, ResizeEnd, parse
 from listener.prefilter import is_other_event
@@ -45,8 +46,8 @@ _NOTHING = Nothing()
 class Reader(Protocol):
     """How the messages of one queue are read."""
 
-    def read(self, body: bytes) -> Found:
-        """What one message asks for; never raises."""
+    def read(self, body: bytes, compression: object = None) -> Found:
+        """What one message asks for; never raises. `compression`: what its header says of the body."""
 
 
 class NotificationReader:
@@ -60,8 +61,12 @@ class NotificationReader:
         self._max_rows = max_rows
         self._clock = clock
 
-    def read(self, body: bytes) -> Found:
+    def read(self, body: bytes, compression: object = None) -> Found:
         """See Reader; what is no extend is counted, an extend is written down."""
+        opened = body if compression is None else inflated(body, compression, self._max_bytes)
+        return Raw(Reason.NOT_JSON) if opened is None else self._read(opened)
+
+    def _read(self, body: bytes) -> Found:
         if is_other_event(body):
             self._chronicle.other(Reason.OTHER_EVENT)
             return _NOTHING
@@ -93,8 +98,9 @@ class DueReader:
     def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
 
-    def read(self, body: bytes) -> Found:
-        """See Reader."""
+    def read(self, body: bytes, compression: object = None) -> Found:
+        """See Reader; we compress nothing."""
+        del compression
         deferred = read_deferred(body, self._clock())
         if deferred is None:
             return Raw(Reason.NOT_OUR_FORM)

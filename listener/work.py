@@ -12,6 +12,7 @@ import kombu
 
 from bridge.core.extend import ExtendKey, new_id
 from bridge.core.reasons import Reason
+from bridge.runtime.as_sent import COMPRESSION
 from bridge.runtime.backoff import Backoff
 from bridge.runtime.health import Health
 from listener.chronicle import Chronicle
@@ -115,7 +116,7 @@ class Worker:
 
     def _read(self, message: kombu.Message, gather: Gather) -> None:
         body = message.body if isinstance(message.body, bytes) else _bytes(message.body)
-        found = self._reader.read(body)
+        found = self._reader.read(body, message.headers.get(COMPRESSION))
         match found:
             case Nothing():
                 gather.acks.settle(message)

@@ -18,6 +18,7 @@ from bridge.core.trail import Event, Record
 from bridge.journal.report_rows import Settled
 from bridge.journal.reported import Reported, Taken
 from bridge.journal.states import Move
+from bridge.runtime.as_sent import as_sent
 from bridge.runtime.audit_log import AuditLog
 from bridge.runtime.backoff import Backoff
 from bridge.runtime.health import Health
@@ -137,7 +138,7 @@ class ReportsConsumer:
         inbox = _Inbox()
         with connection.channel() as channel:
             consumer = kombu.Consumer(
-                channel,
+                as_sent(channel),
                 [kombu.Queue(REPORTS_QUEUE, no_declare=True)],
                 on_message=inbox.take,
                 prefetch_count=_BEATS,

@@ -43,7 +43,7 @@ class SafePublisher:
         body: bytes,
         *,
         content_type: str = _JSON,
-        headers: dict[str, str] | None = None,
+        headers: dict[str, Any] | None = None,
         exchange: str = "",
     ) -> None:
         """Put one message into `queue`; raises NotPublishedError. A bus in memory has the default exchange only."""
@@ -78,7 +78,7 @@ class SafePublisher:
     ) -> None:
         self.close()
 
-    def _publish(self, queue: str, body: bytes, content_type: str, headers: dict[str, str], exchange: str) -> None:
+    def _publish(self, queue: str, body: bytes, content_type: str, headers: dict[str, Any], exchange: str) -> None:
         channel = self._ready_channel()
         self._returned.clear()
         memory = is_memory_connection(self._connection)

@@ -11,8 +11,10 @@ import kombu
 
 from bridge.core.errors import OperatorError
 from bridge.core.extend import new_id
+from bridge.runtime.as_sent import COMPRESSION, as_sent
 from bridge.runtime.transport import BROKER_ERRORS
 from listener.cli.notification import scrubbed
+from listener.inflate import inflated
 from listener.parse import ResizeEnd, parse
 from listener.prefilter import is_other_event
 
@@ -36,9 +38,11 @@ class Tap:
         """Whether it has as many as were asked for."""
         return self._count is not None and self.written >= self._count
 
-    def take(self, body: bytes) -> None:
-        """One message."""
+    def take(self, body: bytes, compression: object = None) -> None:
+        """One message. `compression`: what its header says of the body."""
         self.seen += 1
+        if compression is not None:
+            body = inflated(body, compression, _MAX_BYTES) or b""
         if self.full or is_other_event(body):
             return
         read = parse(body, max_bytes=_MAX_BYTES, max_rows=_MAX_ROWS)
@@ -82,8 +86,9 @@ def record(
             queue.queue_declare()
             queue.bind_to(exchange=exchange, routing_key=f"{topic}.info")
             consumer = kombu.Consumer(
-                channel, [kombu.Queue(queue.name, no_declare=True)], no_ack=True, accept=None, auto_declare=False,
-                on_message=lambda message: tap.take(_bytes(message.body)),
+                as_sent(channel), [kombu.Queue(queue.name, no_declare=True)],
+                no_ack=True, accept=None, auto_declare=False,
+                on_message=lambda message: tap.take(_bytes(message.body), message.headers.get(COMPRESSION)),
             )  # fmt: skip
             with consumer:
                 while not stop.is_set() and not tap.full and (deadline is None or time.monotonic() < deadline):

@@ -4,6 +4,7 @@
 import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -20,6 +21,7 @@ from bridge.runtime.metrics import EngineMetrics
 from bridge.runtime.publisher import NotPublishedError, SafePublisher
 from bridge.runtime.transport import REPORTS_EXCHANGE, REPORTS_QUEUE
 from tests.functional.conftest import Vhost
+from tests.lab.odd_headers import ODD_HEADERS
 from tests.lab.waiting import until
 
 pytestmark = pytest.mark.functional
@@ -101,3 +103,15 @@ def test_whoever_publishes_before_there_is_one_is_told(vhost: Vhost) -> None:
             with pytest.raises(NotPublishedError, match=f"no exchange {REPORTS_EXCHANGE}") as told:
                 publisher.publish(REPORTS_QUEUE, b"{}", exchange=REPORTS_EXCHANGE)
             assert told.value.reason is Reason.RETURNED
+
+
+@pytest.mark.parametrize("headers", ODD_HEADERS.values(), ids=ODD_HEADERS)
+def test_no_header_of_one_host_keeps_the_engine_from_hearing_the_others(
+    vhost: Vhost, journal: Journal, headers: dict[str, Any]
+) -> None:
+    """What a client library raises while it reads would come again with every delivery, for ever."""
+    until(_sent(vhost, "before"), "the engine has made it")
+    with vhost.connection() as connection, SafePublisher(connection) as publisher:
+        publisher.publish(REPORTS_QUEUE, b"{}", exchange=REPORTS_EXCHANGE, headers=headers)
+    assert _sent(vhost, "behind")()
+    until(lambda: {"before", "behind"} <= set(journal.taken), "both neighbours come")

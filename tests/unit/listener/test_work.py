@@ -4,7 +4,7 @@
 import json
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -44,6 +44,7 @@ class Message:
     delivery_tag: int
     body: bytes
     acked: bool = False
+    headers: Mapping[str, object] = field(default_factory=dict)
 
     def ack(self, multiple: bool = False) -> None:
         assert not multiple
