@@ -147,14 +147,14 @@ def _split_vary(headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
 
 def _root_document(req: falcon.Request, resp: falcon.Response, **_: Any) -> None:
     request.parse(req)
-    _send(req, resp, HTTPStatus.OK, discovery.root_document(req.prefix))
+    _send(req, resp, HTTPStatus.OK, discovery.root_document(_base(req)))
 
 
 def _version_document(req: falcon.Request, resp: falcon.Response, path: str = "", **_: Any) -> None:
     if path == "v2.1":
         request.negotiate(req, resp)
     request.parse(req)
-    _send(req, resp, HTTPStatus.OK, discovery.version_document(path, req.prefix))
+    _send(req, resp, HTTPStatus.OK, discovery.version_document(path, _base(req)))
 
 
 def _project_document(
@@ -167,17 +167,22 @@ def _project_document(
         request.negotiate(req, resp)
     request.parse(req)
     request.check_project(project_id, req.context.caller)
-    _send(req, resp, HTTPStatus.OK, discovery.version_document(path, req.prefix))
+    _send(req, resp, HTTPStatus.OK, discovery.version_document(path, _base(req)))
 
 
 def _choices(req: falcon.Request, resp: falcon.Response, **_: Any) -> None:
     request.parse(req)
-    _send(req, resp, HTTPStatus.MULTIPLE_CHOICES, discovery.choices_document(req.path, req.prefix))
+    _send(req, resp, HTTPStatus.MULTIPLE_CHOICES, discovery.choices_document(req.path, _base(req)))
 
 
 def _nothing_there(req: falcon.Request, resp: falcon.Response, **_: Any) -> None:
     del req, resp
     raise not_found()
+
+
+def _base(req: falcon.Request) -> str:
+    """Scheme and host as the client sees them; as WebOb, without a port that the scheme says already."""
+    return req.prefix.removesuffix(":443" if req.scheme == "https" else ":80")
 
 
 def _send(req: falcon.Request, resp: falcon.Response, status: HTTPStatus, body: bytes) -> None:

@@ -35,6 +35,7 @@ LOG = logging.getLogger(__name__)
 _CHALLENGE: Final = 'Basic realm="Extend Bridge", charset="UTF-8"'
 _HASH: Final = re.compile(r"\$2[aby]\$(?P<cost>\d\d)\$[./A-Za-z0-9]{53}")
 _MIN_COST: Final = 8
+_MAX_COST: Final = 15  # some two seconds a check; each more doubles it, and the start makes one of the highest
 _LOOK_EVERY: Final = 1.0  # seconds between looks whether the file has changed
 _REMEMBERED: Final = 1000
 _MAX_PASSWORD: Final = 72  # bytes; bcrypt reads no further
@@ -125,7 +126,7 @@ def _read(path: Path) -> _Users:
     """Raises ConfigError that names the line, and never its hash."""
     option = "[api] http_basic_auth_user_file"
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open(encoding="utf-8-sig") as file:
             state = os.fstat(file.fileno())
             lines = file.read().splitlines()
     except OSError as ex:
@@ -143,10 +144,10 @@ def _read(path: Path) -> _Users:
             continue
         name, _, text = line.strip().partition(":")
         match = _HASH.fullmatch(text)
-        if not name or match is None or int(match["cost"]) < _MIN_COST:
+        if not name or match is None or not _MIN_COST <= int(match["cost"]) <= _MAX_COST:
             raise ConfigError(
-                f"{option}: line {number} of {path} is not name:bcrypt-hash of cost {_MIN_COST} or more; "
-                "make it with htpasswd -B -C 12"
+                f"{option}: line {number} of {path} is not name:bcrypt-hash of "
+                f"a cost from {_MIN_COST} to {_MAX_COST}; make it with htpasswd -B -C 12"
             )
         cost = max(cost, int(match["cost"]))
         hashes[name] = text.encode()

@@ -90,7 +90,7 @@ def _masks(accept: str) -> list[tuple[str, float]]:
         mask, *parameters = (piece.strip() for piece in part.split(";"))
         stated = dict(piece.partition("=")[::2] for piece in parameters)
         try:
-            found.append((mask, float(stated.get("q", "1"))))
+            found.append((mask, float(stated.get("q", "1").strip('"'))))
         except ValueError:
             continue
     return found

@@ -117,7 +117,9 @@ def test_a_file_broken_later_keeps_the_users_and_says_so(
     [
         ("cinder:$apr1$x$y\n", 0o640, "line 1 of"),
         ("\ncinder:s3cret\n", 0o640, "line 2 of"),
-        ("cinder:$2b$04$" + "a" * 53, 0o640, "cost 8 or more"),
+        ("cinder:$2b$04$" + "a" * 53, 0o640, "cost from 8 to 15"),
+        ("cinder:$2b$31$" + "a" * 53, 0o640, "cost from 8 to 15"),
+        ("cinder:$2b$32$" + "a" * 53, 0o640, "cost from 8 to 15"),
         ("", 0o640, "names no user"),
         (line("a", "b"), 0o644, "chmod it to 0640"),
         (line("a", "b"), 0o660, "chmod it to 0640"),
@@ -128,6 +130,12 @@ def test_a_file_that_cannot_be_trusted_ends_the_start(tmp_path: Path, text: str,
     with pytest.raises(ConfigError, match=says) as error:
         HttpBasic(str(file))
     assert "s3cret" not in str(error.value)
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_name(tmp_path: Path) -> None:
+    """As some editors write it."""
+    file = write(tmp_path / "htpasswd", "\N{ZERO WIDTH NO-BREAK SPACE}" + line("cinder", "s3cret"))
+    assert HttpBasic(str(file)).authenticate(basic("cinder", "s3cret")).user == "cinder"
 
 
 def test_a_missing_file_names_the_option(tmp_path: Path) -> None:
