@@ -20,6 +20,7 @@ from keystoneauth1 import loading
 from keystoneauth1.exceptions import ClientException
 from keystonemiddleware import auth_token
 from keystonemiddleware.auth_token import AuthProtocol
+from keystonemiddleware.exceptions import KeystoneMiddlewareException
 from oslo_config import cfg
 from oslo_utils import timeutils
 
@@ -36,6 +37,9 @@ _RETRY_AFTER: Final = 5
 _NOTE: Final = "extend_bridge.identity"
 _CACHE: Final = "extend_bridge.token_cache"
 _CACHED_TOKENS: Final = 1000
+_AWAY: Final = (ClientException, webob.exc.HTTPException, KeystoneMiddlewareException)
+_NO_KEYSTONE: Final = (ValueError, LookupError, TypeError, AttributeError, NotImplementedError)
+"""What becomes, in the libraries, of an answer that is none of Keystone's, as from a proxy that says 200 for it."""
 
 
 class TokenCache:
@@ -103,7 +107,7 @@ class Keystone:
 
         try:
             self._filter(environ, start)
-        except (ClientException, webob.exc.HTTPException) as ex:
+        except (*_AWAY, *_NO_KEYSTONE) as ex:
             raise _away(req, type(ex).__name__) from ex
         if _NOTE in environ:
             who: Identity = environ[_NOTE]

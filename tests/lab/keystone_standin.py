@@ -17,7 +17,8 @@ class KeystoneStandIn:
     def __init__(self) -> None:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self.says: bytes | None = None  # of a token it is asked about, instead of the truth
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}/v3"
         domain = {"id": "default", "name": "Default"}
         self._token = {
@@ -72,7 +73,7 @@ class KeystoneStandIn:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 if self.path.endswith("/auth/tokens"):
-                    self._reply(200, standin._token)
+                    self._reply(200, standin._token, standin.says)
                 else:
                     links = [{"rel": "self", "href": f"{standin.url}/"}]
                     self._reply(200, {"version": {"id": "v3.14", "status": "stable", "links": links}})
@@ -81,8 +82,8 @@ class KeystoneStandIn:
                 self.rfile.read(int(self.headers["Content-Length"]))
                 self._reply(201, standin._token)
 
-            def _reply(self, status: int, body: Any) -> None:
-                data = json.dumps(body).encode()
+            def _reply(self, status: int, body: Any, said: bytes | None = None) -> None:
+                data = json.dumps(body).encode() if said is None else said
                 self.send_response(status)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(data)))
