@@ -22,6 +22,9 @@ from bridge.runtime.settings import ConfigError
 LOG = logging.getLogger(__name__)
 
 MEMORY: Final = "memory://"
+_NO_LIMIT: Final = 2**31 - 1
+"""RabbitMQ 4 drops what it delivered 20 times unless told otherwise, and counts each lost connection as a delivery.
+Its own word for none, -1, is refused by 3.x."""
 _MEMORY_POLL: Final = 0.01  # seconds; kombu's memory transport polls once a second unless told otherwise
 _CONNECT_TIMEOUT: Final = 5.0
 
@@ -65,7 +68,7 @@ class QueueSpec:
 
     def arguments(self) -> dict[str, Any]:
         """Queue arguments for RabbitMQ ≥ 3.10: quorum, so that it survives a node."""
-        arguments: dict[str, Any] = {"x-queue-type": "quorum"}
+        arguments: dict[str, Any] = {"x-queue-type": "quorum", "x-delivery-limit": _NO_LIMIT}
         if self.ttl is not None:
             arguments["x-message-ttl"] = int(self.ttl * 1000)
         if self.then is not None:

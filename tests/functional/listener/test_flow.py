@@ -104,6 +104,7 @@ def test_the_lanes_survive_a_node_and_the_unreadable_one_forgets(lab: Lab, bus: 
     assert "quorum" in arguments[PARKED_QUEUE]
     assert "x-message-ttl" not in arguments[PARKED_QUEUE]
     assert '{"x-message-ttl",604800000}' in arguments[UNREADABLE_QUEUE]
+    assert '{"x-delivery-limit",2147483647}' in arguments[PARKED_QUEUE], "nothing is dropped for its deliveries"
 
 
 NOT_TAKEN: dict[str, tuple[Any, str, str]] = {
