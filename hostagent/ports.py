@@ -36,6 +36,9 @@ class LibvirtDomain(Protocol):
     def connect(self) -> LibvirtConnection:
         """The connection it was found on."""
 
+    def XMLDesc(self, flags: int) -> str:  # noqa: N802 - libvirt's name
+        """The domain as it is now."""
+
     def blockInfo(self, target: str) -> Sequence[int]:  # noqa: N802 - libvirt's name
         """[capacity, allocation, physical] in bytes."""
 

@@ -3,7 +3,8 @@
 
 virDomainBlockResize with a smaller size truncates raw files, qcow2 and RBD images and returns success. So it is
 called from this file only, always in bytes, never with a size below the capacity read from the same libvirt
-connection in the moment before.
+connection in the moment before, and only where the disk of that name still is the volume's: a refresh takes
+minutes, in which a guest can get another volume under the name of one that was detached.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,7 +13,7 @@ from typing import Final
 
 from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
-from hostagent.domain import Disk, SourceKind
+from hostagent.domain import BadDomainError, Disk, SourceKind, parse_disks
 from hostagent.failure import StoppedError
 from hostagent.ports import Hypervisor, LibvirtDomain
 
@@ -76,6 +77,7 @@ def grow(
     raw_file = disk.kind is SourceKind.FILE and disk.driver_format == "raw"
 
     def work(domain: LibvirtDomain, wanted: Callable[[], bool]) -> Resized:
+        _check_same(domain, disk)
         before, _allocation, physical = domain.blockInfo(disk.target)
         wanted_size = whole_sectors(size - header)
         if wanted_size < before or wanted_size <= 0:
@@ -89,12 +91,28 @@ def grow(
         if _leaving(domain.jobStats()):
             raise StoppedError(Outcome.BUSY, Reason.DOMAIN_JOB)
         flags = resize_flags(domain.connect().getLibVersion())
+        if image_size is not None:
+            _check_same(domain, disk)  # the look at the image took its time
         if not wanted():  # given up on while a call hung: the caller has answered, a late resize helps nobody
             raise StoppedError(Outcome.LIBVIRT_FAILED, Reason.LIBVIRT_TIMED_OUT, "given up before the resize")
         domain.blockResize(disk.target, wanted_size, flags)
         return Resized(before=before, asked=True)
 
     return hypervisor.on_domain(server_id, "blockResize", work)
+
+
+def _check_same(domain: LibvirtDomain, disk: Disk) -> None:
+    """Raise StoppedError where the disk of this name is not the one that was found: detached, replaced, pivoted."""
+    try:
+        disks = parse_disks(domain.XMLDesc(0))
+    except BadDomainError as ex:
+        raise StoppedError(Outcome.LIBVIRT_FAILED, Reason.LIBVIRT_RAISED, str(ex)) from ex
+    if _which(disk) not in map(_which, disks):
+        raise StoppedError(Outcome.NOT_ATTACHED, Reason.DISK_ABSENT, f"{disk.target} is another disk by now")
+
+
+def _which(disk: Disk) -> tuple[object, ...]:
+    return disk.target, disk.volume_id, disk.kind, disk.source, disk.driver_format
 
 
 def _not_below(image: int, size: int) -> int:

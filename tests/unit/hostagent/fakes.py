@@ -93,6 +93,17 @@ class FakeDomain:
     def getLibVersion(self) -> int:  # noqa: N802
         return self._hypervisor.version
 
+    def XMLDesc(self, flags: int) -> str:  # noqa: N802
+        del flags
+        attributes = {SourceKind.FILE: "file", SourceKind.BLOCK: "dev", SourceKind.NETWORK: "name"}
+        disks = "".join(
+            f"<disk type='{disk.kind}'><driver type='{disk.driver_format}'/>"
+            f"<source {attributes[disk.kind]}='{disk.path}'/><target dev='{target}'/>"
+            f"<serial>{disk.volume_id}</serial></disk>"
+            for target, disk in self.disks.items()
+        )
+        return f"<domain><devices>{disks}</devices></domain>"
+
     def blockInfo(self, target: str) -> list[int]:  # noqa: N802
         self._hypervisor.calls.append(f"blockInfo {target}")
         self._hypervisor.between(self)

@@ -186,3 +186,31 @@ def test_the_second_belt_holds_where_the_first_is_too_early(version: int) -> Non
     with pytest.raises(StoppedError) as caught:
         grow(hypervisor, server_id, target, 128 * MIB)
     assert (caught.value.outcome, disk.capacity) == (Outcome.REFUSED, 4096 * MIB)
+
+
+@pytest.mark.parametrize("kind", list(SourceKind)[:3])
+def test_another_disk_under_the_same_name_is_left_alone(kind: SourceKind) -> None:
+    """The volume was detached while its device was waited for, and a smaller one attached in its place."""
+    other = FakeDisk(kind=kind, capacity=32 * MIB, source=32 * MIB)
+    hypervisor, server_id, disk = made(FakeDisk(kind=kind))
+    hypervisor.domains[server_id].disks["vda"] = other
+    with pytest.raises(StoppedError) as caught:
+        grow(hypervisor, server_id, disk, 128 * MIB)
+    assert caught.value.outcome is Outcome.NOT_ATTACHED
+    assert not resizes(hypervisor)
+    assert other.sizes == []
+
+
+def test_a_disk_replaced_while_its_image_was_looked_at_is_left_alone() -> None:
+    """Asking Ceph takes seconds, between the guard and the resize."""
+    other = FakeDisk(kind=SourceKind.NETWORK, capacity=32 * MIB, source=32 * MIB)
+    hypervisor, server_id, disk = made(FakeDisk(kind=SourceKind.NETWORK))
+
+    def look() -> int:
+        hypervisor.domains[server_id].disks["vda"] = other
+        return 128 * MIB
+
+    with pytest.raises(StoppedError) as caught:
+        grow(hypervisor, server_id, disk, 128 * MIB, image_size=look)
+    assert caught.value.outcome is Outcome.NOT_ATTACHED
+    assert other.sizes == []
