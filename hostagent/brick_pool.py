@@ -29,6 +29,7 @@ LOG = logging.getLogger(__name__)
 
 CHILD: Final = (sys.executable, "-m", "hostagent.brick")
 GROW_MAP: Final = "grow_map"
+RESCAN: Final = "rescan"
 _ANSWER_MAX: Final = 1 << 20
 _LOOK_AT_LOCK: Final = 0.5  # seconds
 _REAP: Final = 2.0  # seconds; a process in uninterruptible sleep cannot die before its device answers
@@ -68,7 +69,7 @@ class BrickPool:
 
     def rescan(self, nudge: Nudge) -> None:
         """See ports.Brick."""
-        self._call("rescan", "", asdict(nudge))
+        self._call(RESCAN, "", asdict(nudge))
 
     def grow_map(self, name: str, encryption: Encryption) -> None:
         """See ports.Encryptor. The process that had the key ends with the call, and its memory with it."""
@@ -88,7 +89,7 @@ class BrickPool:
                 process = self._start()
             return process.call(
                 {"what": what, "protocol": protocol, "properties": dict(properties)},
-                locks=what == "extend" and protocol in brick_lock.PROTOCOLS,
+                locks=what == RESCAN or (what == "extend" and protocol in brick_lock.PROTOCOLS),
             )
         finally:
             if process is not None and (what == GROW_MAP or not process.usable):

@@ -18,6 +18,7 @@ from bridge.core.reasons import Reason
 from hostagent.brick_lock import LOCK_FILE, holder
 from hostagent.brick_pool import BrickPool
 from hostagent.failure import StoppedError
+from hostagent.ports import Nudge
 from hostagent.settings import BrickSettings
 from tests.lab.waiting import until
 
@@ -32,7 +33,7 @@ CHILD = textwrap.dedent("""
             child = subprocess.Popen(["sleep", "600"])
             open(request["properties"]["pids"], "w").write(f"{os.getpid()} {child.pid}")
             time.sleep(600)
-        if what == "ISCSI":
+        if what == "ISCSI" or request["what"] == "rescan":
             with open(options["lock_path"] + "/os-brick-extend_volume", "a") as lock:
                 fcntl.lockf(lock, fcntl.LOCK_EX)
                 time.sleep(request["properties"].get("takes", 0))
@@ -170,6 +171,18 @@ def test_a_lock_held_by_somebody_else_is_named_within_its_limit(
     nova_holds.kill()
     nova_holds.wait()
     assert pool.extend("ISCSI", {}) == 7
+    pool.close()
+
+
+def test_a_rescan_without_connection_data_names_the_holder_as_well(
+    tmp_path: Path, nova_holds: subprocess.Popen[str]
+) -> None:
+    """It takes the same lock: what it waits for is not its own time, and no time-out of os-brick's."""
+    pool = make(limit=1.0, locks=str(tmp_path), lock_limit=2.0)
+    with pytest.raises(StoppedError) as caught:
+        pool.rescan(Nudge(scsi=("sda",)))
+    assert caught.value.reason is Reason.BRICK_LOCK_HELD
+    assert f"process {nova_holds.pid} (" in caught.value.detail
     pool.close()
 
 
