@@ -5,6 +5,7 @@ A disk is known by its <serial>, which Nova sets to the volume id, else by the a
 (nova/virt/libvirt/config.py: make_libvirt_device_alias). The device path never finds it: paths are reused.
 """
 
+import re
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 from enum import StrEnum
@@ -12,6 +13,8 @@ from enum import StrEnum
 from bridge.core.extend import is_uuid
 from bridge.core.messages import GuestState
 
+_BEGINS = re.compile(r"\s*(<\?xml[^<>]*\?>\s*)?<")  # the root, with nothing before it but a declaration
+_MARKUP = ("<!", "<?")
 _ALIAS = "ua-"
 _DISK_DEVICES = frozenset({"disk", "lun"})
 
@@ -73,10 +76,12 @@ class Domain:
 def parse_disks(xml: str) -> tuple[Disk, ...]:
     """The disks of a domain's XML; raises BadDomainError.
 
-    A document type, and with it any entity, is refused before the parser sees it: libvirt writes none.
+    A document type, and with it any entity, is refused before the parser sees it: libvirt writes none. It can only
+    stand before the root; the same words in the metadata, where anybody may keep a comment or CDATA, are text.
     """
-    if "<!DOCTYPE" in xml or "<!ENTITY" in xml:
-        raise BadDomainError("a document type in a domain's XML")
+    begins = _BEGINS.match(xml)
+    if begins is None or xml.startswith(_MARKUP, begins.end() - 1):
+        raise BadDomainError("something before the domain in its XML")
     try:
         root = ET.fromstring(xml)  # noqa: S314 - no document type gets here, hence no entity
     except (ET.ParseError, ValueError) as ex:

@@ -95,6 +95,20 @@ def test_what_is_not_a_domains_xml_is_refused(xml: str) -> None:
     assert "passwd" not in str(caught.value)
 
 
+@pytest.mark.parametrize("text", ["<![CDATA[<!DOCTYPE html>]]>", "<!-- <!ENTITY x> -->"])
+def test_what_metadata_say_of_document_types_is_text(text: str) -> None:
+    """Libvirt keeps it as it was written; one such domain would else leave its whole host without an inventory."""
+    assert parse_disks(f"<domain><metadata><n>{text}</n></metadata></domain>") == ()
+
+
+@pytest.mark.parametrize(
+    "before", ["<!-- x -->", "<?x <domain?>", '<?xml version="1.0"?>\n<!-- <domain> -->', " ", "\ufeff"]
+)
+def test_no_document_type_gets_to_the_parser_behind_something_else(before: str) -> None:
+    with pytest.raises(BadDomainError, match="before"):
+        parse_disks(before + BOMB)
+
+
 @given(st.text())
 def test_any_text_is_parsed_or_refused(text: str) -> None:
     """No other exception comes out of the parser."""
