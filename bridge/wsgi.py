@@ -17,8 +17,9 @@ from typing import Any, Final
 
 from bridge.api.settings import API_GROUPS, api_settings
 from bridge.api.wiring import build_wsgi
-from bridge.runtime import settings as door
-from bridge.runtime.http_server import StartResponse, WsgiApp
+from bridge.core.errors import ConfigError
+from bridge.http.server import StartResponse, WsgiApp
+from bridge.runtime import config
 from bridge.runtime.metrics import new_registry
 from bridge.runtime.process import Process
 
@@ -43,7 +44,7 @@ class Application:
             with self._lock:
                 try:
                     app = self._app = self._app or _build()
-                except door.ConfigError as ex:
+                except ConfigError as ex:
                     why = str(ex)
         if app is None:
             LOG.error("%s: %s", _PROG, why)
@@ -53,9 +54,9 @@ class Application:
 
 def _build() -> WsgiApp:
     path = os.environ.get(CONFIG_VARIABLE, DEFAULT_CONFIG)
-    conf = door.load(_PROG, API_GROUPS, ["--config-file", path], description="The API under a WSGI server.")
-    settings = door.read(conf, api_settings)
-    door.setup_logging(conf, _PROG)
+    conf = config.load(_PROG, API_GROUPS, ["--config-file", path], description="The API under a WSGI server.")
+    settings = config.read(conf, api_settings)
+    config.setup_logging(conf, _PROG)
     process = Process(
         conf=conf,
         registry=new_registry("api"),

@@ -7,9 +7,9 @@ import bridge.runtime.threads  # noqa: F401 - before anything that imports oslo.
 import sys
 from collections.abc import Sequence
 
+from bridge.core.errors import ConfigError
 from bridge.runtime.daemon import Part
 from bridge.runtime.process import Process, serve
-from bridge.runtime.settings import ConfigError
 from hostagent.settings import HostAgentSettings, hostagent_groups, hostagent_settings
 
 

@@ -14,19 +14,17 @@ from pathlib import Path
 from typing import Any, Final
 
 from bridge.core.extend import Bytes
-from bridge.core.messages import GuestState, Order, Report, Step
+from bridge.core.messages import GuestState, Order, Report, StepReport
 from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
+from hostagent.attempt import find_disk, reported
 from hostagent.devices import choose, crypt
-from hostagent.devices.base import Strategy
-from hostagent.devices.connection import volume_type
+from hostagent.devices.base import Strategy, volume_type
+from hostagent.devices.checks import check_identity
 from hostagent.devices.sysfs import CryptMap
 from hostagent.domain import Disk, Domain, SourceKind
-from hostagent.failure import StoppedError
-from hostagent.find import find_disk
-from hostagent.identity import check_identity
+from hostagent.errors import StepFailedError
 from hostagent.ports import Encryptor, Hypervisor, Images
-from hostagent.reported import reported
 from hostagent.resize import grow
 
 _FIRST_LOOK: Final = 0.1  # seconds; doubled at each look at a device that is not there yet
@@ -35,7 +33,7 @@ _FRESH: Final = 5.0  # seconds a refresh is good for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Patience:
+class DeviceWait:
     """How long the host's device may take to show the new size, in seconds, and how often it is nudged."""
 
     device_wait: float
@@ -71,7 +69,7 @@ class Refreshed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tools:
+class ExtendTools:
     """What the work is done with. `sleep(seconds)` returns whether the agent is stopping.
 
     `images`: None where no strategy takes a disk that QEMU's own client opens. `encryptor`: None where the operator
@@ -80,7 +78,7 @@ class Tools:
 
     hypervisor: Hypervisor
     strategies: Sequence[Strategy]
-    patience: Patience
+    patience: DeviceWait
     sleep: Callable[[float], bool]
     images: Images | None = None
     encryptor: Encryptor | None = None
@@ -88,13 +86,13 @@ class Tools:
     clock: Callable[[], float] = time.monotonic
 
 
-def extend(order: Order, tools: Tools) -> Report:
+def extend(order: Order, tools: ExtendTools) -> Report:
     """Work on one order. Never raises: what has no name yet becomes `error`, and its traceback is logged."""
-    return reported(order, _Work(order, tools))
+    return reported(order, _ExtendAttempt(order, tools))
 
 
 @dataclass(slots=True)
-class _Seen:
+class _StepNote:
     """What a step found, filled in while it runs."""
 
     detail: str = ""
@@ -102,15 +100,15 @@ class _Seen:
 
 
 @dataclass(slots=True)
-class _Work:
+class _ExtendAttempt:
     """`header`: bytes of the volume that the guest does not see. The report's sizes are the volume's.
 
     `mapped`: the dm-crypt map that the domain has as its disk.
     """
 
     order: Order
-    tools: Tools
-    steps: list[Step] = field(default_factory=list)
+    tools: ExtendTools
+    steps: list[StepReport] = field(default_factory=list)
     before: Bytes | None = None
     after: Bytes | None = None
     header: int = 0
@@ -133,7 +131,7 @@ class _Work:
         asked = self._resize(disk)
         self.after = self._capacity("verify", disk)
         if self.after < self.order.target:
-            raise StoppedError(
+            raise StepFailedError(
                 Outcome.LIBVIRT_FAILED, Reason.NOT_VERIFIED, f"{self.after} of {self.order.target} bytes"
             )
         return (Outcome.RESIZED if asked else Outcome.ALREADY), Reason.SIZE_REACHED
@@ -156,7 +154,7 @@ class _Work:
         with self._step("header") as seen:
             try:
                 self.header = seen.size = crypt.hidden_bytes(disk, None)
-            except StoppedError as ex:
+            except StepFailedError as ex:
                 if self._why_not(mapped) is None:
                     raise
                 seen.detail = ex.detail
@@ -169,7 +167,7 @@ class _Work:
         if mapped is None:
             return self._chosen(disk)
         if (why := self._why_not(mapped)) is not None or encryption is None or encryptor is None:
-            raise StoppedError(Outcome.UNSUPPORTED, Reason.NO_STRATEGY, why or "")
+            raise StepFailedError(Outcome.UNSUPPORTED, Reason.NO_STRATEGY, why or "")
         return crypt.CryptStrategy(
             inner=self._chosen(crypt.beneath(disk, mapped)),
             mapped=mapped,
@@ -184,7 +182,7 @@ class _Work:
             what = f"{disk.kind} {disk.driver_format or 'no format'}{' encrypted' if disk.encrypted else ''}"
             if (kind := volume_type(self.order.connection)) is not None:
                 what += f", volume type {kind}"
-            raise StoppedError(Outcome.UNSUPPORTED, Reason.NO_STRATEGY, what)
+            raise StepFailedError(Outcome.UNSUPPORTED, Reason.NO_STRATEGY, what)
         return strategy
 
     def _off(self, disk: Disk) -> tuple[Outcome, Reason]:
@@ -200,7 +198,7 @@ class _Work:
         if size is None:
             self.before = self.after = self._capacity("before", disk)
             if self.after < self.order.target:
-                raise StoppedError(
+                raise StepFailedError(
                     Outcome.DEVICE_STALE, Reason.DOMAIN_OFF, "QEMU grows the file, done when the guest runs"
                 )
         elif size < self.order.target:
@@ -228,7 +226,7 @@ class _Work:
     def _check_identity(self, disk: Disk) -> None:
         """Of a dm-crypt map the connection may name either: the map's name is what os-brick gave to Nova."""
         if self.mapped is not None:
-            with suppress(StoppedError):
+            with suppress(StepFailedError):
                 check_identity(crypt.beneath(disk, self.mapped), self.order.connection)
                 return
         check_identity(disk, self.order.connection)
@@ -243,7 +241,7 @@ class _Work:
         refreshed.note(self.order, disk, self.tools.clock())
         return size
 
-    def _wait_for_device(self, strategy: Strategy, disk: Disk, began: float, seen: _Seen) -> None:
+    def _wait_for_device(self, strategy: Strategy, disk: Disk, began: float, seen: _StepNote) -> None:
         tools, pause = self.tools, _FIRST_LOOK
         nudge_at = began + tools.patience.nudge_every
         while (left := began + tools.patience.device_wait - tools.clock()) > 0:
@@ -257,7 +255,7 @@ class _Work:
             seen.size = size
             if size is None or size >= self.order.target:
                 return
-        raise StoppedError(
+        raise StepFailedError(
             Outcome.DEVICE_STALE, Reason.DEVICE_SMALLER, f"the device has {seen.size} of {self.order.target} bytes"
         )
 
@@ -273,7 +271,7 @@ class _Work:
                     header=self.header,
                     image_size=self._image_size(disk),
                 )
-            except StoppedError as ex:
+            except StepFailedError as ex:
                 if ex.reason is not Reason.WOULD_SHRINK:
                     raise
                 seen.detail = ex.detail  # it grew since `before`; `verify` will see that
@@ -286,14 +284,14 @@ class _Work:
         return images.reader(disk) if disk.kind is SourceKind.NETWORK and images is not None else None
 
     @contextmanager
-    def _step(self, name: str) -> Iterator[_Seen]:
-        seen, began, ok = _Seen(), self.tools.clock(), False
+    def _step(self, name: str) -> Iterator[_StepNote]:
+        seen, began, ok = _StepNote(), self.tools.clock(), False
         try:
             yield seen
             ok = True
-        except StoppedError as ex:
+        except StepFailedError as ex:
             seen.detail = f"{ex.reason}{f': {ex.detail}' if ex.detail else ''}"
             raise
         finally:
             seconds = self.tools.clock() - began
-            self.steps.append(Step(name=name, ok=ok, seconds=seconds, detail=seen.detail, size=seen.size))
+            self.steps.append(StepReport(name=name, ok=ok, seconds=seconds, detail=seen.detail, size=seen.size))

@@ -15,12 +15,11 @@ from typing import Any, Final, Protocol, TypeVar
 from bridge.core.extend import Bytes, is_uuid
 from bridge.core.messages import DiskSeen, DomainSeen, GuestState, Inventory
 from bridge.core.reasons import Reason
-from bridge.runtime.backoff import Backoff
 from bridge.runtime.health import Health
+from bridge.runtime.retry import Backoff
 from hostagent.domain import Disk, Domain
-from hostagent.failure import NotAskedError, StoppedError
-from hostagent.luks import HeaderOf
-from hostagent.ports import Capacity
+from hostagent.errors import NotAskedError, StepFailedError
+from hostagent.ports import Capacity, HeaderOf
 
 LOG = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -107,7 +106,7 @@ class InventoryKeeper:
         while not stop.is_set():
             try:
                 self._watch(stop)
-            except StoppedError as ex:
+            except StepFailedError as ex:
                 failures += 1
                 self._health.bad(HEALTH, f"{ex.reason.text}: {ex.detail}")
                 stop.wait(self._backoff.delay(failures))
@@ -178,7 +177,7 @@ class InventoryKeeper:
     def _look(self, server_id: str) -> DomainSeen | None:
         try:
             domain = self._libvirt.domain(server_id)
-        except StoppedError as ex:
+        except StepFailedError as ex:
             if ex.reason is Reason.LIBVIRT_DOWN or server_id not in self._known:
                 raise
             LOG.log(
@@ -217,6 +216,6 @@ class InventoryKeeper:
             return Bytes(self._libvirt.capacity(domain.server_id, disk.target).capacity + self._hidden(disk))
         except NotAskedError:
             return was
-        except StoppedError as ex:
+        except StepFailedError as ex:
             LOG.warning("server %s disk %s: its size cannot be read: %s", domain.server_id, disk.target, ex)
             return was

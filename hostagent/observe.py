@@ -10,20 +10,18 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from bridge.core.extend import Bytes
-from bridge.core.messages import GuestState, Order, Report, Step
+from bridge.core.messages import GuestState, Order, Report, StepReport
 from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
+from hostagent.attempt import find_disk, reported
 from hostagent.domain import Disk
-from hostagent.find import find_disk
-from hostagent.luks import HeaderOf
-from hostagent.ports import Hypervisor
-from hostagent.reported import reported
+from hostagent.ports import HeaderOf, Hypervisor
 
 _LOOK_EVERY: Final = 0.5  # seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Eyes:
+class ObserveTools:
     """What is looked with: `wait` seconds for the size; `sleep(seconds)` returns whether the agent is stopping."""
 
     hypervisor: Hypervisor
@@ -33,16 +31,16 @@ class Eyes:
     hidden: HeaderOf = lambda _disk: 0  # bytes of the volume that the guest does not see
 
 
-def observe(order: Order, eyes: Eyes) -> Report:
+def observe(order: Order, eyes: ObserveTools) -> Report:
     """Look until the guest has the size or patience is over. Never raises."""
-    return reported(order, _Look(order, eyes))
+    return reported(order, _Observation(order, eyes))
 
 
 @dataclass(slots=True)
-class _Look:
+class _Observation:
     order: Order
-    eyes: Eyes
-    steps: list[Step] = field(default_factory=list)
+    eyes: ObserveTools
+    steps: list[StepReport] = field(default_factory=list)
     before: Bytes | None = None
     after: Bytes | None = None
     header: int = 0  # bytes of the volume that the guest does not see
@@ -74,4 +72,6 @@ class _Look:
         return Bytes(seen.capacity + self.header)
 
     def _say(self, name: str, began: float, detail: str, size: int | None = None) -> None:
-        self.steps.append(Step(name=name, ok=True, seconds=self.eyes.clock() - began, detail=detail, size=size))
+        self.steps.append(
+            StepReport(name=name, ok=True, seconds=self.eyes.clock() - began, detail=detail, size=size)
+        )

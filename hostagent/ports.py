@@ -9,6 +9,8 @@ from bridge.core.encryption import Encryption
 from hostagent.domain import Disk, Domain
 
 T = TypeVar("T")
+HeaderOf = Callable[[Disk], int]
+"""Bytes of the volume that the guest does not see."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,8 @@
 
 One thread sends. A message the broker did not take is sent again, the very same, before any newer one; what comes
 meanwhile gathers and goes out together.
+
+The way of this host's messages to the engine.
 """
 
 import json
@@ -16,12 +18,56 @@ from typing import Final, Protocol
 
 from bridge.core.extend import new_id
 from bridge.core.messages import DomainSeen, HostMessage, Inventory, Report
-from bridge.runtime.backoff import Backoff
+from bridge.core.reasons import Reason
+from bridge.runtime.broker import REPORTS_EXCHANGE, REPORTS_QUEUE
 from bridge.runtime.health import Health
 from bridge.runtime.metrics import AgentMetrics
 from bridge.runtime.publisher import NotPublishedError
+from bridge.runtime.retry import Backoff
 
 LOG = logging.getLogger(__name__)
+
+_NO_WAY: Final = {Reason.RETURNED, Reason.NOT_PERMITTED}
+"""An engine that does not know the exchange yet, or a broker's user with the permissions from before it."""
+
+
+class Sender(Protocol):
+    """A safe publish."""
+
+    def publish(self, queue: str, body: bytes, *, exchange: str = "") -> None:
+        """Returns when the broker has it; raises NotPublishedError."""
+
+
+class ToEngine:
+    """Publishes to the reports queue through the exchange for it; where there is no such way, as once was done.
+
+    That is the default exchange, which a hypervisor's user should have no right to, for it leads to every queue.
+    """
+
+    def __init__(self, sender: Sender) -> None:
+        self._sender = sender
+        self._said = False
+
+    def publish(self, body: bytes) -> None:
+        """Returns when the broker has it in the queue; raises NotPublishedError: why not through the exchange."""
+        try:
+            self._sender.publish(REPORTS_QUEUE, body, exchange=REPORTS_EXCHANGE)
+        except NotPublishedError as ex:
+            if ex.reason not in _NO_WAY:
+                raise
+            self._the_old_way(body, ex)
+        else:
+            self._said = False
+
+    def _the_old_way(self, body: bytes, why: NotPublishedError) -> None:
+        try:
+            self._sender.publish(REPORTS_QUEUE, body)
+        except NotPublishedError:
+            raise why from None
+        if not self._said:
+            self._said = True
+            LOG.warning("reports take the default exchange, which our user should have no right to: %s", why)
+
 
 HEALTH: Final = "hostagent.reports"
 KEPT_MAX: Final = 10_000

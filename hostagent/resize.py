@@ -14,7 +14,7 @@ from typing import Final
 from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
 from hostagent.domain import BadDomainError, Disk, SourceKind, parse_disks
-from hostagent.failure import StoppedError
+from hostagent.errors import StepFailedError
 from hostagent.ports import Hypervisor, LibvirtDomain
 
 _SECTOR: Final = 512  # QEMU rounds up to it
@@ -34,7 +34,7 @@ class Resized:
     asked: bool
 
 
-class WouldShrinkError(StoppedError):
+class WouldShrinkError(StepFailedError):
     """The guard said no: the disk is larger than the size asked for. Nothing was called."""
 
     def __init__(self, capacity: int, size: int) -> None:
@@ -89,12 +89,12 @@ def grow(
         if wanted_size == before:
             return Resized(before=before, asked=False)
         if _leaving(domain.jobStats()):
-            raise StoppedError(Outcome.BUSY, Reason.DOMAIN_JOB)
+            raise StepFailedError(Outcome.BUSY, Reason.DOMAIN_JOB)
         flags = resize_flags(domain.connect().getLibVersion())
         if image_size is not None:
             _check_same(domain, disk)  # the look at the image took its time
         if not wanted():  # given up on while a call hung: the caller has answered, a late resize helps nobody
-            raise StoppedError(Outcome.LIBVIRT_FAILED, Reason.LIBVIRT_TIMED_OUT, "given up before the resize")
+            raise StepFailedError(Outcome.LIBVIRT_FAILED, Reason.LIBVIRT_TIMED_OUT, "given up before the resize")
         domain.blockResize(disk.target, wanted_size, flags)
         return Resized(before=before, asked=True)
 
@@ -106,9 +106,9 @@ def _check_same(domain: LibvirtDomain, disk: Disk) -> None:
     try:
         disks = parse_disks(domain.XMLDesc(0))
     except BadDomainError as ex:
-        raise StoppedError(Outcome.LIBVIRT_FAILED, Reason.LIBVIRT_RAISED, str(ex)) from ex
+        raise StepFailedError(Outcome.LIBVIRT_FAILED, Reason.LIBVIRT_RAISED, str(ex)) from ex
     if _which(disk) not in map(_which, disks):
-        raise StoppedError(Outcome.NOT_ATTACHED, Reason.DISK_ABSENT, f"{disk.target} is another disk by now")
+        raise StepFailedError(Outcome.NOT_ATTACHED, Reason.DISK_ABSENT, f"{disk.target} is another disk by now")
 
 
 def _which(disk: Disk) -> tuple[object, ...]:
@@ -118,7 +118,7 @@ def _which(disk: Disk) -> tuple[object, ...]:
 def _not_below(image: int, size: int) -> int:
     """The image's size, where the volume's backend has grown it: QEMU would do it, unasked by Cinder."""
     if image < size:
-        raise StoppedError(Outcome.DEVICE_STALE, Reason.DEVICE_SMALLER, f"the image has {image} of {size} bytes")
+        raise StepFailedError(Outcome.DEVICE_STALE, Reason.DEVICE_SMALLER, f"the image has {image} of {size} bytes")
     return image
 
 

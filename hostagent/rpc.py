@@ -10,12 +10,12 @@ from typing import Any, Final
 import oslo_messaging
 from oslo_config import cfg
 
-from bridge.core.fields import BadMessageError
 from bridge.core.messages import VERSION, Order
 from bridge.core.reasons import Reason
-from bridge.runtime.backoff import Backoff
+from bridge.core.wire import BadMessageError
+from bridge.runtime.broker import AGENT_EXCHANGE, AGENT_TOPIC, BROKER_ERRORS, rpc_transport
 from bridge.runtime.health import Health
-from bridge.runtime.transport import AGENT_EXCHANGE, AGENT_TOPIC, BROKER_ERRORS, rpc_transport
+from bridge.runtime.retry import Backoff
 
 LOG = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ HEALTH: Final = "hostagent.bus"
 _THREADS: Final = 4  # the handler only reads and hands over
 
 
-class Endpoint:
+class ExtendEndpoint:
     """What the engine can call. Version 1.0: extend."""
 
     target = oslo_messaging.Target(version="1.0")
@@ -120,6 +120,6 @@ class RpcServer:
         return oslo_messaging.get_rpc_server(
             self._transport,
             oslo_messaging.Target(exchange=AGENT_EXCHANGE, topic=AGENT_TOPIC, server=self._host),
-            [Endpoint(self._submit)],
+            [ExtendEndpoint(self._submit)],
             executor="threading",
         )

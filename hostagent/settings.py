@@ -6,9 +6,10 @@ from pathlib import Path
 
 from oslo_config import cfg
 
-from bridge.runtime.settings import OPS_OPTS, BusSettings, ConfigError, OptGroups, bus_settings, default_host
-from hostagent import brick_lock, key_manager
-from hostagent.key_manager import KeyManagerSettings
+from bridge.core.errors import ConfigError
+from bridge.runtime.config import OPS_OPTS, BusSettings, OptGroups, bus_settings, default_host
+from hostagent.brick import key_manager, lock
+from hostagent.brick.key_manager import KeyManagerSettings
 
 _HOST_MAX = 255
 
@@ -220,6 +221,6 @@ def _lock_path(named: str | None, state_path: str) -> str:
         except OSError as ex:
             raise ConfigError(f"[hostagent] state_path: {own} cannot be made: {ex.strerror}") from ex
         return str(own)
-    if (wrong := brick_lock.trouble(named)) is not None:
+    if (wrong := lock.trouble(named)) is not None:
         raise ConfigError(f"[hostagent] lock_path: {wrong}")
     return named

@@ -9,34 +9,32 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
+from bridge.core.errors import ConfigError
 from bridge.core.messages import Order, Report
 from bridge.core.outcome import Outcome
+from bridge.runtime.broker import check_url, kombu_connection
 from bridge.runtime.daemon import Part, Supervised
 from bridge.runtime.metrics import AgentMetrics
 from bridge.runtime.process import Process
 from bridge.runtime.publisher import SafePublisher
-from bridge.runtime.settings import ConfigError
-from bridge.runtime.transport import check_url, kombu_connection
-from hostagent import beside_nova, key_manager
-from hostagent.brick_pool import BrickPool
+from hostagent import hostcheck
+from hostagent.brick import key_manager
+from hostagent.brick.pool import BrickPool
 from hostagent.capabilities import volume_types
 from hostagent.devices import all_strategies
 from hostagent.devices.base import Strategy
 from hostagent.devices.crypt import hidden_bytes
-from hostagent.devices.rbd import RbdStrategy
-from hostagent.extend import Patience, Tools, extend
-from hostagent.hypervisor import Abandoned, Session
-from hostagent.images import QemuImages
+from hostagent.devices.image import QemuImages, RbdStrategy
+from hostagent.drivers.libvirt.connect import open_libvirt, open_read_only
+from hostagent.drivers.libvirt.session import Abandoned, Session
+from hostagent.extend import DeviceWait, ExtendTools, extend
 from hostagent.inventory import InventoryKeeper, Touched
-from hostagent.libvirt_open import open_libvirt, open_read_only
-from hostagent.observe import Eyes, observe
+from hostagent.observe import ObserveTools, observe
 from hostagent.ports import Encryptor
-from hostagent.reporter import Outbox, Reporter
+from hostagent.reporter import Outbox, Reporter, ToEngine
 from hostagent.rpc import RpcServer
 from hostagent.settings import HostAgentSettings
-from hostagent.to_engine import ToEngine
-from hostagent.turn import Turn
-from hostagent.worker import Workers
+from hostagent.workers import FairTurn, Workers
 
 LOG = logging.getLogger(__name__)
 
@@ -45,7 +43,7 @@ _INVENTORY_SHARE: Final = 0.25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outside:
+class HostAccess:
     """What of its host the agent touches: `connect(uri)` gives a virConnect; `parts` have to run for the rest.
 
     `encryptor`: None unless the operator opted in to volumes' keys.
@@ -57,17 +55,17 @@ class Outside:
     encryptor: Encryptor | None = None
 
 
-def this_host(settings: HostAgentSettings) -> Outside:
+def this_host(settings: HostAgentSettings) -> HostAccess:
     """The real thing: libvirt and os-brick; of an agent that only looks, libvirt for reading and nothing else."""
     if settings.read_only:
-        return Outside(connect=open_read_only, strategies=())
+        return HostAccess(connect=open_read_only, strategies=())
     if (missing := key_manager.missing(settings.brick.key_manager)) is not None:
         raise ConfigError(missing)
-    beside_nova.warn(settings.nova_conf, settings.brick)
+    hostcheck.warn(settings.nova_conf, settings.brick)
     if settings.brick.key_manager is not None:
         LOG.info("volumes' keys are asked for, with [key_manager] backend")
     brick = BrickPool(settings.brick)
-    return Outside(
+    return HostAccess(
         connect=open_libvirt,
         strategies=all_strategies(brick),
         parts=[brick],
@@ -75,7 +73,7 @@ def this_host(settings: HostAgentSettings) -> Outside:
     )
 
 
-class Bench:
+class WorkerTool:
     """One worker's tool: its libvirt session and what it does with an order."""
 
     def __init__(self, session: Session, work: Callable[[Order], Report]) -> None:
@@ -91,7 +89,7 @@ class Bench:
         self._session.close()
 
 
-class Closing:
+class PartWithCleanup:
     """A part, with what has to be woken when it is told to stop and what is given back when it has ended."""
 
     def __init__(
@@ -121,7 +119,7 @@ def build(
     settings: HostAgentSettings,
     process: Process,
     *,
-    look_outside: Callable[[HostAgentSettings], Outside] = this_host,
+    look_outside: Callable[[HostAgentSettings], HostAccess] = this_host,
 ) -> Sequence[Part]:
     """The parts, in the order they start; they stop in reverse, so that the last reports still go out.
 
@@ -148,19 +146,19 @@ def build(
             share=share,
         )
 
-    def bench() -> Bench:
+    def bench() -> WorkerTool:
         own = session()
         if settings.read_only:
-            eyes = Eyes(
+            eyes = ObserveTools(
                 hypervisor=own, wait=settings.observe_wait, sleep=stopping.wait, clock=time.monotonic,
                 hidden=partial(hidden_bytes, images=images_of(own)),
             )  # fmt: skip
-            return Bench(own, lambda order: observe(order, eyes))
-        patience = Patience(device_wait=settings.device_wait, nudge_every=settings.nudge_every)
+            return WorkerTool(own, lambda order: observe(order, eyes))
+        patience = DeviceWait(device_wait=settings.device_wait, nudge_every=settings.nudge_every)
         images = images_of(own)
         strategies = [*outside.strategies, RbdStrategy(images)]
-        turn = Turn(stopping, workers.crowded, settings.crowded_wait)
-        tools = Tools(
+        turn = FairTurn(stopping, workers.crowded, settings.crowded_wait)
+        tools = ExtendTools(
             hypervisor=own,
             strategies=strategies,
             patience=patience,
@@ -173,7 +171,7 @@ def build(
             turn.begin()
             return extend(order, tools)
 
-        return Bench(own, work)
+        return WorkerTool(own, work)
 
     def images_of(own: Session) -> QemuImages:
         return QemuImages(own.secret, limit=settings.libvirt_limit / 2)
@@ -208,8 +206,10 @@ def build(
     workers = Workers(settings.workers, make_tool=bench, report=hand_over, stopping=stopping, metrics=metrics)
     rpc = RpcServer(process.conf, settings.bus.transport_url, settings.host, workers.submit, health)
     return [
-        Closing(Supervised("hostagent.reporter", reporter.run, health), wake=outbox.close, after=bus.release),
-        Closing(Supervised("hostagent.inventory", keeper.run, health), wake=touched.close),
+        PartWithCleanup(
+            Supervised("hostagent.reporter", reporter.run, health), wake=outbox.close, after=bus.release
+        ),
+        PartWithCleanup(Supervised("hostagent.inventory", keeper.run, health), wake=touched.close),
         *outside.parts,
         workers,
         rpc,

@@ -6,15 +6,16 @@ from enum import Enum
 
 from oslo_config import cfg
 
-from bridge.runtime.sessions import endpoint_opts, endpoint_sample_opts
-from bridge.runtime.settings import OPS_OPTS, BusSettings, ConfigError, OptGroups, bus_settings
-from bridge.runtime.transport import is_memory
-from listener.patience import Limits, Patience
+from bridge.core.errors import ConfigError
+from bridge.runtime.broker import is_memory
+from bridge.runtime.config import OPS_OPTS, BusSettings, OptGroups, bus_settings
+from bridge.runtime.rest import endpoint_opts, endpoint_sample_opts
+from listener.retry_policy import DeliveryLimits, RetryPolicy
 
 _ENDPOINT_TIMEOUT = 10  # seconds; below half of the broker's heartbeat, so that a slow answer never costs it
 
 
-class Intake(Enum):
+class IntakeMode(Enum):
     """How notifications come to us."""
 
     TOPIC = "topic"  # Cinder sends them to a topic of ours and declares its queues itself
@@ -29,11 +30,11 @@ NOTIFICATIONS_OPTS = [
     ),
     cfg.StrOpt(
         "intake",
-        default=Intake.TOPIC.value,
+        default=IntakeMode.TOPIC.value,
         choices=[
-            (Intake.TOPIC.value, "Cinder's queues for a topic that is ours alone (recommended)"),
+            (IntakeMode.TOPIC.value, "Cinder's queues for a topic that is ours alone (recommended)"),
             (
-                Intake.BIND.value,
+                IntakeMode.BIND.value,
                 "a durable queue of our own, extend_bridge.notifications, bound to Cinder's exchange",
             ),
         ],
@@ -55,7 +56,7 @@ NOTIFICATIONS_OPTS = [
     ),
 ]
 
-_TOPICS = {Intake.TOPIC: "extend_bridge", Intake.BIND: "notifications"}
+_TOPICS = {IntakeMode.TOPIC: "extend_bridge", IntakeMode.BIND: "notifications"}
 
 LISTENER_OPTS = [
     cfg.IntOpt("batch", default=100, min=1, max=700, help="Events sent in one request. Nova takes about 780."),
@@ -97,12 +98,14 @@ class ListenerSettings:
     transport_url: str
     topic: str
     bus: BusSettings
-    intake: Intake = Intake.TOPIC
+    intake: IntakeMode = IntakeMode.TOPIC
     exchange: str = "openstack"
     endpoint_timeout: float = _ENDPOINT_TIMEOUT
     max_message_bytes: int = 16 * 1024 * 1024
     max_rows: int = 10_000
-    limits: Limits = field(default_factory=lambda: Limits(batch=100, retry_cap=30, hold=60, patience=Patience()))
+    limits: DeliveryLimits = field(
+        default_factory=lambda: DeliveryLimits(batch=100, retry_cap=30, hold=60, patience=RetryPolicy())
+    )
 
 
 def listener_groups() -> OptGroups:
@@ -119,11 +122,11 @@ def listener_settings(conf: cfg.ConfigOpts) -> ListenerSettings:
     url = conf.notifications.transport_url
     if not url:
         raise ConfigError("[notifications] transport_url is not set: say where Cinder's notifications are")
-    intake = Intake(conf.notifications.intake)
+    intake = IntakeMode(conf.notifications.intake)
     chosen = conf.notifications.topic
     topic = _name(_TOPICS[intake] if chosen is None else chosen, "topic")
     exchange = _name(conf.notifications.exchange, "exchange")
-    if intake is Intake.BIND and is_memory(url):
+    if intake is IntakeMode.BIND and is_memory(url):
         raise ConfigError(
             "[notifications] intake = bind needs a broker: a bus in memory has no exchange of Cinder's"
         )
@@ -143,11 +146,11 @@ def listener_settings(conf: cfg.ConfigOpts) -> ListenerSettings:
         endpoint_timeout=timeout,
         max_message_bytes=conf.listener.max_message_bytes,
         max_rows=conf.listener.max_rows,
-        limits=Limits(
+        limits=DeliveryLimits(
             batch=conf.listener.batch,
             retry_cap=conf.listener.retry_cap,
             hold=conf.listener.hold_seconds,
-            patience=Patience(attempts=conf.listener.park_attempts, seconds=conf.listener.park_seconds),
+            patience=RetryPolicy(attempts=conf.listener.park_attempts, seconds=conf.listener.park_seconds),
         ),
     )
 

@@ -11,12 +11,12 @@ from typing import Final, Protocol
 import amqp.exceptions
 import kombu
 
-from bridge.runtime.transport import QueueSpec, ensure_queue
+from bridge.runtime.broker import QueueSpec, ensure_queue
 
 NOTIFICATIONS_QUEUE: Final = "extend_bridge.notifications"
 
 
-class Source(Protocol):
+class QueueSource(Protocol):
     """The queues of one intake: the one extends come on first, then those that are only kept from filling up."""
 
     @property

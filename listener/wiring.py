@@ -4,21 +4,21 @@
 import threading
 from typing import Final
 
+from bridge.runtime.broker import check_url, is_memory, kombu_connection
 from bridge.runtime.daemon import Part, Supervised
 from bridge.runtime.metrics import ListenerMetrics
 from bridge.runtime.process import Process
-from bridge.runtime.sessions import open_adapter
-from bridge.runtime.transport import check_url, is_memory, kombu_connection
-from listener.chronicle import Chronicle
-from listener.courier import Courier, NovaEndpoint
-from listener.keeping import Keeping
+from bridge.runtime.rest import open_adapter
+from listener.consumer import DUE, NOTIFICATIONS, CheckNames, Loop
+from listener.decode import DueReader, NotificationReader, Reader
+from listener.delivery import Worker
+from listener.endpoint import EndpointClient, NovaEndpoint
+from listener.lane_writer import LaneWriter
 from listener.lanes import DUE as DUE_SPEC
 from listener.lanes import Lanes
-from listener.loop import DUE, NOTIFICATIONS, Checks, Loop
-from listener.reading import DueReader, NotificationReader, Reader
-from listener.settings import Intake, ListenerSettings
-from listener.sources import BindSource, DueSource, Source, TopicSource
-from listener.work import Worker
+from listener.settings import IntakeMode, ListenerSettings
+from listener.sources import BindSource, DueSource, QueueSource, TopicSource
+from listener.telemetry import Telemetry
 
 _AGENT: Final = "extend-bridge-listener"
 
@@ -31,15 +31,15 @@ def build(settings: ListenerSettings, process: Process) -> list[Part]:
     check_url(settings.transport_url, "[notifications] transport_url")
     check_url(settings.bus.transport_url, "[bus] transport_url")
     audit, metrics = process.audit("listener"), ListenerMetrics(process.registry)
-    chronicle = Chronicle(audit, metrics)
+    chronicle = Telemetry(audit, metrics)
     reader = NotificationReader(chronicle, max_bytes=settings.max_message_bytes, max_rows=settings.max_rows)
-    bind = settings.intake is Intake.BIND
+    bind = settings.intake is IntakeMode.BIND
     source = BindSource(settings.topic, settings.exchange) if bind else TopicSource(settings.topic)
     parts = [
         _part("listener.loop", settings, process, settings.transport_url, source, reader, NOTIFICATIONS, chronicle)
     ]
     if not is_memory(settings.bus.transport_url):
-        chronicle = Chronicle(audit, metrics, due=True)
+        chronicle = Telemetry(audit, metrics, due=True)
         back = DueSource(DUE_SPEC)
         url = settings.bus.transport_url
         parts.append(_part("listener.due_loop", settings, process, url, back, DueReader(), DUE, chronicle))
@@ -51,10 +51,10 @@ def _part(
     settings: ListenerSettings,
     process: Process,
     url: str,
-    source: Source,
+    source: QueueSource,
     reader: Reader,
-    checks: Checks,
-    chronicle: Chronicle,
+    checks: CheckNames,
+    chronicle: Telemetry,
 ) -> Part:
     """A thread with connections and an HTTP session of its own."""
     health, bus = process.health, settings.bus
@@ -70,8 +70,8 @@ def _part(
     worker = Worker(
         limits=settings.limits,
         reader=reader,
-        courier=Courier(endpoint),
-        keeping=Keeping(lanes, health=health, check=checks.lanes, chronicle=chronicle),
+        courier=EndpointClient(endpoint),
+        keeping=LaneWriter(lanes, health=health, check=checks.lanes, chronicle=chronicle),
         health=health,
         check=checks.endpoint,
         chronicle=chronicle,

@@ -10,64 +10,30 @@ then the path, and in the resource the microversion, which knows its path (the l
 """
 
 import re
-import uuid
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from typing import Any, Final
 
 import falcon
 
-from bridge.api import discovery, request
-from bridge.api.access import AccessLog
-from bridge.api.events import AnyServer, EventsResource, Journal
+from bridge.api import request, versions
+from bridge.api.events import AnyServer, ArrivalStore, EventsResource
 from bridge.api.faults import handle, not_found
 from bridge.api.healthcheck import PATH as HEALTHCHECK
 from bridge.api.healthcheck import Healthcheck
 from bridge.api.identity import Authenticator, Policy
-from bridge.api.limits import check_length
+from bridge.api.middleware import AccessLog, Doorkeeper, RequestIds
 from bridge.api.settings import ApiSettings
-from bridge.api.wake import waker
-from bridge.core.extend import clean_request_id
-from bridge.runtime.audit_log import AuditLog
-from bridge.runtime.http_server import StartResponse, WsgiApp
-from bridge.runtime.locating import Driver
+from bridge.api.versions import DOCUMENT_PATH, VERSIONED_PATH
+from bridge.http.server import StartResponse, WsgiApp
+from bridge.runtime.audit import AuditLog
+from bridge.runtime.config import Driver
 from bridge.runtime.metrics import ApiMetrics
+from bridge.runtime.wakeup import waker
 
 _EVENTS: Final = "os-server-external-events"
-_VERSIONED: Final = re.compile(r"/(v2|v2\.1)(/|\Z)")
-_DOCUMENT: Final = re.compile(r"/(?P<path>v2|v2\.1)/?\Z")
 _PROJECT_DOCUMENT: Final = re.compile(r"/(?P<path>v2|v2\.1)/(?P<project_id>[0-9a-f-]+)/\Z")
 _SLASHES: Final = re.compile(r"//+")
-
-
-class RequestIds:
-    """Our id of the request in both headers, as Nova; the caller's own becomes the global id."""
-
-    def process_request(self, req: falcon.Request, _resp: falcon.Response) -> None:
-        """Make the id and read the caller's."""
-        req.context.request_id = f"req-{uuid.uuid4()}"
-        req.context.global_request_id = clean_request_id(req.get_header("X-OpenStack-Request-ID"))
-
-    def process_response(self, req: falcon.Request, resp: falcon.Response, _resource: object, _ok: bool) -> None:
-        """Send the id, except with the unversioned documents, where Nova sends none."""
-        if _VERSIONED.match(req.path):
-            resp.set_header("x-openstack-request-id", req.context.request_id)
-            resp.set_header("x-compute-request-id", req.context.request_id)
-
-
-class Doorkeeper:
-    """Size, then authentication. The version documents are open to everybody."""
-
-    def __init__(self, auth: Authenticator) -> None:
-        self._auth = auth
-
-    def process_request(self, req: falcon.Request, _resp: falcon.Response) -> None:
-        """Raises FaultError 413 or 401."""
-        check_length(req)
-        if _VERSIONED.match(req.path) and not _DOCUMENT.match(req.path):
-            req.context.caller = self._auth.authenticate(req)
-        if req.method not in falcon.COMBINED_METHODS:
-            raise not_found()
 
 
 class _Context:
@@ -82,7 +48,7 @@ class _Request(falcon.Request):
 
 def build(
     settings: ApiSettings,
-    journal: Journal,
+    journal: ArrivalStore,
     metrics: ApiMetrics,
     audit: AuditLog,
     *,
@@ -101,9 +67,9 @@ def build(
     call = waker(settings.wake_host, settings.wake_port) if wake is None else wake
     # the sink added last is asked first
     app.add_sink(_choices, r"/")
-    app.add_sink(_nothing_there, _VERSIONED)
+    app.add_sink(_nothing_there, VERSIONED_PATH)
     app.add_sink(_project_document, _PROJECT_DOCUMENT)
-    app.add_sink(_version_document, _DOCUMENT)
+    app.add_sink(_version_document, DOCUMENT_PATH)
     app.add_sink(_root_document, r"/\Z")
     app.add_route(HEALTHCHECK, Healthcheck(ping, disable_file=settings.healthcheck_disable_file))
     if settings.known_by is Driver.NOVA:
@@ -147,14 +113,14 @@ def _split_vary(headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
 
 def _root_document(req: falcon.Request, resp: falcon.Response, **_: Any) -> None:
     request.parse(req)
-    _send(req, resp, HTTPStatus.OK, discovery.root_document(_base(req)))
+    _send(req, resp, HTTPStatus.OK, versions.root_document(_base(req)))
 
 
 def _version_document(req: falcon.Request, resp: falcon.Response, path: str = "", **_: Any) -> None:
     if path == "v2.1":
         request.negotiate(req, resp)
     request.parse(req)
-    _send(req, resp, HTTPStatus.OK, discovery.version_document(path, _base(req)))
+    _send(req, resp, HTTPStatus.OK, versions.version_document(path, _base(req)))
 
 
 def _project_document(
@@ -167,12 +133,12 @@ def _project_document(
         request.negotiate(req, resp)
     request.parse(req)
     request.check_project(project_id, req.context.caller)
-    _send(req, resp, HTTPStatus.OK, discovery.version_document(path, _base(req)))
+    _send(req, resp, HTTPStatus.OK, versions.version_document(path, _base(req)))
 
 
 def _choices(req: falcon.Request, resp: falcon.Response, **_: Any) -> None:
     request.parse(req)
-    _send(req, resp, HTTPStatus.MULTIPLE_CHOICES, discovery.choices_document(req.path, _base(req)))
+    _send(req, resp, HTTPStatus.MULTIPLE_CHOICES, versions.choices_document(req.path, _base(req)))
 
 
 def _nothing_there(req: falcon.Request, resp: falcon.Response, **_: Any) -> None:

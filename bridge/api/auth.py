@@ -7,8 +7,8 @@ from typing import Final
 import falcon
 from oslo_config import cfg
 
-from bridge.api.guard import Guard
 from bridge.api.identity import Authenticator, Identity
+from bridge.api.rate_limit import Guard
 from bridge.api.settings import ApiSettings, AuthStrategy
 
 LOG = logging.getLogger(__name__)

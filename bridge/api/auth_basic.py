@@ -28,7 +28,7 @@ import falcon
 
 from bridge.api.faults import unauthorized
 from bridge.api.identity import Identity
-from bridge.runtime.settings import ConfigError
+from bridge.core.errors import ConfigError
 
 LOG = logging.getLogger(__name__)
 

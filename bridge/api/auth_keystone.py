@@ -26,8 +26,8 @@ from oslo_utils import timeutils
 
 from bridge.api.faults import FaultError, fault, unauthorized
 from bridge.api.identity import Identity
-from bridge.runtime.http_server import StartResponse
-from bridge.runtime.settings import ConfigError
+from bridge.core.errors import ConfigError
+from bridge.http.server import StartResponse
 
 LOG = logging.getLogger(__name__)
 

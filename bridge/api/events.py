@@ -3,6 +3,11 @@
 
 Order of checks as Nova's: size, authentication (both before routing, in app.py), microversion, content type, JSON,
 project of the URL, schema, policy, then per event.
+
+What becomes of each event of a request: a pure function of the event and of what the inventory knows.
+
+Source: nova/api/openstack/compute/server_external_events.py. Nova looks in this order: the server is unknown (404),
+the tag is missing (400), the server is on no host (422). Where we decide otherwise stands in differences.yaml.
 """
 
 import json
@@ -10,27 +15,97 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
 from http import HTTPStatus
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import falcon
 
-from bridge.api import microversion, request, schema
-from bridge.api.decide import Decision, answer, decide, servers
+from bridge.api import request, schema, versions
 from bridge.api.faults import fault, not_found
 from bridge.api.identity import Policy
-from bridge.core.extend import Arrival, ExtendKey, Standing, is_uuid
-from bridge.core.trail import Event, Record
-from bridge.runtime.audit_log import AuditLog
+from bridge.api.schema import VOLUME_EXTENDED
+from bridge.core.audit import AuditEvent, AuditRecord
+from bridge.core.extend import Arrival, ExtendKey, ServerState, is_uuid
+from bridge.core.reasons import Reason
+from bridge.runtime.audit import AuditLog
 from bridge.runtime.metrics import ApiMetrics
+
+
+class Code(IntEnum):
+    """The code of one event in the answer."""
+
+    ACCEPTED = 200  # it is in the journal
+    BAD = 400  # it names no volume, or is no event of ours
+    UNKNOWN_SERVER = 404  # nobody ever reported the server
+    NO_HOST = 422  # the server is on no host now
+
+
+@dataclass(frozen=True, slots=True)
+class EventDecision:
+    """The code of one event; `key` where it is accepted, `reason` where it is not."""
+
+    code: Code
+    key: ExtendKey | None = None
+    reason: Reason | None = None
+
+
+_UNKNOWN: Final = EventDecision(Code.UNKNOWN_SERVER, reason=Reason.UNKNOWN_SERVER)
+_NOT_OURS: Final = EventDecision(Code.BAD, reason=Reason.NOT_OURS)
+_NO_TAG: Final = EventDecision(Code.BAD, reason=Reason.NO_TAG)
+_TAG_NO_VOLUME: Final = EventDecision(Code.BAD, reason=Reason.TAG_NO_VOLUME)
+_NO_HOST: Final = EventDecision(Code.NO_HOST, reason=Reason.SERVER_NO_HOST)
+
+
+def servers(events: Sequence[Mapping[str, Any]]) -> set[str]:
+    """The servers to ask the inventory for: canonical ids, in lower case. Others cannot be in it."""
+    return {event["server_uuid"].lower() for event in events if is_uuid(event["server_uuid"])}
+
+
+def decide(event: Mapping[str, Any], standing: Mapping[str, ServerState]) -> EventDecision:
+    """The decision on one event that the schema accepted."""
+    server = event["server_uuid"].lower()
+    where = standing.get(server)
+    if where is None:
+        return _UNKNOWN
+    if event["name"] != VOLUME_EXTENDED:
+        return _NOT_OURS
+    tag = event.get("tag")
+    if tag is None:
+        return _NO_TAG
+    if not is_uuid(tag):
+        return _TAG_NO_VOLUME
+    if where is ServerState.NO_HOST:
+        return _NO_HOST
+    return EventDecision(Code.ACCEPTED, ExtendKey(server, tag.lower()))
+
+
+def answer(
+    events: Sequence[Mapping[str, Any]], decisions: Sequence[EventDecision]
+) -> tuple[int, list[dict[str, Any]]]:
+    """Status of the request and its events: the request's own keys in their order, then status and code.
+
+    207 as soon as one event got another code than 200, also when all did: never an HTTP 404 (Nova ≥ 21).
+    """
+    whole = all(decision.code is Code.ACCEPTED for decision in decisions)
+    return (HTTPStatus.OK if whole else HTTPStatus.MULTI_STATUS).value, [
+        {
+            **event,
+            "status": "completed" if decision.code is Code.ACCEPTED else "failed",
+            "code": decision.code.value,
+        }
+        for event, decision in zip(events, decisions, strict=True)
+    ]
+
 
 LOG = logging.getLogger(__name__)
 
 
-class Journal(Protocol):
+class ArrivalStore(Protocol):
     """What the API needs of the journal (bridge.journal.store)."""
 
-    def standing(self, server_ids: Collection[str]) -> Mapping[str, Standing]:
+    def standing(self, server_ids: Collection[str]) -> Mapping[str, ServerState]:
         """What the inventory knows of each server; one that is absent is unknown.
 
         Raises JournalUnavailableError.
@@ -43,12 +118,12 @@ class Journal(Protocol):
 class AnyServer:
     """A journal whose servers are Nova's: each is taken for there, and looked for when its extend is worked on."""
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: ArrivalStore) -> None:
         self._journal = journal
 
-    def standing(self, server_ids: Collection[str]) -> Mapping[str, Standing]:
+    def standing(self, server_ids: Collection[str]) -> Mapping[str, ServerState]:
         """See Journal."""
-        return dict.fromkeys(server_ids, Standing.ON_HOST)
+        return dict.fromkeys(server_ids, ServerState.ON_HOST)
 
     def accept(self, arrivals: Sequence[Arrival]) -> Mapping[ExtendKey, str]:
         """See Journal."""
@@ -63,7 +138,7 @@ class EventsResource:
 
     def __init__(
         self,
-        journal: Journal,
+        journal: ArrivalStore,
         metrics: ApiMetrics,
         audit: AuditLog,
         wake: Callable[[], None],
@@ -81,7 +156,7 @@ class EventsResource:
     def on_post(self, req: falcon.Request, resp: falcon.Response, project_id: str | None = None) -> None:
         """Answer 200 or 207 with a code per event, after the commit; FaultError refuses the request as a whole."""
         request.check_path(project_id)
-        version = request.negotiate(req, resp) if self._versioned else microversion.MIN
+        version = request.negotiate(req, resp) if self._versioned else versions.MIN
         body = request.parse(req)
         request.check_project(project_id, req.context.caller)
         if not self._versioned:
@@ -117,15 +192,15 @@ class EventsResource:
     def _record(
         self,
         events: Sequence[Mapping[str, Any]],
-        decisions: Sequence[Decision],
+        decisions: Sequence[EventDecision],
         taken_as: Mapping[ExtendKey, str],
         request_id: str,
         global_request_id: str | None,
     ) -> None:
         now = time.time()
         taken = [
-            Record(
-                event=Event.ACCEPTED,
+            AuditRecord(
+                event=AuditEvent.ACCEPTED,
                 at=now,
                 server=key.server_id,
                 volume=key.volume_id,
@@ -136,8 +211,8 @@ class EventsResource:
             for key, extend_id in taken_as.items()
         ]
         refused = [
-            Record(
-                event=Event.REFUSED,
+            AuditRecord(
+                event=AuditEvent.REFUSED,
                 at=now,
                 server=_id(event["server_uuid"]),
                 volume=_id(event.get("tag")),

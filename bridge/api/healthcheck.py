@@ -2,6 +2,9 @@
 """GET /healthcheck, for load balancers: whether this API can take events now. No token, no version.
 
 The paths and words of oslo.middleware's healthcheck, which Nova has at the same place; ours also asks the journal.
+
+Says whether the journal can be used, before a request finds out. For the built-in server only: a process that
+uWSGI forks has no threads of ours.
 """
 
 import threading
@@ -14,6 +17,43 @@ from typing import Final
 import falcon
 
 from bridge.core.errors import JournalUnavailableError
+from bridge.runtime.daemon import Supervised
+from bridge.runtime.health import Health
+
+CHECK: Final = "api.database"
+
+
+def journal_probe(
+    ping: Callable[[], str | None],
+    health: Health,
+    *,
+    prepare: Callable[[], object] | None = None,
+    every: float = 5.0,
+) -> Supervised:
+    """A part that asks `ping` every `every` seconds: None is ready, a text is why not.
+
+    `prepare` runs once before the first ping that is to succeed (bringing the tables up to date).
+    """
+    health.expect(CHECK)
+
+    def body(stop: threading.Event) -> None:
+        ready = prepare is None
+        while not stop.is_set():
+            try:
+                if not ready and prepare is not None:
+                    prepare()
+                    ready = True
+                why = ping()
+            except JournalUnavailableError as ex:
+                why = str(ex)
+            if why is None:
+                health.ok(CHECK)
+            else:
+                health.bad(CHECK, why)
+            stop.wait(every)
+
+    return Supervised(CHECK, body, health)
+
 
 PATH: Final = "/healthcheck"
 _KEEP: Final = 1.0  # seconds an answer of the journal is good for: balancers ask often, and from everywhere

@@ -17,7 +17,7 @@ from oslo_policy import policy as oslo_policy
 
 from bridge.api.faults import fault
 from bridge.api.identity import Identity
-from bridge.runtime.settings import ConfigError
+from bridge.core.errors import ConfigError
 
 LOG = logging.getLogger(__name__)
 

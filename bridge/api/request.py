@@ -2,6 +2,8 @@
 """What is checked of every request before its resource, in Nova's order: microversion, content type, JSON, project.
 
 Source: nova/api/openstack/wsgi.py, Resource.__call__ and Request.
+
+How much a request may bring, and reading no more than that.
 """
 
 import json
@@ -11,10 +13,40 @@ from typing import Any, Final
 
 import falcon
 
-from bridge.api import microversion
-from bridge.api.faults import fault, not_found
+from bridge.api import versions
+from bridge.api.faults import fault, not_found, too_large
 from bridge.api.identity import Identity
-from bridge.api.limits import read_body
+
+MAX_BODY: Final = 114688
+"""Bytes of a request body, as oslo.middleware's sizelimit in front of Nova: about 780 events."""
+
+
+def check_length(req: falcon.Request) -> None:
+    """Refuse by its Content-Length a body that is too large; raises FaultError."""
+    if (req.content_length or 0) > MAX_BODY:
+        raise too_large()
+
+
+def read_body(req: falcon.Request) -> bytes:
+    """The whole body; b"" where there is none. Raises FaultError for one that is too large or broken off.
+
+    A chunked body has no length: it is read up to the limit.
+    """
+    try:
+        if req.content_length is not None:
+            body = req.bounded_stream.read(req.content_length)
+        elif req.env.get("wsgi.input_terminated"):
+            body = req.stream.read(MAX_BODY + 1)
+        else:
+            return b""
+    except (OSError, ValueError) as ex:  # the client went away, was silent for too long, or broke the chunking
+        raise fault(HTTPStatus.BAD_REQUEST, "Malformed request body") from ex
+    if len(body) > MAX_BODY:
+        raise too_large()
+    if len(body) < (req.content_length or 0):
+        raise fault(HTTPStatus.BAD_REQUEST, "Malformed request body")
+    return bytes(body)
+
 
 _JSON: Final = "application/json"
 _VENDOR: Final = "application/vnd.openstack.compute+json"
@@ -24,10 +56,10 @@ _WITH_BODY: Final = frozenset({"POST", "PUT"})
 _PROJECT: Final = re.compile(r"[0-9a-f-]+")  # Nova's default project_id_regex: another segment is another path
 
 
-def negotiate(req: falcon.Request, resp: falcon.Response) -> microversion.Version:
+def negotiate(req: falcon.Request, resp: falcon.Response) -> versions.Version:
     """The microversion to answer in, said in the answer's headers; raises FaultError 400 or 406."""
-    version = microversion.of_request(req)
-    resp.set_headers(microversion.headers(version))
+    version = versions.of_request(req)
+    resp.set_headers(versions.headers(version))
     return version
 
 

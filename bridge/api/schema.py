@@ -12,8 +12,8 @@ from typing import Any, Final
 import jsonschema
 from oslo_utils import uuidutils
 
-from bridge.api import microversion
-from bridge.api.microversion import Version
+from bridge.api import versions
+from bridge.api.versions import Version
 from bridge.core.extend import is_uuid
 
 VOLUME_EXTENDED: Final = "volume-extended"
@@ -28,7 +28,7 @@ _FORMATS.checks("uuid")(uuidutils.is_uuid_like)
 
 def names(version: Version) -> Sequence[str]:
     """The event names a microversion knows, in Nova's order."""
-    if version >= microversion.VOLUME_EXTENDED:
+    if version >= versions.VOLUME_EXTENDED:
         return (*_BASE_NAMES, VOLUME_EXTENDED)
     return _BASE_NAMES
 

@@ -9,11 +9,11 @@ from typing import Final
 
 from oslo_config import cfg
 
-from bridge.api.guard import Rate
+from bridge.api.rate_limit import Rate
+from bridge.core.errors import ConfigError
+from bridge.http.tls import MINIMUM, TlsSettings
 from bridge.journal.settings import JOURNAL_OPTS, JournalSettings, journal_settings
-from bridge.runtime.locating import LOCATOR_OPTS, Driver, locator_settings
-from bridge.runtime.settings import OPS_OPTS, ConfigError
-from bridge.runtime.tls import MINIMUM, TlsSettings
+from bridge.runtime.config import LOCATOR_OPTS, OPS_OPTS, Driver, locator_settings
 
 
 class AuthStrategy(StrEnum):

@@ -3,15 +3,15 @@
 
 from bridge.api.app import build as build_app
 from bridge.api.auth import authenticator
+from bridge.api.healthcheck import journal_probe
 from bridge.api.identity import Authenticator
+from bridge.api.middleware import behind_proxy
 from bridge.api.policy import OsloPolicy
-from bridge.api.probe import journal_probe
-from bridge.api.proxy import behind_proxy
 from bridge.api.settings import ApiSettings, refuse_open_door
-from bridge.journal import schema
-from bridge.journal.store import Journal, open_journal
+from bridge.http.server import HttpServer, WsgiApp
+from bridge.journal import migrate
+from bridge.journal.accept import Journal, open_journal
 from bridge.runtime.daemon import Part
-from bridge.runtime.http_server import HttpServer, WsgiApp
 from bridge.runtime.metrics import ApiMetrics
 from bridge.runtime.process import Process
 
@@ -21,7 +21,7 @@ def build(settings: ApiSettings, process: Process, *, auth: Authenticator | None
     refuse_open_door(settings, built_in=True)
     journal = open_journal(settings.journal)
     app = _application(settings, process, journal, auth)
-    prepare = (lambda: schema.upgrade(journal.database)) if settings.journal.sync_on_startup else None
+    prepare = (lambda: migrate.upgrade(journal.database)) if settings.journal.sync_on_startup else None
     return [
         journal_probe(journal.ping, process.health, prepare=prepare),
         HttpServer(

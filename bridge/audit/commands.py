@@ -10,13 +10,13 @@ from typing import Any, Final
 
 from cliff.command import Command
 
-from bridge.audit import page, report, source, trace
+from bridge.audit import logfiles, page, report, trace
 from bridge.audit.entry import stamp
-from bridge.audit.report import Brief, Report
+from bridge.audit.report import Brief, LogReport
 from bridge.core.errors import OperatorError
 from bridge.runtime.listing import Listing
 
-_ABOUT_LOG: Final = f"audit log, pattern or directory; may be given several times (default: {source.DEFAULT})"
+_ABOUT_LOG: Final = f"audit log, pattern or directory; may be given several times (default: {logfiles.DEFAULT})"
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -52,7 +52,7 @@ class Trace(Listing):
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
         """See cliff."""
-        found = trace.trace(source.find(parsed_args.log), parsed_args.what)
+        found = trace.trace(logfiles.find(parsed_args.log), parsed_args.what)
         if not found.stories and not found.beside:
             raise OperatorError(f"no line of these logs is about {parsed_args.what}", code=1)
         for line in trace.unknown(found):
@@ -97,7 +97,7 @@ class ReportCommand(Listing):
         return ("Section", "Item", "Count", "p50 s", "p95 s", "p99 s", "Max s"), list(_rows(made))
 
 
-class Check(Command):
+class AuditCheck(Command):
     """Exit with 1 if an extend is stuck, parked or behind, and say which; for cron and monitoring."""
 
     _epilog = "Example: extend-bridge audit check --since 1d"
@@ -122,9 +122,9 @@ class Check(Command):
         return 1 if made.wrong.total() else 0
 
 
-def _make(parsed: argparse.Namespace, *, now: float | None) -> Report:
+def _make(parsed: argparse.Namespace, *, now: float | None) -> LogReport:
     made = report.make(
-        source.find(parsed.log),
+        logfiles.find(parsed.log),
         since=moment(parsed.since, "--since"),
         until=moment(parsed.until, "--until"),
         older_than=duration(parsed.older_than, "--older-than"),
@@ -135,7 +135,7 @@ def _make(parsed: argparse.Namespace, *, now: float | None) -> Report:
     return made
 
 
-def _rows(made: Report) -> Iterator[tuple[Any, ...]]:
+def _rows(made: LogReport) -> Iterator[tuple[Any, ...]]:
     none = ("", "", "", "")
     yield ("total", "extends", made.extends, *none)
     yield ("total", "in the journal", made.opened, *none)
@@ -161,7 +161,7 @@ def _who(brief: Brief) -> str:
     return f"volume {brief.volume or '-'} server {brief.server or '-'}"
 
 
-def _complain(made: Report, stderr: Any) -> None:
+def _complain(made: LogReport, stderr: Any) -> None:
     read = made.reading
     for number, what in (
         (read.torn, "files end in the middle of a line"),

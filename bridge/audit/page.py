@@ -7,14 +7,14 @@ from importlib import resources
 from typing import Final
 
 from bridge.audit import plots, trace
-from bridge.audit.figures import Durations
-from bridge.audit.report import Brief, Report
+from bridge.audit.histogram import Durations
+from bridge.audit.report import Brief, LogReport
 
 _SHOWN: Final = 100
 _WATERFALLS: Final = 10
 
 
-def render(made: Report) -> str:
+def render(made: LogReport) -> str:
     """HTML. Every text of the logs is escaped."""
     css = resources.files("bridge.audit").joinpath("page.css").read_text(encoding="utf-8")
     head = (
@@ -26,7 +26,7 @@ def render(made: Report) -> str:
     return head + "".join(_body(made)) + "</main></body></html>\n"
 
 
-def _body(made: Report) -> Iterator[str]:
+def _body(made: LogReport) -> Iterator[str]:
     yield "<h1>What happened to the extends</h1>"
     if made.oldest is not None and made.newest is not None:
         span = f"{trace.clock(made.oldest)[:19]} to {trace.clock(made.newest)[:19]} UTC"
@@ -56,7 +56,7 @@ def _body(made: Report) -> Iterator[str]:
         yield "</section>"
 
 
-def _figures(made: Report) -> Iterator[str]:
+def _figures(made: LogReport) -> Iterator[str]:
     yield f"<div><b>{made.extends}</b>extends</div>"
     for kind in ("stuck", "parked", "behind"):
         alarm = ' class="alarm"' if made.wrong[kind] else ""
@@ -65,7 +65,7 @@ def _figures(made: Report) -> Iterator[str]:
         yield f"<div><b>{made.replayed}</b>replayed</div>"
 
 
-def _hops(made: Report) -> str:
+def _hops(made: LogReport) -> str:
     rows = "".join(
         f'<tr><td>{escape(name)}</td><td class="number">{hop.count}</td>'
         + "".join(f'<td class="number">{plots.time_text(hop.percentile(p))}</td>' for p in (50, 95, 99))

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from html import escape
 from typing import Final
 
-from bridge.audit.figures import Durations
+from bridge.audit.histogram import Durations
 from bridge.audit.report import Brief
 
 WIDE: Final = 360

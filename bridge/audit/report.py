@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from bridge.audit import source
+from bridge.audit import logfiles
 from bridge.audit.entry import Entry
-from bridge.audit.figures import Durations
-from bridge.audit.sorting import by_volume
-from bridge.audit.source import Reading
-from bridge.audit.story import Standing, Story, newest, stories
-from bridge.core.trail import Event
+from bridge.audit.grouping import by_volume
+from bridge.audit.histogram import Durations
+from bridge.audit.logfiles import Reading
+from bridge.audit.story import Story, StoryState, newest, stories
+from bridge.core.audit import AuditEvent
 
 LISTED: Final = 1000
 _SLOWEST: Final = 20
@@ -46,7 +46,7 @@ class Brief:
 
 
 @dataclass(slots=True)
-class Report:
+class LogReport:
     """Filled story by story. `moments` counts ends (or beginnings, of what is open) by minute and result."""
 
     since: float | None = None
@@ -70,8 +70,8 @@ class Report:
     behind: list[Brief] = field(default_factory=list)
     wrong: Counter[str] = field(default_factory=Counter)
     _slowest: list[tuple[float, int, Brief]] = field(default_factory=list)
-    _begun: "dict[Standing, array[float]]" = field(default_factory=dict)
-    _open: dict[Standing, list[tuple[float, int, Brief]]] = field(default_factory=dict)
+    _begun: "dict[StoryState, array[float]]" = field(default_factory=dict)
+    _open: dict[StoryState, list[tuple[float, int, Brief]]] = field(default_factory=dict)
 
     @property
     def slowest(self) -> list[Brief]:
@@ -110,7 +110,7 @@ class Report:
         """Tell what is stuck. `now`: of the clock; None: of the newest line, as for logs of another day."""
         end = now if now is not None else (self.newest or 0.0)
         for standing, begun in self._begun.items():
-            if standing is Standing.ACCEPTED and "engine" not in self.parts:
+            if standing is StoryState.ACCEPTED and "engine" not in self.parts:
                 continue  # not known, which is said
             number = sum(end - began >= self.older_than for began in begun)
             self.wrong["stuck"] += number
@@ -127,17 +127,17 @@ class Report:
         self.events[entry.event] += 1
         self.oldest = entry.at if self.oldest is None else min(self.oldest, entry.at)
         self.newest = entry.at if self.newest is None else max(self.newest, entry.at)
-        if entry.reason and entry.event not in {Event.CLOSED, Event.POSTED}:
+        if entry.reason and entry.event not in {AuditEvent.CLOSED, AuditEvent.POSTED}:
             self.reasons[f"{entry.event}: {entry.reason}"] += 1
 
     def _loose(self, entry: Entry, others: Sequence[Entry]) -> None:
         """A message that was parked as a whole: it names no guest."""
-        if entry.event != Event.PARKED:
+        if entry.event != AuditEvent.PARKED:
             return
-        if any(o.event in {Event.DISCARDED, Event.REPLAYED} and o.at > entry.at for o in others):
+        if any(o.event in {AuditEvent.DISCARDED, AuditEvent.REPLAYED} and o.at > entry.at for o in others):
             return
         if (self.since is None or entry.at >= self.since) and (self.until is None or entry.at < self.until):
-            story = Story(volume=entry.volume or "", server=None, standing=Standing.PARKED, last=entry)
+            story = Story(volume=entry.volume or "", server=None, standing=StoryState.PARKED, last=entry)
             story.entries.append(entry)
             self._list("parked", self.parked, brief_of(story))
 
@@ -145,7 +145,7 @@ class Report:
         brief = brief_of(story)
         self.extends += 1
         self.replayed += story.replayed
-        self.opened += story.extend_id is not None or story.first(Event.ACCEPTED) is not None
+        self.opened += story.extend_id is not None or story.first(AuditEvent.ACCEPTED) is not None
         self.results[story.result] += 1
         moment = int((brief.ended or brief.began) // 60)
         self.moments.setdefault(moment, Counter())[story.result] += 1
@@ -163,9 +163,9 @@ class Report:
             heapq.heappush(oldest, (-brief.began, self.extends, brief))
             if len(oldest) > LISTED:
                 heapq.heappop(oldest)  # the youngest
-        elif is_last and story.standing is Standing.PARKED:
+        elif is_last and story.standing is StoryState.PARKED:
             self._list("parked", self.parked, brief)
-        elif is_last and story.standing in {Standing.FAILED, Standing.REFUSED}:
+        elif is_last and story.standing in {StoryState.FAILED, StoryState.REFUSED}:
             self._list("behind", self.behind, brief)
 
     def _list(self, kind: str, where: list[Brief], brief: Brief) -> None:
@@ -196,7 +196,7 @@ def _bars(story: Story) -> list[tuple[str, float, float]]:
     before: tuple[str, float] | None = None
     steps: list[Entry] = []
     for entry in story.entries:
-        if entry.event == Event.STEP:
+        if entry.event == AuditEvent.STEP:
             steps.append(entry)
             continue
         at = entry.at
@@ -218,11 +218,11 @@ def make(
     until: float | None = None,
     older_than: float = 600.0,
     now: float | None = None,
-) -> Report:
+) -> LogReport:
     """Read the logs and report. `older_than`: seconds an extend may be open; `now` as Report.finish takes it."""
-    report = Report(since=since, until=until, older_than=older_than)
+    report = LogReport(since=since, until=until, older_than=older_than)
     size = sum(p.stat().st_size * (_GZIP_FACTOR if p.suffix == ".gz" else 1) for p in paths)
-    lines = source.lines(paths, report.reading, label="reading")
+    lines = logfiles.lines(paths, report.reading, label="reading")
     for entries in by_volume(lines, report.reading, size=size, alone=report.alone):
         report.take(entries)
     report.finish(now)

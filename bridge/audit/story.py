@@ -11,12 +11,12 @@ from enum import StrEnum
 from typing import Final
 
 from bridge.audit.entry import Entry, stamp
+from bridge.core.audit import AuditEvent
 from bridge.core.extend import REPLAY_MARK
 from bridge.core.outcome import THEN, Then
-from bridge.core.trail import Event
 
 
-class Standing(StrEnum):
+class StoryState(StrEnum):
     """How far an extend came, by its last line that says so."""
 
     RECEIVED = "received"  # the listener has it and has no answer yet
@@ -31,23 +31,30 @@ class Standing(StrEnum):
     DISCARDED = "discarded"  # a person took it out
 
 
-OPEN: Final = frozenset({Standing.RECEIVED, Standing.WAITING, Standing.ACCEPTED, Standing.WORKING})
+OPEN: Final = frozenset({StoryState.RECEIVED, StoryState.WAITING, StoryState.ACCEPTED, StoryState.WORKING})
 _WORK: Final = frozenset(
-    {Event.WAITING, Event.DISPATCHED, Event.OVERDUE, Event.STEP, Event.REPORTED, Event.REOPENED}
+    {
+        AuditEvent.WAITING,
+        AuditEvent.DISPATCHED,
+        AuditEvent.OVERDUE,
+        AuditEvent.STEP,
+        AuditEvent.REPORTED,
+        AuditEvent.REOPENED,
+    }
 )
-_SOURCE: Final = frozenset({Event.POSTED, Event.HELD, Event.DEFERRED, Event.PARKED})
-_PLAIN: Final[Mapping[str, Standing]] = {
-    **dict.fromkeys(_WORK, Standing.WORKING),
-    Event.POSTED: Standing.DELIVERED,
-    Event.REFUSED: Standing.REFUSED,
-    Event.DISCARDED: Standing.DISCARDED,
-    Event.REPLAYED: Standing.RECEIVED,
-    Event.HELD: Standing.WAITING,
-    Event.DEFERRED: Standing.WAITING,
-    Event.PARKED: Standing.PARKED,
-    Event.ACCEPTED: Standing.ACCEPTED,
-    Event.CLOSED: Standing.CLOSED,
-    Event.FAILED: Standing.FAILED,
+_SOURCE: Final = frozenset({AuditEvent.POSTED, AuditEvent.HELD, AuditEvent.DEFERRED, AuditEvent.PARKED})
+_PLAIN: Final[Mapping[str, StoryState]] = {
+    **dict.fromkeys(_WORK, StoryState.WORKING),
+    AuditEvent.POSTED: StoryState.DELIVERED,
+    AuditEvent.REFUSED: StoryState.REFUSED,
+    AuditEvent.DISCARDED: StoryState.DISCARDED,
+    AuditEvent.REPLAYED: StoryState.RECEIVED,
+    AuditEvent.HELD: StoryState.WAITING,
+    AuditEvent.DEFERRED: StoryState.WAITING,
+    AuditEvent.PARKED: StoryState.PARKED,
+    AuditEvent.ACCEPTED: StoryState.ACCEPTED,
+    AuditEvent.CLOSED: StoryState.CLOSED,
+    AuditEvent.FAILED: StoryState.FAILED,
 }
 
 
@@ -59,7 +66,7 @@ class Story:
     server: str | None
     entries: list[Entry] = field(default_factory=list)
     extend_id: str | None = None
-    standing: Standing = Standing.RECEIVED
+    standing: StoryState = StoryState.RECEIVED
     last: Entry | None = None
 
     @property
@@ -75,19 +82,19 @@ class Story:
     @property
     def ended(self) -> float | None:
         """When it was closed, None while it is not."""
-        over = self.standing in {Standing.CLOSED, Standing.FAILED} and self.last is not None
+        over = self.standing in {StoryState.CLOSED, StoryState.FAILED} and self.last is not None
         return self.last.at if over and self.last is not None else None
 
     @property
     def result(self) -> str:
         """The outcome of one that ended, else how it stands."""
-        over = self.standing in {Standing.CLOSED, Standing.FAILED} and self.last is not None
+        over = self.standing in {StoryState.CLOSED, StoryState.FAILED} and self.last is not None
         return (self.last.outcome if over and self.last is not None else None) or self.standing.value
 
     @property
     def reason(self) -> str | None:
         """The newest reason a line gives."""
-        return next((e.reason for e in reversed(self.entries) if e.reason and e.event != Event.SKIPPED), None)
+        return next((e.reason for e in reversed(self.entries) if e.reason and e.event != AuditEvent.SKIPPED), None)
 
     @property
     def host(self) -> str | None:
@@ -97,7 +104,7 @@ class Story:
     @property
     def attempts(self) -> int:
         """Orders that were cast."""
-        return sum(e.event == Event.DISPATCHED for e in self.entries)
+        return sum(e.event == AuditEvent.DISPATCHED for e in self.entries)
 
     @property
     def request(self) -> str | None:
@@ -107,23 +114,23 @@ class Story:
     @property
     def replayed(self) -> bool:
         """Whether an operator sent it again, and not Cinder."""
-        return any(e.event == Event.REPLAYED or is_replayed(e.global_request_id) for e in self.entries)
+        return any(e.event == AuditEvent.REPLAYED or is_replayed(e.global_request_id) for e in self.entries)
 
-    def first(self, *events: Event) -> Entry | None:
+    def first(self, *events: AuditEvent) -> Entry | None:
         """Its first line of that kind."""
         return next((e for e in self.entries if e.event in events), None)
 
     def sent(self) -> float | None:
         """When Cinder sent the notification, by Cinder's clock."""
-        received = self.first(Event.RECEIVED)
+        received = self.first(AuditEvent.RECEIVED)
         return stamp(received.data.get("sent")) if received is not None else None
 
     def hops(self) -> Iterator[tuple[str, float]]:
         """How long each part of the way took, in seconds; only hops of which both ends are in the logs."""
-        sent, received = self.sent(), self.first(Event.RECEIVED)
-        accepted, dispatched = self.first(Event.ACCEPTED), self.first(Event.DISPATCHED)
-        posted = next((e for e in self.entries if e.event == Event.POSTED and e.outcome == "delivered"), None)
-        end = self.last if self.standing is Standing.CLOSED else None
+        sent, received = self.sent(), self.first(AuditEvent.RECEIVED)
+        accepted, dispatched = self.first(AuditEvent.ACCEPTED), self.first(AuditEvent.DISPATCHED)
+        posted = next((e for e in self.entries if e.event == AuditEvent.POSTED and e.outcome == "delivered"), None)
+        end = self.last if self.standing is StoryState.CLOSED else None
         marks = {
             "cinder to listener": (sent, received.at if received else None),
             "listener to endpoint": (received.at if received else None, posted.at if posted else None),
@@ -136,7 +143,7 @@ class Story:
             if start is not None and stop is not None:
                 yield name, max(0.0, stop - start)
         for entry in self.entries:
-            if entry.event == Event.STEP and entry.seconds is not None:
+            if entry.event == AuditEvent.STEP and entry.seconds is not None:
                 yield f"step {entry.data.get('step', '?')}", entry.seconds
 
     def take(self, entry: Entry) -> None:
@@ -153,33 +160,35 @@ def is_replayed(request_id: str | None) -> bool:
     return request_id is not None and request_id.startswith(REPLAY_MARK)
 
 
-def _standing(now: Standing, entry: Entry) -> Standing | None:
+def _standing(now: StoryState, entry: Entry) -> StoryState | None:
     """What a line makes of the standing; None where it says nothing about it."""
     event = entry.event
     match event:
-        case _ if now in {Standing.CLOSED, Standing.FAILED} and event != Event.REOPENED:
+        case _ if now in {StoryState.CLOSED, StoryState.FAILED} and event != AuditEvent.REOPENED:
             return None  # another engine was still at it
-        case Event.LATE:
+        case AuditEvent.LATE:
             return _told_late(entry)
-        case Event.POSTED if entry.outcome != "delivered":
+        case AuditEvent.POSTED if entry.outcome != "delivered":
             return None
-        case Event.POSTED | Event.HELD | Event.DEFERRED | Event.REPLAYED if now not in _UNDELIVERED:
+        case AuditEvent.POSTED | AuditEvent.HELD | AuditEvent.DEFERRED | AuditEvent.REPLAYED if (
+            now not in _UNDELIVERED
+        ):
             return None
-        case Event.REFUSED if now is not Standing.REFUSED:
+        case AuditEvent.REFUSED if now is not StoryState.REFUSED:
             return None  # the listener that sent it tries again
     return _PLAIN.get(event)
 
 
-def _told_late(entry: Entry) -> Standing | None:
+def _told_late(entry: Entry) -> StoryState | None:
     """A report for an extend that is no longer open, which has no age: an engine was killed between closing it and
     saying so, and the report came again."""
     if entry.seconds is not None or entry.outcome not in _ENDS:
         return None
-    return Standing.FAILED if _ENDS[entry.outcome] is Then.FAIL else Standing.CLOSED
+    return StoryState.FAILED if _ENDS[entry.outcome] is Then.FAIL else StoryState.CLOSED
 
 
 _ENDS: Final = {o.value: then for o, then in THEN.items() if then in {Then.CLOSE, Then.FAIL, Then.DROP}}
-_UNDELIVERED: Final = frozenset({Standing.RECEIVED, Standing.WAITING, Standing.PARKED, Standing.REFUSED})
+_UNDELIVERED: Final = frozenset({StoryState.RECEIVED, StoryState.WAITING, StoryState.PARKED, StoryState.REFUSED})
 
 
 def stories(entries: Sequence[Entry]) -> tuple[list[Story], list[Entry]]:
@@ -220,7 +229,7 @@ class _Disk:
             known = self._by_extend.get(entry.extend_id)
             if known is not None:
                 return known
-            if newest is not None and newest.extend_id is None and newest.standing is not Standing.PARKED:
+            if newest is not None and newest.extend_id is None and newest.standing is not StoryState.PARKED:
                 return newest
             return self._new(entry)
         if entry.event in _SOURCE and entry.message_id in self._by_message:
@@ -230,7 +239,7 @@ class _Disk:
         return newest
 
     def _new(self, entry: Entry) -> Story:
-        standing = Standing.REFUSED if entry.event == Event.REFUSED else Standing.RECEIVED
+        standing = StoryState.REFUSED if entry.event == AuditEvent.REFUSED else StoryState.RECEIVED
         story = Story(volume=entry.volume or "", server=self.server, standing=standing, last=entry)
         self.stories.append(story)
         return story

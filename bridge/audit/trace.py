@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bridge.audit import source
+from bridge.audit import logfiles
 from bridge.audit.entry import Entry, read_entry
-from bridge.audit.sorting import by_volume
-from bridge.audit.source import Reading
+from bridge.audit.grouping import by_volume
+from bridge.audit.logfiles import Reading
 from bridge.audit.story import Story, is_replayed, stories
+from bridge.core.audit import AuditEvent
 from bridge.core.reasons import Reason
-from bridge.core.trail import Event
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ def trace(paths: Sequence[Path], needle: str) -> Traced:
     volumes: set[str] = set()
     beside: list[Entry] = []
     parts: set[str] = set()
-    for line in source.lines(paths, Reading(), label="searching"):
+    for line in logfiles.lines(paths, Reading(), label="searching"):
         if plain in line and (entry := read_entry(line)) is not None and entry.names(wanted):
             if entry.volume is not None:
                 volumes.add(entry.volume)
@@ -45,7 +45,7 @@ def trace(paths: Sequence[Path], needle: str) -> Traced:
         parts.add(entry.part)
         return entry.volume in volumes
 
-    lines = source.lines(paths, reading, label="reading")
+    lines = logfiles.lines(paths, reading, label="reading")
     size = sum(path.stat().st_size for path in paths)
     for entries in by_volume(lines, reading, size=size, wanted=of_interest):
         told, loose = stories(entries)
@@ -63,14 +63,22 @@ def unknown(traced: Traced) -> Iterator[str]:
     """What these logs cannot tell of these stories, in words."""
     for story in traced.stories:
         about = f"volume {story.volume} on server {story.server}"
-        if story.first(Event.RECEIVED) is None and story.first(Event.ACCEPTED) is not None and not story.replayed:
+        if (
+            story.first(AuditEvent.RECEIVED) is None
+            and story.first(AuditEvent.ACCEPTED) is not None
+            and not story.replayed
+        ):
             if "listener" in traced.parts:
                 yield f"{about}: no listener sent this; it came by HTTP from somebody else, or its log is missing"
             else:
                 yield f"{about}: no listener's log is here: when Cinder sent it is not known"
-        if story.first(Event.ACCEPTED) is None and story.extend_id is not None:
+        if story.first(AuditEvent.ACCEPTED) is None and story.extend_id is not None:
             yield f"{about}: no API's line says that it was accepted: the API's log is missing or cut"
-        if story.extend_id is None and story.first(Event.ACCEPTED) is not None and "engine" not in traced.parts:
+        if (
+            story.extend_id is None
+            and story.first(AuditEvent.ACCEPTED) is not None
+            and "engine" not in traced.parts
+        ):
             yield f"{about}: no engine's log is here: whether it reached the guest is not known"
         if story.standing == "delivered" and "api" not in traced.parts:
             yield f"{about}: no API's log is here: what the endpoint did with it is not known"
@@ -80,15 +88,21 @@ def words(entry: Entry) -> str:
     """What a line says, for a person."""
     data = dict(entry.data)
     said = [entry.event]
-    if is_replayed(entry.global_request_id) and entry.event != Event.REPLAYED:
+    if is_replayed(entry.global_request_id) and entry.event != AuditEvent.REPLAYED:
         said.append("(replayed)")
-    if entry.event == Event.STEP:
+    if entry.event == AuditEvent.STEP:
         said.append(str(data.pop("step", "")))
     if entry.outcome:
         said.append(entry.outcome)
-    if entry.host and entry.event in {Event.DISPATCHED, Event.REPORTED, Event.CLOSED, Event.FAILED, Event.LATE}:
+    if entry.host and entry.event in {
+        AuditEvent.DISPATCHED,
+        AuditEvent.REPORTED,
+        AuditEvent.CLOSED,
+        AuditEvent.FAILED,
+        AuditEvent.LATE,
+    }:
         said.append(f"host {entry.host}")
-    if entry.attempt is not None and entry.event != Event.STEP:
+    if entry.attempt is not None and entry.event != AuditEvent.STEP:
         said.append(f"attempt {entry.attempt}")
     if entry.seconds is not None:
         said.append(f"{entry.seconds:.3f} s")

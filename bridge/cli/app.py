@@ -11,8 +11,8 @@ from cliff.app import App
 from cliff.commandmanager import CommandManager
 
 from bridge import VERSION
-from bridge.core.errors import JournalUnavailableError, OperatorError
-from bridge.runtime.settings import EXIT_UNREACHABLE, EXIT_USAGE, ConfigError
+from bridge.core.errors import ConfigError, JournalUnavailableError, OperatorError
+from bridge.runtime.config import EXIT_UNREACHABLE, EXIT_USAGE
 
 NAMESPACE: Final = "extend_bridge.cli"
 

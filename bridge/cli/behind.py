@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from bridge.cli.journal import Reads, Rows, moment
-from bridge.journal.behind import Behind, Lag, Numbers
-from bridge.journal.passes import last_survey
-from bridge.runtime import operator
+from bridge.journal.behind import Behind, BehindGuest, Numbers
+from bridge.journal.sweeps import last_survey
+from bridge.runtime import commands
 from bridge.runtime.listing import Listing
 
 
@@ -23,7 +23,7 @@ class BehindList(Reads, Listing):
         parser.add_argument(
             "--cannot-see", action="store_true", help="list instead the guests of which nobody can tell, and why"
         )
-        operator.add_limit_option(parser)
+        commands.add_limit_option(parser)
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Rows:
@@ -53,5 +53,5 @@ def _counted(by_reason: Mapping[str, int]) -> str:
     return ", ".join(f"{number} {why}" for why, number in sorted(by_reason.items(), key=lambda x: (-x[1], x[0])))
 
 
-def _row(lag: Lag) -> tuple[Any, ...]:
+def _row(lag: BehindGuest) -> tuple[Any, ...]:
     return (lag.key.server_id, lag.key.volume_id, moment(lag.since), lag.why, lag.host, lag.size, lag.wanted)

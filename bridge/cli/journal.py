@@ -10,15 +10,14 @@ from typing import Any, Final
 
 from cliff.command import Command
 
+from bridge.core.audit import AuditEvent, AuditRecord
 from bridge.core.errors import JournalUnavailableError, OperatorError
 from bridge.core.extend import new_id
-from bridge.core.trail import Event, Record
-from bridge.journal import schema
+from bridge.journal import migrate
+from bridge.journal.admin import DISCARDED, Admin, ExtendFilter
 from bridge.journal.database import Database, missing_file
-from bridge.journal.look import DISCARDED, Look, Wanted
 from bridge.journal.settings import JOURNAL_OPTS, journal_settings
-from bridge.runtime import operator
-from bridge.runtime import settings as door
+from bridge.runtime import commands, config
 from bridge.runtime.listing import Listing, Showing
 
 _GROUPS: Final = [("journal", JOURNAL_OPTS)]
@@ -33,28 +32,28 @@ class Reads(Command):  # type: ignore[misc,unused-ignore]
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         """See cliff."""
         parser: argparse.ArgumentParser = super().get_parser(prog_name)
-        operator.add_config_option(parser)
+        commands.add_config_option(parser)
         return parser
 
     @contextmanager
     def database(self, parsed: argparse.Namespace) -> Iterator[Database]:
         """The journal's database as the configuration file names it."""
-        settings = door.read(operator.load(parsed, _GROUPS), journal_settings)
+        settings = config.read(commands.load(parsed, _GROUPS), journal_settings)
         if (file := missing_file(settings.connection)) is not None:  # SQLite would make it, as whoever looks
             raise JournalUnavailableError(f"there is no journal {file}: does --config-file name the daemons' own?")
         database = Database(settings)
         try:
-            if schema.current(database) is None:
-                raise JournalUnavailableError(str(schema.problem(database)))
+            if migrate.current(database) is None:
+                raise JournalUnavailableError(str(migrate.problem(database)))
             yield database
         finally:
             database.dispose()
 
     @contextmanager
-    def look(self, parsed: argparse.Namespace) -> Iterator[Look]:
+    def look(self, parsed: argparse.Namespace) -> Iterator[Admin]:
         """The journal of the configuration file."""
         with self.database(parsed) as database:
-            yield Look(database)
+            yield Admin(database)
 
 
 class EventList(Reads, Listing):
@@ -73,12 +72,12 @@ class EventList(Reads, Listing):
         )
         parser.add_argument("--server", metavar="ID", help="only of this server")
         parser.add_argument("--volume", metavar="ID", help="only of this volume")
-        operator.add_limit_option(parser)
+        commands.add_limit_option(parser)
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Rows:
         """See cliff."""
-        wanted = Wanted(
+        wanted = ExtendFilter(
             state=parsed_args.state, server=parsed_args.server, volume=parsed_args.volume, limit=parsed_args.limit
         )
         with self.look(parsed_args) as look:
@@ -131,9 +130,9 @@ class _Acts(Reads):
         parser.add_argument("id", nargs="+", metavar="ID", help="of `event list`")
         return parser
 
-    def write(self, parsed: argparse.Namespace, record: Record) -> None:
+    def write(self, parsed: argparse.Namespace, record: AuditRecord) -> None:
         """One audit line under the name of the operator."""
-        operator.audit(operator.load(parsed, _GROUPS)).write(record)
+        commands.audit(commands.load(parsed, _GROUPS)).write(record)
 
 
 class EventRetry(_Acts):
@@ -154,8 +153,8 @@ class EventRetry(_Acts):
                     continue
                 self.write(
                     parsed_args,
-                    Record(
-                        event=Event.ACCEPTED, at=time.time(), server=key.server_id, volume=key.volume_id,
+                    AuditRecord(
+                        event=AuditEvent.ACCEPTED, at=time.time(), server=key.server_id, volume=key.volume_id,
                         request_id=request_id, data={"retried": extend_id},
                     ),
                 )  # fmt: skip
@@ -183,8 +182,8 @@ class EventDiscard(_Acts):
                     continue
                 self.write(
                     parsed_args,
-                    Record(
-                        event=Event.DISCARDED, at=time.time(), server=key.server_id, volume=key.volume_id,
+                    AuditRecord(
+                        event=AuditEvent.DISCARDED, at=time.time(), server=key.server_id, volume=key.volume_id,
                         extend_id=extend_id, outcome=DISCARDED,
                     ),
                 )  # fmt: skip

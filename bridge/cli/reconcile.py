@@ -13,16 +13,15 @@ from bridge.cli.journal import Reads, Rows
 from bridge.core.errors import OperatorError
 from bridge.core.extend import is_uuid, new_id
 from bridge.engine.cinder import CinderReader, Gone, NotNow, Page
+from bridge.engine.compare import Comparison
 from bridge.engine.reconcile import open_found, survey_page
 from bridge.engine.settings import engine_groups, engine_settings
-from bridge.engine.survey import Finding
-from bridge.journal.sightings import Sight
-from bridge.journal.store import Journal
-from bridge.runtime import operator
-from bridge.runtime import settings as door
+from bridge.journal.accept import Journal
+from bridge.journal.findings import FindingState
+from bridge.runtime import commands, config
+from bridge.runtime.config import EXIT_UNREACHABLE
 from bridge.runtime.listing import Listing
-from bridge.runtime.sessions import open_adapter
-from bridge.runtime.settings import EXIT_UNREACHABLE
+from bridge.runtime.rest import open_adapter
 
 _MINUTE: Final = 60.0
 
@@ -56,21 +55,21 @@ class Reconcile(Reads, Listing):
         volume = parsed_args.volume
         if volume is not None and not is_uuid(volume):
             raise OperatorError(f"--volume {volume!r} is no volume id")
-        conf = operator.load(parsed_args, engine_groups())
-        settings = door.read(conf, engine_settings)
+        conf = commands.load(parsed_args, engine_groups())
+        settings = config.read(conf, engine_settings)
         cinder = CinderReader(open_adapter(conf, "cinder", user_agent="extend-bridge-reconcile"))
         rows: list[tuple[Any, ...]] = []
-        audit, request_id = operator.audit(conf), f"req-{new_id()}"
+        audit, request_id = commands.audit(conf), f"req-{new_id()}"
         portion = max(1, settings.reconcile_opens // 6)
         with (
             self.database(parsed_args) as database,
-            operator.stoppable() as stop,
+            commands.stoppable() as stop,
             tqdm(unit=" volumes", disable=None, leave=False, file=self.app.stderr) as bar,
         ):
             journal = Journal(database, max_open=settings.journal.max_open)
             for page in _pages(cinder, volume, settings.reconcile_page, stop):
                 found = survey_page(database, page, now=time.time(), host_timeout=settings.host_timeout)
-                behind = [finding for finding in found if finding.sight is Sight.BEHIND]
+                behind = [finding for finding in found if finding.sight is FindingState.BEHIND]
                 opened = 0
                 while parsed_args.once and opened < len(behind) and not stop.is_set():
                     some = behind[opened : opened + portion]
@@ -82,9 +81,12 @@ class Reconcile(Reads, Listing):
                 bar.update(len(page.volumes))
             if stop.is_set():
                 raise OperatorError("interrupted; what was opened stays open, the same command goes on", code=1)
-        left = any(row[2] == Sight.FAILED.value or (row[2] == Sight.BEHIND.value and not row[7]) for row in rows)
+        left = any(
+            row[2] == FindingState.FAILED.value or (row[2] == FindingState.BEHIND.value and not row[7])
+            for row in rows
+        )
         self.code = 1 if left else 0
-        return ("Server", "Volume", "Sight", "Why", "Host", "Sees", "Wanted", "Opened"), rows
+        return ("Server", "Volume", "FindingState", "Why", "Host", "Sees", "Wanted", "Opened"), rows
 
 
 def _pages(cinder: CinderReader, volume_id: str | None, size: int, stop: threading.Event) -> Iterator[Page]:
@@ -112,12 +114,12 @@ def _pages(cinder: CinderReader, volume_id: str | None, size: int, stop: threadi
         marker = page.marker
 
 
-def _rows(found: Sequence[Finding], opened: Sequence[Finding]) -> list[tuple[Any, ...]]:
+def _rows(found: Sequence[Comparison], opened: Sequence[Comparison]) -> list[tuple[Any, ...]]:
     return [
         (
             finding.key.server_id, finding.key.volume_id, finding.sight.value, finding.reason, finding.host,
             finding.size, finding.wanted, finding in opened,
         )
         for finding in found
-        if finding.sight is not Sight.FINE
+        if finding.sight is not FindingState.FINE
     ]  # fmt: skip

@@ -16,10 +16,10 @@ from bridge.api.wiring import build as build_api
 from bridge.engine.settings import EngineSettings, engine_groups, engine_settings
 from bridge.engine.wiring import build as build_engine
 from bridge.runtime import process as processes
+from bridge.runtime.broker import MEMORY
+from bridge.runtime.config import OPS_OPTS, OptGroups
 from bridge.runtime.daemon import Daemon, Part
 from bridge.runtime.process import Process
-from bridge.runtime.settings import OPS_OPTS, OptGroups
-from bridge.runtime.transport import MEMORY
 from hostagent.cmd import build as build_hostagent
 from hostagent.settings import HostAgentSettings, hostagent_groups, hostagent_settings
 from listener.settings import ListenerSettings, listener_groups, listener_settings

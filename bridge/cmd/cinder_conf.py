@@ -13,7 +13,7 @@ from oslo_config import cfg
 from oslo_messaging import opts as messaging
 from oslo_upgradecheck.upgradecheck import Code, Result
 
-from bridge.runtime.settings import ConfigError
+from bridge.core.errors import ConfigError
 
 USUAL: Final = Path("/etc/cinder/cinder.conf")
 _NOTIFIES: Final = frozenset({"messaging", "messagingv2"})

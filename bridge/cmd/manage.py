@@ -7,12 +7,12 @@ from typing import Any, Final
 
 from oslo_config import cfg
 
-from bridge.core.errors import JournalUnavailableError
-from bridge.journal import schema
+from bridge.core.errors import ConfigError, JournalUnavailableError
+from bridge.journal import migrate
 from bridge.journal.database import Database
 from bridge.journal.retention import Retention
 from bridge.journal.settings import JOURNAL_OPTS, JournalSettings, journal_settings
-from bridge.runtime import settings as door
+from bridge.runtime import config
 
 _PROG: Final = "extend-bridge-manage"
 
@@ -21,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """`db sync`, `db version` or `db purge`; 0, or 3 when the database cannot be reached."""
 
     def body() -> int:
-        conf = door.load(
+        conf = config.load(
             _PROG,
             [("journal", JOURNAL_OPTS)],
             sys.argv[1:] if argv is None else argv,
@@ -30,18 +30,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             cli=[cfg.SubCommandOpt("command", title="command", handler=_commands)],
         )
         if conf.command.name is None:
-            raise door.ConfigError("say what to do: db sync, db version, db purge")
-        door.setup_logging(conf, _PROG)
-        settings = door.read(conf, journal_settings)
+            raise ConfigError("say what to do: db sync, db version, db purge")
+        config.setup_logging(conf, _PROG)
+        settings = config.read(conf, journal_settings)
         database = Database(settings)
         try:
             sys.stdout.write(f"{_ACTIONS[conf.command.action](database, settings)}\n")
         except JournalUnavailableError as ex:
             sys.stderr.write(f"{_PROG}: the journal cannot be reached: {ex}\n")
-            return door.EXIT_UNREACHABLE
+            return config.EXIT_UNREACHABLE
         return 0
 
-    return door.run(body, _PROG)
+    return config.run(body, _PROG)
 
 
 def _commands(parsers: Any) -> None:
@@ -55,7 +55,7 @@ def _commands(parsers: Any) -> None:
 
 
 def _sync(database: Database, _settings: JournalSettings) -> str:
-    return schema.upgrade(database)
+    return migrate.upgrade(database)
 
 
 def _purge(database: Database, settings: JournalSettings) -> str:
@@ -66,7 +66,7 @@ def _purge(database: Database, settings: JournalSettings) -> str:
 
 
 def _version(database: Database, _settings: JournalSettings) -> str:
-    return f"{schema.current(database) or 'none'} (this code wants {schema.head()})"
+    return f"{migrate.current(database) or 'none'} (this code wants {migrate.head()})"
 
 
 _ACTIONS: Final[Mapping[str, Callable[[Database, JournalSettings], str]]] = {

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bridge.core.fields import mapping, text
+from bridge.core.wire import mapping, text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

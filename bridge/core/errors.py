@@ -27,3 +27,7 @@ class OperatorError(Exception):
     def __init__(self, why: str, *, code: int = 2) -> None:
         super().__init__(why)
         self.code = code
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used; the text is one line that says what to change."""

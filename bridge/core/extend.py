@@ -56,7 +56,7 @@ def clean_request_id(text: object) -> str | None:
     return text if isinstance(text, str) and _REQUEST_ID.match(text) else None
 
 
-class Source(StrEnum):
+class ArrivalSource(StrEnum):
     """Who opened an extend."""
 
     API = "api"  # an event by HTTP: the listener's, Cinder's own, an operator's curl
@@ -64,7 +64,7 @@ class Source(StrEnum):
     OPERATOR = "operator"  # `event retry`
 
 
-class Standing(StrEnum):
+class ServerState(StrEnum):
     """What the inventory knows of a server. A server nobody ever reported has no standing: it is unknown."""
 
     ON_HOST = "on_host"  # an agent reports it on a host
@@ -90,4 +90,4 @@ class Arrival:
     key: ExtendKey
     request_id: str | None = None
     global_request_id: str | None = None
-    source: Source = Source.API
+    source: ArrivalSource = ArrivalSource.API

@@ -12,8 +12,8 @@ from typing import Any, Final
 
 from bridge.core.encryption import Encryption
 from bridge.core.extend import Bytes, ExtendKey, clean_request_id, is_uuid
-from bridge.core.fields import BadMessageError, items, mapping, seconds, text, whole
 from bridge.core.outcome import Outcome
+from bridge.core.wire import BadMessageError, items, mapping, seconds, text, whole
 
 VERSION: Final = 1  # raised when a reader of the old version could misread the new; added keys do not raise it
 _CODE_MAX: Final = 64
@@ -82,7 +82,7 @@ class Order:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
+class StepReport:
     """One step of the host's work: what was done, how long it took, what was seen."""
 
     name: str
@@ -108,7 +108,7 @@ class Report:
     before: Bytes | None = None
     after: Bytes | None = None
     detail: str = ""
-    steps: tuple[Step, ...] = ()
+    steps: tuple[StepReport, ...] = ()
 
     def to_wire(self) -> dict[str, Any]:
         """A JSON-ready dict."""
@@ -302,10 +302,10 @@ def _key(message: Mapping[str, Any]) -> ExtendKey:
     return ExtendKey(str(server_id).lower(), str(volume_id).lower())
 
 
-def _step(raw: object) -> Step:
+def _step(raw: object) -> StepReport:
     step = mapping(raw, "step")
     size = step.get("size")
-    return Step(
+    return StepReport(
         name=text(step, "name"),
         ok=step.get("ok") is True,
         seconds=seconds(step, "seconds"),

@@ -20,9 +20,9 @@ from keystoneauth1.exceptions import ClientException
 
 from bridge.core.encryption import Encryption
 from bridge.core.extend import Bytes, gib, is_uuid
-from bridge.core.fields import BadMessageError
 from bridge.core.reasons import Reason
 from bridge.core.redact import scrub_connection
+from bridge.core.wire import BadMessageError
 
 LOG = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class Attached:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Volume:
+class CinderVolume:
     """The volume as Cinder has it now. `encryption`: how it is opened, where it is encrypted and Cinder told us."""
 
     id: str
@@ -69,14 +69,14 @@ class NotNow:
     reason: Reason
 
 
-Answer = Volume | Gone | NotNow
+Answer = CinderVolume | Gone | NotNow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
     """Volumes in the order Cinder pages them. `marker`: the last one's id, None where no more follow."""
 
-    volumes: tuple[Volume, ...]
+    volumes: tuple[CinderVolume, ...]
     marker: str | None
 
 
@@ -96,7 +96,7 @@ class CinderReader:
         answer = read_volume(status, body, volume_id)
         if isinstance(answer, Gone):
             return self._blind() or answer
-        if not isinstance(answer, Volume) or not answer.encrypted or answer.extending or not answer.attached:
+        if not isinstance(answer, CinderVolume) or not answer.encrypted or answer.extending or not answer.attached:
             return answer
         encryption = self._encryption(volume_id, global_request_id)
         return encryption if isinstance(encryption, NotNow) else replace(answer, encryption=encryption)
@@ -207,7 +207,7 @@ def read_page(status: int, body: object) -> Page | NotNow:
     return Page(volumes=volumes, marker=str(last) if more else None)
 
 
-def _volume(record: object) -> Volume | None:
+def _volume(record: object) -> CinderVolume | None:
     """One volume of Cinder's, None where it cannot be read."""
     if not isinstance(record, Mapping) or not is_uuid(record.get("id")):
         return None
@@ -228,7 +228,7 @@ def _volume(record: object) -> Volume | None:
         for row in rows
         if isinstance(row, Mapping) and is_uuid(row.get("server_id")) and is_uuid(row.get("attachment_id"))
     )
-    return Volume(
+    return CinderVolume(
         id=str(record["id"]).lower(),
         size=gib(size),
         extending=state == "extending",

@@ -7,22 +7,22 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, Protocol
 
+from bridge.core.audit import AuditEvent, AuditRecord
 from bridge.core.errors import JournalUnavailableError
 from bridge.core.extend import new_id
 from bridge.core.messages import Order
 from bridge.core.reasons import Reason
-from bridge.core.trail import Event, Record
 from bridge.engine.cinder import Answer, Attached, NotNow
-from bridge.engine.locate import Cast, Plan, plan
 from bridge.engine.locator import Locator
+from bridge.engine.plan import Cast, Plan, plan
 from bridge.engine.settings import EngineSettings
-from bridge.engine.wake import Wake
+from bridge.journal.claims import Claims, Ended, Later, NewAttempt
 from bridge.journal.states import Extend
-from bridge.journal.work import Ended, Later, NewAttempt, Work
-from bridge.runtime.audit_log import AuditLog
-from bridge.runtime.backoff import Backoff
+from bridge.runtime.audit import AuditLog
 from bridge.runtime.health import Health
 from bridge.runtime.metrics import EngineMetrics
+from bridge.runtime.retry import Backoff
+from bridge.runtime.wakeup import Wake
 
 LOG = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class Cinder(Protocol):
         """The attachment's connection data, scrubbed."""
 
 
-class Caster(Protocol):
+class HostAgents(Protocol):
     """How orders reach a host."""
 
     def cast(self, host: str, orders: Sequence[Order]) -> Reason | None:
@@ -62,10 +62,10 @@ class Dispatcher:
         self,
         *,
         settings: EngineSettings,
-        work: Work,
+        work: Claims,
         cinder: Cinder,
         locator: Locator,
-        agents: Caster,
+        agents: HostAgents,
         prompt: Callable[[Sequence[Extend]], Reason | None] = lambda _: None,
         wake: Wake,
         health: Health,
@@ -136,7 +136,7 @@ class Dispatcher:
                 "server %s volume %s: attempt %d was not reported, it is cast again",
                 extend.key.server_id, extend.key.volume_id, extend.attempt - 1,
             )  # fmt: skip
-        self._audit.write(*(self._record(Event.WAITING, x, reason=Reason.NOT_REPORTED.value) for x in extends))
+        self._audit.write(*(self._record(AuditEvent.WAITING, x, reason=Reason.NOT_REPORTED.value) for x in extends))
 
     def _answered(self, claimed: Sequence[Extend]) -> Iterator[tuple[list[Extend], dict[str, Answer]]]:
         """Ask Cinder once per volume; hand out what is answered every so often, so that a slow Cinder does not keep
@@ -171,7 +171,7 @@ class Dispatcher:
     def _put_off(self, later: Sequence[Later]) -> None:
         self._work.wait(later)
         self._audit.write(
-            *(self._record(Event.WAITING, x.extend, host=x.waiting_for, reason=x.reason.value) for x in later)
+            *(self._record(AuditEvent.WAITING, x.extend, host=x.waiting_for, reason=x.reason.value) for x in later)
         )
 
     def _end(self, ended: Sequence[Ended]) -> None:
@@ -179,7 +179,10 @@ class Dispatcher:
         for x in ended:
             self._metrics.closed.labels(x.outcome).inc()
         self._audit.write(
-            *(self._record(Event.CLOSED, x.extend, outcome=x.outcome.value, reason=str(x.reason)) for x in ended)
+            *(
+                self._record(AuditEvent.CLOSED, x.extend, outcome=x.outcome.value, reason=str(x.reason))
+                for x in ended
+            )
         )
 
     def _cast(self, casts: Sequence[Cast]) -> None:
@@ -234,17 +237,17 @@ class Dispatcher:
             ]
         )
 
-    def _dispatched(self, attempt: NewAttempt) -> Record:
+    def _dispatched(self, attempt: NewAttempt) -> AuditRecord:
         return self._record(
-            Event.DISPATCHED,
+            AuditEvent.DISPATCHED,
             attempt.extend,
             host=attempt.host,
             attempt_id=attempt.id,
             data={"target": attempt.target, "gen": attempt.extend.wanted_gen},
         )
 
-    def _record(self, event: Event, extend: Extend, **more: Any) -> Record:
-        return Record(
+    def _record(self, event: AuditEvent, extend: Extend, **more: Any) -> AuditRecord:
+        return AuditRecord(
             event=event,
             at=self._clock(),
             server=extend.key.server_id,

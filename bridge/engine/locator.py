@@ -6,11 +6,11 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final, Protocol
 
 from bridge.core.reasons import Reason
-from bridge.engine.locate import Whereabouts
 from bridge.engine.nova import Answer, Deleted, Server, Unsure
+from bridge.engine.plan import Whereabouts
+from bridge.journal.claims import Claims
 from bridge.journal.hosts import Location
 from bridge.journal.states import Extend
-from bridge.journal.work import Work
 from bridge.runtime.health import Health
 
 NOVA: Final = "engine.nova"
@@ -29,7 +29,7 @@ class Locator(Protocol):
 class InventoryLocator:
     """By the agents' reports."""
 
-    def __init__(self, work: Work, *, host_timeout: float) -> None:
+    def __init__(self, work: Claims, *, host_timeout: float) -> None:
         self._work = work
         self._host_timeout = host_timeout
 
@@ -38,7 +38,7 @@ class InventoryLocator:
         return self._work.locate(claimed, host_timeout=self._host_timeout)
 
 
-class Asks(Protocol):
+class NovaLookup(Protocol):
     """Whom it is asked."""
 
     def server(self, server_id: str) -> Answer:
@@ -50,7 +50,7 @@ class NovaLocator:
 
     def __init__(
         self,
-        nova: Asks,
+        nova: NovaLookup,
         *,
         living: Callable[[Collection[str]], Collection[str]],
         keep: float,

@@ -13,21 +13,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from bridge.core.audit import AuditEvent, AuditRecord
 from bridge.core.errors import JournalUnavailableError
-from bridge.core.extend import Arrival, ExtendKey, Source, new_id
-from bridge.core.trail import Event, Record
+from bridge.core.extend import Arrival, ArrivalSource, ExtendKey, new_id
 from bridge.engine.cinder import CinderReader, Gone, NotNow, Page
-from bridge.engine.survey import Finding, survey
+from bridge.engine.compare import Comparison, survey
+from bridge.journal.accept import Journal
 from bridge.journal.database import Database
+from bridge.journal.findings import Finding, Findings, FindingState, agents_of, known
 from bridge.journal.hosts import Alive
-from bridge.journal.passes import Passes, Turn
-from bridge.journal.seen import agents_of, known
-from bridge.journal.sightings import Sight, Sighting, Sightings
-from bridge.journal.store import Journal
-from bridge.runtime.audit_log import AuditLog
-from bridge.runtime.backoff import Backoff
+from bridge.journal.sweeps import Passes, SweepLease
+from bridge.runtime.audit import AuditLog
 from bridge.runtime.health import Health
 from bridge.runtime.metrics import ReconcileMetrics
+from bridge.runtime.retry import Backoff
 
 LOG = logging.getLogger(__name__)
 
@@ -38,7 +37,7 @@ _PORTIONS: Final = 6  # a minute's extends are opened in so many portions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pace:
+class OpenRate:
     """`page` volumes a request, `pause` seconds between two, `opens` extends a minute at most.
 
     A host counts as alive for `host_timeout` seconds after its last word.
@@ -57,11 +56,11 @@ class Reconciler:
         self,
         *,
         passes: Passes,
-        sightings: Sightings,
+        sightings: Findings,
         cinder: CinderReader,
         database: Database,
         journal: Journal,
-        pace: Pace,
+        pace: OpenRate,
         on_due: Callable[[], None],
         health: Health,
         metrics: ReconcileMetrics,
@@ -103,7 +102,7 @@ class Reconciler:
         except JournalUnavailableError as ex:
             LOG.info("the turn to go over the volumes ends by itself: %s", ex)
 
-    def _pass(self, turn: Turn, stop: threading.Event) -> bool:
+    def _pass(self, turn: SweepLease, stop: threading.Event) -> bool:
         """Go on with a pass; whether it came to its end, or to somebody else."""
         request_id = f"req-{new_id()}"
         self._sightings.begin()
@@ -118,7 +117,7 @@ class Reconciler:
                 continue
             self._health.ok(RECONCILE, "going over the volumes")
             found = self._look(page, turn)
-            behind = [finding for finding in found if finding.sight is Sight.BEHIND]
+            behind = [finding for finding in found if finding.sight is FindingState.BEHIND]
             if not self._open_slowly(behind, turn, request_id, stop):
                 return True
             counts = Counter(turn.counts) + Counter(finding.sight.value for finding in found)
@@ -131,18 +130,20 @@ class Reconciler:
             stop.wait(self._pace.pause)
         return True
 
-    def _look(self, page: Page, turn: Turn) -> list[Finding]:
+    def _look(self, page: Page, turn: SweepLease) -> list[Comparison]:
         """What is seen of one page, and written down where it is not fine."""
         now = self._clock()
         found = survey_page(self._database, page, now=now, host_timeout=self._pace.host_timeout)
         self._sightings.note(
             {volume.id for volume in page.volumes},
-            [sighting(finding) for finding in found if finding.sight is not Sight.FINE],
+            [finding_of(finding) for finding in found if finding.sight is not FindingState.FINE],
             at=max(now, turn.started_at),
         )
         return found
 
-    def _open_slowly(self, behind: Sequence[Finding], turn: Turn, request_id: str, stop: threading.Event) -> bool:
+    def _open_slowly(
+        self, behind: Sequence[Comparison], turn: SweepLease, request_id: str, stop: threading.Event
+    ) -> bool:
         """Open them in small portions, so many a minute; whether the turn was ours to the end."""
         portion = max(1, self._pace.opens // _PORTIONS)
         for start in range(0, len(behind), portion):
@@ -152,7 +153,7 @@ class Reconciler:
                 return False
         return True
 
-    def _open(self, behind: Sequence[Finding], request_id: str, now: float) -> None:
+    def _open(self, behind: Sequence[Comparison], request_id: str, now: float) -> None:
         open_found(behind, self._journal, self._audit, request_id=request_id, now=now)
         self._on_due()
         self._metrics.opened.inc(len(behind))
@@ -162,7 +163,7 @@ class Reconciler:
                 each.key.server_id, each.host, each.key.volume_id, each.size, each.wanted,
             )  # fmt: skip
 
-    def _end(self, turn: Turn, request_id: str) -> None:
+    def _end(self, turn: SweepLease, request_id: str) -> None:
         if not self._passes.end(turn):
             return
         self._sightings.forget(before=turn.started_at)
@@ -171,8 +172,8 @@ class Reconciler:
             "a pass over all volumes in use ended after %.0f s: %s", now - turn.started_at, _words(turn.counts)
         )
         self._audit.write(
-            Record(
-                event=Event.SURVEYED,
+            AuditRecord(
+                event=AuditEvent.SURVEYED,
                 at=now,
                 request_id=request_id,
                 seconds=now - turn.started_at,
@@ -183,14 +184,14 @@ class Reconciler:
     def _show(self, *, well: bool) -> None:
         last = self._passes.last()
         self._metrics.last_pass.set(last.ended_at or 0)
-        for sight in Sight:
+        for sight in FindingState:
             self._metrics.guests.labels(sight.value).set(last.counts.get(sight.value, 0))
         if well:
             ended = last.ended_at is not None
             self._health.ok(RECONCILE, f"last pass: {_words(last.counts)}" if ended else "no pass has ended yet")
 
 
-def survey_page(database: Database, page: Page, *, now: float, host_timeout: float) -> list[Finding]:
+def survey_page(database: Database, page: Page, *, now: float, host_timeout: float) -> list[Comparison]:
     """What the journal knows of the volumes of a page, judged. Raises JournalUnavailableError."""
     settled = [volume for volume in page.volumes if not volume.extending]
     alive = Alive(since=now - host_timeout, until=now + host_timeout)
@@ -207,33 +208,35 @@ def survey_page(database: Database, page: Page, *, now: float, host_timeout: flo
 
 
 def open_found(
-    behind: Sequence[Finding], journal: Journal, audit: AuditLog, *, request_id: str, now: float
+    behind: Sequence[Comparison], journal: Journal, audit: AuditLog, *, request_id: str, now: float
 ) -> None:
     """Open an extend for each guest that was found behind, and say so. Raises JournalUnavailableError."""
-    journal.accept([Arrival(key=each.key, request_id=request_id, source=Source.RECONCILE) for each in behind])
+    journal.accept(
+        [Arrival(key=each.key, request_id=request_id, source=ArrivalSource.RECONCILE) for each in behind]
+    )
     audit.write(
         *(
-            Record(
-                event=Event.BEHIND,
+            AuditRecord(
+                event=AuditEvent.BEHIND,
                 at=now,
                 server=each.key.server_id,
                 volume=each.key.volume_id,
                 host=each.host,
                 request_id=request_id,
-                data={"size": each.size, "wanted": each.wanted, "source": Source.RECONCILE.value},
+                data={"size": each.size, "wanted": each.wanted, "source": ArrivalSource.RECONCILE.value},
             )
             for each in behind
         )
     )
 
 
-def sighting(finding: Finding) -> Sighting:
+def finding_of(finding: Comparison) -> Finding:
     """As it is written down."""
-    return Sighting(
+    return Finding(
         key=finding.key, sight=finding.sight, reason=finding.reason or "", host=finding.host, size=finding.size,
         wanted=finding.wanted,
     )  # fmt: skip
 
 
 def _words(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{counts.get(sight.value, 0)} {sight.value}" for sight in Sight)
+    return ", ".join(f"{counts.get(sight.value, 0)} {sight.value}" for sight in FindingState)

@@ -10,20 +10,15 @@ from typing import Any, Final
 
 import kombu
 
+from bridge.core.audit import AuditEvent, AuditRecord
 from bridge.core.errors import JournalRefusedError, JournalUnavailableError
-from bridge.core.fields import BadMessageError
 from bridge.core.messages import HostMessage
 from bridge.core.outcome import Outcome
-from bridge.core.trail import Event, Record
-from bridge.journal.report_rows import Settled
-from bridge.journal.reported import Reported, Taken
+from bridge.core.wire import BadMessageError
+from bridge.journal.reports import BatchResult, Reported, SettledReport
 from bridge.journal.states import Move
-from bridge.runtime.as_sent import as_sent
-from bridge.runtime.audit_log import AuditLog
-from bridge.runtime.backoff import Backoff
-from bridge.runtime.health import Health
-from bridge.runtime.metrics import EngineMetrics
-from bridge.runtime.transport import (
+from bridge.runtime.audit import AuditLog
+from bridge.runtime.broker import (
     BROKER_ERRORS,
     REPORTS_EXCHANGE,
     REPORTS_QUEUE,
@@ -32,6 +27,10 @@ from bridge.runtime.transport import (
     ensure_way,
     is_memory_connection,
 )
+from bridge.runtime.health import Health
+from bridge.runtime.metrics import EngineMetrics
+from bridge.runtime.raw_messages import as_sent
+from bridge.runtime.retry import Backoff
 
 LOG = logging.getLogger(__name__)
 
@@ -49,16 +48,16 @@ _BUS: Final = "engine.bus"
 _LOOK_AGAIN: Final = 30.0  # seconds; an exchange that was deleted is missing until then, and agents wait
 
 _EVENTS: Final = {
-    Move.CLOSE: Event.CLOSED,
-    Move.FAIL: Event.FAILED,
-    Move.AGAIN: Event.REPORTED,
-    Move.NEWER: Event.REOPENED,
-    Move.NOTE: Event.LATE,
-    Move.IGNORE: Event.LATE,
+    Move.CLOSE: AuditEvent.CLOSED,
+    Move.FAIL: AuditEvent.FAILED,
+    Move.AGAIN: AuditEvent.REPORTED,
+    Move.NEWER: AuditEvent.REOPENED,
+    Move.NOTE: AuditEvent.LATE,
+    Move.IGNORE: AuditEvent.LATE,
 }
 
 
-class _StoppedError(Exception):
+class ShuttingDownError(Exception):
     """Told to stop while the journal is away."""
 
 
@@ -185,10 +184,10 @@ class ReportsConsumer:
 
     def _settle(self, inbox: Sequence[kombu.Message], stop: threading.Event) -> None:
         read = [message for message in map(_read, inbox) if message is not None]
-        takes: list[Taken] = []
+        takes: list[BatchResult] = []
         try:
             takes = self._take(read, stop)
-        except _StoppedError:
+        except ShuttingDownError:
             return  # not acknowledged: delivered again after the restart
         # Written down before it is acknowledged: what a killed engine did not say comes again, as late.
         for taken in takes:
@@ -199,7 +198,7 @@ class ReportsConsumer:
         else:
             inbox[-1].ack(multiple=True)  # everything before it on this channel is in the journal
 
-    def _take(self, messages: Sequence[HostMessage], stop: threading.Event) -> list[Taken]:
+    def _take(self, messages: Sequence[HostMessage], stop: threading.Event) -> list[BatchResult]:
         """Commit them, together or, where the database refuses a value, one by one without the one that has it.
 
         What a dropped message reported comes again: its extend stays open and is cast anew.
@@ -217,9 +216,9 @@ class ReportsConsumer:
                 failures += 1
                 self._health.bad("engine.database", str(ex))
                 if stop.wait(away.delay(failures)):
-                    raise _StoppedError from ex
+                    raise ShuttingDownError from ex
 
-    def _follow_up(self, taken: Taken) -> None:
+    def _follow_up(self, taken: BatchResult) -> None:
         for settled in taken.settled:
             self._say(settled)
         if taken.came_up or any(s.decision and s.decision.move is Move.NEWER for s in taken.settled):
@@ -230,7 +229,7 @@ class ReportsConsumer:
             LOG.error("two host agents report under the name %s: give each its own [hostagent] host", host)
         self._metrics.duplicate_hosts.inc(len(taken.duplicate))
 
-    def _say(self, settled: Settled) -> None:
+    def _say(self, settled: SettledReport) -> None:
         report, extend, decision = settled.report, settled.extend, settled.decision
         if decision is None:
             LOG.warning(
@@ -268,7 +267,7 @@ def _read(message: kombu.Message) -> HostMessage | None:
     return read
 
 
-def _records(settled: Settled, now: float) -> list[Record]:
+def _records(settled: SettledReport, now: float) -> list[AuditRecord]:
     """The agent's steps and the end, so that control-plane logs alone tell the whole story."""
     report, extend, attempt, decision = settled.report, settled.extend, settled.attempt, settled.decision
     if attempt is None or decision is None:
@@ -285,8 +284,8 @@ def _records(settled: Settled, now: float) -> list[Record]:
         "global_request_id": extend.global_request_id if extend is not None else None,
     }
     steps = [
-        Record(
-            event=Event.STEP,
+        AuditRecord(
+            event=AuditEvent.STEP,
             outcome="ok" if step.ok else "failed",
             reason=None,
             seconds=step.seconds,
@@ -296,7 +295,7 @@ def _records(settled: Settled, now: float) -> list[Record]:
         for step in report.steps
     ]
     sizes = {"before": report.before, "target": report.target, "after": report.after, "detail": report.detail}
-    end = Record(
+    end = AuditRecord(
         event=_EVENTS[decision.move],
         outcome=decision.outcome.value,
         reason=str(decision.reason),

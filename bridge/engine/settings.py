@@ -7,10 +7,17 @@ from enum import StrEnum
 from oslo_config import cfg
 
 from bridge.journal.settings import JOURNAL_OPTS, JournalSettings, journal_settings
-from bridge.runtime.backoff import Backoff
-from bridge.runtime.locating import LOCATOR_OPTS, LocatorSettings, locator_settings
-from bridge.runtime.sessions import endpoint_opts, endpoint_sample_opts
-from bridge.runtime.settings import OPS_OPTS, BusSettings, OptGroups, bus_settings
+from bridge.runtime.config import (
+    LOCATOR_OPTS,
+    OPS_OPTS,
+    BusSettings,
+    LocatorSettings,
+    OptGroups,
+    bus_settings,
+    locator_settings,
+)
+from bridge.runtime.rest import endpoint_opts, endpoint_sample_opts
+from bridge.runtime.retry import Backoff
 
 _CINDER_TIMEOUT = 10  # seconds
 _NOVA_TIMEOUT = 10  # seconds

@@ -8,34 +8,34 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from bridge.core.reasons import Reason
-from bridge.engine.agents import Agents
 from bridge.engine.cinder import CinderReader
 from bridge.engine.dispatch import CINDER, Dispatcher
+from bridge.engine.housekeeping import Sweeper
 from bridge.engine.locator import InventoryLocator, Locator, NovaLocator
 from bridge.engine.nova import NovaReader
-from bridge.engine.prompter import Prompter
-from bridge.engine.reconcile import RECONCILE, Pace, Reconciler
+from bridge.engine.reconcile import RECONCILE, OpenRate, Reconciler
+from bridge.engine.renotify import Renotifier
 from bridge.engine.reports import ReportsConsumer
+from bridge.engine.rpc import Agents
 from bridge.engine.settings import EngineSettings, Mode
-from bridge.engine.sweep import Sweeper
-from bridge.engine.wake import Wake
+from bridge.journal.accept import Journal
 from bridge.journal.behind import Behind
+from bridge.journal.claims import Claims
 from bridge.journal.database import Database
-from bridge.journal.passes import Passes
-from bridge.journal.reported import Reported
+from bridge.journal.findings import Findings
+from bridge.journal.migrate import until_usable
+from bridge.journal.reports import Reported
 from bridge.journal.retention import Retention
-from bridge.journal.schema import until_usable
-from bridge.journal.sightings import Sightings
 from bridge.journal.states import Extend
-from bridge.journal.store import Journal
-from bridge.journal.work import Work
-from bridge.runtime.audit_log import AuditLog
+from bridge.journal.sweeps import Passes
+from bridge.runtime.audit import AuditLog
+from bridge.runtime.broker import check_url, kombu_connection, rpc_transport
+from bridge.runtime.config import Driver
 from bridge.runtime.daemon import Part, Supervised
-from bridge.runtime.locating import Driver
 from bridge.runtime.metrics import EngineMetrics, ReconcileMetrics
 from bridge.runtime.process import Process
-from bridge.runtime.sessions import open_adapter
-from bridge.runtime.transport import check_url, kombu_connection, rpc_transport
+from bridge.runtime.rest import open_adapter
+from bridge.runtime.wakeup import Wake
 
 LOG = logging.getLogger(__name__)
 _HORIZON = 2  # times the longest wait we ever write
@@ -48,7 +48,7 @@ def build(settings: EngineSettings, process: Process) -> list[Part]:
     health.expect("engine.database", "engine.bus")
     health.ok(CINDER, "not asked yet")
     database = Database(settings.journal)
-    work = Work(database, horizon=_HORIZON * max(settings.backoff.cap, settings.report_within))
+    work = Claims(database, horizon=_HORIZON * max(settings.backoff.cap, settings.report_within))
     wake = Wake(settings.wake)
 
     def reader() -> CinderReader:
@@ -99,11 +99,11 @@ def build(settings: EngineSettings, process: Process) -> list[Part]:
     if settings.reconcile_interval:
         reconciler = Reconciler(
             passes=Passes(database, interval=settings.reconcile_interval),
-            sightings=Sightings(database),
+            sightings=Findings(database),
             cinder=reader(),
             database=database,
             journal=Journal(database, max_open=settings.journal.max_open),
-            pace=Pace(
+            pace=OpenRate(
                 page=settings.reconcile_page,
                 pause=settings.reconcile_pause,
                 opens=settings.reconcile_opens,
@@ -130,7 +130,7 @@ def _waker(address: tuple[str, int]) -> Callable[[], None]:
     return wake
 
 
-def _locator(settings: EngineSettings, process: Process, work: Work) -> Locator:
+def _locator(settings: EngineSettings, process: Process, work: Claims) -> Locator:
     if settings.locator.driver is Driver.INVENTORY:
         return InventoryLocator(work, host_timeout=settings.host_timeout)
     return NovaLocator(
@@ -147,4 +147,4 @@ def _prompt(
     if settings.mode is Mode.EXTEND:
         return lambda _: None
     adapter = open_adapter(process.conf, "nova", user_agent="extend-bridge-engine")
-    return Prompter(adapter, audit=audit, health=process.health)
+    return Renotifier(adapter, audit=audit, health=process.health)

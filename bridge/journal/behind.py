@@ -15,14 +15,14 @@ from bridge.core.extend import ExtendKey
 from bridge.core.outcome import THEN, Then
 from bridge.core.reasons import Reason
 from bridge.journal.database import Database
-from bridge.journal.sightings import Sight
+from bridge.journal.findings import FindingState
 from bridge.journal.tables import disks, extends, sightings
 
 _FAILED: Final = sorted(outcome.value for outcome, then in THEN.items() if then is Then.FAIL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Lag:
+class BehindGuest:
     """One guest that is behind, or cannot be seen. `why` is a code; sizes in bytes, None where not known."""
 
     key: ExtendKey
@@ -63,7 +63,7 @@ class Behind:
                 oldest.append(since)
             counted = connection.execute(
                 sa.select(sightings.c.reason, sa.func.count())
-                .where(sightings.c.sight == Sight.CANNOT_SEE.value)
+                .where(sightings.c.sight == FindingState.CANNOT_SEE.value)
                 .group_by(sightings.c.reason)
             )
             unseen.update((why, number) for why, number in counted)
@@ -71,20 +71,20 @@ class Behind:
 
         return self._database.read(ask)
 
-    def behind(self, *, limit: int) -> list[Lag]:
+    def behind(self, *, limit: int) -> list[BehindGuest]:
         """Those that are behind, the longest first."""
         rows = _behind().subquery()
         query = sa.select(rows).order_by(rows.c.since).limit(limit)
         return self._database.read(lambda c: [_lag(row) for row in c.execute(query)])
 
-    def unseen(self, *, limit: int) -> list[Lag]:
+    def unseen(self, *, limit: int) -> list[BehindGuest]:
         """Those nobody can see, the longest first."""
         query = (
             sa.select(
                 sightings.c.server_id, sightings.c.volume_id, sightings.c.since, sightings.c.reason.label("why"),
                 sightings.c.host, sightings.c.size, sightings.c.wanted,
             )
-            .where(sightings.c.sight == Sight.CANNOT_SEE.value)
+            .where(sightings.c.sight == FindingState.CANNOT_SEE.value)
             .order_by(sightings.c.since)
             .limit(limit)
         )  # fmt: skip
@@ -115,7 +115,7 @@ def _behind() -> sa.CompoundSelect[Any]:
     untold = sa.select(
         sightings.c.server_id, sightings.c.volume_id, sightings.c.since, sightings.c.reason.label("why"),
         sightings.c.host, sightings.c.size, sightings.c.wanted,
-    ).where(sightings.c.sight == Sight.BEHIND.value, ~_dealt_with(), ~_reached())  # fmt: skip
+    ).where(sightings.c.sight == FindingState.BEHIND.value, ~_dealt_with(), ~_reached())  # fmt: skip
     return sa.union_all(is_open, failed, untold)
 
 
@@ -137,8 +137,8 @@ def _reached() -> sa.Exists:
     )
 
 
-def _lag(row: Any) -> Lag:
-    return Lag(
+def _lag(row: Any) -> BehindGuest:
+    return BehindGuest(
         key=ExtendKey(row.server_id, row.volume_id), since=row.since, why=row.why, host=row.host, size=row.size,
         wanted=row.wanted,
     )  # fmt: skip

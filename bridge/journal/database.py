@@ -15,10 +15,9 @@ import tenacity
 from sqlalchemy import event
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, NoSuchModuleError, SQLAlchemyError
 
-from bridge.core.errors import JournalRefusedError, JournalUnavailableError
+from bridge.core.errors import ConfigError, JournalRefusedError, JournalUnavailableError
 from bridge.core.redact import safe_url
 from bridge.journal.settings import JournalSettings
-from bridge.runtime.settings import ConfigError
 
 T = TypeVar("T")
 

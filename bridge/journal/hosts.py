@@ -9,7 +9,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from bridge.core.messages import DomainSeen, GuestState, HostMessage, Inventory
-from bridge.journal.prepared import Prepared
+from bridge.journal.statements import Prepared
 from bridge.journal.tables import disks, domains, hosts
 
 GONE: Final = "gone"
@@ -58,7 +58,7 @@ def locate(connection: sa.Connection, server_ids: Collection[str], alive: Alive)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Heard:
+class HostUpdate:
     """What one message of a host meant for its liveness."""
 
     host: str
@@ -117,13 +117,13 @@ _SAME_DOMAINS: Final = (
 )
 
 
-def hear(connection: sa.Connection, message: HostMessage, *, now: float, alive: Alive) -> Heard:
+def hear(connection: sa.Connection, message: HostMessage, *, now: float, alive: Alive) -> HostUpdate:
     """Take liveness and inventory from one message.
 
     Within a run, an inventory older than the newest is left out: messages may come again, and out of order.
     """
     if message.inventory in _NOTHING_NEW and _still_there(connection, message, now, alive):
-        return Heard(host=message.host, came_up=False, restarted=False, moved_in=(), duplicate=False)
+        return HostUpdate(host=message.host, came_up=False, restarted=False, moved_in=(), duplicate=False)
     row = _HOST.run(connection, {"name": message.host}).one_or_none()
     inventory = message.inventory
     if row is None:
@@ -138,7 +138,7 @@ def hear(connection: sa.Connection, message: HostMessage, *, now: float, alive: 
             )
         )
         moved_in = _apply(connection, message.host, inventory, now) if inventory is not None else ()
-        return Heard(host=message.host, came_up=True, restarted=False, moved_in=moved_in, duplicate=False)
+        return HostUpdate(host=message.host, came_up=True, restarted=False, moved_in=moved_in, duplicate=False)
     same_run = row.boot_id == message.boot_id
     newer = not same_run or message.seq > row.seq
     turns = row.turns if same_run else _turns(row, message)
@@ -156,7 +156,7 @@ def hear(connection: sa.Connection, message: HostMessage, *, now: float, alive: 
             "b_capabilities": _kept(inventory) if told and inventory else row.capabilities,
         },
     )
-    return Heard(
+    return HostUpdate(
         host=message.host,
         came_up=not same_run or row.heartbeat_at not in alive,
         restarted=not same_run,

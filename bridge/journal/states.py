@@ -22,7 +22,7 @@ from bridge.core.extend import Bytes, ExtendKey
 from bridge.core.messages import Report
 from bridge.core.outcome import THEN, Outcome, Then
 from bridge.core.reasons import Reason
-from bridge.runtime.backoff import Backoff
+from bridge.runtime.retry import Backoff
 
 
 class State(StrEnum):
@@ -73,7 +73,7 @@ class Move(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
+class SettleDecision:
     """The move, and what it writes: `due_at` for AGAIN and NEWER, `failures` the new count of failures in a row."""
 
     move: Move
@@ -96,25 +96,25 @@ def settle(
     siblings_pending: bool,
     now: float,
     backoff: Backoff,
-) -> Decision:
+) -> SettleDecision:
     """Decide what a report does. `extend` is None when the row has been closed meanwhile.
 
     `siblings_pending`: another host got an order in the same dispatch (a migration) and has not reported yet.
     """
     outcome, reason = believed(attempt, report)
     if attempt.ended or attempt.host != host:
-        return Decision(move=Move.IGNORE, outcome=outcome, reason=reason)
+        return SettleDecision(move=Move.IGNORE, outcome=outcome, reason=reason)
     if extend is None:
-        return Decision(move=Move.NOTE, outcome=outcome, reason=reason)
+        return SettleDecision(move=Move.NOTE, outcome=outcome, reason=reason)
     if outcome in _FINAL:
         if attempt.gen < extend.wanted_gen:
-            return Decision(move=Move.NEWER, outcome=outcome, reason=Reason.NEWER_GENERATION, due_at=now)
+            return SettleDecision(move=Move.NEWER, outcome=outcome, reason=Reason.NEWER_GENERATION, due_at=now)
         move = Move.FAIL if THEN[outcome] is Then.FAIL else Move.CLOSE
-        return Decision(move=move, outcome=outcome, reason=reason)
+        return SettleDecision(move=move, outcome=outcome, reason=reason)
     if attempt.number < extend.attempt or siblings_pending:
-        return Decision(move=Move.NOTE, outcome=outcome, reason=reason)
+        return SettleDecision(move=Move.NOTE, outcome=outcome, reason=reason)
     failures = extend.failures + 1
-    return Decision(
+    return SettleDecision(
         move=Move.AGAIN, outcome=outcome, reason=reason, due_at=now + backoff.delay(failures), failures=failures
     )
 

@@ -17,8 +17,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Protocol, runtime_checkable
 
-from bridge.runtime.backoff import Backoff
 from bridge.runtime.health import Health
+from bridge.runtime.retry import Backoff
 
 LOG = logging.getLogger(__name__)
 _BEAT = 5.0  # seconds between words to systemd's watchdog

@@ -8,9 +8,9 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import generate_latest
 
+from bridge.http.server import HttpServer, StartResponse, WsgiApp
+from bridge.runtime.config import OpsSettings
 from bridge.runtime.health import Health
-from bridge.runtime.http_server import HttpServer, StartResponse, WsgiApp
-from bridge.runtime.settings import OpsSettings
 
 
 def ops_app(health: Health, registry: CollectorRegistry) -> WsgiApp:

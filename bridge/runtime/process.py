@@ -9,8 +9,8 @@ from typing import TypeVar
 from oslo_config import cfg
 from prometheus_client import CollectorRegistry, Counter
 
-from bridge.runtime import settings as door
-from bridge.runtime.audit_log import AuditLog, open_audit
+from bridge.runtime import config
+from bridge.runtime.audit import AuditLog, open_audit
 from bridge.runtime.daemon import Daemon, Part
 from bridge.runtime.health import Health
 from bridge.runtime.metrics import ReadyCollector, audit_lost, new_registry
@@ -38,7 +38,7 @@ class Process:
 
 def daemon(
     part: str,
-    groups: door.OptGroups,
+    groups: config.OptGroups,
     reader: Callable[[cfg.ConfigOpts], S],
     build: Callable[[S, Process], Sequence[Part]],
     *,
@@ -50,16 +50,16 @@ def daemon(
     `reader` makes the settings object, `build` the parts; the part's option group is its name with underscores.
     """
     prog = f"extend-bridge-{part}"
-    conf = door.load(
+    conf = config.load(
         prog,
         groups,
         argv,
         description=description,
         epilog=f"Example: {prog} --config-dir /etc/extend-bridge",
     )
-    settings = door.read(conf, reader)
-    ops = door.read(conf, lambda c: door.ops_settings(c, part.replace("-", "_")))
-    door.setup_logging(conf, prog)
+    settings = config.read(conf, reader)
+    ops = config.read(conf, lambda c: config.ops_settings(c, part.replace("-", "_")))
+    config.setup_logging(conf, prog)
     registry, health = new_registry(part), Health()
     registry.register(ReadyCollector(health))
     process = Process(
@@ -71,12 +71,12 @@ def daemon(
         audit_lost=audit_lost(registry),
     )
     server = OpsServer(ops, process.health, process.registry)
-    return Daemon(prog, [server, *build(settings, process)], reload=lambda: door.reload(conf)), process
+    return Daemon(prog, [server, *build(settings, process)], reload=lambda: config.reload(conf)), process
 
 
 def serve(
     part: str,
-    groups: door.OptGroups,
+    groups: config.OptGroups,
     reader: Callable[[cfg.ConfigOpts], S],
     build: Callable[[S, Process], Sequence[Part]],
     *,
@@ -90,4 +90,4 @@ def serve(
         wired, _ = daemon(part, groups, reader, build, description=description, argv=arguments)
         return wired.run()
 
-    return door.run(main, f"extend-bridge-{part}")
+    return config.run(main, f"extend-bridge-{part}")

@@ -12,7 +12,7 @@ import kombu
 from amqp.exceptions import AccessRefused, MessageNacked, NotFound
 
 from bridge.core.reasons import Reason
-from bridge.runtime.transport import BROKER_ERRORS, is_memory_connection
+from bridge.runtime.broker import BROKER_ERRORS, is_memory_connection
 
 _JSON: Final = "application/json"
 

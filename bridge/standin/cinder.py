@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from bridge.runtime.http_server import HttpServer, WsgiApp
-from bridge.runtime.settings import ConfigError
+from bridge.core.errors import ConfigError
+from bridge.http.server import HttpServer, WsgiApp
 from bridge.standin.app import build
 from bridge.standin.faulty import Fault, Faults
 from bridge.standin.views import DESCRIPTION

@@ -9,7 +9,7 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from bridge.runtime import settings as door
+from bridge.runtime import config
 from bridge.runtime.daemon import Daemon
 from bridge.standin.cinder import StandInCinder, load_volumes
 
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         LOG.info("%d volumes", count)
         return Daemon(_PROG, [server], grace=3.0).run()
 
-    return door.run(serve, _PROG)
+    return config.run(serve, _PROG)
 
 
 def _port(text: str) -> int:

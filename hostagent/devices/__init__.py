@@ -5,11 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hostagent.devices.base import Strategy
-from hostagent.devices.files import FileStrategy
-from hostagent.devices.local import LocalStrategy
-from hostagent.devices.nvme import NvmeStrategy
-from hostagent.devices.scsi import ScsiStrategy
-from hostagent.devices.vendor import vendor_strategy
+from hostagent.devices.block import LocalStrategy, NvmeStrategy, ScsiStrategy, vendor_strategy
+from hostagent.devices.image import FileStrategy
 from hostagent.domain import Disk
 from hostagent.ports import Brick
 

@@ -15,12 +15,12 @@ from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
 from hostagent.devices import sysfs
 from hostagent.devices.base import Strategy
-from hostagent.devices.blocks import block_device_size, check_paths_up
+from hostagent.devices.checks import block_device_size, check_paths_up
+from hostagent.devices.luks import header_of_map
+from hostagent.devices.luks import hidden_bytes as hidden_by_qemu
 from hostagent.devices.sysfs import CryptMap
 from hostagent.domain import Disk, SourceKind
-from hostagent.failure import StoppedError
-from hostagent.luks import header_of_map
-from hostagent.luks import hidden_bytes as hidden_by_qemu
+from hostagent.errors import StepFailedError
 from hostagent.ports import Encryptor, Images
 
 _FRONT_END: Final = "front-end"
@@ -109,7 +109,7 @@ class CryptStrategy:
         self.inner.refresh(beneath(disk, self.mapped), connection)
         device, has = self._device(disk), self._has(disk)
         if device < has:
-            raise StoppedError(
+            raise StepFailedError(
                 Outcome.REFUSED,
                 Reason.WOULD_SHRINK,
                 f"{self.mapped.beneath} has {device} bytes, the dm-crypt map on it takes {has}",

@@ -17,14 +17,14 @@ from typing import Any, Final
 
 from prometheus_client import CollectorRegistry
 
+from bridge.core.audit import AuditEvent, AuditRecord
 from bridge.core.errors import OperatorError
 from bridge.core.extend import ExtendKey, clean_request_id, is_uuid
-from bridge.core.trail import Event, Record
 from bridge.runtime.metrics import ListenerMetrics
-from listener.chronicle import Chronicle
+from listener.decode import Events, NotificationReader, Raw
 from listener.lanes import Parked
-from listener.parse import Origin
-from listener.reading import Events, NotificationReader, Raw
+from listener.notification import Origin
+from listener.telemetry import Telemetry
 
 _MAX_BYTES: Final = 16 * 1024 * 1024
 _MAX_ROWS: Final = 10_000
@@ -54,14 +54,14 @@ class Recording:
 class _Quiet:
     """No audit lines of what is only read."""
 
-    def write(self, *records: Record) -> None:
+    def write(self, *records: AuditRecord) -> None:
         """Nothing."""
 
 
 def read(paths: Sequence[Path]) -> Recording:
     """Read files, packed ones too; raises OperatorError that names file and line."""
     metrics = ListenerMetrics(CollectorRegistry())
-    reader = NotificationReader(Chronicle(_Quiet(), metrics), max_bytes=_MAX_BYTES, max_rows=_MAX_ROWS)
+    reader = NotificationReader(Telemetry(_Quiet(), metrics), max_bytes=_MAX_BYTES, max_rows=_MAX_ROWS)
     recording = Recording()
     for path in paths:
         for where, row in _rows(path):
@@ -130,7 +130,7 @@ def _body(row: Mapping[str, Any]) -> bytes:
 
 def _audited(row: Mapping[str, Any], recording: Recording) -> None:
     """An event the listener read once; without a listener's log, one the API took."""
-    if row["event"] != Event.RECEIVED or not is_uuid(row.get("server")) or not is_uuid(row.get("volume")):
+    if row["event"] != AuditEvent.RECEIVED or not is_uuid(row.get("server")) or not is_uuid(row.get("volume")):
         return
     recording.messages += 1
     key = ExtendKey(row["server"], row["volume"])

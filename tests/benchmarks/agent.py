@@ -18,16 +18,15 @@ from bridge.core.messages import Order, Report
 from bridge.core.outcome import Outcome
 from bridge.runtime.health import Health
 from bridge.runtime.metrics import AgentMetrics
-from hostagent.brick_pool import BrickPool
-from hostagent.devices.files import FileStrategy
+from hostagent.brick.pool import BrickPool
+from hostagent.devices.image import FileStrategy
 from hostagent.domain import Disk
-from hostagent.extend import Patience, Tools, extend
+from hostagent.extend import DeviceWait, ExtendTools, extend
 from hostagent.reporter import Outbox, Reporter
-from hostagent.rpc import Endpoint
+from hostagent.rpc import ExtendEndpoint
 from hostagent.settings import BrickSettings
-from hostagent.turn import Turn
-from hostagent.wiring import Bench
-from hostagent.worker import Workers
+from hostagent.wiring import WorkerTool
+from hostagent.workers import FairTurn, Workers
 from tests.benchmarks.idle_agent import idle_rows
 from tests.benchmarks.measure import Row, cpu, per_item
 from tests.benchmarks.workspace import Workspace
@@ -156,24 +155,24 @@ class OverBrick(FileStrategy):
 
 def run(keys: Sequence[ExtendKey], strategy: OverBrick) -> dict[str, float]:
     """Orders as they come from the bus, worked off, reported; when the report of each volume was sent."""
-    from hostagent.hypervisor import Abandoned, Session  # noqa: PLC0415 - libvirt may be missing on this machine
+    from hostagent.drivers.libvirt.session import Abandoned, Session  # noqa: PLC0415 - libvirt may be missing on this machine
 
     connection = _Connection({key.server_id: _Domain(key.volume_id) for key in keys})
     metrics, health, stopping, bus = AgentMetrics(CollectorRegistry()), Health(), threading.Event(), _Bus()
     abandoned = Abandoned(16, health, metrics.abandoned)
     outbox = Outbox(metrics)
 
-    def bench() -> Bench:
+    def bench() -> WorkerTool:
         own = Session("bench:///", limit=20, abandoned=abandoned, connect=lambda _uri: connection)
-        patience = Patience(device_wait=_LATE, nudge_every=_LATE)
-        turn = Turn(stopping, workers.crowded, _FAIR)
-        tools = Tools(hypervisor=own, strategies=[strategy], patience=patience, sleep=turn.sleep)
+        patience = DeviceWait(device_wait=_LATE, nudge_every=_LATE)
+        turn = FairTurn(stopping, workers.crowded, _FAIR)
+        tools = ExtendTools(hypervisor=own, strategies=[strategy], patience=patience, sleep=turn.sleep)
 
         def work(order: Order) -> Report:
             turn.begin()
             return extend(order, tools)
 
-        return Bench(own, work)
+        return WorkerTool(own, work)
 
     workers = Workers(
         _WORKERS, make_tool=bench, report=outbox.add_reports, stopping=stopping, metrics=metrics
@@ -183,7 +182,7 @@ def run(keys: Sequence[ExtendKey], strategy: OverBrick) -> dict[str, float]:
     workers.start()
     sender.start()
     wire = json.dumps([_order(key).to_wire() for key in keys])
-    Endpoint(workers.submit).extend({}, orders=json.loads(wire))
+    ExtendEndpoint(workers.submit).extend({}, orders=json.loads(wire))
     bus.wait([key.volume_id for key in keys])
     workers.stop()
     workers.join(10)

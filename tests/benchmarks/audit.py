@@ -4,9 +4,9 @@
 import json
 from collections.abc import Iterator
 
+from bridge.core.audit import AuditEvent, AuditRecord
 from bridge.core.extend import new_id
-from bridge.core.trail import Event, Record
-from bridge.runtime.audit_log import StreamAudit
+from bridge.runtime.audit import StreamAudit
 from tests.benchmarks.measure import Row, per_item
 from tests.benchmarks.workspace import Workspace
 
@@ -15,7 +15,9 @@ def rows(workspace: Workspace) -> Iterator[Row]:
     """The figures, as they come."""
     count = workspace.count(10_000)
     log = StreamAudit("bench", str(workspace.directory / "audit.log"))
-    record = Record(event=Event.ACCEPTED, at=1.0, server=new_id(), volume=new_id(), request_id="req-x", attempt=1)
+    record = AuditRecord(
+        event=AuditEvent.ACCEPTED, at=1.0, server=new_id(), volume=new_id(), request_id="req-x", attempt=1
+    )
     line = json.loads(record.to_line("bench"))
     bare = workspace.directory / "bare.log"
     with bare.open("ab", buffering=0) as stream:

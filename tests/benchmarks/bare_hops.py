@@ -7,7 +7,7 @@ from typing import Self
 
 import requests
 
-from bridge.runtime.transport import kombu_connection
+from bridge.runtime.broker import kombu_connection
 from tests.benchmarks.site import Place
 
 _QUEUE = "bare"

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 from urllib.parse import parse_qs
 
-from bridge.runtime.http_server import HttpServer, StartResponse
+from bridge.http.server import HttpServer, StartResponse
 from bridge.standin.views import volume_view
 from bridge.standin.volumes import Attachment, Volume
 from tests.benchmarks.fleet import disks_of, name_of

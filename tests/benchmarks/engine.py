@@ -11,17 +11,17 @@ from prometheus_client import CollectorRegistry
 
 from bridge.core.extend import Arrival, ExtendKey, gib, new_id
 from bridge.core.messages import Order
-from bridge.engine.agents import Agents
-from bridge.engine.cinder import Answer, Attached, CinderReader, Volume
+from bridge.engine.cinder import Answer, Attached, CinderReader, CinderVolume
 from bridge.engine.dispatch import Cinder, Dispatcher
 from bridge.engine.locator import InventoryLocator
+from bridge.engine.rpc import Agents
 from bridge.engine.settings import engine_groups, engine_settings
-from bridge.engine.wake import Wake
+from bridge.runtime.broker import rpc_transport
+from bridge.runtime.config import load
 from bridge.runtime.health import Health
 from bridge.runtime.metrics import EngineMetrics
-from bridge.runtime.sessions import open_adapter
-from bridge.runtime.settings import load
-from bridge.runtime.transport import rpc_transport
+from bridge.runtime.rest import open_adapter
+from bridge.runtime.wakeup import Wake
 from tests.benchmarks.measure import Row, median, per_item
 from tests.benchmarks.rig import HOST, Rig
 from tests.benchmarks.site import Place, place, played_host
@@ -36,7 +36,7 @@ class _Known:
 
     def __init__(self, keys: Sequence[ExtendKey]) -> None:
         self._volumes = {
-            key.volume_id: Volume(
+            key.volume_id: CinderVolume(
                 id=key.volume_id, size=gib(2), extending=False,
                 attached=(Attached(server_id=key.server_id, attachment_id=key.volume_id, host=HOST),),
             )
@@ -117,7 +117,7 @@ def _reads(workspace: Workspace, here: Place) -> Iterator[Row]:
     attached = []
     for key in keys:
         volume = reader.volume(key.volume_id)
-        assert isinstance(volume, Volume)
+        assert isinstance(volume, CinderVolume)
         attached.append((key.volume_id, volume.attached[0]))
 
     def read() -> None:

@@ -24,8 +24,7 @@ from oslo_config import cfg
 
 from bridge.core.extend import Bytes, ExtendKey
 from bridge.core.messages import DiskSeen, DomainSeen, GuestState, HostMessage, Inventory
-from bridge.runtime.settings import load
-from bridge.runtime.transport import (
+from bridge.runtime.broker import (
     AGENT_EXCHANGE,
     AGENT_TOPIC,
     REPORTS_QUEUE,
@@ -34,7 +33,8 @@ from bridge.runtime.transport import (
     kombu_connection,
     rpc_transport,
 )
-from hostagent.rpc import Endpoint
+from bridge.runtime.config import load
+from hostagent.rpc import ExtendEndpoint
 
 DISKS: Final = 10  # of each host, each of a server of its own
 SIZE: Final = 1 << 30
@@ -78,7 +78,7 @@ class Fleet:
         server = oslo_messaging.get_rpc_server(
             rpc_transport(conf, self._url),
             oslo_messaging.Target(exchange=AGENT_EXCHANGE, topic=AGENT_TOPIC, server="host-real"),
-            [Endpoint(lambda _orders: None)],
+            [ExtendEndpoint(lambda _orders: None)],
             executor="threading",
         )
         server.start()

@@ -14,9 +14,9 @@ from oslo_config import cfg
 from prometheus_client import CollectorRegistry
 
 from bridge.core.extend import new_id
-from bridge.runtime import settings as door
+from bridge.runtime import config
+from bridge.runtime.broker import kombu_connection
 from bridge.runtime.process import Process
-from bridge.runtime.transport import kombu_connection
 from listener.settings import listener_groups, listener_settings
 from listener.wiring import build
 from tests.benchmarks.measure import Row, cpu
@@ -102,7 +102,9 @@ def _ours(url: str, endpoint: str, directory: Path, bodies: Sequence[bytes]) -> 
         f"[notifications]\ntransport_url = {url}\n[bus]\ntransport_url = {url}\n"
         f"[endpoint]\nendpoint_override = {endpoint}\n[audit]\nfile = {directory}/audit-listener.log\n"
     )
-    conf: cfg.ConfigOpts = door.load("bench", listener_groups(), ["--config-file", str(conf_file)], description="")
+    conf: cfg.ConfigOpts = config.load(
+        "bench", listener_groups(), ["--config-file", str(conf_file)], description=""
+    )
     process = Process(conf=conf, registry=CollectorRegistry(), audit_file=conf.audit.file)
     parts = build(listener_settings(conf), process)
     _publish(url, bodies)

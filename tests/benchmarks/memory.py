@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from typing import Final
 
 from bridge.core.extend import ExtendKey
-from bridge.journal import schema
-from bridge.journal.work import Work
+from bridge.journal import migrate
+from bridge.journal.claims import Claims
 from tests.benchmarks.measure import Row
 from tests.benchmarks.site import CONTROL, Place, place, played_host
 from tests.benchmarks.workspace import Workspace
@@ -50,7 +50,7 @@ def rows(workspace: Workspace) -> Iterator[Row]:
 
 def _migrate(here: Place) -> None:
     database = here.site.journal().database
-    schema.upgrade(database)
+    migrate.upgrade(database)
     database.dispose()
 
 
@@ -61,7 +61,7 @@ def _peak(here: Place, name: str, what: str) -> Row:
 def _until_open(workspace: Workspace, here: Place, waiting: int) -> None:
     """Until so many extends are open; says every so often how far it is."""
     journal = here.site.journal()
-    work, said = Work(journal.database), 0.0
+    work, said = Claims(journal.database), 0.0
     deadline = time.monotonic() + 600
     while (standing := work.standing()).open < waiting:
         if time.monotonic() > deadline:

@@ -25,9 +25,7 @@ from bridge.core.extend import Bytes, new_id
 from bridge.core.messages import DiskSeen, DomainSeen, GuestState, HostMessage, Inventory, Order, Report
 from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
-from bridge.runtime.publisher import SafePublisher
-from bridge.runtime.settings import load
-from bridge.runtime.transport import (
+from bridge.runtime.broker import (
     AGENT_EXCHANGE,
     AGENT_TOPIC,
     REPORTS_QUEUE,
@@ -36,7 +34,9 @@ from bridge.runtime.transport import (
     kombu_connection,
     rpc_transport,
 )
-from hostagent.rpc import Endpoint
+from bridge.runtime.config import load
+from bridge.runtime.publisher import SafePublisher
+from hostagent.rpc import ExtendEndpoint
 
 _GROUP: Final = 12
 _HEARTBEAT: Final = 20.0
@@ -105,7 +105,7 @@ def main(path: str) -> None:
     server = oslo_messaging.get_rpc_server(
         rpc_transport(conf, settings["url"]),
         oslo_messaging.Target(exchange=AGENT_EXCHANGE, topic=AGENT_TOPIC, server=settings["host"]),
-        [Endpoint(host.take)],
+        [ExtendEndpoint(host.take)],
         executor="threading",
     )
     server.start()

@@ -19,17 +19,17 @@ from bridge.core.extend import Arrival, Bytes, ExtendKey, gib, new_id
 from bridge.core.messages import DomainSeen, GuestState, HostMessage, Inventory, Report
 from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
-from bridge.journal import schema
+from bridge.http.server import WsgiApp
+from bridge.journal import migrate
+from bridge.journal.accept import Journal
+from bridge.journal.claims import Claims, NewAttempt
 from bridge.journal.database import Database
-from bridge.journal.reported import Reported
+from bridge.journal.reports import Reported
 from bridge.journal.settings import JournalSettings
-from bridge.journal.store import Journal
-from bridge.journal.work import NewAttempt, Work
-from bridge.runtime.audit_log import StreamAudit
-from bridge.runtime.backoff import Backoff
-from bridge.runtime.http_server import WsgiApp
+from bridge.runtime.audit import StreamAudit
+from bridge.runtime.config import load
 from bridge.runtime.metrics import ApiMetrics
-from bridge.runtime.settings import load
+from bridge.runtime.retry import Backoff
 
 HOST: Final = "h1"
 _SERVERS: Final = 1000
@@ -41,9 +41,9 @@ class Rig:
     def __init__(self, url: str, directory: Path, *, servers: int = _SERVERS) -> None:
         settings = JournalSettings(connection=url)
         self.database = Database(settings)
-        schema.upgrade(self.database)
+        migrate.upgrade(self.database)
         self.keys = [ExtendKey(str(uuid.uuid4()), str(uuid.uuid4())) for _ in range(servers)]
-        self.work = Work(self.database)
+        self.work = Claims(self.database)
         self.reported = Reported(self.database, backoff=Backoff(), host_timeout=600)
         self.journal = Journal(self.database)
         self.audit = StreamAudit("bench", str(directory / "audit.log"))

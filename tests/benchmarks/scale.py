@@ -21,24 +21,24 @@ from bridge.core.extend import Arrival, new_id
 from bridge.core.messages import HostMessage, Order, Report
 from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
-from bridge.engine.agents import Agents
 from bridge.engine.dispatch import Dispatcher
 from bridge.engine.locator import InventoryLocator
+from bridge.engine.rpc import Agents
 from bridge.engine.settings import engine_groups, engine_settings
-from bridge.engine.wake import Wake
-from bridge.journal import schema
+from bridge.journal import migrate
+from bridge.journal.accept import Journal
+from bridge.journal.claims import Claims
 from bridge.journal.database import Database
-from bridge.journal.reported import Reported
+from bridge.journal.reports import Reported
 from bridge.journal.settings import JournalSettings
-from bridge.journal.store import Journal
 from bridge.journal.tables import disks, passes
-from bridge.journal.work import Work
-from bridge.runtime.audit_log import StreamAudit
-from bridge.runtime.backoff import Backoff
+from bridge.runtime.audit import StreamAudit
+from bridge.runtime.broker import REPORTS_QUEUE, kombu_connection, rpc_transport
+from bridge.runtime.config import load
 from bridge.runtime.health import Health
 from bridge.runtime.metrics import EngineMetrics
-from bridge.runtime.settings import load
-from bridge.runtime.transport import REPORTS_QUEUE, kombu_connection, rpc_transport
+from bridge.runtime.retry import Backoff
+from bridge.runtime.wakeup import Wake
 from tests.benchmarks.engine import known_volumes
 from tests.benchmarks.fleet import DISKS, boot_of, disks_of
 from tests.benchmarks.measure import cpu_of, median, peak_of, per_item
@@ -80,7 +80,7 @@ class _Place:
         self._idle_share: float | None = None
         self._database = Database(JournalSettings(connection=url))
         stack.callback(self._database.dispose)
-        schema.upgrade(self._database)
+        migrate.upgrade(self._database)
         self._directory = workspace.subdirectory("scale")
         bus, port = workspace.broker(), steady_port()
         self._site = Site(
@@ -208,7 +208,7 @@ class _Extends:
         self._journal = Journal(database)
         self._reported = Reported(database, backoff=Backoff(), host_timeout=86400)
         self._agents = _Kept(Agents(rpc_transport(conf, bus)))
-        work = Work(database)
+        work = Claims(database)
         self._keys = [key for host in range(0, count, max(1, count // 300)) for key in disks_of(host)]
         self._dispatcher = Dispatcher(
             settings=settings, work=work, cinder=known_volumes(self._keys), agents=self._agents,

@@ -37,7 +37,7 @@ def _ack_early() -> None:
     import kombu  # noqa: PLC0415 - only the part that is broken loads its own modules
 
     from listener import intake  # noqa: PLC0415
-    from listener.acks import Acks  # noqa: PLC0415
+    from listener.intake import Acks  # noqa: PLC0415
 
     class EarlyAcks(Acks):
         def __init__(self, messages: Sequence[kombu.Message], *, multiple: bool) -> None:
@@ -53,12 +53,12 @@ def _ack_early() -> None:
 
 def _no_generation() -> None:
     """Takes an event for an extend that is on its way for the same extend: the first report closes both."""
-    from bridge.journal import store  # noqa: PLC0415
+    from bridge.journal import accept  # noqa: PLC0415
 
     def run_many(connection: object, rows: object) -> None:
         del connection, rows
 
-    _put(store._RAISE, "run_many", run_many)
+    _put(accept._RAISE, "run_many", run_many)
 
 
 def _stale_sizes() -> None:
@@ -94,9 +94,9 @@ def _no_guard() -> None:
         size: int = look(self, name, disk)
         return 0 if name == "before" else size
 
-    look = extend._Work._capacity
+    look = extend._ExtendAttempt._capacity
     _put(extend, "grow", grow)
-    _put(extend._Work, "_capacity", capacity)
+    _put(extend._ExtendAttempt, "_capacity", capacity)
 
 
 def _no_mandatory() -> None:
@@ -120,7 +120,7 @@ def _cast_only() -> None:
     """Closes an extend as soon as the broker has taken its order."""
     from bridge.core.outcome import Outcome  # noqa: PLC0415
     from bridge.engine.dispatch import Dispatcher  # noqa: PLC0415
-    from bridge.journal.work import Ended  # noqa: PLC0415
+    from bridge.journal.claims import Ended  # noqa: PLC0415
 
     cast_group = Dispatcher._cast_group
 

@@ -15,10 +15,10 @@ from typing import Any, Final
 from amqp.exceptions import MessageNacked
 
 from bridge.core.extend import gib
-from bridge.runtime.http_server import HttpServer, StartResponse, WsgiApp
-from bridge.runtime.transport import BROKER_ERRORS
+from bridge.http.server import HttpServer, StartResponse, WsgiApp
+from bridge.runtime.broker import BROKER_ERRORS
 from bridge.standin.cinder import Attachment, StandInCinder
-from listener.parse import Bad, Unreadable, parse
+from listener.notification import Bad, Unreadable, parse
 from tests.chaos.ledger import DiskId
 from tests.chaos.load import Growth, Load
 from tests.chaos.poison import Poison, poison

@@ -15,11 +15,11 @@ import libvirt
 
 from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
-from hostagent.devices.files import FileStrategy
+from hostagent.devices.image import FileStrategy
 from hostagent.domain import Disk as DomainDisk
-from hostagent.failure import StoppedError
+from hostagent.errors import StepFailedError
 from hostagent.settings import HostAgentSettings
-from hostagent.wiring import Outside
+from hostagent.wiring import HostAccess
 from tests.chaos.ledger import Ledger
 
 LEDGER: Final = "disks.ledger"
@@ -136,11 +136,11 @@ class SlowFiles(FileStrategy):
         """See Strategy. A rescan takes its time: an order that is on its way must be there to be overtaken."""
         self._manners.take(1.0)
         if self._manners.fails(0.02):
-            raise StoppedError(Outcome.BRICK_FAILED, Reason.BRICK_RAISED, "chaos")
+            raise StepFailedError(Outcome.BRICK_FAILED, Reason.BRICK_RAISED, "chaos")
         super().refresh(disk, connection)
 
 
-def fake_host(settings: HostAgentSettings) -> Outside:
+def fake_host(settings: HostAgentSettings) -> HostAccess:
     """The host of this agent: its ledger lies in its state_path, which the URI names."""
     ledger = Ledger(Path(settings.libvirt_uri.removeprefix("chaos://")) / LEDGER)
     manners = Manners(random.Random())
@@ -151,4 +151,4 @@ def fake_host(settings: HostAgentSettings) -> Outside:
         server_id: FakeDomain(server_id, volumes, ledger, manners) for server_id, volumes in attached.items()
     }
     connect: Callable[[str], Any] = lambda _uri: FakeConnection(domains)  # noqa: E731
-    return Outside(connect=connect, strategies=[SlowFiles(manners)])
+    return HostAccess(connect=connect, strategies=[SlowFiles(manners)])

@@ -16,7 +16,7 @@ from bridge.core.outcome import Outcome
 from bridge.journal.database import Database
 from bridge.journal.settings import JournalSettings
 from bridge.journal.tables import attempts, domains, extends, hosts, transitions
-from bridge.runtime.transport import BROKER_ERRORS, PARKED_QUEUE, REPORTS_QUEUE, UNREADABLE_QUEUE, kombu_connection
+from bridge.runtime.broker import BROKER_ERRORS, PARKED_QUEUE, REPORTS_QUEUE, UNREADABLE_QUEUE, kombu_connection
 from tests.chaos.ledger import Disk, DiskId, Ledger
 
 _OURS: Final = "extend_bridge"

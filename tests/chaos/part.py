@@ -22,15 +22,15 @@ DROP: Final = "EXTEND_BRIDGE_CHAOS_DROP"
 
 def _lose_orders(while_there_is: Path) -> None:
     """Orders are acknowledged before they are worked on: an agent that dies just then has lost them all."""
-    from hostagent.rpc import Endpoint  # noqa: PLC0415 - this part's alone
+    from hostagent.rpc import ExtendEndpoint  # noqa: PLC0415 - this part's alone
 
-    take = Endpoint.extend
+    take = ExtendEndpoint.extend
 
-    def extend(self: Endpoint, ctxt: Any, *orders: Any, **named: Any) -> None:
+    def extend(self: ExtendEndpoint, ctxt: Any, *orders: Any, **named: Any) -> None:
         if not while_there_is.exists():
             take(self, ctxt, *orders, **named)
 
-    Endpoint.extend = extend  # type: ignore[method-assign]
+    ExtendEndpoint.extend = extend  # type: ignore[method-assign]
 
 
 def _hostagent() -> int:

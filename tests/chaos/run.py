@@ -12,11 +12,11 @@ from typing import Final
 
 from bridge.core.errors import JournalUnavailableError
 from bridge.core.extend import gib
-from bridge.journal import schema
+from bridge.journal import migrate
 from bridge.journal.database import Database
 from bridge.journal.settings import JournalSettings
-from bridge.runtime.transport import DUE_QUEUE, QueueSpec, ensure_queue, kombu_connection
-from listener.patience import Step
+from bridge.runtime.broker import DUE_QUEUE, QueueSpec, ensure_queue, kombu_connection
+from listener.retry_policy import SlowDelay
 from tests.chaos.cinder_side import CinderSide
 from tests.chaos.fake_host import LEDGER
 from tests.chaos.faults import Faults
@@ -245,11 +245,11 @@ def _slow_lane(bus: str) -> None:
     """The lane as the listener makes it, but quicker: a run is shorter than its waits."""
     with kombu_connection(bus, heartbeat=0, name="chaos") as connection:
         ensure_queue(connection, QueueSpec(name=DUE_QUEUE))
-        for step in Step:
+        for step in SlowDelay:
             ensure_queue(connection, QueueSpec(name=step.queue, ttl=_STEP, then=DUE_QUEUE))
 
 
 def _sync(url: str) -> None:
     database = Database(JournalSettings(connection=url))
-    schema.upgrade(database)
+    migrate.upgrade(database)
     database.dispose()

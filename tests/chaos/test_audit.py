@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bridge.audit import report, source, trace
+from bridge.audit import logfiles, report, trace
 from tests.chaos.test_chaos import chaos
 from tests.conftest import missing
 from tests.lab.rabbitmq import have_rabbitmq
@@ -22,7 +22,7 @@ def test_logs_alone_give_the_totals_of_the_journal_and_the_story_of_any_volume(t
         missing("RabbitMQ")
     code, _, said = chaos("--events", "150", "--kills", "8", "--spread", "20", keep=tmp_path / "run")
     assert code == 0, said
-    logs = source.find([str(tmp_path / "run" / "*.audit.jsonl")])
+    logs = logfiles.find([str(tmp_path / "run" / "*.audit.jsonl")])
     made = report.make(logs, older_than=0.0)
     journal = sqlite3.connect(tmp_path / "run" / "journal.sqlite3")
     rows = journal.execute("select volume_id, outcome from extends").fetchall()

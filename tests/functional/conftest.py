@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import kombu
 import pytest
 
-from bridge.runtime.transport import kombu_connection
+from bridge.runtime.broker import kombu_connection
 from tests.conftest import missing
 from tests.lab.rabbitmq import RabbitNode, have_rabbitmq
 

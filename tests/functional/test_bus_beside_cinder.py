@@ -8,10 +8,10 @@ import pytest
 
 from bridge.core.messages import Order
 from bridge.core.reasons import Reason
-from bridge.engine.agents import Agents
-from bridge.runtime import settings as door
+from bridge.engine.rpc import Agents
+from bridge.runtime import config
+from bridge.runtime.broker import rpc_transport
 from bridge.runtime.health import Health
-from bridge.runtime.transport import rpc_transport
 from hostagent.rpc import RpcServer
 from tests.functional.conftest import Vhost
 from tests.lab.cinder_bus import CinderBus
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.functional
 def test_casts_arrive_beside_any_exchange_of_cinders(vhost: Vhost, durable: bool) -> None:
     """amqp_durable_queues is Cinder's to choose; neither side may spoil the other's exchange."""
     CinderBus(vhost.url, durable=durable).close()
-    conf = door.load("test", [], [], description="")
+    conf = config.load("test", [], [], description="")
     got: list[Order] = []
 
     def submit(orders: Sequence[Order]) -> None:
@@ -44,7 +44,7 @@ def test_casts_arrive_beside_any_exchange_of_cinders(vhost: Vhost, durable: bool
 
 def test_agents_first_leave_cinder_its_exchange(vhost: Vhost) -> None:
     """An agent that came to the broker before Cinder must not have made `openstack` in a form Cinder cannot use."""
-    conf = door.load("test", [], [], description="")
+    conf = config.load("test", [], [], description="")
     server = RpcServer(conf, vhost.url, "host-1", lambda _orders: None, Health())
     server.start()
     agents = Agents(rpc_transport(conf, vhost.url))

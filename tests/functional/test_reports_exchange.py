@@ -9,17 +9,17 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
+from bridge.core.audit import AuditRecord
 from bridge.core.extend import new_id
 from bridge.core.messages import HostMessage
 from bridge.core.reasons import Reason
-from bridge.core.trail import Record
 from bridge.engine import reports
 from bridge.engine.reports import ReportsConsumer
-from bridge.journal.reported import Reported, Taken
+from bridge.journal.reports import BatchResult, Reported
+from bridge.runtime.broker import REPORTS_EXCHANGE, REPORTS_QUEUE
 from bridge.runtime.health import Health
 from bridge.runtime.metrics import EngineMetrics
 from bridge.runtime.publisher import NotPublishedError, SafePublisher
-from bridge.runtime.transport import REPORTS_EXCHANGE, REPORTS_QUEUE
 from tests.functional.conftest import Vhost
 from tests.lab.odd_headers import ODD_HEADERS
 from tests.lab.waiting import until
@@ -33,15 +33,15 @@ class Journal(Reported):
     def __init__(self) -> None:
         self.taken: list[str] = []
 
-    def take(self, messages: Sequence[HostMessage]) -> Taken:
+    def take(self, messages: Sequence[HostMessage]) -> BatchResult:
         self.taken += [message.host for message in messages]
-        return Taken(settled=[], came_up=[], duplicate=[])
+        return BatchResult(settled=[], came_up=[], duplicate=[])
 
 
 class Silent:
     """An audit log nobody reads."""
 
-    def write(self, *records: Record) -> None:
+    def write(self, *records: AuditRecord) -> None:
         pass
 
 

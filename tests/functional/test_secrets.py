@@ -19,18 +19,11 @@ from bridge.audit import report
 from bridge.audit.page import render
 from bridge.core.extend import new_id
 from bridge.core.messages import DomainSeen, GuestState, HostMessage, Inventory
+from bridge.runtime.broker import AGENT_EXCHANGE, AGENT_TOPIC, PARKED_QUEUE, REPORTS_QUEUE, QueueSpec, ensure_queue
 from bridge.runtime.publisher import SafePublisher
-from bridge.runtime.transport import (
-    AGENT_EXCHANGE,
-    AGENT_TOPIC,
-    PARKED_QUEUE,
-    REPORTS_QUEUE,
-    QueueSpec,
-    ensure_queue,
-)
 from bridge.standin.cinder import Attachment, StandInCinder
-from listener.cli.tap import Tap
-from listener.patience import Step
+from listener.cli.record import Tap
+from listener.retry_policy import SlowDelay
 from tests.functional.conftest import Vhost
 from tests.lab.cinder_bus import CinderBus
 from tests.lab.deploy import Processes, Site
@@ -165,7 +158,7 @@ def test_no_secret_of_cinders_leaves_the_listener_or_the_cinder_reader(vhost: Vh
         shown = {f"{part} {path}": processes.shown(part, path)
                  for part in ("engine", "api", "listener") for path in ("metrics", "healthz/ready")}  # fmt: skip
         codes = processes.stop()
-        slow, orders = drain(connection, Step.SHORT.queue), drain(connection, casts)
+        slow, orders = drain(connection, SlowDelay.SHORT.queue), drain(connection, casts)
         parked = drain(connection, PARKED_QUEUE)
     assert slow, "the event of the unknown server must be in the slow lane, or it proves nothing"
     assert b"".join(orders).count(b"driver_volume_type") >= len(known)

@@ -16,17 +16,10 @@ import requests
 from oslo_config import cfg
 
 from bridge.core.extend import ExtendKey, gib, new_id
-from bridge.journal.work import Work
+from bridge.journal.claims import Claims
+from bridge.runtime.broker import AGENT_EXCHANGE, AGENT_TOPIC, REPORTS_QUEUE, QueueSpec, ensure_queue, rpc_transport
+from bridge.runtime.config import load
 from bridge.runtime.publisher import SafePublisher
-from bridge.runtime.settings import load
-from bridge.runtime.transport import (
-    AGENT_EXCHANGE,
-    AGENT_TOPIC,
-    REPORTS_QUEUE,
-    QueueSpec,
-    ensure_queue,
-    rpc_transport,
-)
 from bridge.standin.cinder import Attachment, StandInCinder
 from tests.functional.conftest import Vhost
 from tests.lab.deploy import Processes, Site
@@ -150,7 +143,7 @@ def _event(site: Site) -> None:
 def _open(site: Site) -> int:
     journal = site.journal()
     try:
-        return Work(journal.database).standing().open
+        return Claims(journal.database).standing().open
     finally:
         journal.database.dispose()
 

@@ -5,9 +5,7 @@ from collections.abc import Callable, Iterator
 
 from bridge.core.extend import is_uuid
 from bridge.core.reasons import Reason
-from listener.parse import Bad, Other, Read, ResizeEnd, Unreadable, parse
-from listener.prefilter import is_other_event
-from listener.translate import translate
+from listener.notification import Bad, Other, Read, ResizeEnd, Unreadable, is_other_event, parse, translate
 
 MAX_BYTES = 1 << 20
 MAX_ROWS = 50

@@ -19,8 +19,7 @@ import oslo_messaging
 
 from bridge.core.messages import VERSION, DomainSeen, HostMessage, Report
 from bridge.core.outcome import Outcome
-from bridge.runtime.settings import load
-from bridge.runtime.transport import (
+from bridge.runtime.broker import (
     AGENT_EXCHANGE,
     AGENT_TOPIC,
     BROKER_ERRORS,
@@ -30,6 +29,7 @@ from bridge.runtime.transport import (
     kombu_connection,
     rpc_transport,
 )
+from bridge.runtime.config import load
 from tests.lab.paths import ROOT
 
 T = TypeVar("T")

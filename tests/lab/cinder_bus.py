@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import kombu
 
-from bridge.runtime.transport import is_memory, kombu_connection
+from bridge.runtime.broker import is_memory, kombu_connection
 from tests.lab.paths import ROOT
 
 RECORDED: Final = ROOT / "tests" / "fixtures" / "cinder29" / "one_server.json"

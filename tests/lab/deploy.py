@@ -14,9 +14,9 @@ import requests
 
 from bridge.cmd import all_in_one
 from bridge.core.errors import JournalUnavailableError
-from bridge.core.extend import Standing
+from bridge.core.extend import ServerState
+from bridge.journal.accept import Journal, open_journal
 from bridge.journal.settings import JournalSettings
-from bridge.journal.store import Journal, open_journal
 from tests.lab.cinder_bus import CinderBus
 from tests.lab.ports import steady_port
 
@@ -93,7 +93,7 @@ ops_port = {self.ports["hostagent"]}
         """Whether the host's inventory with this server has arrived."""
         journal = self.journal()
         try:
-            return journal.standing([server_id]).get(server_id) is Standing.ON_HOST
+            return journal.standing([server_id]).get(server_id) is ServerState.ON_HOST
         except JournalUnavailableError:
             return False  # no tables yet
         finally:

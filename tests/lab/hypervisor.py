@@ -134,7 +134,7 @@ def private_hypervisor(directory: Path) -> Iterator[Hypervisor]:
 
 def open_here(hypervisor: Hypervisor) -> Any:
     """A libvirt connection to the root in this very process."""
-    from hostagent.libvirt_open import open_libvirt  # noqa: PLC0415 - this module can say that libvirt is missing
+    from hostagent.drivers.libvirt.connect import open_libvirt  # noqa: PLC0415 - this module can say that libvirt is missing
 
     return open_libvirt(hypervisor.uri)
 

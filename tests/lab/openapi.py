@@ -11,7 +11,7 @@ import jsonschema
 import yaml
 
 import bridge.api
-from bridge.runtime.http_server import StartResponse, WsgiApp
+from bridge.http.server import StartResponse, WsgiApp
 
 PATH: Final = Path(bridge.api.__file__).parent / "openapi.yaml"
 _REDIRECTED: Final = {"/v2.1": "/v2.1/"}

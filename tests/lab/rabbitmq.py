@@ -20,7 +20,7 @@ from typing import Final, Self
 
 import kombu
 
-from bridge.runtime.transport import BROKER_ERRORS
+from bridge.runtime.broker import BROKER_ERRORS
 from tests.lab.ports import steady_port
 
 _BIN: Final = Path("/usr/lib/rabbitmq/bin")

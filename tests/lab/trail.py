@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from bridge.core.trail import Event, Record
+from bridge.core.audit import AuditEvent, AuditRecord
 
 START: Final = datetime(2026, 11, 1, 12, tzinfo=UTC).timestamp()
 
@@ -19,36 +19,50 @@ def made_id(number: int, kind: int = 0) -> str:
 
 def extend(
     number: int, *, at: float = START, result: str = "resized", took: float = 1.0, guest: int | None = None
-) -> list[tuple[str, Record]]:
+) -> list[tuple[str, AuditRecord]]:
     """(part, record) of one extend from Cinder to its end; `result` open, parked, failed, or an outcome."""
     volume, server = made_id(number, 1), made_id(number if guest is None else guest, 2)
     request = f"req-{made_id(number, 3)}"
     common: dict[str, Any] = {"volume": volume, "server": server, "global_request_id": request}
     listener = {**common, "message_id": made_id(number, 4)}
     sent = datetime.fromtimestamp(at - 0.01, UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
-    told = [("listener", Record(event=Event.RECEIVED, at=at, data={"size_gib": 2, "sent": sent}, **listener))]
+    told = [
+        ("listener", AuditRecord(event=AuditEvent.RECEIVED, at=at, data={"size_gib": 2, "sent": sent}, **listener))
+    ]
     if result == "parked":
-        parked = Record(event=Event.PARKED, at=at + 0.02, reason="event_bad", **listener)
+        parked = AuditRecord(event=AuditEvent.PARKED, at=at + 0.02, reason="event_bad", **listener)
         return [*told, ("listener", parked)]
     engine = {**common, "extend_id": made_id(number, 5), "attempt": 1, "attempt_id": made_id(number, 6)}
     told += [
-        ("api", Record(event=Event.ACCEPTED, at=at + 0.01, request_id=f"req-{made_id(number, 7)}", **common)),
-        ("listener", Record(event=Event.POSTED, at=at + 0.02, outcome="delivered", reason="delivered", **listener)),
-        ("engine", Record(event=Event.DISPATCHED, at=at + 0.03, host="h1", **engine)),
+        (
+            "api",
+            AuditRecord(event=AuditEvent.ACCEPTED, at=at + 0.01, request_id=f"req-{made_id(number, 7)}", **common),
+        ),
+        (
+            "listener",
+            AuditRecord(event=AuditEvent.POSTED, at=at + 0.02, outcome="delivered", reason="delivered", **listener),
+        ),
+        ("engine", AuditRecord(event=AuditEvent.DISPATCHED, at=at + 0.03, host="h1", **engine)),
     ]
     if result == "open":
         return told
-    end = Event.FAILED if result in {"unsupported", "refused"} else Event.CLOSED
+    end = AuditEvent.FAILED if result in {"unsupported", "refused"} else AuditEvent.CLOSED
     engine["host"] = "h1"
     step = {"step": "resize", "size": 2**31}
     return [
         *told,
-        ("engine", Record(event=Event.STEP, at=at + took, outcome="ok", seconds=0.2, data=step, **engine)),
-        ("engine", Record(event=end, at=at + took, outcome=result, reason="size_reached", seconds=took, **engine)),
+        (
+            "engine",
+            AuditRecord(event=AuditEvent.STEP, at=at + took, outcome="ok", seconds=0.2, data=step, **engine),
+        ),
+        (
+            "engine",
+            AuditRecord(event=end, at=at + took, outcome=result, reason="size_reached", seconds=took, **engine),
+        ),
     ]
 
 
-def lines(records: list[tuple[str, Record]]) -> list[str]:
+def lines(records: list[tuple[str, AuditRecord]]) -> list[str]:
     """As they stand in a log."""
     return [record.to_line(part) for part, record in records]
 

@@ -15,11 +15,11 @@ from hypothesis import given
 
 from bridge.api import schema
 from bridge.api.identity import Identity
-from bridge.api.microversion import MAX
 from bridge.api.policy import OsloPolicy
 from bridge.api.settings import API_GROUPS
-from bridge.runtime import settings as door
-from bridge.runtime.http_server import WsgiApp
+from bridge.api.versions import MAX
+from bridge.http.server import WsgiApp
+from bridge.runtime import config
 from tests.lab.openapi import Document, checked
 from tests.unit.api.fakes import PATH, Api, Tokens
 from tests.unit.api.test_schema import BODIES
@@ -38,7 +38,7 @@ def _open() -> WsgiApp:
 
 
 def _guarded() -> WsgiApp:
-    policy = OsloPolicy(door.load("extend-bridge-api", API_GROUPS, [], description=""))
+    policy = OsloPolicy(config.load("extend-bridge-api", API_GROUPS, [], description=""))
     return checked(Api(auth=Tokens(CALLERS), policy=policy).app, DOCUMENT, PROBLEMS)
 
 

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from bridge.api.limits import MAX_BODY
+from bridge.api.request import MAX_BODY
 from tests.unit.api.fakes import ON_HOST, PATH, VOLUME, Api, event
 from tests.unit.api.test_schema import BODIES
 

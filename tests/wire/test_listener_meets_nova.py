@@ -12,7 +12,7 @@ from keystoneauth1.token_endpoint import Token
 
 from bridge.core.extend import ExtendKey
 from bridge.core.reasons import Reason
-from listener.courier import Courier, NovaEndpoint
+from listener.endpoint import EndpointClient, NovaEndpoint
 from listener.verdicts import Hold, Judgement, Kind, Settle
 from tests.lab.conformance.exchange import Exchange, read_exchanges, read_rows
 from tests.lab.endpoint import RecordingEndpoint
@@ -27,12 +27,12 @@ BY_CODE = {200: Kind.DELIVERED, 400: Kind.PARK, 404: Kind.SLOW, 422: Kind.SLOW}
 
 
 @contextmanager
-def courier(nova: RecordedNova) -> Iterator[tuple[Courier, RecordingEndpoint]]:
+def courier(nova: RecordedNova) -> Iterator[tuple[EndpointClient, RecordingEndpoint]]:
     """One that carries to such a Nova."""
     with RecordingEndpoint() as endpoint:
         endpoint.behaviour = nova
         session = Session(auth=Token(endpoint.url, "<admin>"), timeout=5)
-        yield Courier(NovaEndpoint(Adapter(session, endpoint_override=endpoint.url), timeout=5)), endpoint
+        yield EndpointClient(NovaEndpoint(Adapter(session, endpoint_override=endpoint.url), timeout=5)), endpoint
 
 
 def keys(exchange: Exchange) -> list[ExtendKey]:

@@ -12,8 +12,8 @@ from falcon import testing
 import bridge.api
 from bridge.api.policy import OsloPolicy
 from bridge.api.settings import API_GROUPS
-from bridge.core.extend import Standing
-from bridge.runtime import settings as door
+from bridge.core.extend import ServerState
+from bridge.runtime import config
 from tests.lab.conformance.exchange import Answer, Request, read_exchanges, read_rows
 from tests.lab.conformance.judge import Result, authority, judge, tokens
 from tests.lab.conformance.known import RULES, unmapped
@@ -25,10 +25,10 @@ DIFFERENCES = yaml.safe_load((Path(bridge.api.__file__).parent / "differences.ya
 RECORDINGS = ["answers.jsonl", "more.jsonl"]
 
 
-def inventory() -> Mapping[str, Standing]:
+def inventory() -> Mapping[str, ServerState]:
     """Nova's servers as host agents would report them; one that is being scheduled is on no host anybody knows."""
     return {
-        server: Standing.ON_HOST if row["host"] else Standing.NO_HOST
+        server: ServerState.ON_HOST if row["host"] else ServerState.NO_HOST
         for server, row in read_rows(FIXTURES / "rows.json").items()
         if not unmapped(row)
     }
@@ -39,7 +39,7 @@ def results(recording: str) -> dict[str, Result]:
     """Every exchange of a recording, put through the application."""
     exchanges = read_exchanges(FIXTURES / recording)
     rows, where = read_rows(FIXTURES / "rows.json"), authority(exchanges)
-    conf = door.load("extend-bridge-api", API_GROUPS, [], description="")
+    conf = config.load("extend-bridge-api", API_GROUPS, [], description="")
     app = Api(journal=FakeJournal(inventory()), auth=table(tokens(exchanges)), policy=OsloPolicy(conf)).app
 
     def send(request: Request) -> Answer:

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from falcon import testing
 
-from bridge.journal import schema
+from bridge.journal import migrate
 from bridge.journal.database import Database
 from bridge.journal.settings import JournalSettings
-from bridge.runtime import settings as door
+from bridge.runtime import config
 from bridge.wsgi import CONFIG_VARIABLE, Application
 from tests.unit.api.fakes import ON_HOST, PATH, VOLUME, event
 
@@ -18,7 +18,7 @@ from tests.unit.api.fakes import ON_HOST, PATH, VOLUME, event
 @pytest.fixture(autouse=True)
 def _logs_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     """oslo.log would take the handlers of every other test away."""
-    monkeypatch.setattr(door, "setup_logging", lambda *_: None)
+    monkeypatch.setattr(config, "setup_logging", lambda *_: None)
 
 
 HEADERS = {"OpenStack-API-Version": "compute 2.51"}
@@ -43,7 +43,7 @@ def test_it_serves_and_commits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     journal = configure(tmp_path, monkeypatch, "force_noauth = true")
     client = testing.TestClient(Application())
     assert not journal.exists()
-    schema.upgrade(Database(JournalSettings(connection=f"sqlite:///{journal}")))
+    migrate.upgrade(Database(JournalSettings(connection=f"sqlite:///{journal}")))
     with sqlite3.connect(journal) as reader:
         columns = [row[1] for row in reader.execute("pragma table_info(domains)")]
         values = {"server_id": ON_HOST, "host": "cmp-1", "state": "active"}
@@ -67,7 +67,7 @@ def test_a_journal_without_tables_is_503_and_not_a_traceback(
     answer = post(client)
     assert (answer.status_code, list(answer.json)) == (503, ["serviceUnavailable"])
     assert "retry-after" in answer.headers
-    schema.upgrade(Database(JournalSettings(connection=f"sqlite:///{journal}")))
+    migrate.upgrade(Database(JournalSettings(connection=f"sqlite:///{journal}")))
     assert post(client).status_code == 207
 
 

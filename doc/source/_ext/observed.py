@@ -9,7 +9,7 @@ from typing import Any
 from docutils import nodes
 from docutils.parsers.rst import Directive
 
-from bridge.core import trail
+from bridge.core import audit
 from bridge.runtime import metrics
 from bridge.runtime.health import Health
 
@@ -49,7 +49,9 @@ class AuditEvents(Directive):
 
     def run(self) -> list[nodes.Node]:
         """The nodes."""
-        found = re.findall(r'^    [A-Z_]+ = "([a-z_]+)"  # (.+)$', inspect.getsource(trail.Event), re.MULTILINE)
+        found = re.findall(
+            r'^    [A-Z_]+ = "([a-z_]+)"  # (.+)$', inspect.getsource(audit.AuditEvent), re.MULTILINE
+        )
         return _listed((name, f"{text[0].upper()}{text[1:]}.") for name, text in found)
 
 

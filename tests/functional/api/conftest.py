@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from bridge.journal import schema
+from bridge.journal import migrate
 from bridge.journal.database import Database
 from bridge.journal.settings import JournalSettings
 from tests.conftest import missing
@@ -56,7 +56,7 @@ class Served:
 def write_conf(directory: Path, port: int, api: str, more: str = "") -> Path:
     """A configuration file with a journal that has its tables."""
     journal = f"sqlite:///{directory}/journal.sqlite3"
-    schema.upgrade(Database(JournalSettings(connection=journal)))
+    migrate.upgrade(Database(JournalSettings(connection=journal)))
     conf = directory / "extend-bridge.conf"
     conf.write_text(
         f"[journal]\nconnection = {journal}\n[audit]\nfile = {directory}/audit.jsonl\n"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import requests
 
-from bridge.cmd.status import main as status
+from bridge.cmd.upgrade_check import main as status
 from tests.functional.api.conftest import PATH, Served, built_in
 from tests.lab.keystone import Keystone
 from tests.lab.waiting import until

@@ -10,8 +10,7 @@ import kombu
 import pytest
 
 from bridge.core.reasons import Reason
-from bridge.runtime.publisher import NotPublishedError, SafePublisher
-from bridge.runtime.transport import (
+from bridge.runtime.broker import (
     AGENT_EXCHANGE,
     AGENT_TOPIC,
     PARKED_QUEUE,
@@ -22,7 +21,8 @@ from bridge.runtime.transport import (
     ensure_way,
     kombu_connection,
 )
-from listener.patience import Step
+from bridge.runtime.publisher import NotPublishedError, SafePublisher
+from listener.retry_policy import SlowDelay
 from tests.lab.rabbitmq import RabbitNode
 from tests.lab.rights import Broker, documented, documented_topics
 
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.functional
 
 LIAR: Final = "cmp-1.example"
 OTHER: Final = f"{AGENT_TOPIC}.cmp-2.example"
-QUEUES: Final = (REPORTS_QUEUE, PARKED_QUEUE, Step.SHORT.queue, OTHER)
+QUEUES: Final = (REPORTS_QUEUE, PARKED_QUEUE, SlowDelay.SHORT.queue, OTHER)
 
 
 class Bus:
@@ -80,7 +80,7 @@ def test_it_writes_no_queue_by_the_default_exchange(bus: Bus, queue: str) -> Non
     assert bus.depths() == before
 
 
-@pytest.mark.parametrize("queue", [PARKED_QUEUE, Step.SHORT.queue, OTHER])
+@pytest.mark.parametrize("queue", [PARKED_QUEUE, SlowDelay.SHORT.queue, OTHER])
 def test_the_exchange_of_reports_leads_to_no_other_queue(bus: Bus, queue: str) -> None:
     """And the agent may bind none to it."""
     before = bus.depths()

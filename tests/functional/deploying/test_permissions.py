@@ -18,10 +18,9 @@ import sqlalchemy as sa
 from bridge.cli.app import main
 from bridge.core.extend import Arrival, ExtendKey, new_id
 from bridge.core.messages import DomainSeen, GuestState, HostMessage, Inventory
-from bridge.journal import schema
+from bridge.journal import migrate
 from bridge.journal.tables import attempts
-from bridge.runtime.publisher import SafePublisher
-from bridge.runtime.transport import (
+from bridge.runtime.broker import (
     PARKED_QUEUE,
     REPORTS_QUEUE,
     UNREADABLE_QUEUE,
@@ -29,8 +28,9 @@ from bridge.runtime.transport import (
     ensure_queue,
     kombu_connection,
 )
+from bridge.runtime.publisher import SafePublisher
 from bridge.standin.cinder import Attachment, StandInCinder
-from listener.patience import Step
+from listener.retry_policy import SlowDelay
 from tests.lab.cinder_bus import CinderBus, resize_end
 from tests.lab.deploy import MODULES, Site
 from tests.lab.endpoint import RecordingEndpoint, says
@@ -184,7 +184,7 @@ def test_every_part_does_its_work_with_its_own_permissions(rabbit: RabbitNode, t
         for body in (grown(volume, GUEST), grown(volume, new_id()), b"\xff\xfe volume.resize.end"):
             case.bus.publish(body)
         until(lambda: reported(case), "the host's report", seconds=60)
-        until(lambda: case.waiting(Step.SHORT.queue) == 1, "the slow lane", seconds=30)
+        until(lambda: case.waiting(SlowDelay.SHORT.queue) == 1, "the slow lane", seconds=30)
         until(lambda: case.waiting(UNREADABLE_QUEUE) == 1, "the unreadable lane", seconds=30)
         conf = str(case.conf("operator"))
         assert main(["parked", "list", "--config-file", conf]) == 0
@@ -268,7 +268,7 @@ def one_due(case: Case, volume: str) -> None:
     """An extend in the journal, its host alive and known."""
     journal = case.site.journal()
     try:
-        schema.upgrade(journal.database)
+        migrate.upgrade(journal.database)
         journal.accept([Arrival(key=ExtendKey(GUEST, volume))])
     finally:
         journal.database.dispose()

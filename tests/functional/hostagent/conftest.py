@@ -15,9 +15,9 @@ from prometheus_client import CollectorRegistry
 from bridge.core.messages import Order, Report
 from bridge.runtime.health import Health
 from bridge.runtime.metrics import AgentMetrics
-from hostagent.brick_pool import BrickPool
+from hostagent.brick.pool import BrickPool
 from hostagent.devices import all_strategies
-from hostagent.extend import Patience, Tools, extend
+from hostagent.extend import DeviceWait, ExtendTools, extend
 from hostagent.settings import BrickSettings
 from tests.conftest import missing
 from tests.lab.disks import Disk
@@ -92,7 +92,7 @@ def keep() -> Iterator[Callable[[Disk], Disk]]:
 class Bench:
     """The agent's own tools for one thread, with short budgets."""
 
-    tools: Tools
+    tools: ExtendTools
     brick: BrickPool
     health: Health
     session: Any
@@ -105,7 +105,7 @@ class Bench:
 @pytest.fixture
 def bench(host: Host, tmp_path: Path) -> Iterator[Bench]:
     """A session and an os-brick process, as a worker has them."""
-    from hostagent.hypervisor import Abandoned, Session  # noqa: PLC0415 - needs libvirt, which `host` looked for
+    from hostagent.drivers.libvirt.session import Abandoned, Session  # noqa: PLC0415 - needs libvirt, which `host` looked for
 
     health = Health()
     abandoned = Abandoned(4, health, AgentMetrics(CollectorRegistry()).abandoned)
@@ -114,9 +114,9 @@ def bench(host: Host, tmp_path: Path) -> Iterator[Bench]:
         processes=1, limit=2.0, lock_limit=1.0, lock_path=str(tmp_path), use_multipath=False, root_helper="sudo"
     )
     brick = BrickPool(settings)
-    made = Tools(
+    made = ExtendTools(
         hypervisor=session, strategies=all_strategies(brick), sleep=threading.Event().wait,
-        patience=Patience(device_wait=0.4, nudge_every=0.2),
+        patience=DeviceWait(device_wait=0.4, nudge_every=0.2),
     )  # fmt: skip
     yield Bench(tools=made, brick=brick, health=health, session=session)
     brick.close()

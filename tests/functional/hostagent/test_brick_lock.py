@@ -11,7 +11,7 @@ import pytest
 
 from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
-from hostagent.failure import StoppedError
+from hostagent.errors import StepFailedError
 from tests.functional.hostagent.conftest import Bench
 
 pytestmark = pytest.mark.functional
@@ -28,8 +28,8 @@ NOVA = textwrap.dedent("""
 NOT_CONNECTED = {"target_portal": "127.0.0.1:3260", "target_iqn": "iqn.2000-01.test:x", "target_lun": 1}
 
 
-def _extend(bench: Bench) -> StoppedError:
-    with pytest.raises(StoppedError) as caught:
+def _extend(bench: Bench) -> StepFailedError:
+    with pytest.raises(StepFailedError) as caught:
         bench.brick.extend("ISCSI", NOT_CONNECTED)
     return caught.value
 

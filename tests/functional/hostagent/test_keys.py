@@ -19,9 +19,9 @@ import pytest
 from bridge.core.encryption import Encryption
 from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
-from hostagent.brick_pool import CHILD, BrickPool
-from hostagent.failure import StoppedError
-from hostagent.key_manager import KeyManagerSettings
+from hostagent.brick.key_manager import KeyManagerSettings
+from hostagent.brick.pool import CHILD, BrickPool
+from hostagent.errors import StepFailedError
 from hostagent.settings import BrickSettings
 from tests.conftest import missing
 from tests.lab.barbican import Barbican
@@ -51,8 +51,8 @@ class Bench:
     def grow(self, encryption: Encryption = ENCRYPTION) -> None:
         self.pool.grow_map(NAME, encryption)
 
-    def stopped(self, encryption: Encryption = ENCRYPTION) -> StoppedError:
-        with pytest.raises(StoppedError) as caught:
+    def stopped(self, encryption: Encryption = ENCRYPTION) -> StepFailedError:
+        with pytest.raises(StepFailedError) as caught:
             self.grow(encryption)
         return caught.value
 

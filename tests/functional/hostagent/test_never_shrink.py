@@ -13,12 +13,12 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from bridge.core.extend import Bytes, ExtendKey, new_id
-from bridge.core.fields import BadMessageError
 from bridge.core.messages import Order, Report
 from bridge.core.outcome import Outcome
+from bridge.core.wire import BadMessageError
 from bridge.runtime.metrics import AgentMetrics
 from hostagent.extend import extend
-from hostagent.worker import Workers
+from hostagent.workers import Workers
 from tests.functional.hostagent.conftest import Bench, Host
 from tests.lab.disks import Disk, Qcow2File, RawFile
 from tests.lab.guest import Guest
@@ -118,7 +118,7 @@ def test_a_negative_size_does_not_get_through_the_door(host: Host, tmp_path: Pat
 def test_random_orders_reordered_and_repeated(host: Host, bench: Bench, tmp_path: Path, seed: int) -> None:
     """Many at once through real workers, in any order, every one twice; the disk ends at the largest size."""
     guest, disks, marks = two_disks(host, tmp_path)
-    from hostagent.hypervisor import Abandoned, Session  # noqa: PLC0415 - needs libvirt, which `host` looked for
+    from hostagent.drivers.libvirt.session import Abandoned, Session  # noqa: PLC0415 - needs libvirt, which `host` looked for
 
     abandoned = Abandoned(4, bench.health, AgentMetrics(CollectorRegistry()).abandoned)
     chance = random.Random(seed)

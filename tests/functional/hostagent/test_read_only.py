@@ -15,9 +15,9 @@ from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
 from bridge.runtime.health import Health
 from bridge.runtime.metrics import AgentMetrics
-from hostagent.failure import StoppedError
+from hostagent.errors import StepFailedError
 from hostagent.inventory import InventoryKeeper, Touched
-from hostagent.observe import Eyes, observe
+from hostagent.observe import ObserveTools, observe
 from hostagent.resize import grow
 from tests.functional.hostagent.conftest import GIB, Host
 from tests.lab.disks import Disk, Qcow2File
@@ -28,14 +28,14 @@ pytestmark = pytest.mark.functional
 
 
 @pytest.fixture
-def eyes(host: Host) -> Iterator[Eyes]:
+def eyes(host: Host) -> Iterator[ObserveTools]:
     """As the agent's wiring has them with read_only."""
-    from hostagent.hypervisor import Abandoned, Session  # noqa: PLC0415 - needs libvirt, which `host` looked for
-    from hostagent.libvirt_open import open_read_only  # noqa: PLC0415
+    from hostagent.drivers.libvirt.connect import open_read_only  # noqa: PLC0415
+    from hostagent.drivers.libvirt.session import Abandoned, Session  # noqa: PLC0415 - needs libvirt, which `host` looked for
 
     abandoned = Abandoned(4, Health(), AgentMetrics(CollectorRegistry()).abandoned)
     session = Session(host.hypervisor.uri, limit=5.0, abandoned=abandoned, connect=open_read_only)
-    yield Eyes(hypervisor=session, wait=0.2, sleep=threading.Event().wait, clock=time.monotonic)
+    yield ObserveTools(hypervisor=session, wait=0.2, sleep=threading.Event().wait, clock=time.monotonic)
     session.close()
 
 
@@ -45,7 +45,7 @@ def order(guest: Guest, disk: Disk, size: int) -> Order:
 
 
 def test_it_reads_back_what_another_has_done_and_does_nothing_itself(
-    host: Host, eyes: Eyes, tmp_path: Path
+    host: Host, eyes: ObserveTools, tmp_path: Path
 ) -> None:
     disk = Qcow2File(tmp_path / "disk.qcow2", GIB)
     guest = host.boot(disk)
@@ -59,19 +59,19 @@ def test_it_reads_back_what_another_has_done_and_does_nothing_itself(
     assert guest.sizes() == [GIB, 2 * GIB]
 
 
-def test_libvirt_refuses_a_resize_over_its_connection(host: Host, eyes: Eyes, tmp_path: Path) -> None:
+def test_libvirt_refuses_a_resize_over_its_connection(host: Host, eyes: ObserveTools, tmp_path: Path) -> None:
     """Even the one function that resizes, given this connection, cannot."""
     disk = Qcow2File(tmp_path / "disk.qcow2", GIB)
     guest = host.boot(disk)
     domain = eyes.hypervisor.domain(guest.server_id)
     assert domain is not None
-    with pytest.raises(StoppedError) as refused:
+    with pytest.raises(StepFailedError) as refused:
         grow(eyes.hypervisor, guest.server_id, domain.disks[0], 2 * GIB)
     assert "read only" in refused.value.detail
     assert host.domain(guest).blockInfo("vda")[0] == GIB
 
 
-def test_its_inventory_has_every_guest_and_follows_events(host: Host, eyes: Eyes, tmp_path: Path) -> None:
+def test_its_inventory_has_every_guest_and_follows_events(host: Host, eyes: ObserveTools, tmp_path: Path) -> None:
     """Reading and listening need no more than a connection for reading."""
     disk = Qcow2File(tmp_path / "disk.qcow2", GIB)
     guest = host.boot(disk)

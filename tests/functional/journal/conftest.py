@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from bridge.journal import schema
+from bridge.journal import migrate
 from bridge.journal.database import Database
 from bridge.journal.settings import JournalSettings
 from tests.conftest import missing
@@ -34,7 +34,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
 def database(server: Server) -> Iterator[Database]:
     """An empty database with the journal's tables."""
     database = Database(JournalSettings(connection=server.new_url()))
-    schema.upgrade(database)
+    migrate.upgrade(database)
     yield database
     database.dispose()
 

@@ -8,15 +8,15 @@ import sqlalchemy as sa
 
 from bridge.core.errors import JournalRefusedError, JournalUnavailableError
 from bridge.core.extend import Arrival, ExtendKey, new_id
+from bridge.journal.accept import Journal
 from bridge.journal.database import Database
-from bridge.journal.store import Journal
 from bridge.journal.tables import hosts
 from tests.lab.databases import MariaDB, Server
 from tests.lab.waiting import until
 from tests.unit.journal.conftest import Bench
+from tests.unit.journal.test_findings import *  # noqa: F403 - the same
 from tests.unit.journal.test_journal import *  # noqa: F403 - the point of this module
 from tests.unit.journal.test_many_hosts import *  # noqa: F403 - the same
-from tests.unit.journal.test_sightings import *  # noqa: F403 - the same
 
 pytestmark = pytest.mark.functional
 

@@ -11,7 +11,7 @@ import pytest
 
 from bridge.core.messages import GuestState, Report
 from bridge.core.outcome import Outcome
-from hostagent.libvirt_open import open_libvirt
+from hostagent.drivers.libvirt.connect import open_libvirt
 from tests.functional.libvirtd.conftest import GIB, Machine
 from tests.lab.agent import wait_for
 from tests.lab.guest import Guest

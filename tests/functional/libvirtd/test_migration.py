@@ -21,7 +21,7 @@ from bridge.core.extend import gib
 from bridge.journal.hosts import GONE
 from bridge.journal.tables import attempts, disks, domains, extends
 from bridge.standin.cinder import Attachment, StandInCinder
-from hostagent.libvirt_open import open_libvirt
+from hostagent.drivers.libvirt.connect import open_libvirt
 from tests.functional.libvirtd.conftest import Machine
 from tests.lab.agent import Agent
 from tests.lab.deploy import Processes, Site

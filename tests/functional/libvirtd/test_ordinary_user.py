@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bridge.core.outcome import Outcome
-from hostagent.libvirt_open import open_libvirt
+from hostagent.drivers.libvirt.connect import open_libvirt
 from tests.conftest import missing
 from tests.functional.libvirtd.conftest import GIB, Machine
 from tests.lab.disks import LoopDevice

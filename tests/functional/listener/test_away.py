@@ -13,7 +13,7 @@ import pytest
 import requests
 
 from bridge.core.extend import new_id
-from bridge.runtime.transport import PARKED_QUEUE, UNREADABLE_QUEUE
+from bridge.runtime.broker import PARKED_QUEUE, UNREADABLE_QUEUE
 from tests.functional.conftest import Vhost
 from tests.functional.listener.conftest import Lab
 from tests.functional.listener.test_flow import extend

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from bridge.core.reasons import Reason
-from bridge.runtime.transport import PARKED_QUEUE, UNREADABLE_QUEUE
+from bridge.runtime.broker import PARKED_QUEUE, UNREADABLE_QUEUE
 from tests.functional.listener.conftest import Lab
 from tests.functional.listener.test_flow import extend
 from tests.lab.cinder_bus import CinderBus
 from tests.lab.odd_headers import ODD_HEADERS
 from tests.unit.listener.messages import opened, recorded, secrets
-from tests.unit.listener.test_parse import BAD, MAX_ROWS, POISON
+from tests.unit.listener.test_notification import BAD, MAX_ROWS, POISON
 
 pytestmark = pytest.mark.functional
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from bridge.runtime.transport import BROKER_ERRORS
+from bridge.runtime.broker import BROKER_ERRORS
 from tests.functional.conftest import Vhost
 from tests.functional.listener.conftest import Lab
 from tests.functional.listener.test_flow import extend

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from bridge.core.extend import new_id
-from bridge.runtime.transport import PARKED_QUEUE, UNREADABLE_QUEUE
-from listener.patience import Step
+from bridge.runtime.broker import PARKED_QUEUE, UNREADABLE_QUEUE
+from listener.retry_policy import SlowDelay
 from tests.functional.listener.conftest import Lab
 from tests.lab.cinder_bus import CinderBus, resize_end
 from tests.lab.endpoint import Reply, answered, says, takes_all
@@ -19,7 +19,7 @@ from tests.lab.waiting import until
 
 pytestmark = pytest.mark.functional
 
-SLOW = Step.SHORT.queue
+SLOW = SlowDelay.SHORT.queue
 STREAM = ROOT / "tests" / "fixtures" / "cinder29" / "stream.jsonl"
 
 

@@ -13,7 +13,7 @@ from keystoneauth1.session import Session
 
 from bridge.core.extend import ExtendKey, new_id
 from bridge.core.reasons import Reason
-from listener.courier import NovaEndpoint
+from listener.endpoint import NovaEndpoint
 from listener.verdicts import Answer, NoAnswer
 from tests.lab.endpoint import Behaviour, Event, RecordingEndpoint, Reply, takes_all
 

@@ -9,9 +9,9 @@ import pytest
 from bridge.cli.app import main
 from bridge.core.extend import new_id
 from bridge.core.reasons import Reason
-from bridge.runtime.transport import PARKED_QUEUE, kombu_connection
+from bridge.runtime.broker import PARKED_QUEUE, kombu_connection
 from listener.lanes import Lanes, Parked
-from listener.parse import Origin
+from listener.notification import Origin
 from tests.conftest import missing
 from tests.lab.endpoint import RecordingEndpoint
 from tests.lab.rabbitmq import RabbitNode, have_rabbitmq

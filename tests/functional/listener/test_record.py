@@ -9,9 +9,9 @@ import pytest
 
 from bridge.cli.app import main
 from bridge.core.extend import REPLAY_MARK, new_id
-from bridge.runtime.transport import kombu_connection
-from listener.cli.tap import Tap, record
-from listener.parse import ResizeEnd, parse
+from bridge.runtime.broker import kombu_connection
+from listener.cli.record import Tap, record
+from listener.notification import ResizeEnd, parse
 from tests.conftest import missing
 from tests.lab.cinder_bus import CinderBus, resize_end
 from tests.lab.rabbitmq import RabbitNode, have_rabbitmq

@@ -8,15 +8,8 @@ from contextlib import contextmanager, suppress
 import kombu
 import pytest
 
-from bridge.runtime.transport import (
-    BROKER_ERRORS,
-    DUE_QUEUE,
-    PARKED_QUEUE,
-    UNREADABLE_QUEUE,
-    QueueSpec,
-    ensure_queue,
-)
-from listener.patience import Step
+from bridge.runtime.broker import BROKER_ERRORS, DUE_QUEUE, PARKED_QUEUE, UNREADABLE_QUEUE, QueueSpec, ensure_queue
+from listener.retry_policy import SlowDelay
 from tests.functional.conftest import Vhost
 from tests.functional.listener.conftest import Lab
 from tests.functional.listener.test_away import QUEUE, publish
@@ -32,7 +25,7 @@ def steps_of(vhost: Vhost, seconds: float) -> None:
     """Have the steps of the slow lane with this wait; queues that are there are left as they are."""
     with vhost.connection() as connection:
         ensure_queue(connection, QueueSpec(name=DUE_QUEUE))
-        for step in Step:
+        for step in SlowDelay:
             ensure_queue(connection, QueueSpec(name=step.queue, ttl=seconds, then=DUE_QUEUE))
 
 
@@ -66,7 +59,7 @@ def test_an_event_is_tried_again_until_it_is_taken(lab: Lab, bus: CinderBus) -> 
     ]
     assert len({record["global_request_id"] for record in lab.records("posted")}) == 1
     assert lab.records("parked") == []
-    assert [lab.waiting(name) for name in (DUE_QUEUE, *(step.queue for step in Step))] == [0] * 4
+    assert [lab.waiting(name) for name in (DUE_QUEUE, *(step.queue for step in SlowDelay))] == [0] * 4
 
 
 def test_an_event_refused_often_and_for_long_enough_is_parked(lab: Lab, bus: CinderBus) -> None:
@@ -115,7 +108,7 @@ def test_held_for_too_long_it_goes_into_the_slow_lane_and_no_more_is_taken_until
         listener.settles(500)
         until(lambda: listener.check("endpoint").ok, "ready again")
         delivered = {(record["server"], record["volume"]) for record in lab.records("posted")}
-    slow = lab.drain(Step.SHORT.queue)
+    slow = lab.drain(SlowDelay.SHORT.queue)
     waiting = {(each["server_id"], each["volume_id"]) for each in (json.loads(body) for body, _ in slow)}
     assert all(json.loads(body)["attempts"] == 0 for body, _ in slow)
     assert delivered | waiting == set(events)
@@ -133,7 +126,7 @@ def test_what_went_into_the_slow_lane_is_delivered_when_the_endpoint_is_back(lab
         until(lambda: delivered() == set(events), "all are delivered")
         until(listener.process.health.ready, "ready")
         until(lambda: listener.count("in_hand") + listener.count("due_in_hand") == 0, "nothing is in hand")
-    assert [lab.waiting(name) for name in (QUEUE, DUE_QUEUE, *(step.queue for step in Step))] == [0] * 5
+    assert [lab.waiting(name) for name in (QUEUE, DUE_QUEUE, *(step.queue for step in SlowDelay))] == [0] * 5
     assert lab.records("parked") == []
 
 
@@ -184,7 +177,7 @@ def test_the_lane_outlives_the_broker_and_its_queues_say_what_they_do(lab: Lab, 
     node = lab.vhost.node
     lines = node.ctl("list_queues", "-p", lab.vhost.name, "name", "arguments").splitlines()
     arguments = dict(line.split("\t", 1) for line in lines if "\t" in line)
-    for step in Step:
+    for step in SlowDelay:
         of_step = arguments[step.queue]
         assert f'"x-message-ttl",{int(step.seconds * 1000)}' in of_step
         for word in ("quorum", "at-least-once", "reject-publish", DUE_QUEUE):
@@ -194,7 +187,7 @@ def test_the_lane_outlives_the_broker_and_its_queues_say_what_they_do(lab: Lab, 
 
     def still_there() -> bool:
         with suppress(*BROKER_ERRORS):  # a quorum queue without its leader yet
-            return lab.waiting(Step.SHORT.queue) == 3
+            return lab.waiting(SlowDelay.SHORT.queue) == 3
         return False
 
     until(still_there, "they are still there")

@@ -20,11 +20,10 @@ from prometheus_client import CollectorRegistry
 from bridge.core.messages import Order, Report
 from bridge.runtime.health import Health
 from bridge.runtime.metrics import AgentMetrics
-from hostagent.brick_pool import BrickPool
+from hostagent.brick.pool import BrickPool
 from hostagent.devices import all_strategies
-from hostagent.devices.rbd import RbdStrategy
-from hostagent.extend import Patience, Tools, extend
-from hostagent.images import QemuImages
+from hostagent.devices.image import QemuImages, RbdStrategy
+from hostagent.extend import DeviceWait, ExtendTools, extend
 from hostagent.settings import BrickSettings
 from tests.conftest import missing
 from tests.lab.ceph import CephCluster, RbdImage, have_ceph
@@ -77,7 +76,7 @@ def host() -> Iterator[Host]:
     """One libvirtd for all tests here."""
     if not have_hypervisor() or not have_libvirtd():
         missing("libvirtd with QEMU, as root")
-    from hostagent.libvirt_open import open_libvirt  # noqa: PLC0415 - needs libvirt, which was looked for
+    from hostagent.drivers.libvirt.connect import open_libvirt  # noqa: PLC0415 - needs libvirt, which was looked for
 
     directory = Path(tempfile.mkdtemp(prefix="eb-"))
     try:
@@ -140,10 +139,10 @@ def keep() -> Iterator[Callable[[Any], Any]]:
 class Bench:
     """The agent's own tools for one thread, with short budgets."""
 
-    tools: Tools
+    tools: ExtendTools
     session: Any
     brick: BrickPool
-    make: Callable[[], tuple[Tools, Any]]
+    make: Callable[[], tuple[ExtendTools, Any]]
 
     def __call__(self, order: Order) -> Report:
         """Work on one order."""
@@ -153,7 +152,7 @@ class Bench:
 @pytest.fixture
 def bench(host: Host, tmp_path: Path) -> Iterator[Bench]:
     """As a worker of the agent has them; `make` gives another worker's."""
-    from hostagent.hypervisor import Abandoned, Session  # noqa: PLC0415 - needs libvirt, which `host` looked for
+    from hostagent.drivers.libvirt.session import Abandoned, Session  # noqa: PLC0415 - needs libvirt, which `host` looked for
 
     abandoned = Abandoned(4, Health(), AgentMetrics(CollectorRegistry()).abandoned)
     brick = BrickPool(
@@ -168,13 +167,13 @@ def bench(host: Host, tmp_path: Path) -> Iterator[Bench]:
     )
     sessions: list[Session] = []
 
-    def make() -> tuple[Tools, Session]:
+    def make() -> tuple[ExtendTools, Session]:
         session = Session(host.daemon.uri, limit=6.0, abandoned=abandoned)
         sessions.append(session)
         images = QemuImages(session.secret, limit=3.0)
-        made = Tools(
+        made = ExtendTools(
             hypervisor=session, strategies=[*all_strategies(brick), RbdStrategy(images)], images=images,
-            sleep=threading.Event().wait, patience=Patience(device_wait=0.4, nudge_every=0.2),
+            sleep=threading.Event().wait, patience=DeviceWait(device_wait=0.4, nudge_every=0.2),
         )  # fmt: skip
         return made, session
 

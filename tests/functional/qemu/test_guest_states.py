@@ -19,7 +19,7 @@ from bridge.runtime.metrics import AgentMetrics
 from hostagent.devices import all_strategies
 from hostagent.extend import extend
 from hostagent.ports import Nudge
-from hostagent.worker import Workers
+from hostagent.workers import Workers
 from tests.functional.qemu.conftest import Bench, Host
 from tests.lab.ceph import RbdImage
 from tests.lab.disks import Disk, LoopDevice, Qcow2File, RawFile

@@ -12,8 +12,8 @@ from bridge.core.extend import Bytes, ExtendKey, new_id
 from bridge.core.messages import Order
 from bridge.core.outcome import Outcome
 from bridge.runtime.health import Health
+from hostagent.devices.luks import hidden_bytes
 from hostagent.inventory import InventoryKeeper, Touched
-from hostagent.luks import hidden_bytes
 from tests.functional.qemu.conftest import Bench, Host
 from tests.lab.ceph import RbdImage
 from tests.lab.disks import LoopDevice, RawFile

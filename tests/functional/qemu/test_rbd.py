@@ -10,8 +10,8 @@ import pytest
 from bridge.core.extend import Bytes, ExtendKey, new_id
 from bridge.core.messages import Order, Report
 from bridge.core.outcome import Outcome
-from hostagent.failure import StoppedError
-from hostagent.images import QemuImages
+from hostagent.devices.image import QemuImages
+from hostagent.errors import StepFailedError
 from hostagent.resize import grow
 from tests.functional.qemu.conftest import Bench, Host
 from tests.lab.ceph import CephCluster, RbdImage
@@ -156,7 +156,7 @@ def test_a_ceph_that_does_not_answer_costs_its_limit(
     found = bench.session.domain(guest.server_id).disks[0]
     ceph.pause()
     try:
-        with pytest.raises(StoppedError, match="qemu-img took longer"):
+        with pytest.raises(StepFailedError, match="qemu-img took longer"):
             QemuImages(bench.session.secret, limit=0.5).reader(found)()
     finally:
         ceph.go_on()

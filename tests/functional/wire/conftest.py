@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bridge.runtime.http_server import HttpServer, StartResponse
+from bridge.http.server import HttpServer, StartResponse
 from tests.conftest import missing
 from tests.lab.conformance.exchange import read_rows
 from tests.lab.conformance.site import Site

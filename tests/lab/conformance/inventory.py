@@ -10,8 +10,8 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from bridge.core.messages import DomainSeen, GuestState, HostMessage, Inventory
-from bridge.journal import hosts, schema
-from bridge.journal.store import Journal
+from bridge.journal import hosts, migrate
+from bridge.journal.accept import Journal
 from tests.lab.conformance.known import unmapped
 
 _LEFT: Final = "host-they-left"
@@ -19,7 +19,7 @@ _LEFT: Final = "host-they-left"
 
 def load(journal: Journal, rows: Mapping[str, Mapping[str, Any]]) -> None:
     """Create the tables and report each server: on its host, or as gone from one where its host is null."""
-    schema.upgrade(journal.database)
+    migrate.upgrade(journal.database)
     by_host: dict[str, list[str]] = {}
     for server, row in rows.items():
         if not unmapped(row):

@@ -12,8 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
 
+from bridge.journal.accept import open_journal
 from bridge.journal.settings import JournalSettings
-from bridge.journal.store import open_journal
 from tests.lab.conformance import inventory
 from tests.lab.paths import ROOT
 from tests.lab.ports import steady_port

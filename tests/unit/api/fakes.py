@@ -13,11 +13,11 @@ from bridge.api.auth import NoAuth
 from bridge.api.faults import unauthorized
 from bridge.api.identity import Authenticator, Identity, Policy
 from bridge.api.settings import ApiSettings
+from bridge.core.audit import AuditRecord
 from bridge.core.errors import JournalUnavailableError
-from bridge.core.extend import Arrival, ExtendKey, Standing
-from bridge.core.trail import Record
+from bridge.core.extend import Arrival, ExtendKey, ServerState
+from bridge.http.server import WsgiApp
 from bridge.journal.settings import JournalSettings
-from bridge.runtime.http_server import WsgiApp
 from bridge.runtime.metrics import ApiMetrics
 
 ON_HOST = "11111111-1111-4111-8111-111111111101"
@@ -28,10 +28,10 @@ VOLUME = "0e63d806-6fe4-4ffc-99bf-f3dd056574c0"
 VOLUME_2 = "7b1f4d0a-52a1-4f1e-9d5b-0a8f6a3c1e77"
 PATH = "/v2.1/os-server-external-events"
 
-INVENTORY: Mapping[str, Standing] = {
-    ON_HOST: Standing.ON_HOST,
-    ON_HOST_2: Standing.ON_HOST,
-    NO_HOST: Standing.NO_HOST,
+INVENTORY: Mapping[str, ServerState] = {
+    ON_HOST: ServerState.ON_HOST,
+    ON_HOST_2: ServerState.ON_HOST,
+    NO_HOST: ServerState.NO_HOST,
 }
 
 
@@ -43,13 +43,13 @@ def settings(**changes: object) -> ApiSettings:
 class FakeJournal:
     """Keeps what it accepted. `away` makes it unavailable; `broken` makes it fail as no journal should."""
 
-    def __init__(self, known: Mapping[str, Standing] = INVENTORY) -> None:
+    def __init__(self, known: Mapping[str, ServerState] = INVENTORY) -> None:
         self.known = dict(known)
         self.accepted: list[Arrival] = []
         self.away = False
         self.broken: Exception | None = None
 
-    def standing(self, server_ids: Collection[str]) -> Mapping[str, Standing]:
+    def standing(self, server_ids: Collection[str]) -> Mapping[str, ServerState]:
         return {server: self.known[server] for server in server_ids if server in self.known}
 
     def accept(self, arrivals: Sequence[Arrival]) -> Mapping[ExtendKey, str]:
@@ -72,9 +72,9 @@ class ListAudit:
     """Keeps records."""
 
     def __init__(self) -> None:
-        self.records: list[Record] = []
+        self.records: list[AuditRecord] = []
 
-    def write(self, *records: Record) -> None:
+    def write(self, *records: AuditRecord) -> None:
         self.records.extend(records)
 
 

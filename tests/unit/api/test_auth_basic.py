@@ -14,7 +14,7 @@ from falcon import testing
 import bridge.api.auth_basic as module
 from bridge.api.auth_basic import HttpBasic
 from bridge.api.faults import FaultError
-from bridge.runtime.settings import ConfigError
+from bridge.core.errors import ConfigError
 
 
 def line(name: str, password: str, cost: int = 8) -> str:

@@ -6,8 +6,8 @@ import logging
 
 import pytest
 
+from bridge.core.audit import AuditEvent
 from bridge.core.extend import ExtendKey
-from bridge.core.trail import Event
 from tests.unit.api.fakes import NO_HOST, ON_HOST, ON_HOST_2, PATH, UNKNOWN, VOLUME, VOLUME_2, Api, event
 
 
@@ -82,9 +82,9 @@ def test_every_event_leaves_a_record_with_its_reason() -> None:
     api = Api()
     api.post(event(), event(), event(NO_HOST), event(tag="made-up\ntext"))
     assert [(r.event, r.server, r.volume, r.reason) for r in api.audit.records] == [
-        (Event.ACCEPTED, ON_HOST, VOLUME, None),
-        (Event.REFUSED, NO_HOST, VOLUME, "server_no_host"),
-        (Event.REFUSED, ON_HOST, None, "tag_no_volume"),
+        (AuditEvent.ACCEPTED, ON_HOST, VOLUME, None),
+        (AuditEvent.REFUSED, NO_HOST, VOLUME, "server_no_host"),
+        (AuditEvent.REFUSED, ON_HOST, None, "tag_no_volume"),
     ]
     assert [r.extend_id for r in api.audit.records] == [f"extend of {VOLUME}", None, None]
     assert "made-up" not in "".join(record.to_line("api") for record in api.audit.records)

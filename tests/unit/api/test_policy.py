@@ -10,8 +10,8 @@ import bridge.api.policy as module
 from bridge.api.faults import FaultError
 from bridge.api.identity import Identity
 from bridge.api.policy import CREATE, OsloPolicy
-from bridge.runtime import settings as door
-from bridge.runtime.settings import ConfigError
+from bridge.core.errors import ConfigError
+from bridge.runtime import config
 
 PROJECT = "a" * 32
 
@@ -23,7 +23,7 @@ def policy(where: Path, text: str | None = None) -> OsloPolicy:
     conf.write_text(lines)
     if text is not None:
         (where / "policy.yaml").write_text(text)
-    return OsloPolicy(door.load("x", [], ["--config-file", str(conf)], description="x"))
+    return OsloPolicy(config.load("x", [], ["--config-file", str(conf)], description="x"))
 
 
 def who(*roles: str, **more: object) -> Identity:

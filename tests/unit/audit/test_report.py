@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bridge.audit import report, source, trace
-from bridge.audit.figures import Durations
+from bridge.audit import logfiles, report, trace
+from bridge.audit.histogram import Durations
 from bridge.core.errors import OperatorError
 from tests.lab.trail import START, extend, lines, made_id
 
@@ -28,7 +28,7 @@ def logs(directory: Path, *, without: str = "") -> list[Path]:
             (directory / "audit-listener.log.1.gz").write_bytes(gzip.compress(text))
         elif part != without:
             (directory / f"audit-{part}.log").write_bytes(text)
-    return source.find([str(directory)])
+    return logfiles.find([str(directory)])
 
 
 def test_totals_are_of_extends_not_of_lines(tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_lines_are_dealt_into_many_files_without_a_difference(
     """Memory is bounded by parts; the result is the same."""
     paths = logs(tmp_path)
     whole = report.make(paths)
-    monkeypatch.setattr("bridge.audit.sorting._PART_BYTES", 100)
+    monkeypatch.setattr("bridge.audit.grouping._PART_BYTES", 100)
     parted = report.make(paths)
     assert (parted.results, parted.wrong, parted.reasons) == (whole.results, whole.wrong, whole.reasons)
 
@@ -108,7 +108,7 @@ def test_lines_are_dealt_into_many_files_without_a_difference(
 def test_no_log_is_an_error_in_words(tmp_path: Path) -> None:
     """Not an empty report, which would look like peace."""
     with pytest.raises(OperatorError, match="--log"):
-        source.find([str(tmp_path / "nothing*")])
+        logfiles.find([str(tmp_path / "nothing*")])
 
 
 def test_percentiles_are_right_to_a_percent() -> None:

@@ -8,10 +8,10 @@ from typing import Any
 import jsonschema
 import pytest
 
+from bridge.core.audit import SCHEMA, AuditEvent, AuditRecord
 from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
-from bridge.core.trail import SCHEMA, Event, Record
-from bridge.journal.look import DISCARDED
+from bridge.journal.admin import DISCARDED
 from listener.verdicts import Kind
 from tests.lab.trail import extend, lines, made_id
 
@@ -28,17 +28,17 @@ def schema() -> dict[str, Any]:
 def test_names_every_event_reason_and_outcome_of_the_code(schema: dict[str, Any]) -> None:
     """A new member without its line in the schema is found here."""
     known = schema["properties"]
-    assert set(known["event"]["enum"]) == {event.value for event in Event}
+    assert set(known["event"]["enum"]) == {event.value for event in AuditEvent}
     assert set(known["reason"]["enum"]) == {reason.value for reason in Reason}
     outcomes = {o.value for o in Outcome} | {kind.value for kind in Kind} | {"ok", "failed", DISCARDED}
     assert set(known["outcome"]["enum"]) == outcomes
     assert known["schema"]["const"] == SCHEMA
 
 
-@pytest.mark.parametrize("event", Event)
-def test_every_field_of_a_record_is_described(schema: dict[str, Any], event: Event) -> None:
+@pytest.mark.parametrize("event", AuditEvent)
+def test_every_field_of_a_record_is_described(schema: dict[str, Any], event: AuditEvent) -> None:
     """Of each event, with everything filled in."""
-    record = Record(
+    record = AuditRecord(
         event=event, at=1.5, server=made_id(1), volume=made_id(2), host="h", project="p", extend_id=made_id(3),
         message_id=made_id(4), request_id="req-1", global_request_id="req-2", attempt=1, attempt_id=made_id(5),
         outcome="resized", reason="size_reached", seconds=0.25, data={"size": 1},

@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 
 from bridge.audit.entry import Entry, read_entry
-from bridge.audit.story import Standing, Story, stories
-from bridge.core.trail import Event, Record
+from bridge.audit.story import Story, StoryState, stories
+from bridge.core.audit import AuditEvent, AuditRecord
 from tests.lab.trail import START, extend, lines, made_id
 
-Lines = list[tuple[str, Record]]
+Lines = list[tuple[str, AuditRecord]]
 
 
 def told(records: Lines) -> list[Story]:
@@ -23,26 +23,26 @@ def told(records: Lines) -> list[Story]:
 @pytest.mark.parametrize(
     ("result", "standing"),
     [
-        ("resized", Standing.CLOSED),
-        ("guest_off", Standing.CLOSED),
-        ("unsupported", Standing.FAILED),
-        ("parked", Standing.PARKED),
-        ("open", Standing.WORKING),
+        ("resized", StoryState.CLOSED),
+        ("guest_off", StoryState.CLOSED),
+        ("unsupported", StoryState.FAILED),
+        ("parked", StoryState.PARKED),
+        ("open", StoryState.WORKING),
     ],
 )
-def test_one_extend_is_one_story_that_stands_as_its_last_line_says(result: str, standing: Standing) -> None:
+def test_one_extend_is_one_story_that_stands_as_its_last_line_says(result: str, standing: StoryState) -> None:
     """From the listener's line to the engine's."""
     (story,) = told(extend(1, result=result))
     assert story.standing is standing
-    assert story.result == (result if standing in {Standing.CLOSED, Standing.FAILED} else standing.value)
+    assert story.result == (result if standing in {StoryState.CLOSED, StoryState.FAILED} else standing.value)
 
 
 def test_an_answer_written_down_after_the_end_belongs_to_the_same_story() -> None:
     """The engine may close an extend before the listener has written that it was delivered."""
     records = extend(1, took=0.02)
-    late = [(p, replace(r, at=START + 5) if r.event is Event.POSTED else r) for p, r in records]
+    late = [(p, replace(r, at=START + 5) if r.event is AuditEvent.POSTED else r) for p, r in records]
     (story,) = told(late)
-    assert story.standing is Standing.CLOSED
+    assert story.standing is StoryState.CLOSED
 
 
 def test_a_second_resize_after_the_end_is_a_second_story() -> None:
@@ -54,44 +54,45 @@ def test_a_second_resize_after_the_end_is_a_second_story() -> None:
         )
         for part, r in extend(1, at=START + 60)
     ]
-    assert [s.standing for s in told([*extend(1), *second])] == [Standing.CLOSED, Standing.CLOSED]
+    assert [s.standing for s in told([*extend(1), *second])] == [StoryState.CLOSED, StoryState.CLOSED]
 
 
 def test_an_acceptance_while_one_is_open_is_the_same_story() -> None:
     """As it is a generation of the same row."""
-    again = [x for x in extend(1, at=START + 0.5, result="open") if x[1].event is Event.ACCEPTED]
+    again = [x for x in extend(1, at=START + 0.5, result="open") if x[1].event is AuditEvent.ACCEPTED]
     (story,) = told([*extend(1, took=2), *again])
-    assert story.standing is Standing.CLOSED
+    assert story.standing is StoryState.CLOSED
 
 
 def test_a_report_that_came_again_after_a_kill_closes_what_nobody_said_was_closed() -> None:
     """The engine was killed between closing it and its audit line; such a report has no age."""
     records = [
-        (p, replace(r, event=Event.LATE, seconds=None) if r.event is Event.CLOSED else r) for p, r in extend(1)
+        (p, replace(r, event=AuditEvent.LATE, seconds=None) if r.event is AuditEvent.CLOSED else r)
+        for p, r in extend(1)
     ]
     (story,) = told(records)
-    assert (story.standing, story.result) == (Standing.CLOSED, "resized")
+    assert (story.standing, story.result) == (StoryState.CLOSED, "resized")
 
 
 def test_a_late_report_of_an_open_extend_closes_nothing() -> None:
     """An older attempt reports; a newer one is under way."""
-    records = [(p, replace(r, event=Event.LATE) if r.event is Event.CLOSED else r) for p, r in extend(1)]
-    assert told(records)[0].standing is Standing.WORKING
+    records = [(p, replace(r, event=AuditEvent.LATE) if r.event is AuditEvent.CLOSED else r) for p, r in extend(1)]
+    assert told(records)[0].standing is StoryState.WORKING
 
 
 def test_another_engine_that_was_still_at_it_opens_nothing() -> None:
     """Its lines may come after the end."""
-    waiting = Record(
-        event=Event.WAITING, at=START + 3, volume=made_id(1, 1), server=made_id(1, 2), extend_id=made_id(1, 5),
+    waiting = AuditRecord(
+        event=AuditEvent.WAITING, at=START + 3, volume=made_id(1, 1), server=made_id(1, 2), extend_id=made_id(1, 5),
         reason="cinder_unreachable",
     )  # fmt: skip
-    assert told([*extend(1), ("engine", waiting)])[0].standing is Standing.CLOSED
+    assert told([*extend(1), ("engine", waiting)])[0].standing is StoryState.CLOSED
 
 
 def test_two_guests_of_one_volume_have_a_story_each() -> None:
     """A multi-attached volume."""
     both = [(p, replace(r, extend_id=r.extend_id and made_id(8, 5))) for p, r in extend(1, guest=7, result="open")]
-    assert {s.standing for s in told([*extend(1), *both])} == {Standing.CLOSED, Standing.WORKING}
+    assert {s.standing for s in told([*extend(1), *both])} == {StoryState.CLOSED, StoryState.WORKING}
 
 
 def test_hops_have_the_times_between_their_lines() -> None:
@@ -107,7 +108,7 @@ def test_clocks_that_disagree_give_no_negative_hop() -> None:
     """The listener's clock is ahead of the API's."""
     skewed = [(p, replace(r, at=r.at + 5) if p == "listener" else r) for p, r in extend(1)]
     story = told(skewed)[0]
-    assert story.standing is Standing.CLOSED
+    assert story.standing is StoryState.CLOSED
     assert all(seconds >= 0 for _, seconds in story.hops())
 
 
@@ -134,4 +135,4 @@ def test_an_event_of_a_newer_release_is_kept() -> None:
     entry = read_entry(line)
     assert isinstance(entry, Entry)
     assert entry.event == "teleported"
-    assert stories([entry])[0][0].standing is Standing.RECEIVED
+    assert stories([entry])[0][0].standing is StoryState.RECEIVED

@@ -13,12 +13,12 @@ import sqlalchemy as sa
 
 from bridge.cli.app import main
 from bridge.core.extend import Arrival, ExtendKey, gib, new_id
-from bridge.journal import schema
+from bridge.journal import migrate
+from bridge.journal.accept import Journal
 from bridge.journal.behind import Behind
 from bridge.journal.database import Database
+from bridge.journal.findings import Finding, Findings, FindingState
 from bridge.journal.settings import JournalSettings
-from bridge.journal.sightings import Sight, Sighting, Sightings
-from bridge.journal.store import Journal
 from bridge.journal.tables import disks, domains, extends, hosts
 from bridge.standin.cinder import Attachment, Fault, StandInCinder
 
@@ -80,7 +80,7 @@ def cloud(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Cloud]
     """With one living host."""
     url = f"sqlite:///{tmp_path / 'journal.sqlite3'}"
     database = Database(JournalSettings(connection=url))
-    schema.upgrade(database)
+    migrate.upgrade(database)
     cinder = StandInCinder()
     server = cinder.server()
     server.start()
@@ -113,10 +113,10 @@ def test_a_dry_run_names_what_is_not_fine_and_opens_nothing(cloud: Cloud) -> Non
     assert code == 1
     assert rows.keys() == {behind.volume_id, unseen.volume_id}
     one = rows[behind.volume_id]
-    assert (one["Sight"], one["Why"], one["Host"], one["Opened"]) == ("behind", "nobody_told", HOST, False)
+    assert (one["FindingState"], one["Why"], one["Host"], one["Opened"]) == ("behind", "nobody_told", HOST, False)
     assert (one["Sees"], one["Wanted"]) == (gib(1), gib(2))
     other = rows[unseen.volume_id]
-    assert (other["Sight"], other["Why"], other["Host"]) == ("cannot_see", "no_agent", "cmp-9")
+    assert (other["FindingState"], other["Why"], other["Host"]) == ("cannot_see", "no_agent", "cmp-9")
     assert cloud.open() == []
 
 
@@ -129,7 +129,7 @@ def test_once_opens_what_is_behind_and_writes_it_to_the_audit_log(cloud: Cloud) 
     (line,) = [json.loads(line) for line in cloud.audit.read_text().splitlines()]
     assert (line["part"], line["event"], line["volume"]) == ("operator", "behind", behind.volume_id)
     (again,) = cloud.rows("reconcile", "--once")
-    assert (again["Sight"], again["Opened"]) == ("open", False)
+    assert (again["FindingState"], again["Opened"]) == ("open", False)
 
 
 def test_one_volume_can_be_asked_for_alone(cloud: Cloud) -> None:
@@ -169,15 +169,15 @@ def test_status_and_behind_say_which_since_when_and_why(cloud: Cloud) -> None:
         sa.insert(disks).values(server_id=mended.server_id, volume_id=mended.volume_id, host=HOST, size=gib(2)),
     )
 
-    def sighting(key: ExtendKey, sight: Sight, reason: str, size: int | None) -> Sighting:
-        return Sighting(key=key, sight=sight, reason=reason, host=HOST, size=size, wanted=gib(2))
+    def sighting(key: ExtendKey, sight: FindingState, reason: str, size: int | None) -> Finding:
+        return Finding(key=key, sight=sight, reason=reason, host=HOST, size=size, wanted=gib(2))
 
-    Sightings(cloud.database).note(
+    Findings(cloud.database).note(
         [],
         [
-            sighting(seen, Sight.BEHIND, "nobody_told", gib(1)),
-            sighting(mended, Sight.BEHIND, "nobody_told", gib(1)),
-            sighting(unseen, Sight.CANNOT_SEE, "size_unknown", None),
+            sighting(seen, FindingState.BEHIND, "nobody_told", gib(1)),
+            sighting(mended, FindingState.BEHIND, "nobody_told", gib(1)),
+            sighting(unseen, FindingState.CANNOT_SEE, "size_unknown", None),
         ],
         at=60.0,
     )

@@ -7,7 +7,7 @@ import pytest
 from oslo_upgradecheck.upgradecheck import Code
 
 from bridge.cmd.cinder_conf import CinderConf, double_path, notifies, read
-from bridge.runtime.settings import ConfigError
+from bridge.core.errors import ConfigError
 
 GOOD = """\
 [DEFAULT]

@@ -13,13 +13,13 @@ from prometheus_client import CollectorRegistry
 
 from bridge.cli.app import main
 from bridge.core.extend import Arrival, ExtendKey, new_id
-from bridge.journal import schema
+from bridge.journal import migrate
+from bridge.journal.accept import open_journal
 from bridge.journal.settings import JournalSettings
-from bridge.journal.store import open_journal
 from bridge.journal.tables import disks, domains, extends, hosts
+from bridge.runtime.config import OpsSettings
 from bridge.runtime.health import Health
 from bridge.runtime.ops import OpsServer
-from bridge.runtime.settings import OpsSettings
 
 
 @dataclass
@@ -58,7 +58,7 @@ def shell(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Shell:
     conf, audit = tmp_path / "x.conf", tmp_path / "audit.log"
     conf.write_text(f"[journal]\nconnection = {url}\n[audit]\nfile = {audit}\n[bus]\ntransport_url = memory://\n")
     journal = open_journal(JournalSettings(connection=url))
-    schema.upgrade(journal.database)
+    migrate.upgrade(journal.database)
     journal.accept([Arrival(key=ExtendKey(new_id(), new_id()), request_id="req-1") for _ in range(2)])
     journal.database.dispose()
     return Shell(conf, audit, url, capsys)

@@ -9,11 +9,11 @@ import requests_mock
 import sqlalchemy as sa
 
 from bridge.cmd.manage import main as manage
-from bridge.cmd.status import main as status
+from bridge.cmd.upgrade_check import main as status
 from bridge.core.extend import Arrival, ExtendKey, new_id
-from bridge.journal import schema
+from bridge.journal import migrate
+from bridge.journal.accept import open_journal
 from bridge.journal.settings import JournalSettings
-from bridge.journal.store import open_journal
 from bridge.journal.tables import extends
 
 
@@ -148,7 +148,7 @@ def test_purge_deletes_what_is_older_than_the_options_say(conf: Path, capsys: py
     """And nothing that is open."""
     url = conf.read_text().split("connection = ")[1].split()[0]
     journal = open_journal(JournalSettings(connection=url))
-    schema.upgrade(journal.database)
+    migrate.upgrade(journal.database)
     journal.accept([Arrival(key=ExtendKey(new_id(), new_id())) for _ in range(3)])
     closed = sa.select(extends.c.id).limit(2).scalar_subquery()
     ended = {"open": None, "closed_at": time.time() - 99 * 86400, "state": "closed"}

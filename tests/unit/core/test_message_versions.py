@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from bridge.core.extend import Bytes
-from bridge.core.fields import BadMessageError
 from bridge.core.messages import VERSION, GuestState, HostMessage, Order
 from bridge.core.outcome import Outcome
-from hostagent.rpc import Endpoint
+from bridge.core.wire import BadMessageError
+from hostagent.rpc import ExtendEndpoint
 from tests.lab.versions import MESSAGES, frozen
 from tests.unit.core.test_messages import ENCRYPTED, MESSAGE, ORDER, REPORT, TELLS_WHY_NOT
 
@@ -103,7 +103,7 @@ def test_a_higher_version_is_refused_in_words(reader: Any, refusal: type[Excepti
 def test_an_agent_works_on_no_order_of_a_higher_version_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
     """Nor does it report it: to the engine the order is not done, and is cast again until an agent can read it."""
     taken: list[Order] = []
-    endpoint = Endpoint(taken.extend)
+    endpoint = ExtendEndpoint(taken.extend)
     endpoint.extend({}, orders=[ORDER.to_wire()], version=VERSION + 1)
     endpoint.extend({}, orders=[{**ORDER.to_wire(), "version": VERSION + 1}], version=VERSION)
     assert taken == []

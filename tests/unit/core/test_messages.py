@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from bridge.core.encryption import Encryption
 from bridge.core.extend import Bytes, ExtendKey
-from bridge.core.fields import BadMessageError
 from bridge.core.messages import (
     VERSION,
     DiskSeen,
@@ -23,9 +22,10 @@ from bridge.core.messages import (
     Inventory,
     Order,
     Report,
-    Step,
+    StepReport,
 )  # fmt: skip
 from bridge.core.outcome import Outcome
+from bridge.core.wire import BadMessageError
 
 GOLDEN = Path(__file__).parents[2] / "fixtures" / "messages"
 KEY = ExtendKey("11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222")
@@ -47,7 +47,7 @@ REPORT = Report(
     target=ORDER.target,
     before=Bytes(1024**3),
     after=Bytes(2 * 1024**3),
-    steps=(Step(name="find", ok=True, seconds=0.25, detail="vda", size=1024**3),),
+    steps=(StepReport(name="find", ok=True, seconds=0.25, detail="vda", size=1024**3),),
 )
 INVENTORY = Inventory(
     full=True,

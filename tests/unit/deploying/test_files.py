@@ -13,8 +13,8 @@ from prometheus_client import CollectorRegistry
 
 from bridge.core.reasons import Reason
 from bridge.runtime import metrics
+from bridge.runtime.config import EXIT_UNREACHABLE, EXIT_USAGE
 from bridge.runtime.health import Health
-from bridge.runtime.settings import EXIT_UNREACHABLE, EXIT_USAGE
 from tests.lab.paths import ROOT
 
 ETC = ROOT / "etc"

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from bridge.core.encryption import Encryption
 from bridge.core.extend import gib, new_id
 from bridge.core.reasons import Reason
-from bridge.engine.cinder import CinderReader, Gone, NotNow, Page, Volume, read_volume
+from bridge.engine.cinder import CinderReader, CinderVolume, Gone, NotNow, Page, read_volume
 
 ID = new_id()
 SERVER = new_id()
@@ -39,7 +39,7 @@ def body(**changes: Any) -> dict[str, Any]:
 
 def test_size_is_whole_gibibytes_and_attachments_without_a_server_are_left_out() -> None:
     answer = read_volume(200, body(), ID)
-    assert isinstance(answer, Volume)
+    assert isinstance(answer, CinderVolume)
     assert answer.size == gib(2)
     assert [(a.server_id, a.host) for a in answer.attached] == [(SERVER, "cmp-1")]
 
@@ -92,7 +92,7 @@ _JSON = st.recursive(
 
 @given(status=st.integers(100, 599), answer=_JSON)
 def test_no_answer_raises(status: int, answer: object) -> None:
-    assert isinstance(read_volume(status, answer, ID), Volume | Gone | NotNow)
+    assert isinstance(read_volume(status, answer, ID), CinderVolume | Gone | NotNow)
 
 
 ENCRYPTION = {
@@ -158,7 +158,7 @@ def test_of_other_volumes_and_of_those_nobody_is_sent_for_it_is_not_asked(change
 def test_a_cinder_that_does_not_tell_holds_up_no_volume_that_needs_no_key(answered: tuple[int, Any]) -> None:
     """LUKS1 by QEMU has been extended without it all along; a policy may keep it from our user."""
     answer, _asked = ask(answered, encrypted=True)
-    assert isinstance(answer, Volume)
+    assert isinstance(answer, CinderVolume)
     assert answer.encryption is None
 
 

@@ -12,19 +12,19 @@ from bridge.core.encryption import Encryption
 from bridge.core.extend import ExtendKey, gib, new_id
 from bridge.core.messages import Order
 from bridge.core.reasons import Reason
-from bridge.engine.cinder import Answer, Attached, Gone, NotNow, Volume
+from bridge.engine.cinder import Answer, Attached, CinderVolume, Gone, NotNow
 from bridge.engine.dispatch import CINDER, Dispatcher
 from bridge.engine.locator import InventoryLocator
 from bridge.engine.settings import EngineSettings
-from bridge.engine.wake import Wake
-from bridge.journal import schema
+from bridge.journal import migrate
 from bridge.journal.database import Database
 from bridge.journal.settings import JournalSettings
-from bridge.runtime.audit_log import StreamAudit
-from bridge.runtime.backoff import Backoff
+from bridge.runtime.audit import StreamAudit
+from bridge.runtime.config import BusSettings
 from bridge.runtime.health import Health
 from bridge.runtime.metrics import EngineMetrics
-from bridge.runtime.settings import BusSettings
+from bridge.runtime.retry import Backoff
+from bridge.runtime.wakeup import Wake
 from tests.unit.journal.conftest import Bench
 
 
@@ -41,7 +41,9 @@ class FakeCinder:
         rows = tuple(
             Attached(server_id=s, attachment_id=new_id(), host=None) for s in self.attached.get(volume_id, ())
         )
-        return self.answers.get(volume_id) or Volume(id=volume_id, size=gib(2), extending=False, attached=rows)
+        return self.answers.get(volume_id) or CinderVolume(
+            id=volume_id, size=gib(2), extending=False, attached=rows
+        )
 
     def connection(self, attachment: Attached, *, global_request_id: str | None = None) -> Mapping[str, Any] | None:
         return {"driver_volume_type": "local", "data": {}}
@@ -98,7 +100,7 @@ class Rig:
 def rig(tmp_path: Path) -> Iterator[Rig]:
     """Everything in one place."""
     database = Database(JournalSettings(connection=f"sqlite:///{tmp_path / 'journal.sqlite3'}"))
-    schema.upgrade(database)
+    migrate.upgrade(database)
     rig = Rig(Bench(database), tmp_path / "audit.log")
     yield rig
     rig.wake.close()
@@ -118,7 +120,7 @@ def test_the_order_of_an_encrypted_volume_names_its_key(rig: Rig) -> None:
     key, plain = rig.extend(), rig.extend()
     encryption = Encryption(key_id=new_id(), provider="luks2", control_location="front-end")
     rows = (Attached(server_id=key.server_id, attachment_id=new_id(), host=None),)
-    rig.cinder.answers[key.volume_id] = Volume(
+    rig.cinder.answers[key.volume_id] = CinderVolume(
         id=key.volume_id, size=gib(2), extending=False, attached=rows, encrypted=True, encryption=encryption
     )
     rig.dispatcher.round()

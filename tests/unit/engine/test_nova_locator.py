@@ -12,15 +12,15 @@ from keystoneauth1.token_endpoint import Token
 from bridge.core.extend import ExtendKey, gib, new_id
 from bridge.core.messages import GuestState
 from bridge.core.reasons import Reason
-from bridge.engine.cinder import Attached, Volume
-from bridge.engine.locate import Cast, Whereabouts, plan
+from bridge.engine.cinder import Attached, CinderVolume
 from bridge.engine.locator import NOVA, NovaLocator
 from bridge.engine.nova import NovaReader, Server, Unsure, read_server, with_migrations
+from bridge.engine.plan import Cast, Whereabouts, plan
+from bridge.journal.claims import Later
 from bridge.journal.hosts import Location
 from bridge.journal.states import Extend
-from bridge.journal.work import Later
-from bridge.runtime.backoff import Backoff
 from bridge.runtime.health import Health
+from bridge.runtime.retry import Backoff
 from tests.lab.nova_servers import Guest, NovaServers
 
 SERVER = new_id()
@@ -154,7 +154,7 @@ def test_what_nova_does_not_tell_is_no_failure_of_the_extend_and_a_deleted_serve
         id="e", key=key, wanted_gen=1, attempt=1, failures=2, opened_at=0.0, request_id=None, global_request_id=None
     )
     attached = Attached(server_id=SERVER, attachment_id=new_id(), host=None)
-    volume = Volume(id=key.volume_id, size=gib(2), extending=False, attached=(attached,))
+    volume = CinderVolume(id=key.volume_id, size=gib(2), extending=False, attached=(attached,))
     decided = plan(asked, volume, where, now=0.0, backoff=Backoff(first=8, cap=600, floor=8))
     assert isinstance(decided, Later)
     assert (decided.reason, decided.failures) == (where, failures)

@@ -11,18 +11,18 @@ import pytest
 import sqlalchemy as sa
 from prometheus_client import CollectorRegistry
 
-from bridge.core.extend import Bytes, ExtendKey, Source, gib, new_id
+from bridge.core.audit import AuditEvent, AuditRecord
+from bridge.core.extend import ArrivalSource, Bytes, ExtendKey, gib, new_id
 from bridge.core.messages import DiskSeen, DomainSeen, GuestState, Inventory
 from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
-from bridge.core.trail import Event, Record
-from bridge.engine.cinder import Attached, Gone, NotNow, Page, Volume, read_page
-from bridge.engine.reconcile import RECONCILE, Pace, Reconciler
-from bridge.journal import schema
+from bridge.engine.cinder import Attached, CinderVolume, Gone, NotNow, Page, read_page
+from bridge.engine.reconcile import RECONCILE, OpenRate, Reconciler
+from bridge.journal import migrate
 from bridge.journal.database import Database
-from bridge.journal.passes import Passes
+from bridge.journal.findings import Findings
 from bridge.journal.settings import JournalSettings
-from bridge.journal.sightings import Sightings
+from bridge.journal.sweeps import Passes
 from bridge.journal.tables import sightings
 from bridge.runtime.health import Health
 from bridge.runtime.metrics import ReconcileMetrics
@@ -31,16 +31,16 @@ from tests.unit.journal.conftest import Bench
 HOST = "cmp-1"
 
 
-def volume(key: ExtendKey, size: int = 2, *, extending: bool = False, host: str | None = HOST) -> Volume:
+def volume(key: ExtendKey, size: int = 2, *, extending: bool = False, host: str | None = HOST) -> CinderVolume:
     attached = Attached(server_id=key.server_id, attachment_id=new_id(), host=host)
-    return Volume(id=key.volume_id, size=gib(size), extending=extending, attached=(attached,))
+    return CinderVolume(id=key.volume_id, size=gib(size), extending=extending, attached=(attached,))
 
 
 @dataclass
 class Cinder:
     """Pages of a cloud, one after the other; `gone` answers come first."""
 
-    volumes: Sequence[Volume] = ()
+    volumes: Sequence[CinderVolume] = ()
     first: list[Gone | NotNow] = field(default_factory=list)
     asked: list[str | None] = field(default_factory=list)
 
@@ -56,9 +56,9 @@ class Cinder:
 
 @dataclass
 class Audit:
-    records: list[Record] = field(default_factory=list)
+    records: list[AuditRecord] = field(default_factory=list)
 
-    def write(self, *records: Record) -> None:
+    def write(self, *records: AuditRecord) -> None:
         self.records += records
 
 
@@ -98,7 +98,7 @@ class Cloud:
         inventory = Inventory(full=False, domains=(domain,))
         self.bench.reported.take([self.bench.message(host, inventory=inventory)])
 
-    def go(self, *volumes: Volume, page: int = 10, opens: int = 60, ends: float = 5.0) -> Stop:
+    def go(self, *volumes: CinderVolume, page: int = 10, opens: int = 60, ends: float = 5.0) -> Stop:
         """One pass of an engine of its own."""
         if volumes:
             self.cinder.volumes = volumes
@@ -106,11 +106,11 @@ class Cloud:
         stop = Stop(ends)
         Reconciler(
             passes=Passes(self.bench.database, interval=600, clock=lambda: self.bench.now),
-            sightings=Sightings(self.bench.database),
+            sightings=Findings(self.bench.database),
             cinder=self.cinder,  # type: ignore[arg-type]
             database=self.bench.database,
             journal=self.bench.journal,
-            pace=Pace(page=page, pause=1, opens=opens, host_timeout=60),
+            pace=OpenRate(page=page, pause=1, opens=opens, host_timeout=60),
             on_due=self._wake,
             health=self.health,
             metrics=ReconcileMetrics(self.registry),
@@ -133,7 +133,7 @@ class Cloud:
 @pytest.fixture
 def cloud(tmp_path: Path) -> Cloud:
     database = Database(JournalSettings(connection=f"sqlite:///{tmp_path / 'journal.sqlite3'}"))
-    schema.upgrade(database)
+    migrate.upgrade(database)
     return Cloud(Bench(database))
 
 
@@ -151,10 +151,10 @@ def test_a_guest_that_is_behind_its_volume_gets_an_extend_nobody_asked_for(cloud
     assert cloud.woken == 1
     behind, surveyed = cloud.audit.records
     assert (behind.event, behind.server, behind.volume, behind.host) == (
-        Event.BEHIND, key.server_id, key.volume_id, HOST,
+        AuditEvent.BEHIND, key.server_id, key.volume_id, HOST,
     )  # fmt: skip
-    assert behind.data == {"size": gib(1), "wanted": gib(2), "source": Source.RECONCILE.value}
-    assert (surveyed.event, surveyed.data) == (Event.SURVEYED, {"behind": 1, "fine": 1})
+    assert behind.data == {"size": gib(1), "wanted": gib(2), "source": ArrivalSource.RECONCILE.value}
+    assert (surveyed.event, surveyed.data) == (AuditEvent.SURVEYED, {"behind": 1, "fine": 1})
     assert (cloud.saw("behind"), cloud.saw("fine")) == (1, 1)
 
 

@@ -10,16 +10,16 @@ import kombu
 import pytest
 from prometheus_client import CollectorRegistry
 
+from bridge.core.audit import AuditRecord
 from bridge.core.errors import JournalRefusedError, JournalUnavailableError
 from bridge.core.extend import new_id
 from bridge.core.messages import HostMessage
-from bridge.core.trail import Record
 from bridge.engine import reports
 from bridge.engine.reports import ReportsConsumer
-from bridge.journal.reported import Reported, Taken
+from bridge.journal.reports import BatchResult, Reported
+from bridge.runtime.broker import MEMORY, REPORTS_QUEUE, kombu_connection
 from bridge.runtime.health import Health
 from bridge.runtime.metrics import EngineMetrics
-from bridge.runtime.transport import MEMORY, REPORTS_QUEUE, kombu_connection
 from tests.lab.waiting import until
 
 
@@ -35,20 +35,20 @@ class Journal(Reported):
         self.away = away
         self.taken: list[str] = []
 
-    def take(self, messages: Sequence[HostMessage]) -> Taken:
+    def take(self, messages: Sequence[HostMessage]) -> BatchResult:
         if self.away:
             self.away -= 1
             raise JournalUnavailableError("not now")
         if any(message.host == "bad" for message in messages):
             raise JournalRefusedError("never")
         self.taken += [message.host for message in messages]
-        return Taken(settled=[], came_up=[], duplicate=[])
+        return BatchResult(settled=[], came_up=[], duplicate=[])
 
 
 class Silent:
     """An audit log nobody reads."""
 
-    def write(self, *records: Record) -> None:
+    def write(self, *records: AuditRecord) -> None:
         pass
 
 

@@ -14,10 +14,10 @@ from bridge.core.extend import Bytes, ExtendKey
 from bridge.core.messages import GuestState, Order
 from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
-from hostagent import libvirt_words as words
 from hostagent.domain import Disk, Domain, SourceKind
-from hostagent.extend import Patience, Tools
-from hostagent.failure import StoppedError
+from hostagent.drivers.libvirt import errors
+from hostagent.errors import StepFailedError
+from hostagent.extend import DeviceWait, ExtendTools
 from hostagent.ports import Capacity, LibvirtDomain
 
 T = TypeVar("T")
@@ -132,7 +132,7 @@ class FakeHypervisor:
         self.between: Callable[[FakeDomain], None] = lambda _domain: None
         self.just_before_resize: Callable[[FakeDomain], None] = lambda _domain: None
         self.version = 9_000_000
-        self.down: StoppedError | None = None
+        self.down: StepFailedError | None = None
         self.lock = threading.RLock()
 
     def add(self, *disks: FakeDisk, state: GuestState = GuestState.ACTIVE) -> str:
@@ -166,7 +166,7 @@ class FakeHypervisor:
             try:
                 return work(self._lookup(server_id), lambda: True)
             except FakeLibvirtError as ex:
-                raise words.stopped(ex, what) from ex
+                raise errors.stopped(ex, what) from ex
 
     def _lookup(self, server_id: str) -> FakeDomain:
         if server_id not in self.domains:
@@ -183,7 +183,7 @@ class FakeStrategy:
     after_looks: int = 0
     looks: int = 0
     refreshes: int = 0
-    fails: StoppedError | None = None
+    fails: StepFailedError | None = None
     name: str = "fake"
 
     def takes(self, disk: Disk, connection: Mapping[str, Any] | None) -> bool:
@@ -227,18 +227,18 @@ def order(server_id: str, volume_id: str, target: int, *, gen: int = 1, attempt_
     )
 
 
-def tools(hypervisor: FakeHypervisor, *strategies: Any, wait: float = 10.0) -> Tools:
+def tools(hypervisor: FakeHypervisor, *strategies: Any, wait: float = 10.0) -> ExtendTools:
     """Tools with fake time."""
     time = FakeTime()
-    return Tools(
+    return ExtendTools(
         hypervisor=hypervisor,
         strategies=strategies,
-        patience=Patience(device_wait=wait, nudge_every=3.0),
+        patience=DeviceWait(device_wait=wait, nudge_every=3.0),
         sleep=time.sleep,
         clock=time.clock,
     )
 
 
-def brick_failed() -> StoppedError:
+def brick_failed() -> StepFailedError:
     """What a killed os-brick process raises."""
-    return StoppedError(Outcome.BRICK_FAILED, Reason.BRICK_DIED)
+    return StepFailedError(Outcome.BRICK_FAILED, Reason.BRICK_DIED)

@@ -8,9 +8,7 @@ import pytest
 
 from hostagent.capabilities import NO_STRATEGY, VOLUME_TYPES, volume_types
 from hostagent.devices import all_strategies
-from hostagent.devices.files import FileStrategy
-from hostagent.devices.rbd import RbdStrategy
-from hostagent.images import QemuImages
+from hostagent.devices.image import FileStrategy, QemuImages, RbdStrategy
 
 
 class NoBrick:

@@ -10,11 +10,11 @@ import pytest
 from bridge.core.messages import GuestState, Report
 from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
-from hostagent.devices.files import FileStrategy
-from hostagent.devices.local import LocalStrategy
+from hostagent.devices.block import LocalStrategy
+from hostagent.devices.image import FileStrategy
 from hostagent.domain import Disk, SourceKind
-from hostagent.extend import Tools, extend
-from hostagent.failure import StoppedError
+from hostagent.errors import StepFailedError
+from hostagent.extend import ExtendTools, extend
 from hostagent.ports import Nudge
 from tests.unit.hostagent.fakes import (
     MIB,
@@ -107,7 +107,7 @@ def test_waiting_ends_when_the_agent_stops() -> None:
     made = tools(hypervisor, FakeStrategy(disk), wait=1000)
     time = FakeTime()
     time.stopping = True
-    stopping = Tools(
+    stopping = ExtendTools(
         hypervisor=hypervisor,
         strategies=made.strategies,
         patience=made.patience,
@@ -304,7 +304,7 @@ def test_what_has_no_name_yet_is_an_error_and_never_escapes() -> None:
 def test_libvirt_being_away_is_said() -> None:
     """Not `not_here`: that would send the engine looking for another host."""
     hypervisor = FakeHypervisor()
-    hypervisor.down = StoppedError(Outcome.LIBVIRT_FAILED, Reason.LIBVIRT_DOWN, "no socket")
+    hypervisor.down = StepFailedError(Outcome.LIBVIRT_FAILED, Reason.LIBVIRT_DOWN, "no socket")
     report = extend(order(ABSENT, ABSENT, MIB), tools(hypervisor, FileStrategy()))
     assert (report.outcome, report.reason) == (Outcome.LIBVIRT_FAILED, "libvirt_down")
 
@@ -337,7 +337,7 @@ def test_other_connection_data_are_checked_by_a_refresh_of_their_own() -> None:
     bench = tools(hypervisor, strategy)
     extend(order(server_id, disk.volume_id, 128 * MIB), bench)
     assert strategy.refreshes == 1
-    strategy.fails = StoppedError(Outcome.REFUSED, Reason.WRONG_DEVICE)
+    strategy.fails = StepFailedError(Outcome.REFUSED, Reason.WRONG_DEVICE)
     disk.capacity = 64 * MIB
     other = {"driver_volume_type": "iscsi", "data": {"target_lun": 1}}
     report = extend(replace(order(server_id, disk.volume_id, 128 * MIB), connection=other), bench)

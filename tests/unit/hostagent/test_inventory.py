@@ -10,16 +10,16 @@ from bridge.core.extend import Bytes
 from bridge.core.messages import DiskSeen, GuestState, Inventory
 from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
-from bridge.runtime.backoff import Backoff
 from bridge.runtime.health import Health
+from bridge.runtime.retry import Backoff
 from hostagent.domain import Domain
-from hostagent.failure import NotAskedError, StoppedError
+from hostagent.errors import NotAskedError, StepFailedError
 from hostagent.inventory import HEALTH, InventoryKeeper, Touched
 from hostagent.ports import Capacity
 from tests.unit.hostagent.fakes import MIB, FakeDisk, FakeHypervisor
 
-HUNG = StoppedError(Outcome.LIBVIRT_FAILED, Reason.LIBVIRT_TIMED_OUT)
-AWAY = StoppedError(Outcome.LIBVIRT_FAILED, Reason.LIBVIRT_DOWN, "no socket")
+HUNG = StepFailedError(Outcome.LIBVIRT_FAILED, Reason.LIBVIRT_TIMED_OUT)
+AWAY = StepFailedError(Outcome.LIBVIRT_FAILED, Reason.LIBVIRT_DOWN, "no socket")
 
 
 class FakeConnection:
@@ -54,7 +54,7 @@ class Libvirt:
         self.connection = FakeConnection(hypervisor)
         self.away = 0
         self.hung: set[str] = set()
-        self.no_sizes: StoppedError | None = None
+        self.no_sizes: StepFailedError | None = None
 
     def domain(self, server_id: str) -> Domain | None:
         if server_id in self.hung:

@@ -11,9 +11,9 @@ from prometheus_client import CollectorRegistry
 from bridge.core.messages import GuestState, Order, Report
 from bridge.core.outcome import THEN, Then
 from bridge.runtime.metrics import AgentMetrics
-from hostagent.devices.files import FileStrategy
+from hostagent.devices.image import FileStrategy
 from hostagent.extend import extend
-from hostagent.worker import Orders, Workers, work_off
+from hostagent.workers import Orders, Workers, work_off
 from tests.unit.hostagent.fakes import MIB, FakeDisk, FakeDomain, FakeHypervisor, order, tools
 
 SIZES = st.one_of(st.integers(0, 600), st.sampled_from([1, 511, 513])).map(lambda n: n * MIB // 4)

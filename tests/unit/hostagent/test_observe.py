@@ -4,8 +4,8 @@
 from bridge.core.messages import GuestState, Report
 from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
-from hostagent.failure import StoppedError
-from hostagent.observe import Eyes, observe
+from hostagent.errors import StepFailedError
+from hostagent.observe import ObserveTools, observe
 from tests.unit.hostagent.fakes import MIB, FakeDisk, FakeHypervisor, FakeTime, order
 
 SMALL, LARGE = 64 * MIB, 128 * MIB
@@ -14,7 +14,7 @@ SMALL, LARGE = 64 * MIB, 128 * MIB
 def look(hypervisor: FakeHypervisor, server_id: str, volume_id: str, *, wait: float = 2.0) -> Report:
     """At an order to LARGE."""
     time = FakeTime()
-    eyes = Eyes(hypervisor=hypervisor, wait=wait, sleep=time.sleep, clock=time.clock)
+    eyes = ObserveTools(hypervisor=hypervisor, wait=wait, sleep=time.sleep, clock=time.clock)
     report = observe(order(server_id, volume_id, LARGE), eyes)
     assert not [call for call in hypervisor.calls if call.startswith("blockResize")]
     return report
@@ -36,7 +36,7 @@ def test_what_of_the_volume_the_guest_does_not_see_is_counted() -> None:
     """A LUKS header: without it a guest that has all would be waited for, for ever."""
     hypervisor, server_id, disk = guest(LARGE - MIB)
     time = FakeTime()
-    eyes = Eyes(
+    eyes = ObserveTools(
         hypervisor=hypervisor,
         wait=1.0,
         sleep=time.sleep,
@@ -81,7 +81,7 @@ def test_where_the_guest_is_not_running_here_is_said_as_an_agent_that_extends_sa
 
 def test_a_libvirt_that_fails_is_a_report_too() -> None:
     hypervisor, server_id, disk = guest()
-    hypervisor.down = StoppedError(Outcome.LIBVIRT_FAILED, Reason.LIBVIRT_DOWN, "away")
+    hypervisor.down = StepFailedError(Outcome.LIBVIRT_FAILED, Reason.LIBVIRT_DOWN, "away")
     report = look(hypervisor, server_id, disk.volume_id)
     assert (report.outcome, report.detail) == (Outcome.LIBVIRT_FAILED, "away")
 

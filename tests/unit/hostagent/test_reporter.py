@@ -11,13 +11,13 @@ from bridge.core.extend import Bytes
 from bridge.core.messages import DiskSeen, DomainSeen, GuestState, HostMessage, Inventory, Report
 from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
-from bridge.runtime.backoff import Backoff
 from bridge.runtime.health import Health
 from bridge.runtime.metrics import AgentMetrics
 from bridge.runtime.publisher import NotPublishedError
+from bridge.runtime.retry import Backoff
 from hostagent.reporter import HEALTH, Outbox, Reporter, merge
 from tests.unit.hostagent.fakes import order
-from tests.unit.hostagent.test_worker import S1, S2, V1, report_of
+from tests.unit.hostagent.test_workers import S1, S2, V1, report_of
 
 FAST = Backoff(first=0.001, cap=0.002)
 LONG = 10.0

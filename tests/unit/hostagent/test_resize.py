@@ -7,7 +7,7 @@ import pytest
 
 from bridge.core.outcome import Outcome
 from hostagent.domain import Disk, SourceKind
-from hostagent.failure import StoppedError
+from hostagent.errors import StepFailedError
 from hostagent.resize import WouldShrinkError, grow, resize_flags, whole_sectors
 from tests.unit.hostagent.fakes import MIB, FakeDisk, FakeDomain, FakeHypervisor
 
@@ -65,7 +65,7 @@ def test_a_guest_that_is_leaving_is_busy_before_libvirt_makes_the_worker_wait(op
     hypervisor, server_id, target = made(FakeDisk())
     domain = hypervisor.domains[server_id]
     domain.job = {"type": 2, "operation": operation}
-    with pytest.raises(StoppedError) as caught:
+    with pytest.raises(StepFailedError) as caught:
         grow(hypervisor, server_id, target, 128 * MIB)
     assert (caught.value.outcome, caught.value.reason) == (Outcome.BUSY, "domain_job")
     assert not resizes(hypervisor)
@@ -129,7 +129,7 @@ def test_an_image_below_the_size_is_not_touched() -> None:
     """Cinder makes volumes larger, not QEMU."""
     disk = FakeDisk(**RBD, source=127 * MIB)
     hypervisor, server_id, target = made(disk)
-    with pytest.raises(StoppedError) as caught:
+    with pytest.raises(StepFailedError) as caught:
         grow(hypervisor, server_id, target, 128 * MIB, image_size=lambda: disk.source)
     assert caught.value.outcome is Outcome.DEVICE_STALE
     assert not resizes(hypervisor)
@@ -183,7 +183,7 @@ def test_the_second_belt_holds_where_the_first_is_too_early(version: int) -> Non
         grow(hypervisor, server_id, target, 128 * MIB)
         assert disk.capacity == 128 * MIB  # the cut that only a newer libvirt prevents
         return
-    with pytest.raises(StoppedError) as caught:
+    with pytest.raises(StepFailedError) as caught:
         grow(hypervisor, server_id, target, 128 * MIB)
     assert (caught.value.outcome, disk.capacity) == (Outcome.REFUSED, 4096 * MIB)
 
@@ -194,7 +194,7 @@ def test_another_disk_under_the_same_name_is_left_alone(kind: SourceKind) -> Non
     other = FakeDisk(kind=kind, capacity=32 * MIB, source=32 * MIB)
     hypervisor, server_id, disk = made(FakeDisk(kind=kind))
     hypervisor.domains[server_id].disks["vda"] = other
-    with pytest.raises(StoppedError) as caught:
+    with pytest.raises(StepFailedError) as caught:
         grow(hypervisor, server_id, disk, 128 * MIB)
     assert caught.value.outcome is Outcome.NOT_ATTACHED
     assert not resizes(hypervisor)
@@ -210,7 +210,7 @@ def test_a_disk_replaced_while_its_image_was_looked_at_is_left_alone() -> None:
         hypervisor.domains[server_id].disks["vda"] = other
         return 128 * MIB
 
-    with pytest.raises(StoppedError) as caught:
+    with pytest.raises(StepFailedError) as caught:
         grow(hypervisor, server_id, disk, 128 * MIB, image_size=look)
     assert caught.value.outcome is Outcome.NOT_ATTACHED
     assert other.sizes == []

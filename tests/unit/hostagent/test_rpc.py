@@ -8,18 +8,18 @@ from typing import Any
 import pytest
 
 from bridge.core.messages import VERSION, Order
-from hostagent.rpc import Endpoint
+from hostagent.rpc import ExtendEndpoint
 from tests.unit.hostagent.fakes import MIB, order
-from tests.unit.hostagent.test_worker import S1, V1, V2
+from tests.unit.hostagent.test_workers import S1, V1, V2
 
 
-def endpoint() -> tuple[Endpoint, list[Order]]:
+def endpoint() -> tuple[ExtendEndpoint, list[Order]]:
     taken: list[Order] = []
 
     def take(orders: Sequence[Order]) -> None:
         taken.extend(orders)
 
-    return Endpoint(take), taken
+    return ExtendEndpoint(take), taken
 
 
 @pytest.mark.parametrize(

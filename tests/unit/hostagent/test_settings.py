@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from bridge.runtime.settings import ConfigError, load, read
-from hostagent.key_manager import KeyManagerSettings, missing
+from bridge.core.errors import ConfigError
+from bridge.runtime.config import load, read
+from hostagent.brick.key_manager import KeyManagerSettings, missing
 from hostagent.settings import HostAgentSettings, hostagent_groups, hostagent_settings
 from hostagent.wiring import this_host
 

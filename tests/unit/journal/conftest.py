@@ -10,14 +10,14 @@ import pytest
 from bridge.core.extend import Arrival, Bytes, ExtendKey, new_id
 from bridge.core.messages import DiskSeen, DomainSeen, GuestState, HostMessage, Inventory, Report
 from bridge.core.outcome import Outcome
-from bridge.journal import schema
+from bridge.journal import migrate
+from bridge.journal.accept import Journal
+from bridge.journal.claims import Claims, NewAttempt
 from bridge.journal.database import Database
-from bridge.journal.reported import Reported, Taken
+from bridge.journal.reports import BatchResult, Reported
 from bridge.journal.settings import JournalSettings
 from bridge.journal.states import Extend
-from bridge.journal.store import Journal
-from bridge.journal.work import NewAttempt, Work
-from bridge.runtime.backoff import Backoff
+from bridge.runtime.retry import Backoff
 
 TARGET = Bytes(2 * 1024**3)
 HOST_TIMEOUT = 60.0
@@ -35,7 +35,7 @@ class Bench:
 
     def __post_init__(self) -> None:
         self.journal = Journal(self.database, clock=lambda: self.now)
-        self.work = Work(self.database, clock=lambda: self.now)
+        self.work = Claims(self.database, clock=lambda: self.now)
         self.reported = Reported(
             self.database,
             backoff=Backoff(first=8, cap=64, floor=8),
@@ -57,7 +57,9 @@ class Bench:
         self.work.write_attempts(new)
         return new
 
-    def report(self, attempt: NewAttempt, outcome: Outcome, *, after: int | None = TARGET, host: str = "") -> Taken:
+    def report(
+        self, attempt: NewAttempt, outcome: Outcome, *, after: int | None = TARGET, host: str = ""
+    ) -> BatchResult:
         """One report, as its host would send it."""
         self.seq += 1
         said = Report(
@@ -80,7 +82,9 @@ class Bench:
             host=host, boot_id=self.boot, seq=self.seq, sent_at=0.0, reports=reports, inventory=inventory
         )
 
-    def has(self, host: str, *keys: ExtendKey, state: GuestState = GuestState.ACTIVE, full: bool = True) -> Taken:
+    def has(
+        self, host: str, *keys: ExtendKey, state: GuestState = GuestState.ACTIVE, full: bool = True
+    ) -> BatchResult:
         """The host says it has these servers with one disk each."""
         seen = tuple(
             DomainSeen(
@@ -97,7 +101,7 @@ class Bench:
 def bench(tmp_path: Path) -> Iterator[Bench]:
     """A journal in a file of its own."""
     database = Database(JournalSettings(connection=f"sqlite:///{tmp_path / 'journal.sqlite3'}"))
-    schema.upgrade(database)
+    migrate.upgrade(database)
     yield Bench(database)
     database.dispose()
 

@@ -12,20 +12,19 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
-from bridge.core.errors import JournalUnavailableError
-from bridge.core.extend import Arrival, ExtendKey, Standing, new_id
+from bridge.core.errors import ConfigError, JournalUnavailableError
+from bridge.core.extend import Arrival, ExtendKey, ServerState, new_id
 from bridge.core.messages import GuestState
 from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
-from bridge.journal import schema
+from bridge.journal import migrate
+from bridge.journal.accept import Journal
+from bridge.journal.claims import Ended, Later
 from bridge.journal.database import Database
 from bridge.journal.retention import Retention
 from bridge.journal.settings import JournalSettings, Keep
 from bridge.journal.states import Move, State
-from bridge.journal.store import Journal
 from bridge.journal.tables import extends, metadata, transitions
-from bridge.journal.work import Ended, Later
-from bridge.runtime.settings import ConfigError
 from tests.unit.journal.conftest import HOST_TIMEOUT, REPORT_WITHIN, Bench
 
 
@@ -186,13 +185,13 @@ def test_an_inventory_that_comes_late_does_not_undo_a_newer_one(bench: Bench, ke
     stale = bench.message("h1")
     object.__setattr__(stale, "seq", 1)
     bench.reported.take([stale])
-    assert bench.journal.standing([key.server_id]) == {key.server_id: Standing.ON_HOST}
+    assert bench.journal.standing([key.server_id]) == {key.server_id: ServerState.ON_HOST}
 
 
 def test_a_server_its_host_no_longer_reports_is_known_but_on_no_host(bench: Bench, key: ExtendKey) -> None:
     bench.has("h1", key)
     bench.has("h1")
-    assert bench.journal.standing([key.server_id, new_id()]) == {key.server_id: Standing.NO_HOST}
+    assert bench.journal.standing([key.server_id, new_id()]) == {key.server_id: ServerState.NO_HOST}
 
 
 def test_a_partial_inventory_leaves_the_other_servers_alone(bench: Bench, key: ExtendKey) -> None:
@@ -200,7 +199,7 @@ def test_a_partial_inventory_leaves_the_other_servers_alone(bench: Bench, key: E
     bench.has("h1", key)
     bench.has("h1", other, full=False)
     found = bench.journal.standing([key.server_id, other.server_id])
-    assert set(found.values()) == {Standing.ON_HOST}
+    assert set(found.values()) == {ServerState.ON_HOST}
     assert len(found) == 2
 
 
@@ -323,7 +322,7 @@ def test_what_ended_long_ago_is_forgotten_with_its_history_and_nothing_else(benc
     bench.has("h1", key)
     assert retention.forget() == 1  # the server that is gone for eight days
     assert [row.server_id for row in rows(bench)] == [other.server_id]  # open, however old
-    assert bench.journal.standing([key.server_id, other.server_id]) == {key.server_id: Standing.ON_HOST}
+    assert bench.journal.standing([key.server_id, other.server_id]) == {key.server_id: ServerState.ON_HOST}
     left = bench.database.read(lambda c: c.scalars(sa.select(transitions.c.extend_id)).all())
     assert set(left) == {rows(bench)[0].id}
 
@@ -349,11 +348,11 @@ def test_a_journal_of_the_release_before_is_upgraded_with_what_is_in_it(bench: B
     old = Database(JournalSettings(connection=bench.database.engine.url.render_as_string(hide_password=False)))
     bench.database.write(metadata.drop_all)
     bench.database.write(lambda c: c.execute(sa.text("DROP TABLE alembic_version")))
-    assert schema.upgrade(old, "0001") == "0001"
+    assert migrate.upgrade(old, "0001") == "0001"
     bench.arrive(key)
-    assert "db sync" in str(schema.problem(old)), "this release wants more"
-    assert schema.upgrade(old) == schema.head()
-    assert schema.problem(old) is None
+    assert "db sync" in str(migrate.problem(old)), "this release wants more"
+    assert migrate.upgrade(old) == migrate.head()
+    assert migrate.problem(old) is None
     assert [extend.key for extend in bench.claim()] == [key]
     old.dispose()
 
@@ -361,12 +360,12 @@ def test_a_journal_of_the_release_before_is_upgraded_with_what_is_in_it(bench: B
 def test_the_release_before_goes_on_with_tables_one_version_newer_and_leaves_them_alone(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    newest = schema.head()
-    monkeypatch.setattr(schema, "head", lambda: f"{int(newest) - 1:04}")
-    assert schema.problem(bench.database) is None
-    assert schema.upgrade(bench.database) == newest
-    monkeypatch.setattr(schema, "head", lambda: f"{int(newest) - 2:04}")
-    assert "db sync" in str(schema.problem(bench.database))
+    newest = migrate.head()
+    monkeypatch.setattr(migrate, "head", lambda: f"{int(newest) - 1:04}")
+    assert migrate.problem(bench.database) is None
+    assert migrate.upgrade(bench.database) == newest
+    monkeypatch.setattr(migrate, "head", lambda: f"{int(newest) - 2:04}")
+    assert "db sync" in str(migrate.problem(bench.database))
 
 
 def test_migrations_make_exactly_the_tables_the_code_uses(bench: Bench) -> None:
@@ -377,10 +376,10 @@ def test_migrations_make_exactly_the_tables_the_code_uses(bench: Bench) -> None:
         return list(compare_metadata(context, metadata))
 
     assert bench.database.read(differences) == []
-    assert schema.problem(bench.database) is None
+    assert migrate.problem(bench.database) is None
 
 
 def test_the_newest_version_is_the_one_alembic_ends_at() -> None:
     config = Config()
-    config.set_main_option("script_location", str(Path(schema.__file__).parent / "migrations"))
-    assert ScriptDirectory.from_config(config).get_heads() == [schema.head()]
+    config.set_main_option("script_location", str(Path(migrate.__file__).parent / "migrations"))
+    assert ScriptDirectory.from_config(config).get_heads() == [migrate.head()]

@@ -20,15 +20,15 @@ from bridge.core.extend import Arrival, Bytes, ExtendKey, new_id
 from bridge.core.messages import DomainSeen, GuestState, HostMessage, Inventory, Report
 from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
-from bridge.journal import schema
+from bridge.journal import migrate
+from bridge.journal.accept import Journal
+from bridge.journal.claims import Claims, Later, NewAttempt
 from bridge.journal.database import Database
-from bridge.journal.reported import Reported
+from bridge.journal.reports import Reported
 from bridge.journal.settings import JournalSettings
 from bridge.journal.states import Extend
-from bridge.journal.store import Journal
 from bridge.journal.tables import extends
-from bridge.journal.work import Later, NewAttempt, Work
-from bridge.runtime.backoff import Backoff
+from bridge.runtime.retry import Backoff
 
 DISKS = [
     ExtendKey(f"{n}0000000-0000-4000-8000-000000000000", f"{n}1111111-1111-4111-8111-111111111111") for n in "12"
@@ -50,11 +50,11 @@ class JournalMachine(RuleBasedStateMachine):
         self.directory = tempfile.TemporaryDirectory(prefix="eb-machine-")
         path = Path(self.directory.name) / "journal.sqlite3"
         self.database = Database(JournalSettings(connection=f"sqlite:///{path}"))
-        schema.upgrade(self.database)
+        migrate.upgrade(self.database)
         self.statements_left: int | None = None
         event.listen(self.database.engine, "before_cursor_execute", self._maybe_die)
         self.journal = Journal(self.database, clock=lambda: self.now)
-        self.work = Work(self.database, clock=lambda: self.now)
+        self.work = Claims(self.database, clock=lambda: self.now)
         self.reported = Reported(
             self.database, backoff=Backoff(first=2, cap=8), host_timeout=60, clock=lambda: self.now
         )

@@ -7,8 +7,8 @@ from bridge.core.extend import Bytes, ExtendKey, new_id
 from bridge.core.messages import Report
 from bridge.core.outcome import THEN, Outcome, Then
 from bridge.core.reasons import Reason
-from bridge.journal.states import Attempt, Decision, Extend, Move, settle
-from bridge.runtime.backoff import Backoff
+from bridge.journal.states import Attempt, Extend, Move, SettleDecision, settle
+from bridge.runtime.retry import Backoff
 
 KEY = ExtendKey(new_id(), new_id())
 TARGET = Bytes(2 * 1024**3)
@@ -28,7 +28,7 @@ def decide(
     closed: bool = False,
     siblings: bool = False,
     failures: int = 0,
-) -> Decision:
+) -> SettleDecision:
     """settle() with everything ordinary but what the test names."""
     extend = Extend(
         id="e",

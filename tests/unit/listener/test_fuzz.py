@@ -7,7 +7,7 @@ import random
 import pytest
 
 from bridge.core.reasons import Reason
-from listener.parse import Other, Read, ResizeEnd, Row, Unreadable
+from listener.notification import Other, Read, ResizeEnd, Row, Unreadable
 from tests.fuzz.judge import judged, read
 from tests.fuzz.mutate import mutated
 from tests.fuzz.work import portion

@@ -8,8 +8,8 @@ import kombu
 import pytest
 
 from bridge.core.extend import new_id
+from bridge.runtime.broker import MEMORY, kombu_connection
 from bridge.runtime.health import Health
-from bridge.runtime.transport import MEMORY, kombu_connection
 from listener import intake as module
 from listener.intake import Intake
 from listener.sources import TopicSource

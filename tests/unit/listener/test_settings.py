@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from bridge.runtime.settings import ConfigError, load, read
+from bridge.core.errors import ConfigError
+from bridge.runtime.config import load, read
 from listener.settings import ListenerSettings, listener_groups, listener_settings
 from listener.sources import TopicSource
 

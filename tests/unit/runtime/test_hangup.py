@@ -6,19 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from bridge.core.trail import Event, Record
-from bridge.runtime import settings as door
-from bridge.runtime.audit_log import StreamAudit
+from bridge.core.audit import AuditEvent, AuditRecord
+from bridge.runtime import config
+from bridge.runtime.audit import StreamAudit
 
 
 def test_a_changed_option_is_taken_and_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """`debug` is one that may change while a daemon runs."""
     path = tmp_path / "x.conf"
     path.write_text("[DEFAULT]\ndebug = false\n")
-    conf = door.load("test", [], ["--config-file", str(path)], description="")
+    conf = config.load("test", [], ["--config-file", str(path)], description="")
     path.write_text("[DEFAULT]\ndebug = true\n")
     with caplog.at_level(logging.WARNING):
-        door.reload(conf)
+        config.reload(conf)
     assert conf.debug is True
     assert "[DEFAULT] debug: false -> true" in caplog.text
 
@@ -30,9 +30,9 @@ def test_a_file_that_cannot_be_read_changes_nothing(
     """And ends nothing."""
     path = tmp_path / "x.conf"
     path.write_text("[DEFAULT]\ndebug = true\n")
-    conf = door.load("test", [], ["--config-file", str(path)], description="")
+    conf = config.load("test", [], ["--config-file", str(path)], description="")
     path.unlink() if text is None else path.write_bytes(text)
-    door.reload(conf)
+    config.reload(conf)
     assert conf.debug is True
     assert "nothing is changed" in caplog.text
 
@@ -41,7 +41,7 @@ def test_audit_lines_that_a_full_disk_refuses_are_counted_and_do_not_stop_the_wo
     """The device that is always full."""
     lost: list[int] = []
     audit = StreamAudit("engine", "/dev/full", on_lost=lost.append)
-    record = Record(event=Event.ACCEPTED, at=1.0)
+    record = AuditRecord(event=AuditEvent.ACCEPTED, at=1.0)
     audit.write(record, record)
     audit.write(record)
     assert lost == [2, 1]

@@ -9,11 +9,13 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from bridge.core.trail import Event, Record
-from bridge.runtime.audit_log import JournalAudit, open_audit
-from bridge.runtime.settings import ConfigError
+from bridge.core.audit import AuditEvent, AuditRecord
+from bridge.core.errors import ConfigError
+from bridge.runtime.audit import JournalAudit, open_audit
 
-RECORD = Record(event=Event.CLOSED, at=1.5, server="s", volume="v", outcome="resized", data={"note": "two\nlines"})
+RECORD = AuditRecord(
+    event=AuditEvent.CLOSED, at=1.5, server="s", volume="v", outcome="resized", data={"note": "two\nlines"}
+)
 
 
 @pytest.fixture
@@ -40,7 +42,7 @@ def test_each_line_is_an_entry_with_its_ids_as_fields(journald: socket.socket) -
 
 def test_a_value_with_a_line_end_cannot_add_a_field(journald: socket.socket) -> None:
     """A host's name comes from its host."""
-    forged = Record(event=Event.CLOSED, at=1.0, host="h\nPRIORITY=0", volume="v")
+    forged = AuditRecord(event=AuditEvent.CLOSED, at=1.0, host="h\nPRIORITY=0", volume="v")
     JournalAudit("engine", journald.getsockname()).write(forged)
     assert journald.recv(65536).decode().count("PRIORITY=") == 2  # the field, and inside the line as text
     JournalAudit("engine", journald.getsockname()).write(forged)

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 import pytest
 import requests
 
+from bridge.core.errors import ConfigError
+from bridge.runtime.config import OpsSettings
 from bridge.runtime.health import Health
 from bridge.runtime.metrics import new_registry
 from bridge.runtime.ops import OpsServer
-from bridge.runtime.settings import ConfigError, OpsSettings
 
 
 @pytest.fixture

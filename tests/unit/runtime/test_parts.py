@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from bridge.core.trail import Event, Record
-from bridge.runtime.audit_log import StreamAudit
-from bridge.runtime.backoff import Backoff
+from bridge.core.audit import AuditEvent, AuditRecord
+from bridge.runtime.audit import StreamAudit
 from bridge.runtime.daemon import Daemon, Supervised
 from bridge.runtime.health import Health
+from bridge.runtime.retry import Backoff
 
 
 def test_a_body_that_raises_is_logged_and_runs_again(caplog: pytest.LogCaptureFixture) -> None:
@@ -88,9 +88,9 @@ def test_a_back_off_grows_with_the_attempts() -> None:
     assert max(policy.delay(12) for _ in range(200)) > 100
 
 
-def record(volume: str = "v") -> Record:
+def record(volume: str = "v") -> AuditRecord:
     """A record."""
-    return Record(event=Event.ACCEPTED, at=1795348580.5, volume=volume, seconds=0.12345678)
+    return AuditRecord(event=AuditEvent.ACCEPTED, at=1795348580.5, volume=volume, seconds=0.12345678)
 
 
 def test_an_audit_line_is_json_with_a_utc_time_and_no_empty_keys(tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_the_audit_log_follows_a_file_that_logrotate_moved(tmp_path: Path, monke
     log.write(record("before"))
     path.rename(tmp_path / "audit.log.1")
     later = time.monotonic() + 10
-    monkeypatch.setattr("bridge.runtime.audit_log.time.monotonic", lambda: later)
+    monkeypatch.setattr("bridge.runtime.audit.time.monotonic", lambda: later)
     log.write(record("after"))
     assert "before" in (tmp_path / "audit.log.1").read_text()
     assert "after" in path.read_text()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bridge.runtime.settings import ConfigError
+from bridge.core.errors import ConfigError
 from bridge.standin.cinder import Attachment, RefusedError, StandInCinder, load_volumes
 from bridge.standin.volumes import Volume, Volumes
 

@@ -13,14 +13,14 @@ from prometheus_client import CollectorRegistry
 from bridge.core.encryption import Encryption
 from bridge.core.extend import Bytes, ExtendKey
 from bridge.core.messages import Order, Report
-from bridge.runtime import settings as door
+from bridge.runtime import config
 from bridge.runtime.health import Health
 from bridge.runtime.metrics import AgentMetrics
-from hostagent.extend import Patience, Tools, extend
-from hostagent.hypervisor import Abandoned, Session
+from hostagent.drivers.libvirt.session import Abandoned, Session
+from hostagent.extend import DeviceWait, ExtendTools, extend
 from hostagent.settings import hostagent_groups, hostagent_settings
-from hostagent.wiring import Bench, this_host
-from hostagent.worker import Workers
+from hostagent.wiring import WorkerTool, this_host
+from hostagent.workers import Workers
 from tests.lab.key_manager import BACKEND
 from tests.lab.storage_vm.inside.targets import STATE
 
@@ -38,15 +38,15 @@ class Agent:
             "device_wait = 6\nnudge_every = 2\n"
             f"[key_manager]\nbackend = {BACKEND}\nfile = {KEYS}\n"
         )
-        conf = door.load(name, hostagent_groups(), ["--config-file", str(file)], description=name)
-        settings = door.read(conf, hostagent_settings)
+        conf = config.load(name, hostagent_groups(), ["--config-file", str(file)], description=name)
+        settings = config.read(conf, hostagent_settings)
         self._reports: queue.SimpleQueue[Report] = queue.SimpleQueue()
         stopping, metrics = threading.Event(), AgentMetrics(CollectorRegistry())
         abandoned = Abandoned(settings.abandoned_max, Health(), metrics.abandoned)
         outside = this_host(settings)
-        patience = Patience(device_wait=settings.device_wait, nudge_every=settings.nudge_every)
+        patience = DeviceWait(device_wait=settings.device_wait, nudge_every=settings.nudge_every)
 
-        def bench() -> Bench:
+        def bench() -> WorkerTool:
             own = Session(
                 settings.libvirt_uri, limit=settings.libvirt_limit, abandoned=abandoned, connect=outside.connect
             )
@@ -55,8 +55,10 @@ class Agent:
                 encryptor = outside.encryptor if self._keys else None
                 return extend(order, replace(tools, encryptor=encryptor))
 
-            tools = Tools(hypervisor=own, strategies=outside.strategies, patience=patience, sleep=stopping.wait)
-            return Bench(own, work)
+            tools = ExtendTools(
+                hypervisor=own, strategies=outside.strategies, patience=patience, sleep=stopping.wait
+            )
+            return WorkerTool(own, work)
 
         workers = Workers(2, make_tool=bench, report=self._take, stopping=stopping, metrics=metrics)
         self._parts = [*outside.parts, workers]

@@ -12,8 +12,8 @@ import pytest
 
 from bridge.cli.app import main
 from bridge.core.extend import REPLAY_MARK
-from listener.cli.notification import scrubbed
-from listener.parse import ResizeEnd, parse
+from listener.cli.record import scrubbed
+from listener.notification import ResizeEnd, parse
 from tests.lab.endpoint import Event, RecordingEndpoint, Reply, takes_all
 from tests.lab.paths import ROOT
 from tests.lab.trail import extend, lines, made_id

@@ -1,0 +1,328 @@
+# SPDX-License-Identifier: Apache-2.0
+"""extend-bridge-status upgrade check: whether this node has what its configuration says it needs.
+
+Asked is what the parts of this node need, --part; by default those of the control plane. Exit codes and table are
+those of oslo.upgradecheck, as of every OpenStack service: 0 well, 1 warnings, 2 failures.
+"""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Final
+
+import kombu
+from keystoneauth1.exceptions import ClientException
+from oslo_config import cfg
+from oslo_upgradecheck import upgradecheck
+from oslo_upgradecheck.upgradecheck import Code, Result
+
+from bridge.api.settings import API_GROUPS, api_settings, refuse_open_door
+from bridge.api.versions import VOLUME_EXTENDED
+from bridge.cmd import cinder_conf
+from bridge.cmd.cinder_conf import USUAL, CinderConf
+from bridge.core.errors import ConfigError, JournalUnavailableError
+from bridge.engine.cinder import ADMINS_ONLY
+from bridge.engine.settings import engine_groups, engine_settings
+from bridge.journal import migrate
+from bridge.journal.database import Database, missing_file
+from bridge.journal.settings import journal_settings
+from bridge.runtime import config
+from bridge.runtime.broker import BROKER_ERRORS, check_url, is_memory, kombu_connection
+from bridge.runtime.rest import open_adapter
+from hostagent.hostcheck import probes
+from hostagent.settings import hostagent_groups, hostagent_settings
+from listener.settings import listener_groups, listener_settings
+
+_PROG: Final = "extend-bridge-status"
+_SKEW: Final = 5.0  # seconds between our clock and another's
+_OK: Final = 200
+_REFUSED: Final = frozenset({401, 403})
+_NOT_ASKED: Final = "not configured here"
+_NO_KEYSTONE: Final = frozenset({None, "none", "http_basic"})
+_NEEDED: Final = (VOLUME_EXTENDED.major, VOLUME_EXTENDED.minor)
+_CONTROL: Final = frozenset({"listener", "api", "engine"})
+_PARTS: Final[Mapping[str, Callable[[cfg.ConfigOpts], object]]] = {
+    "listener": listener_settings,
+    "api": lambda conf: refuse_open_door(api_settings(conf), built_in=True),
+    "engine": engine_settings,
+    "hostagent": hostagent_settings,
+}
+
+
+_CINDER_CONF: Final = cfg.StrOpt(
+    "cinder-conf",
+    metavar="FILE",
+    help=f"Cinder's own configuration, to see whether its notifications come to us. Default: {USUAL}, where it "
+    "can be read.",
+)
+_PART: Final = cfg.MultiOpt(
+    "part",
+    item_type=cfg.types.String(choices=list(_PARTS)),
+    help="A part that runs on this node; several times. Default: listener, api and engine.",
+)
+
+
+class UpgradeChecks(upgradecheck.UpgradeCommands):  # type: ignore[misc,unused-ignore]
+    """One method a check; each returns what it found in words."""
+
+    def __init__(self, conf: cfg.ConfigOpts) -> None:
+        super().__init__()
+        self._conf = conf
+        self._parts = frozenset(conf.part or ()) or _CONTROL
+        self._cinder, self._cinder_problem = _cinders(conf.cinder_conf)
+        known: tuple[tuple[str, Callable[[UpgradeChecks], Result], str], ...] = (
+            ("Configuration", UpgradeChecks.configuration, "listener api engine hostagent"),
+            ("Journal", UpgradeChecks.journal, "api engine"),
+            ("Our bus", UpgradeChecks.bus, "listener engine hostagent"),
+            ("Notifications", UpgradeChecks.notifications, "listener"),
+            ("Cinder's configuration", UpgradeChecks.cinder_conf, "listener"),
+            ("Queue nobody drains", UpgradeChecks.drained, "listener"),
+            ("Keystone", UpgradeChecks.keystone, "listener engine"),
+            ("Cinder", UpgradeChecks.cinder, "engine"),
+            ("Clock", UpgradeChecks.clock, "engine"),
+            ("Endpoint", UpgradeChecks.endpoint, "listener"),
+            ("Double path", UpgradeChecks.double_path, "listener"),
+            ("This host", UpgradeChecks.host, "hostagent"),
+        )
+        self._upgrade_checks = tuple(
+            (name, check) for name, check, parts in known if self._parts & set(parts.split())
+        )
+
+    def configuration(self) -> Result:
+        """Each part would start with it."""
+        wrong = []
+        for part in sorted(self._parts):
+            if part == "listener" and not self._conf.notifications.transport_url:
+                continue
+            try:
+                config.read(self._conf, _PARTS[part])
+            except ConfigError as ex:
+                wrong.append(str(ex))
+        return Result(Code.FAILURE, "; ".join(wrong)) if wrong else Result(Code.SUCCESS, "can be used")
+
+    def keystone(self) -> Result:
+        """Gives each user we have a token."""
+        asked = [name for name, part in (("cinder", "engine"), ("endpoint", "listener")) if part in self._parts]
+        with_users = [name for name in asked if self._conf[name].auth_type not in _NO_KEYSTONE]
+        for name in with_users:
+            try:
+                open_adapter(self._conf, name, user_agent=_PROG).get_token()
+            except (ClientException, ConfigError) as ex:
+                return Result(Code.FAILURE, f"[{name}] gets no token: {type(ex).__name__}")
+        return Result(Code.SUCCESS, f"tokens for {', '.join(with_users)}" if with_users else _NOT_ASKED)
+
+    def host(self) -> Result:
+        """The host agent sees what it needs of its host, from inside a container as well."""
+        try:
+            settings = config.read(self._conf, hostagent_settings)
+        except ConfigError:
+            return Result(Code.FAILURE, "cannot be looked at with this configuration")
+        found = list(probes(settings))
+        wrong = [probe for probe in found if probe.wrong is not None]
+        if not wrong:
+            return Result(Code.SUCCESS, ", ".join(probe.about for probe in found))
+        said = "; ".join(str(probe.wrong) for probe in wrong)
+        return Result(Code.FAILURE if any(probe.fatal for probe in wrong) else Code.WARNING, said)
+
+    def journal(self) -> Result:
+        """Reachable, its tables at the version of this code."""
+        settings = journal_settings(self._conf)
+        if (file := missing_file(settings.connection)) is not None:
+            return Result(
+                Code.FAILURE, f"there is no {file} yet: run `extend-bridge-manage db sync` as the daemons' user"
+            )
+        database = Database(settings)
+        try:
+            why_not = migrate.problem(database)
+        except JournalUnavailableError as ex:
+            why_not = str(ex)
+        finally:
+            database.dispose()
+        return Result(Code.FAILURE, why_not) if why_not else Result(Code.SUCCESS, migrate.head())
+
+    def bus(self) -> Result:
+        """Our own bus takes our user."""
+        return _reached("[bus] transport_url", self._conf.bus.transport_url)
+
+    def notifications(self) -> Result:
+        """Cinder's bus takes our user, and our queue is there."""
+        if not self._conf.notifications.transport_url:
+            return Result(Code.SUCCESS, _NOT_ASKED)
+        settings = listener_settings(self._conf)
+        reached = _reached("[notifications] transport_url", settings.transport_url)
+        if reached.code is not Code.SUCCESS:
+            return reached
+        name = f"{settings.topic}.info" if settings.intake.value == "topic" else "extend_bridge.notifications"
+        depth = _depth(settings.transport_url, name)
+        if depth is None:
+            return Result(
+                Code.WARNING,
+                f"no queue {name} yet: Cinder makes it with its first notification; does cinder.conf say "
+                f"[oslo_messaging_notifications] driver = messagingv2, topics = notifications,{settings.topic}?",
+            )
+        return Result(Code.SUCCESS, f"{name}: {depth[0]} messages, {depth[1]} consumers")
+
+    def cinder_conf(self) -> Result:
+        """Where it is on this node: Cinder sends notifications, to us, and into queues that last."""
+        if not self._conf.notifications.transport_url:
+            return Result(Code.SUCCESS, _NOT_ASKED)
+        if self._cinder is None:
+            return self._cinder_problem or Result(
+                Code.SUCCESS, f"no {USUAL} to look at here; --cinder-conf names it"
+            )
+        settings = listener_settings(self._conf)
+        topic = settings.topic if settings.intake.value == "topic" else None
+        return cinder_conf.notifies(self._cinder, topic)
+
+    def drained(self) -> Result:
+        """Cinder's usual queue has a reader, or does not grow."""
+        if not self._conf.notifications.transport_url:
+            return Result(Code.SUCCESS, _NOT_ASKED)
+        depth = _depth(self._conf.notifications.transport_url, "notifications.info")
+        if depth is None or depth[1] or not depth[0]:
+            return Result(Code.SUCCESS, "notifications.info is drained, not there, or not shown to us")
+        return Result(
+            Code.WARNING,
+            f"nobody drains notifications.info ({depth[0]} messages): take `notifications` out of Cinder's topics",
+        )
+
+    def cinder(self) -> Result:
+        """Answers, and shows us volumes of every project."""
+        status, _ = self._get("cinder", "/volumes/detail?all_tenants=1&limit=1")
+        if isinstance(status, str):
+            return Result(Code.FAILURE, status)
+        if status in _REFUSED:
+            return Result(Code.FAILURE, f"answers {status}: its user needs the role admin")
+        if status != _OK:
+            return Result(Code.FAILURE, f"answers {status}: is [cinder] endpoint_override Cinder's v3 API?")
+        rights, _ = self._get("cinder", ADMINS_ONLY)  # without them Cinder leaves all_tenants out in silence
+        if rights in _REFUSED:
+            return Result(Code.FAILURE, "shows volumes of one project only: its user needs the role admin")
+        return Result(Code.SUCCESS, "shows volumes of every project")
+
+    def clock(self) -> Result:
+        """Ours and Cinder's agree."""
+        status, stamp = self._get("cinder", "/volumes?limit=1")
+        if isinstance(status, str) or stamp is None:
+            return Result(Code.SUCCESS, "cannot be compared")
+        skew = abs(time.time() - parsedate_to_datetime(stamp).timestamp())
+        if skew > _SKEW:
+            return Result(
+                Code.WARNING, f"{skew:.0f} s away from Cinder's: durations in audit logs are wrong by that"
+            )
+        return Result(Code.SUCCESS, f"within {_SKEW:.0f} s of Cinder's")
+
+    def endpoint(self) -> Result:
+        """Something answers where the listener sends, speaks compute 2.51, and takes our user."""
+        if not self._conf.notifications.transport_url:
+            return Result(Code.SUCCESS, _NOT_ASKED)
+        status, _ = self._get("endpoint", "/os-server-external-events")
+        if isinstance(status, str):
+            return Result(Code.FAILURE, status)
+        if status in {401, 403}:  # a GET of it is 404 or 405 on every compute API where our user is known
+            return Result(Code.FAILURE, f"answers {status}: it does not take our user")
+        newest = self._newest()
+        if newest is None:
+            return Result(Code.WARNING, "shows no version document: is it a compute API, …/v2.1?")
+        if newest < _NEEDED:
+            return Result(Code.FAILURE, f"speaks compute {newest[0]}.{newest[1]} at most; 2.51 is needed")
+        return Result(Code.SUCCESS, f"speaks compute {newest[0]}.{newest[1]}")
+
+    def double_path(self) -> Result:
+        """Who else brings the same events to the same place: Cinder, by its own call to Nova."""
+        if not self._conf.notifications.transport_url:
+            return Result(Code.SUCCESS, _NOT_ASKED)
+        newest = self._newest()
+        if newest is None:
+            return Result(Code.SUCCESS, "cannot be told as long as the endpoint does not say what it is")
+        endpoint = self._conf.endpoint.endpoint_override
+        return cinder_conf.double_path(self._cinder, is_nova=newest > _NEEDED, endpoint=endpoint)
+
+    def _newest(self) -> tuple[int, int] | None:
+        """The newest microversion of the endpoint, None where it names none."""
+        try:
+            adapter = open_adapter(self._conf, "endpoint", user_agent=_PROG)
+            response = adapter.get("/", raise_exc=False, log=False)
+            major, minor = json.loads(response.content)["version"]["version"].split(".")
+            return int(major), int(minor)
+        except (ClientException, ConfigError, ValueError, KeyError, TypeError, AttributeError):
+            return None
+
+    def _get(self, group: str, path: str) -> tuple[int | str, str | None]:
+        """Status and Date header, or why there is none."""
+        try:
+            adapter = open_adapter(self._conf, group, user_agent=_PROG)
+            response = adapter.get(path, raise_exc=False, log=False)
+        except (ClientException, ConfigError) as ex:
+            return f"[{group}] cannot be reached: {type(ex).__name__}", None
+        return int(response.status_code), response.headers.get("Date")
+
+
+def _reached(option: str, url: str) -> Result:
+    check_url(url, option)
+    if is_memory(url):
+        return Result(Code.SUCCESS, "inside the process")
+    try:
+        with kombu_connection(url, heartbeat=0, name=_PROG) as connection:
+            connection.ensure_connection(max_retries=1, timeout=5)
+    except BROKER_ERRORS as ex:
+        return Result(Code.FAILURE, f"{option} cannot be reached: {type(ex).__name__}")
+    return Result(Code.SUCCESS, "takes our user")
+
+
+def _depth(url: str, queue: str) -> tuple[int, int] | None:
+    """Messages and consumers, None where there is no such queue or nobody lets us look."""
+    if is_memory(url):
+        return None
+    with kombu_connection(url, heartbeat=0, name=_PROG) as connection:
+        try:
+            with connection.channel() as channel:
+                found = kombu.Queue(queue, channel=channel).queue_declare(passive=True)
+        except (*connection.channel_errors, *BROKER_ERRORS):
+            return None
+        return found.message_count, found.consumer_count
+
+
+def _cinders(named: str | None) -> tuple[CinderConf | None, Result | None]:
+    """Cinder's configuration, or why the one that was named cannot be used."""
+    if named is None and not os.access(USUAL, os.R_OK):
+        return None, None
+    try:
+        return cinder_conf.read(Path(named) if named else USUAL), None
+    except ConfigError as ex:
+        return None, Result(Code.FAILURE if named else Code.WARNING, str(ex))
+
+
+def _groups() -> config.OptGroups:
+    """Every part's, each once."""
+    return list(
+        dict([*engine_groups(), *listener_groups(), *API_GROUPS, *hostagent_groups()]).items()
+    )  # fmt: skip
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """`upgrade check`; 0 well, 1 warnings, 2 failures or wrong usage."""
+
+    def body() -> int:
+        words = list(sys.argv[1:] if argv is None else argv)
+        if words[-2:] != ["upgrade", "check"] and "--help" not in words and "-h" not in words:
+            raise ConfigError("say what to do: [--config-file FILE] upgrade check")
+        conf = config.load(
+            _PROG,
+            _groups(),
+            [word for word in words if word not in {"upgrade", "check"}],
+            description="Says whether this node has what its configuration needs.",
+            epilog=f"Example: {_PROG} --config-dir /etc/extend-bridge upgrade check; on a "
+            f"hypervisor: {_PROG} --part hostagent upgrade check",
+            cli=[_PART, _CINDER_CONF],
+        )
+        config.setup_logging(conf, _PROG)
+        checks = UpgradeChecks(conf)
+        code: int = checks.check()
+        return code
+
+    return config.run(body, _PROG)

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The audit record: one per transition of an extend, in every part, with the same key names."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, Final
+
+SCHEMA: Final = 1
+
+
+class AuditEvent(StrEnum):
+    """Stable names of what can happen to an extend, in the order it usually does."""
+
+    RECEIVED = "received"  # listener: a volume.resize.end was read
+    SKIPPED = "skipped"  # listener: the message, or a row of it, is no extend; reason says why
+    UNREADABLE = "unreadable"  # listener: the message was kept raw in the unreadable lane
+    POSTED = "posted"  # listener, and engine beside Nova: the endpoint answered for this event
+    HELD = "held"  # listener: the endpoint is away; the event is held and tried again
+    DEFERRED = "deferred"  # listener: the event went into the slow lane and is sent again after its step
+    PARKED = "parked"  # listener: the event was put into the parked lane
+    REPLAYED = "replayed"  # an operator sent it again, from a recording or from the parked lane
+    DISCARDED = "discarded"  # an operator took it out, from the parked lane or from the journal
+    ACCEPTED = "accepted"  # API: the event is committed to the journal
+    REFUSED = "refused"  # API: the event got another code than 200
+    WAITING = "waiting"  # engine: not now; reason says what for
+    BEHIND = "behind"  # engine: reconciliation found the guest behind its volume and opened an extend
+    SURVEYED = "surveyed"  # engine: a pass of reconciliation over all volumes ended; data says what it saw
+    DISPATCHED = "dispatched"  # engine: an order went to a host
+    OVERDUE = "overdue"  # engine: open for longer than it should be; a mark, not an end
+    STEP = "step"  # engine, from the host's report: one step on the host
+    REPORTED = "reported"  # engine: a host reported an attempt
+    LATE = "late"  # engine: a report for an attempt that no longer matters
+    REOPENED = "reopened"  # engine: a newer generation makes it due again
+    CLOSED = "closed"  # engine: the extend ended; outcome says how
+    FAILED = "failed"  # engine: the extend ended as failed; `event retry` opens it again
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditRecord:
+    """One line of the audit log. Empty fields are left out of the line; `data` holds sizes and the like."""
+
+    event: AuditEvent
+    at: float
+    server: str | None = None
+    volume: str | None = None
+    host: str | None = None
+    project: str | None = None
+    extend_id: str | None = None
+    message_id: str | None = None
+    request_id: str | None = None
+    global_request_id: str | None = None
+    attempt: int | None = None
+    attempt_id: str | None = None
+    outcome: str | None = None
+    reason: str | None = None
+    seconds: float | None = None
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_line(self, part: str) -> str:
+        """The JSON line without its newline; control characters of any value are escaped by JSON."""
+        stamp = datetime.fromtimestamp(self.at, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        line: dict[str, Any] = {"schema": SCHEMA, "time": stamp, "part": part, "event": self.event.value}
+        for name in _OPTIONAL:
+            value = getattr(self, name)
+            if value is not None:
+                line[name] = round(value, 6) if name == "seconds" else value
+        if self.data:
+            line["data"] = dict(self.data)
+        return json.dumps(line, separators=(",", ":"), default=str)
+
+
+_OPTIONAL: Final = (
+    "server", "volume", "host", "project", "extend_id", "message_id", "request_id", "global_request_id",
+    "attempt", "attempt_id", "outcome", "reason", "seconds",
+)  # fmt: skip

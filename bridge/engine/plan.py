@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What to do with a claimed extend, given what Cinder and the hosts say: cast, wait, or end. Pure."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from bridge.core.messages import GuestState
+from bridge.core.outcome import Outcome
+from bridge.core.reasons import Reason
+from bridge.engine.cinder import Answer, Attached, CinderVolume, Gone, NotNow
+from bridge.journal.claims import Ended, Later
+from bridge.journal.hosts import Location
+from bridge.journal.states import Extend
+from bridge.runtime.retry import Backoff
+
+_NOT_COUNTED: Final = (5.0, 30.0)  # seconds: Cinder away says nothing about the extend, so it is no failure of it
+_EXTENDING: Final = (1.0, 5.0)  # seconds: Cinder sends no event when an extend ends otherwise than well
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cast:
+    """Orders for these hosts: one, or both sides of a migration."""
+
+    extend: Extend
+    volume: CinderVolume
+    hosts: tuple[str, ...]
+
+    def attachment(self, host: str) -> Attached | None:
+        """The attachment whose connection data is this host's: while migrating there are two of one server."""
+        mine = [a for a in self.volume.attached if a.server_id == self.extend.key.server_id]
+        return next((a for a in mine if a.host == host), mine[0] if mine else None)
+
+
+Plan = Cast | Later | Ended
+Whereabouts = Sequence[Location] | Reason
+"""The hosts that have a server, or why nobody can tell."""
+
+
+def plan(extend: Extend, answer: Answer, locations: Whereabouts, *, now: float, backoff: Backoff) -> Plan:
+    """Decide on one extend."""
+    match answer:
+        case Gone():
+            return Ended(extend=extend, outcome=Outcome.VOLUME_GONE, reason=Outcome.VOLUME_GONE)
+        case NotNow(reason):
+            return _later(extend, reason, now + random.uniform(*_NOT_COUNTED))  # noqa: S311 - jitter, no secret
+        case CinderVolume(extending=True):
+            return _later(extend, Reason.VOLUME_EXTENDING, now + random.uniform(*_EXTENDING))  # noqa: S311
+        case CinderVolume():
+            if all(a.server_id != extend.key.server_id for a in answer.attached):
+                return Ended(extend=extend, outcome=Outcome.DETACHED, reason=Outcome.DETACHED)
+            return _where(extend, answer, locations, now, backoff)
+
+
+def _where(extend: Extend, volume: CinderVolume, locations: Whereabouts, now: float, backoff: Backoff) -> Plan:
+    failures = extend.failures + 1
+    if locations is Reason.SERVER_DELETED:
+        return _later(extend, locations, now + backoff.delay(failures), failures=failures)
+    if isinstance(locations, Reason):
+        return _later(extend, locations, now + random.uniform(*_NOT_COUNTED))  # noqa: S311
+    if not locations:
+        return _later(extend, Reason.NO_HOST, now + backoff.delay(failures), failures=failures)
+    fresh = [at for at in locations if at.fresh]
+    if not fresh:
+        # not at all before its host is back, but for the poll that mends a lost wake-up
+        return _later(extend, Reason.HOST_DOWN, now + backoff.cap, waiting_for=home(locations))
+    # a definition left behind elsewhere would end it as `guest_off`, whatever the running guest sees
+    running = [at for at in fresh if at.state is not GuestState.OFF]
+    return Cast(extend=extend, volume=volume, hosts=tuple(sorted(at.host for at in running or fresh)))
+
+
+def home(locations: Sequence[Location]) -> str:
+    """The host to wait for: where the domain is active, else any that reports it."""
+    return min(locations, key=lambda at: (at.state is not GuestState.ACTIVE, at.host)).host
+
+
+def _later(
+    extend: Extend, reason: Reason, due_at: float, *, failures: int | None = None, waiting_for: str | None = None
+) -> Later:
+    return Later(
+        extend=extend,
+        reason=reason,
+        due_at=due_at,
+        failures=extend.failures if failures is None else failures,
+        waiting_for=waiting_for,
+    )

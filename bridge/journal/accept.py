@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the API does with the journal: which servers are known, and the commit behind a 200."""
+
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from bridge.core.audit import AuditEvent
+from bridge.core.errors import JournalUnavailableError
+from bridge.core.extend import Arrival, ExtendKey, ServerState, new_id
+from bridge.journal import migrate
+from bridge.journal.database import Database
+from bridge.journal.hosts import GONE
+from bridge.journal.settings import JournalSettings
+from bridge.journal.statements import Prepared, PreparedForRows, names
+from bridge.journal.states import State
+from bridge.journal.tables import domains, extends, transitions
+
+_COUNT_EVERY: Final = 1.0  # seconds; a limit that is a second late is still a limit
+_FULL_RETRY: Final = 30.0
+
+
+def open_journal(settings: JournalSettings) -> "Journal":
+    """The journal of these settings. Connects later; raises ConfigError for a URL nobody can use."""
+    return Journal(Database(settings), max_open=settings.max_open)
+
+
+class Journal:
+    """Accepts extends. Safe for many threads and many processes on one database."""
+
+    def __init__(
+        self, database: Database, *, max_open: int = 100_000, clock: Callable[[], float] = time.time
+    ) -> None:
+        self.database = database
+        self._clock = clock
+        self._max_open = max_open
+        self._counted_at = -_COUNT_EVERY
+        self._open = 0
+
+    def ping(self) -> str | None:
+        """None when the journal can be used, else why not, in words. Raises JournalUnavailableError."""
+        return migrate.problem(self.database)
+
+    def standing(self, server_ids: Collection[str]) -> Mapping[str, ServerState]:
+        """What is known of each server; a server that is absent from the answer is unknown.
+
+        Mirrors Nova's instance mapping: a server no host reports any more is known, but on no host (422).
+        """
+        if not server_ids:
+            return {}
+
+        def ask(connection: sa.Connection) -> Mapping[str, ServerState]:
+            found: dict[str, ServerState] = {}
+            for server_id, state in _STATES.run(connection, [{"server": s} for s in set(server_ids)], {}):
+                if state != GONE:
+                    found[server_id] = ServerState.ON_HOST
+                else:
+                    found.setdefault(server_id, ServerState.NO_HOST)
+            return found
+
+        return self.database.read(ask)
+
+    def accept(self, arrivals: Sequence[Arrival]) -> Mapping[ExtendKey, str]:
+        """Open an extend for each (server, volume), or raise the generation of the open one; the id of each.
+
+        Committed on return. Several arrivals of one pair become one generation; each leaves its own line in
+        `transitions`.
+        """
+        if not arrivals:
+            return {}
+        self._refuse_when_full()
+        return self.database.write(lambda connection: open_extends(connection, arrivals, self._clock()))
+
+    def _refuse_when_full(self) -> None:
+        """A backlog that only grows helps nobody: the caller keeps its events and comes back."""
+        now = time.monotonic()
+        if now - self._counted_at >= _COUNT_EVERY:
+            self._counted_at = now
+            self._open = self.database.read(_count_open)
+        if self._open >= self._max_open:
+            raise JournalUnavailableError(
+                f"{self._open} extends are open, [journal] max_open is {self._max_open}; are engines and hosts up?",
+                retry_after=_FULL_RETRY,
+            )
+
+
+def _count_open(connection: sa.Connection) -> int:
+    return int(connection.scalar(sa.select(sa.func.count()).where(extends.c.open == 1)) or 0)
+
+
+# All rows of a request are locked by one statement, in one order, whatever their number: two writers then wait for
+# each other at most once.
+_MOST: Final = 1000
+
+
+def _open_ids_of(size: int) -> sa.Select[Any]:
+    return (
+        sa.select(extends.c.id, extends.c.server_id, extends.c.volume_id)
+        .where(
+            extends.c.open == 1,
+            extends.c.server_id.in_(names("server", size, extends.c.server_id.type)),
+            extends.c.volume_id.in_(names("volume", size, extends.c.volume_id.type)),
+        )
+        .order_by(extends.c.id)
+        .with_for_update()
+    )
+
+
+def _states_of(size: int) -> sa.Select[Any]:
+    return sa.select(domains.c.server_id, domains.c.state).where(
+        domains.c.server_id.in_(names("server", size, domains.c.server_id.type))
+    )
+
+
+_OPEN_IDS: Final = PreparedForRows(_open_ids_of, most=_MOST)
+_STATES: Final = PreparedForRows(_states_of, most=_MOST)
+_RAISE: Final = Prepared(
+    sa.update(extends)
+    .where(extends.c.id == sa.bindparam("b_id"))
+    .values(
+        state=State.DUE.value,
+        wanted_gen=extends.c.wanted_gen + 1,
+        failures=0,
+        due_at=sa.bindparam("b_now"),
+        waiting_for=sa.null(),
+        request_id=sa.bindparam("b_request_id"),
+        global_request_id=sa.bindparam("b_global_request_id"),
+    )
+)
+_OPEN: Final = Prepared(
+    sa.insert(extends).values(
+        open=1, state=State.DUE.value, wanted_gen=1, attempt=0, failures=0,
+        **{
+            name: sa.bindparam(name)
+            for name in ("id", "server_id", "volume_id", "source", "due_at", "opened_at", "request_id",
+                         "global_request_id")
+        },
+    )
+)  # fmt: skip
+_ACCEPTED: Final = Prepared(
+    sa.insert(transitions).values(
+        event=AuditEvent.ACCEPTED.value,
+        **{name: sa.bindparam(name) for name in ("extend_id", "at", "request_id", "global_request_id")},
+    )
+)
+
+
+def open_extends(connection: sa.Connection, arrivals: Sequence[Arrival], now: float) -> dict[ExtendKey, str]:
+    """Open an extend per pair or raise the generation of the open one, in the caller's transaction: their ids."""
+    newest = {arrival.key: arrival for arrival in arrivals}
+    ids = _open_ids(connection, newest)
+    _RAISE.run_many(
+        connection,
+        [
+            {
+                "b_id": row_id,
+                "b_now": now,
+                "b_request_id": newest[key].request_id,
+                "b_global_request_id": newest[key].global_request_id,
+            }
+            for key, row_id in ids.items()
+        ],
+    )
+    fresh = sorted(key for key in newest if key not in ids)
+    ids.update({key: new_id() for key in fresh})
+    _OPEN.run_many(connection, [_new_row(ids[key], newest[key], now) for key in fresh])
+    _ACCEPTED.run_many(
+        connection,
+        [
+            {
+                "extend_id": ids[arrival.key],
+                "at": now,
+                "request_id": arrival.request_id,
+                "global_request_id": arrival.global_request_id,
+            }
+            for arrival in arrivals
+        ],
+    )
+    return ids
+
+
+def _open_ids(connection: sa.Connection, keys: Collection[ExtendKey]) -> dict[ExtendKey, str]:
+    """Ids of the open rows of these pairs, locked until the commit (on SQLite the transaction holds the lock)."""
+    rows = _OPEN_IDS.run(connection, [{"server": key.server_id, "volume": key.volume_id} for key in keys], {})
+    found = {ExtendKey(server_id, volume_id): row_id for row_id, server_id, volume_id in rows}
+    return {key: found[key] for key in keys if key in found}
+
+
+def _new_row(row_id: str, arrival: Arrival, now: float) -> dict[str, object]:
+    return {
+        "id": row_id,
+        "server_id": arrival.key.server_id,
+        "volume_id": arrival.key.volume_id,
+        "source": arrival.source.value,
+        "due_at": now,
+        "opened_at": now,
+        "request_id": arrival.request_id,
+        "global_request_id": arrival.global_request_id,
+    }

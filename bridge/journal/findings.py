@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What reconciliation last saw of each attached volume that is not fine: which, since when, why.
+
+Only changes are written: a fleet that is well has no row, and one whose rows stay as they are costs one statement a
+page.
+
+What the hosts say of the disks of some volumes, and what is being done about them: for reconciliation.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from bridge.core.extend import Bytes, ExtendKey
+from bridge.core.messages import GuestState
+from bridge.core.outcome import Outcome
+from bridge.journal.database import Database
+from bridge.journal.hosts import GONE, Alive
+from bridge.journal.tables import attempts, disks, domains, extends, hosts, sightings
+
+_FAILED = (Outcome.UNSUPPORTED.value, Outcome.REFUSED.value)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportedDisk:
+    """One disk as one host reports it. `size` as the guest sees it, None where libvirt does not say."""
+
+    host: str
+    state: GuestState
+    size: Bytes | None
+    alive: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed:
+    """The largest target an extend of a disk was given up on for, and why."""
+
+    target: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JournalFacts:
+    """What the journal knows of the disks of some volumes.
+
+    `open`: why an extend that is on its way has not ended, where it was put off. `verified`: the largest size a
+    report read back since the host's last inventory. `agents`: the hosts asked for that ever reported, and whether
+    they are alive.
+    """
+
+    seen: Mapping[ExtendKey, list[ReportedDisk]]
+    open: Mapping[ExtendKey, str | None]
+    verified: Mapping[ExtendKey, int]
+    failed: Mapping[ExtendKey, Failed]
+    agents: Mapping[str, bool] = field(default_factory=dict)
+
+
+def known(database: Database, volume_ids: Collection[str], alive: Alive) -> JournalFacts:
+    """Read it in one transaction, all but `agents`. Raises JournalUnavailableError."""
+    return database.read(lambda connection: _known(connection, sorted(volume_ids), alive))
+
+
+def agents_of(database: Database, names: Collection[str], alive: Alive) -> Mapping[str, bool]:
+    """Which of these hosts ever reported, and whether they are alive. Raises JournalUnavailableError."""
+    query = sa.select(hosts.c.name, hosts.c.heartbeat_at).where(hosts.c.name.in_(sorted(names)))
+    return database.read(lambda c: {name: heartbeat_at in alive for name, heartbeat_at in c.execute(query)})
+
+
+def these(ids: Collection[str]) -> sa.BindParameter[Any]:
+    """Ids as text in the statement. They are UUIDs, all of them checked, and drivers take parameters by the hundred
+    one by one: with them the list costs more than the answer."""
+    return sa.bindparam("ids", ids, expanding=True, literal_execute=True, type_=disks.c.volume_id.type)
+
+
+def _known(connection: sa.Connection, ids: Collection[str], alive: Alive) -> JournalFacts:
+    seen: dict[ExtendKey, list[ReportedDisk]] = {}
+    for server_id, volume_id, host, size, state, heartbeat_at in connection.execute(
+        sa.select(
+            disks.c.server_id, disks.c.volume_id, disks.c.host, disks.c.size, domains.c.state, hosts.c.heartbeat_at
+        )
+        .join(domains, sa.and_(domains.c.server_id == disks.c.server_id, domains.c.host == disks.c.host))
+        .join(hosts, hosts.c.name == disks.c.host)
+        .where(disks.c.volume_id.in_(these(ids)), domains.c.state != GONE)
+    ):
+        seen.setdefault(ExtendKey(server_id, volume_id), []).append(
+            ReportedDisk(host=host, state=GuestState(state), size=size, alive=heartbeat_at in alive)
+        )
+    opened: dict[ExtendKey, str | None] = {}
+    touched, given_up = set(), set()
+    for server_id, volume_id, is_open, outcome, reason in connection.execute(
+        sa.select(
+            extends.c.server_id, extends.c.volume_id, extends.c.open, extends.c.outcome, extends.c.reason
+        ).where(extends.c.volume_id.in_(these(ids)))
+    ):
+        touched.add(volume_id)
+        if is_open:
+            opened[ExtendKey(server_id, volume_id)] = reason
+        elif outcome in _FAILED:
+            given_up.add(volume_id)
+    return JournalFacts(
+        seen=seen,
+        open=opened,
+        verified=_verified(connection, touched) if touched else {},
+        failed=_failed(connection, given_up) if given_up else {},
+    )
+
+
+def _verified(connection: sa.Connection, ids: Collection[str]) -> Mapping[ExtendKey, int]:
+    rows = connection.execute(
+        sa.select(extends.c.server_id, extends.c.volume_id, sa.func.max(attempts.c.size_after))
+        .join(attempts, attempts.c.extend_id == extends.c.id)
+        .join(domains, sa.and_(domains.c.server_id == extends.c.server_id, domains.c.host == attempts.c.host))
+        .where(extends.c.volume_id.in_(these(ids)), attempts.c.ended_at >= domains.c.seen_at)
+        .group_by(extends.c.server_id, extends.c.volume_id)
+    )
+    return {ExtendKey(s, v): size for s, v, size in rows if size is not None}
+
+
+def _failed(connection: sa.Connection, ids: Collection[str]) -> Mapping[ExtendKey, Failed]:
+    rows = connection.execute(
+        sa.select(extends.c.server_id, extends.c.volume_id, attempts.c.target, extends.c.reason)
+        .join(attempts, attempts.c.extend_id == extends.c.id)
+        .where(extends.c.volume_id.in_(these(ids)), extends.c.open.is_(None), extends.c.outcome.in_(_FAILED))
+        .order_by(attempts.c.target)
+    )
+    return {ExtendKey(s, v): Failed(target=target, reason=reason or "") for s, v, target, reason in rows}
+
+
+class FindingState(StrEnum):
+    """What is seen of one attached volume."""
+
+    FINE = "fine"  # the guest has the size, or is off and has it when it starts
+    BEHIND = "behind"  # the guest sees less than the volume has
+    OPEN = "open"  # the guest is behind, and an extend is on its way
+    FAILED = "failed"  # the guest is behind, and an extend to this size was given up on: a person has to look
+    CANNOT_SEE = "cannot_see"  # no living host reports the disk, or libvirt does not say its size
+    BUSY = "busy"  # on its way between two hosts: looked at in the next pass
+
+
+_BEHIND: Final = frozenset({FindingState.BEHIND, FindingState.OPEN, FindingState.FAILED})
+_IS: Final[sa.ColumnElement[bool]] = sa.and_(
+    sightings.c.server_id == sa.bindparam("b_server"), sightings.c.volume_id == sa.bindparam("b_volume")
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One disk: `reason` is a code, sizes are bytes, `size` None where the guest's is not known."""
+
+    key: ExtendKey
+    sight: FindingState
+    reason: str
+    host: str | None
+    size: int | None
+    wanted: int
+
+
+class Findings:
+    """The rows, as the engine that has the turn writes them. Each method raises JournalUnavailableError."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._any = True
+
+    def begin(self) -> None:
+        """A pass begins, or goes on: where nothing is written down, what is fine need not be looked for."""
+        one = sa.select(sightings.c.volume_id).limit(1)
+        self._any = self._database.read(lambda connection: connection.execute(one).first()) is not None
+
+    def note(self, volume_ids: Collection[str], seen: Sequence[Finding], *, at: float) -> None:
+        """These volumes were looked at, and this was not fine. What stays the same keeps its `since`."""
+        if not seen and not self._any:
+            return
+        self._any = True
+        ids = sorted(volume_ids)
+        before = self._database.read(lambda connection: _rows(connection, ids))
+        if before or seen:
+            self._database.write(lambda connection: _note(connection, before, seen, at))
+
+    def forget(self, *, before: float) -> None:
+        """Drop what no pass has seen since: detached, deleted, or on its way to another state."""
+        self._database.write(lambda c: c.execute(sa.delete(sightings).where(sightings.c.seen_at < before)))
+
+
+def _rows(connection: sa.Connection, ids: Collection[str]) -> Mapping[ExtendKey, Any]:
+    rows = connection.execute(sa.select(sightings).where(sightings.c.volume_id.in_(these(ids))))
+    return {ExtendKey(row.server_id, row.volume_id): row for row in rows}
+
+
+def _note(connection: sa.Connection, before: Mapping[ExtendKey, Any], seen: Sequence[Finding], at: float) -> None:
+    now = {sighting.key: sighting for sighting in seen}
+    gone = [{"b_server": key.server_id, "b_volume": key.volume_id} for key in before if key not in now]
+    new = [_values(s, since=at, at=at) for key, s in now.items() if key not in before]
+    changed = [
+        {
+            "b_server": key.server_id,
+            "b_volume": key.volume_id,
+            **_values(s, since=_since(before[key], s, at), at=at),
+        }
+        for key, s in now.items()
+        if key in before and not _same(before[key], s)
+    ]
+    same = [key.volume_id for key, s in now.items() if key in before and _same(before[key], s)]
+    if gone:
+        connection.execute(sa.delete(sightings).where(_IS), gone)
+    if new:
+        connection.execute(sa.insert(sightings), new)
+    if changed:
+        names = ("sight", "reason", "host", "size", "wanted", "since", "seen_at")
+        update = sa.update(sightings).where(_IS).values({name: sa.bindparam(name) for name in names})
+        keys = ("b_server", "b_volume", *names)
+        connection.execute(update, [{name: row[name] for name in keys} for row in changed])
+    if same:
+        connection.execute(sa.update(sightings).where(sightings.c.volume_id.in_(set(same))).values(seen_at=at))
+
+
+def _same(row: Any, sighting: Finding) -> bool:
+    return (row.sight, row.reason, row.host, row.size, row.wanted) == (
+        sighting.sight, sighting.reason, sighting.host, sighting.size, sighting.wanted,
+    )  # fmt: skip
+
+
+def _since(row: Any, sighting: Finding, at: float) -> float:
+    """A guest is behind from the first sight of it to the last, whatever is done about it meanwhile."""
+    was = FindingState(row.sight)
+    return float(row.since) if was is sighting.sight or {was, sighting.sight} <= _BEHIND else at
+
+
+def _values(sighting: Finding, *, since: float, at: float) -> dict[str, Any]:
+    return {
+        "server_id": sighting.key.server_id,
+        "volume_id": sighting.key.volume_id,
+        "sight": sighting.sight.value,
+        "reason": sighting.reason,
+        "host": sighting.host,
+        "size": sighting.size,
+        "wanted": sighting.wanted,
+        "since": since,
+        "seen_at": at,
+    }

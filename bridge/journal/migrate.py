@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The schema's version: alembic's migrations live in this package and need no ini file.
+
+alembic is 11 MiB, so only a process that migrates loads it. To say which version the tables have and which one this
+code wants takes one row and the names of the migrations.
+"""
+
+import functools
+import itertools
+import threading
+from pathlib import Path
+from typing import Final
+
+import sqlalchemy as sa
+
+from bridge.core.errors import JournalUnavailableError
+from bridge.journal.database import Database
+from bridge.runtime.health import Health
+from bridge.runtime.retry import Backoff
+
+_MIGRATIONS: Final = Path(__file__).parent / "migrations"
+_VERSION: Final = sa.table("alembic_version", sa.column("version_num"))
+
+
+def upgrade(database: Database, version: str = "head") -> str:
+    """Bring the tables to the newest version; returns the one they are at. Raises JournalUnavailableError.
+
+    Tables that a newer release made are left as they are.
+
+    Several processes may do this at once on SQLite; elsewhere run it once (`extend-bridge-manage db sync`).
+    """
+
+    def work(connection: sa.Connection) -> str:
+        have, want = _current(connection), head() if version == "head" else version
+        if have is not None and int(have) >= int(want):
+            return have
+        from alembic import command  # noqa: PLC0415 - see the top
+        from alembic.config import Config  # noqa: PLC0415
+
+        config = Config()
+        config.set_main_option("script_location", str(_MIGRATIONS))
+        config.attributes["connection"] = connection
+        command.upgrade(config, version)
+        return want
+
+    return database.write(work)
+
+
+@functools.cache
+def head() -> str:
+    """The version this code wants."""
+    return max(file.name.partition("_")[0] for file in (_MIGRATIONS / "versions").glob("[0-9]*_*.py"))
+
+
+def current(database: Database) -> str | None:
+    """The version the database has, None when it is empty. Raises JournalUnavailableError."""
+    return database.read(_current)
+
+
+def problem(database: Database) -> str | None:
+    """None when this code can use the tables, else what to do. Raises JournalUnavailableError.
+
+    Tables one version newer are fine: in a rolling upgrade `db sync` comes first, and a migration only adds what
+    the release before it does not miss.
+    """
+    have, want = current(database), head()
+    if have is not None and int(have) - int(want) in {0, 1}:
+        return None
+    return f"the journal's tables are at version {have or 'none'}, not {want}: run `extend-bridge-manage db sync`"
+
+
+def until_usable(database: Database, *, sync: bool, health: Health, stop: threading.Event, name: str) -> bool:
+    """Wait until the journal can be used, saying in health what it waits for; False when told to stop before."""
+    away = Backoff(first=0.5, cap=10, floor=0.2)
+    for failures in itertools.count(1):
+        try:
+            if sync:
+                upgrade(database)
+            why_not = problem(database)
+        except JournalUnavailableError as ex:
+            why_not = str(ex)
+        if why_not is None:
+            health.ok(name)
+            return True
+        health.bad(name, why_not)
+        if stop.wait(away.delay(failures)):
+            break
+    return False
+
+
+def _current(connection: sa.Connection) -> str | None:
+    if not sa.inspect(connection).has_table(_VERSION.name):
+        return None
+    version: str | None = connection.execute(sa.select(_VERSION.c.version_num)).scalar()
+    return version

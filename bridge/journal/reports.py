@@ -1,0 +1,335 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a batch of host messages does to the journal, in one transaction: liveness, inventory, reports.
+
+The caller acknowledges the messages when this has returned, not before.
+
+The rows a batch of reports reads and writes, in few statements: each report of a fleet passes here.
+
+Statements are built once: building them costs more than running them.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from bridge.core.audit import AuditEvent
+from bridge.core.extend import Arrival, ArrivalSource, Bytes, ExtendKey
+from bridge.core.messages import HostMessage, Report
+from bridge.journal import hosts as host_rows
+from bridge.journal.accept import open_extends
+from bridge.journal.claims import EXTEND_COLUMNS, extend_of
+from bridge.journal.database import Database
+from bridge.journal.statements import Prepared, PreparedForRows, names
+from bridge.journal.states import Attempt, Extend, Move, SettleDecision, State, is_final, settle
+from bridge.journal.tables import attempts, extends, transitions
+from bridge.runtime.retry import Backoff
+
+ENDS: Final = frozenset({Move.CLOSE, Move.FAIL})
+_EVENTS: Final[Mapping[Move, AuditEvent]] = {
+    Move.CLOSE: AuditEvent.CLOSED,
+    Move.FAIL: AuditEvent.FAILED,
+    Move.AGAIN: AuditEvent.REPORTED,
+    Move.NEWER: AuditEvent.REOPENED,
+    Move.NOTE: AuditEvent.LATE,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettledReport:
+    """One report and what it did. `extend` is None for a report that came after the end."""
+
+    host: str
+    report: Report
+    attempt: Attempt | None
+    extend: Extend | None
+    decision: SettleDecision | None
+
+
+def _read_of(size: int) -> sa.Select[Any]:
+    """The attempts and their extends, locked: another engine may have a copy of the same report in hand."""
+    return (
+        sa.select(
+            attempts.c.id, attempts.c.host, attempts.c.number, attempts.c.gen, attempts.c.target,
+            attempts.c.ended_at, extends.c.open, *EXTEND_COLUMNS,
+        )
+        .join(extends, extends.c.id == attempts.c.extend_id)
+        .where(attempts.c.id.in_(names("b_id", size, attempts.c.id.type)))
+        .order_by(extends.c.id)
+        .with_for_update()
+    )  # fmt: skip
+
+
+def _end_attempts(size: int) -> sa.Update:
+    """One statement for many attempts: a round trip for each is what a report would cost most on a server."""
+    ids = names("b_id", size, attempts.c.id.type)
+
+    def each(name: str, kind: sa.types.TypeEngine[Any]) -> sa.Case[Any]:
+        return sa.case(*((attempts.c.id == i, v) for i, v in zip(ids, names(name, size, kind), strict=True)))
+
+    return (
+        sa.update(attempts)
+        .where(attempts.c.id.in_(ids))
+        .values(
+            ended_at=sa.bindparam("b_now"),
+            outcome=sa.bindparam("b_outcome"),
+            reason=sa.bindparam("b_reason"),
+            size_before=each("b_before", attempts.c.size_before.type),
+            size_after=each("b_after", attempts.c.size_after.type),
+        )
+    )
+
+
+def _this_extend(ids: Sequence[Any]) -> sa.Update:
+    return (
+        sa.update(extends)
+        .where(extends.c.id.in_(ids))
+        .values(outcome=sa.bindparam("b_outcome"), reason=sa.bindparam("b_reason"))
+    )
+
+
+def _close_of(size: int) -> sa.Update:
+    return _this_extend(names("b_id", size, extends.c.id.type)).values(
+        state=State.CLOSED.value, open=sa.null(), closed_at=sa.bindparam("b_now"), waiting_for=sa.null()
+    )
+
+
+def _note_of(size: int) -> sa.Insert:
+    columns = ("extend_id", "event", "outcome", "reason", "host", "request_id", "global_request_id")
+    return sa.insert(transitions).values(
+        [
+            {
+                "at": sa.bindparam("at", type_=transitions.c.at.type),
+                **{name: sa.bindparam(f"{name}{number}", type_=transitions.c[name].type) for name in columns},
+            }
+            for number in range(size)
+        ]
+    )
+
+
+_READ: Final = PreparedForRows(_read_of, most=48)
+_END_ATTEMPTS: Final = PreparedForRows(_end_attempts, most=12)
+_CLOSE: Final = PreparedForRows(_close_of, most=40)
+_NOTE: Final = PreparedForRows(_note_of, most=7, exact=True)
+_AGAIN: Final = Prepared(
+    _this_extend([sa.bindparam("b_id")]).values(
+        state=State.DUE.value, due_at=sa.bindparam("b_due_at"), failures=sa.bindparam("b_failures")
+    )
+)
+_PENDING: Final = sa.select(attempts.c.id, attempts.c.extend_id, attempts.c.number, attempts.c.host).where(
+    attempts.c.extend_id.in_(sa.bindparam("ids", expanding=True)), attempts.c.ended_at.is_(None)
+)
+
+
+def read_attempts(connection: sa.Connection, ids: set[str]) -> tuple[dict[str, Attempt], dict[str, Extend]]:
+    """The attempts of these ids, and those of their extends that are open."""
+    known: dict[str, Attempt] = {}
+    rows: dict[str, Extend] = {}
+    for row in _READ.run(connection, [{"b_id": i} for i in sorted(ids)], {}):
+        attempt_id, host, number, gen, target, ended_at, is_open, *columns = row
+        extend = extend_of(columns)
+        known[attempt_id] = Attempt(
+            id=attempt_id,
+            extend_id=extend.id,
+            host=host,
+            number=number,
+            gen=gen,
+            target=Bytes(target),
+            ended=ended_at is not None,
+        )
+        if is_open:
+            rows[extend.id] = extend
+    return known, rows
+
+
+def awaited_of(
+    connection: sa.Connection, known: Mapping[str, Attempt], reports: Sequence[tuple[str, Report]]
+) -> dict[tuple[str, int], list[tuple[str, str]]]:
+    """Attempts a report is awaited of (id, host), by extend and dispatch.
+
+    Asked only for reports that end nothing: whether another host is still at work decides what becomes of those.
+    """
+    judged = ((known[r.attempt_id], r) for _, r in reports if r.attempt_id in known)
+    unsettled = {attempt.extend_id for attempt, report in judged if not is_final(attempt, report)}
+    awaited: dict[tuple[str, int], list[tuple[str, str]]] = {}
+    if unsettled:
+        for attempt_id, extend_id, number, host in connection.execute(_PENDING, {"ids": sorted(unsettled)}):
+            awaited.setdefault((extend_id, number), []).append((attempt_id, host))
+    return awaited
+
+
+def write_decisions(connection: sa.Connection, settled: Sequence[SettledReport], now: float) -> None:
+    """Write all decisions of a batch, one statement per table and kind."""
+    lines: list[dict[str, object]] = []
+    ended: dict[tuple[str, str], list[dict[str, object]]] = {}
+    closed: dict[tuple[str, str], list[dict[str, object]]] = {}
+    again: list[dict[str, object]] = []
+    for s in settled:
+        attempt, extend, decision = s.attempt, s.extend, s.decision
+        if attempt is None or decision is None or decision.move is Move.IGNORE:
+            continue
+        outcome, reason = said = decision.outcome.value, str(decision.reason)
+        ended.setdefault(said, []).append(
+            {"b_id": attempt.id, "b_before": s.report.before, "b_after": s.report.after}
+        )
+        lines.append(
+            {
+                "extend_id": attempt.extend_id,
+                "event": _EVENTS[decision.move].value,
+                "outcome": outcome,
+                "reason": reason,
+                "host": attempt.host,
+                "request_id": extend.request_id if extend is not None else None,
+                "global_request_id": extend.global_request_id if extend is not None else None,
+            }
+        )
+        if decision.move in ENDS:
+            closed.setdefault(said, []).append({"b_id": attempt.extend_id})
+        elif decision.move is not Move.NOTE:
+            again.append(
+                {
+                    "b_id": attempt.extend_id,
+                    "b_outcome": outcome,
+                    "b_reason": reason,
+                    "b_due_at": decision.due_at,
+                    "b_failures": decision.failures,
+                }
+            )
+    for statement, groups in ((_END_ATTEMPTS, ended), (_CLOSE, closed)):
+        for (outcome, reason), rows in groups.items():
+            statement.run(connection, rows, {"b_outcome": outcome, "b_reason": reason, "b_now": now})
+    _AGAIN.run_many(connection, again)
+    _NOTE.run(connection, lines, {"at": now})
+
+
+_TOGETHER: Final = 4  # heartbeats from which on one statement for all is the cheaper one
+_MIGRATION: Final = 3600.0  # seconds a live migration may take for a resize on its source to be looked at again
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchResult:
+    """What a batch did: each report's fate, the hosts that came up, the names two agents share."""
+
+    settled: list[SettledReport]
+    came_up: list[str]
+    duplicate: list[str]
+
+
+class Reported:
+    """Takes host messages into the journal."""
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        backoff: Backoff,
+        host_timeout: float,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._database = database
+        self._backoff = backoff
+        self._host_timeout = host_timeout
+        self._clock = clock
+
+    def take(self, messages: Sequence[HostMessage]) -> BatchResult:
+        """Commit a batch; raises JournalUnavailableError with nothing done."""
+        return self._database.write(lambda connection: self._take(connection, messages))
+
+    def _take(self, connection: sa.Connection, messages: Sequence[HostMessage]) -> BatchResult:
+        now = self._clock()
+        came_up: list[str] = []
+        duplicate: list[str] = []
+        alive = host_rows.Alive(since=now - self._host_timeout, until=now + self._host_timeout)
+        beats = [message for message in messages if host_rows.is_heartbeat(message)]
+        quiet = len(beats) >= _TOGETHER and host_rows.all_still_there(connection, beats, now=now, alive=alive)
+        for message in messages:
+            if quiet and host_rows.is_heartbeat(message):
+                continue
+            heard = host_rows.hear(connection, message, now=now, alive=alive)
+            if heard.came_up:
+                came_up.append(heard.host)
+                _hand_over(connection, heard, now)
+            if heard.duplicate:
+                duplicate.append(heard.host)
+            _look_again(connection, heard, now)
+        settled = list(self._settle(connection, messages, now))
+        write_decisions(connection, settled, now)
+        return BatchResult(settled=settled, came_up=came_up, duplicate=duplicate)
+
+    def _settle(
+        self, connection: sa.Connection, messages: Sequence[HostMessage], now: float
+    ) -> Iterator[SettledReport]:
+        """Decide report by report, in order; each decision sees what the ones before it did."""
+        reports = [(m.host, r) for m in messages for r in m.reports]
+        known, rows = read_attempts(connection, {report.attempt_id for _, report in reports})
+        awaited = awaited_of(connection, known, reports)
+        ended: set[str] = set()
+        for host, report in reports:
+            attempt = known.get(report.attempt_id)
+            if attempt is None:
+                yield SettledReport(host=host, report=report, attempt=None, extend=None, decision=None)
+                continue
+            if attempt.id in ended:
+                attempt = dataclasses.replace(attempt, ended=True)
+            extend = rows.get(attempt.extend_id)
+            decision = settle(
+                extend,
+                attempt,
+                report,
+                host=host,
+                siblings_pending=any(
+                    other != attempt.host and attempt_id not in ended
+                    for attempt_id, other in awaited.get((attempt.extend_id, attempt.number), ())
+                ),
+                now=now,
+                backoff=self._backoff,
+            )
+            if decision.move is not Move.IGNORE:
+                ended.add(attempt.id)
+                if decision.move in ENDS:
+                    rows.pop(attempt.extend_id, None)
+            yield SettledReport(host=host, report=report, attempt=attempt, extend=extend, decision=decision)
+
+
+def _hand_over(connection: sa.Connection, heard: host_rows.HostUpdate, now: float) -> None:
+    """What waits for the host is due now; and what its last run had in hand, since that run is gone."""
+    due_now = {"due_at": now, "waiting_for": None}
+    connection.execute(
+        sa.update(extends).where(extends.c.open == 1, extends.c.waiting_for == heard.host).values(**due_now)
+    )
+    if heard.restarted:
+        in_hand = sa.select(attempts.c.extend_id).where(
+            attempts.c.host == heard.host, attempts.c.ended_at.is_(None)
+        )
+        connection.execute(
+            sa.update(extends)
+            .where(extends.c.open == 1, extends.c.state == State.DISPATCHED, extends.c.id.in_(in_hand))
+            .values(**due_now)
+        )
+
+
+def _look_again(connection: sa.Connection, heard: host_rows.HostUpdate, now: float) -> None:
+    """A guest that has just arrived on a host may have left a resize behind: what another host closed of it a short
+    while ago is opened again, and ends as `already` where all is well."""
+    if not heard.moved_in:
+        return
+    elsewhere = connection.execute(
+        sa.select(extends.c.server_id, extends.c.volume_id, extends.c.global_request_id)
+        .join(attempts, sa.and_(attempts.c.extend_id == extends.c.id, attempts.c.gen == extends.c.wanted_gen))
+        .where(
+            extends.c.server_id.in_(heard.moved_in),
+            extends.c.open.is_(None),
+            extends.c.closed_at > now - _MIGRATION,
+            attempts.c.outcome == extends.c.outcome,
+            attempts.c.host != heard.host,
+        )
+    )
+    arrivals = [
+        Arrival(key=ExtendKey(server_id, volume_id), global_request_id=request_id, source=ArrivalSource.RECONCILE)
+        for server_id, volume_id, request_id in elsewhere
+    ]
+    if arrivals:
+        open_extends(connection, arrivals, now)

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the operator's commands share: the configuration file, the audit log they write to, Ctrl-C."""
+
+import argparse
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Final
+
+from oslo_config import cfg
+
+from bridge.core.errors import OperatorError
+from bridge.runtime import config
+from bridge.runtime.audit import AuditLog, open_audit
+from bridge.runtime.broker import is_memory
+
+CONFIG_FILE: Final = "/etc/extend-bridge/extend-bridge.conf"
+_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def add_config_option(parser: argparse.ArgumentParser) -> None:
+    """--config-file, as of every daemon."""
+    parser.add_argument(
+        "--config-file",
+        action="append",
+        metavar="FILE",
+        help=f"the daemons' configuration; may be given several times (default: {CONFIG_FILE})",
+    )
+    parser.add_argument(
+        "--config-dir",
+        action="append",
+        metavar="DIR",
+        help="a directory whose .conf files are read after the files; may be given several times",
+    )
+
+
+def add_limit_option(parser: argparse.ArgumentParser) -> None:
+    """--limit of a list."""
+    parser.add_argument("--limit", type=positive, default=100, metavar="N", help="at most so many (default: 100)")
+
+
+def positive(text: str) -> int:
+    """A number of things, of a command line."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of 1 or more")
+    return int(text)
+
+
+def outside(url: str, option: str) -> None:
+    """Refuse a bus that is in the memory of a daemon; raises OperatorError."""
+    if is_memory(url):
+        raise OperatorError(f"{option} is in the daemon's own memory: nobody outside can look into it")
+
+
+def load(parsed: argparse.Namespace, groups: config.OptGroups) -> cfg.ConfigOpts:
+    """The configuration named on the command line, else the usual one where it is there. Raises ConfigError."""
+    named = parsed.config_file or parsed.config_dir
+    files = parsed.config_file or ([CONFIG_FILE] if not named and Path(CONFIG_FILE).exists() else [])
+    argv = [word for name in files for word in ("--config-file", name)]
+    argv += [word for name in parsed.config_dir or [] for word in ("--config-dir", name)]
+    return config.load("extend-bridge", groups, argv, description="")
+
+
+def audit(conf: cfg.ConfigOpts) -> AuditLog:
+    """The audit log under the name of the operator; nowhere where neither a file nor the journal is configured."""
+    journald = conf.audit.journald
+    return open_audit("operator", conf.audit.file or (None if journald else "/dev/null"), journald=journald)
+
+
+def seconds(text: str, option: str) -> float:
+    """Of 90s, 15m, 2h, 7d; raises OperatorError."""
+    try:
+        return float(text[:-1]) * _UNITS[text[-1:]]
+    except (ValueError, KeyError):
+        raise OperatorError(f"{option}: {text!r} is no length of time: 90s, 15m, 2h, 7d") from None
+
+
+@contextmanager
+def stoppable() -> Iterator[threading.Event]:
+    """A flag that SIGINT and SIGTERM set, so that what is in hand is finished first."""
+    stop = threading.Event()
+
+    def on_signal(_number: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

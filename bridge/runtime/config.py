@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Configuration at the door: oslo.config in, frozen settings objects out.
+
+Each part declares its own options beside its settings class; this module holds what all parts share. ConfigOpts is
+private to a process and never read outside `*_settings(conf)` functions (oslo.messaging is handed it, as it must).
+
+[locator]: who is asked where a server is. API and engine must agree on it.
+"""
+
+import logging
+import socket
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TypeVar
+
+from oslo_config import cfg
+from oslo_log import log as oslo_log
+from oslo_messaging import opts as messaging_opts
+
+from bridge import VERSION
+from bridge.core.errors import ConfigError
+
+
+class Driver(StrEnum):
+    """Who knows where a server is."""
+
+    INVENTORY = "inventory"  # the host agents, by what they report
+    NOVA = "nova"  # Nova's API
+
+
+LOCATOR_OPTS = [
+    cfg.StrOpt(
+        "driver",
+        default=Driver.INVENTORY.value,
+        choices=[
+            (Driver.INVENTORY.value, "The host agents' own reports; needs no Nova."),
+            (Driver.NOVA.value, "Nova's API ([nova]); needs the role admin and Nova 19 (Stein) or newer."),
+        ],
+        help="Who is asked where a server is. The same for API and engine. With nova a server is known before its "
+        "host's agent has reported it: the API accepts events of any server, and the engine looks for it.",
+    ),
+    cfg.FloatOpt("cache_seconds", default=10, min=0, help="Seconds an answer of Nova's is believed."),
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocatorSettings:
+    """As [locator]."""
+
+    driver: Driver = Driver.INVENTORY
+    cache_seconds: float = 10
+
+
+def locator_settings(conf: cfg.ConfigOpts) -> LocatorSettings:
+    """Read it."""
+    return LocatorSettings(driver=Driver(conf.locator.driver), cache_seconds=conf.locator.cache_seconds)
+
+
+EXIT_USAGE = 2
+"""Bad usage or configuration."""
+EXIT_UNREACHABLE = 3
+"""Something it needs cannot be reached."""
+
+LOG = logging.getLogger(__name__)
+_QUIET = ("alembic", "amqp", "keystoneauth", "kombu", "oslo.messaging", "oslo_messaging", "urllib3")
+
+OptGroups = Sequence[tuple[str, Sequence[cfg.Opt]]]
+S = TypeVar("S")
+
+BUS_OPTS = [
+    cfg.StrOpt(
+        "transport_url",
+        secret=True,
+        default="rabbit://guest:guest@127.0.0.1:5672/",
+        help="Our own message bus: slow, parked and unreadable lanes, casts to host agents and their reports. "
+        "rabbit://user:password@host:port,user:password@host:port/vhost; memory:// keeps everything inside one "
+        "process (extend-bridge-all-in-one only).",
+    ),
+    cfg.IntOpt(
+        "heartbeat",
+        default=30,
+        min=5,
+        help="Seconds after which a silent broker connection counts as dead.",
+    ),
+]
+
+OPS_OPTS = [
+    cfg.HostAddressOpt(
+        "ops_host",
+        default="127.0.0.1",
+        help="Address of /healthz/live, /healthz/ready and /metrics of this daemon.",
+    ),
+    cfg.PortOpt("ops_port", default=0, help="Port of the same; 0 picks a free one and logs it."),
+]
+"""Part of each daemon's own group, so that all daemons can share one file."""
+
+AUDIT_OPTS = [
+    cfg.StrOpt(
+        "file",
+        help="File of the audit log, one JSON line per transition of each extend. Unset: standard error. "
+        "May be moved away by logrotate at any time.",
+    ),
+    cfg.BoolOpt(
+        "journald",
+        default=False,
+        help="Write the audit log to systemd's journal instead, with the ids of each line as fields "
+        "EXTEND_BRIDGE_VOLUME, EXTEND_BRIDGE_SERVER and so on.",
+    ),
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BusSettings:
+    """Where our own bus is. `heartbeat` in seconds."""
+
+    transport_url: str
+    heartbeat: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpsSettings:
+    """Address of the health and metrics port."""
+
+    host: str
+    port: int
+
+
+def default_host() -> str:
+    """The name a host agent reports itself by when none is configured: as nova-compute's `host` default."""
+    return socket.gethostname()
+
+
+def bus_settings(conf: cfg.ConfigOpts) -> BusSettings:
+    """Read [bus]."""
+    return BusSettings(transport_url=conf.bus.transport_url, heartbeat=conf.bus.heartbeat)
+
+
+def ops_settings(conf: cfg.ConfigOpts, group: str) -> OpsSettings:
+    """Read the ops port of one daemon's group."""
+    return OpsSettings(host=conf[group].ops_host, port=conf[group].ops_port)
+
+
+COMMON_OPTS: OptGroups = [("bus", BUS_OPTS), ("audit", AUDIT_OPTS)]
+
+
+def list_opts() -> OptGroups:
+    """For oslo-config-generator."""
+    return COMMON_OPTS
+
+
+def load(
+    prog: str,
+    groups: OptGroups,
+    argv: Sequence[str],
+    *,
+    description: str,
+    epilog: str = "",
+    cli: Iterable[cfg.Opt] = (),
+) -> cfg.ConfigOpts:
+    """Parse the command line and the configuration files into a private ConfigOpts.
+
+    Raises ConfigError for a missing or unreadable file; argparse itself ends the process with status 2 for an
+    unknown option, as everywhere.
+    """
+    conf = cfg.ConfigOpts()
+    oslo_log.register_options(conf)
+    for group, opts in messaging_opts.list_opts():
+        conf.register_opts(opts, group=group)
+    for name, opts in [*COMMON_OPTS, *groups]:
+        conf.register_opts(opts, group=name)
+    conf.register_cli_opts(list(cli))
+    try:
+        conf(
+            list(argv),
+            project="extend-bridge",
+            prog=prog,
+            version=VERSION,
+            description=description,
+            epilog=epilog,
+        )
+    except UnicodeDecodeError as ex:  # does not say of which
+        raise ConfigError(f"a configuration file is not text in UTF-8: {_one_line(ex)}") from ex
+    except cfg.Error as ex:
+        raise ConfigError(_one_line(ex)) from ex
+    return conf
+
+
+def read(conf: cfg.ConfigOpts, reader: Callable[[cfg.ConfigOpts], S]) -> S:
+    """Turn options into a settings object; a value that cannot be read becomes a ConfigError."""
+    try:
+        return reader(conf)
+    except (cfg.Error, ValueError) as ex:
+        raise ConfigError(_one_line(ex)) from ex
+
+
+def setup_logging(conf: cfg.ConfigOpts, prog: str) -> None:
+    """oslo.log as operators know it; libraries that log bodies, headers or every frame at debug are kept quiet."""
+    conf.set_default("default_log_levels", [f"{name}=WARNING" for name in _QUIET])
+    oslo_log.setup(conf, prog, version=VERSION)
+
+
+def reload(conf: cfg.ConfigOpts) -> None:
+    """Read the files again, take what may change while a process runs (debug, log levels), and say what did.
+
+    A file that cannot be read changes nothing. What else has changed waits for the next start; oslo.config names
+    it.
+    """
+    try:
+        fresh = conf.mutate_config_files()
+    except (cfg.Error, OSError, UnicodeDecodeError, SystemExit) as ex:  # argparse's way of refusing a value
+        LOG.error("SIGHUP: the configuration cannot be read, nothing is changed: %s", _one_line(ex))  # noqa: TRY400
+        return
+    changes = [f"[{group or 'DEFAULT'}] {name}: {old} -> {new}" for (group, name), (old, new) in fresh.items()]
+    LOG.warning("SIGHUP: %s", "; ".join(changes) or "nothing that may change while we run has changed")
+
+
+def run(main: Callable[[], int], prog: str) -> int:
+    """Run an entry point's body; a ConfigError becomes one line on standard error and status 2."""
+    try:
+        return main()
+    except ConfigError as ex:
+        sys.stderr.write(f"{prog}: {ex}\n")
+        return EXIT_USAGE
+    except KeyboardInterrupt:
+        return 130
+
+
+def _one_line(ex: BaseException) -> str:
+    return " ".join(str(ex).split())

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every strategy for block devices asks of a device before it trusts it, and after.
+
+Is the disk the device it should be? Paths are reused: a name alone proves nothing.
+"""
+
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from bridge.core.outcome import Outcome
+from bridge.core.reasons import Reason
+from hostagent.devices import sysfs
+from hostagent.domain import Disk, SourceKind
+from hostagent.errors import StepFailedError
+
+
+def check_identity(disk: Disk, connection: Mapping[str, Any] | None) -> None:
+    """Raise StoppedError (`refused`) where a block disk's source is not the device the connection data names.
+
+    Only what both sides name can be compared: connection data without a device_path of this host says nothing. An
+    RBD image is compared by its name.
+    """
+    data = connection.get("data") if connection is not None else None
+    named = data.get("device_path") if isinstance(data, Mapping) else None
+    image = data.get("name") if isinstance(data, Mapping) else None
+    if disk.kind is SourceKind.NETWORK and isinstance(image, str) and image != disk.source:
+        raise StepFailedError(
+            Outcome.REFUSED, Reason.WRONG_DEVICE, f"the domain has {disk.source}, the connection {image}"
+        )
+    if disk.kind is not SourceKind.BLOCK or disk.source is None:
+        return
+    ours = _device(disk.source)
+    if ours is None:
+        raise StepFailedError(Outcome.REFUSED, Reason.WRONG_DEVICE, f"{disk.source} is no block device")
+    theirs = _device(named) if isinstance(named, str) and named.startswith("/dev/") else None
+    if theirs is not None and theirs != ours:
+        raise StepFailedError(
+            Outcome.REFUSED, Reason.WRONG_DEVICE, f"the domain has {disk.source}, the connection {named}"
+        )
+
+
+def _device(path: str) -> int | None:
+    """The device number behind a path, links followed; None where there is no block device."""
+    try:
+        status = os.stat(path)  # noqa: PTH116 - st_rdev
+    except OSError:
+        return None
+    return status.st_rdev if stat.S_ISBLK(status.st_mode) else None
+
+
+def is_plain_block(disk: Disk) -> bool:
+    """A raw block device without encryption.
+
+    QEMU's own encryption needs the payload offset, which no strategy knows; a dm-crypt map stays as large as it is
+    until somebody with its key resizes it.
+    """
+    if disk.kind is not SourceKind.BLOCK or disk.source is None or disk.driver_format != "raw" or disk.encrypted:
+        return False
+    number = sysfs.device_number(disk.source)
+    return number is None or not sysfs.is_crypt(number)
+
+
+def block_device_size(path: str, root: Path = sysfs.SYS) -> int:
+    """Bytes of a block device by sysfs, which needs no open and no root. Raises StoppedError.
+
+    Of a multipath map never more than each of its paths has: a map can be made larger than a path that was not
+    told, and what is written behind that path's end is lost.
+    """
+    number = sysfs.device_number(path)
+    size = sysfs.size(number, root) if number is not None else None
+    if size is None:
+        raise StepFailedError(Outcome.DEVICE_STALE, Reason.DEVICE_SMALLER, f"{path} cannot be read")
+    return size
+
+
+def check_paths_up(disk: Disk, root: Path = sysfs.SYS) -> None:
+    """Raise StoppedError (`paths_down`) naming what the kernel itself knows to be down.
+
+    Asked first, since reading from such a path can take as long as the transport waits for it to come back.
+    """
+    number = sysfs.device_number(disk.source or "")
+    down = sysfs.paths_down(number, root) if number is not None else ()
+    if down:
+        raise StepFailedError(Outcome.PATHS_DOWN, Reason.BRICK_RAISED, f"down: {', '.join(down)}")
+
+
+@contextmanager
+def same_volume(disk: Disk, root: Path = sysfs.SYS) -> Iterator[None]:
+    """Around a rescan: raise StoppedError (`refused`) where a path turns out to be another volume.
+
+    Storage gives LUN numbers of old volumes to new ones; a host that was not told keeps the disk under its old
+    name, and only a rescan shows its worldwide name of now.
+    """
+    number = sysfs.device_number(disk.source or "")
+    before = sysfs.wwids(number, root) if number is not None else {}
+    yield
+    after = sysfs.wwids(number, root) if number is not None else {}
+    changed = sorted(name for name in before.keys() & after.keys() if before[name] != after[name])
+    if changed or len(set(after.values())) > 1:
+        now = ", ".join(f"{name} is {wwid}" for name, wwid in sorted(after.items()))
+        was = ", ".join(f"{name} was {before[name]}" for name in changed)
+        raise StepFailedError(
+            Outcome.REFUSED, Reason.WRONG_DEVICE, f"{disk.source}: {now}{f'; {was}' if was else ''}"
+        )
+
+
+@contextmanager
+def explained(disk: Disk, root: Path = sysfs.SYS) -> Iterator[None]:
+    """A failed rescan in the device's terms: a path that went down, a map that did not follow its paths."""
+    try:
+        yield
+    except StepFailedError as ex:
+        if ex.outcome not in {Outcome.PATHS_DOWN, Outcome.BRICK_FAILED}:
+            raise
+        check_paths_up(disk, root)
+        number = sysfs.device_number(disk.source or "")
+        if ex.outcome is Outcome.BRICK_FAILED and number is not None and (sizes := sysfs.uneven(number, root)):
+            raise StepFailedError(
+                Outcome.DEVICE_STALE, Reason.DEVICE_SMALLER, f"the map and its paths differ: {sizes} ({ex.detail})"
+            ) from ex
+        raise

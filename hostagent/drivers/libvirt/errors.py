@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Libvirt's numbers and messages in our words. Pure; numbers as in libvirt's headers, which never change them."""
+
+import re
+from typing import Final, Protocol
+
+from bridge.core.messages import GuestState
+from bridge.core.outcome import Outcome
+from bridge.core.reasons import Reason
+from hostagent.errors import StepFailedError
+
+_SHUTOFF, _PAUSED, _NOSTATE = 5, 3, 0  # virDomainState
+# virDomainPausedReason: in each of these QEMU runs here while the guest is, or is about to be, somewhere else.
+_PAUSED_ELSEWHERE: Final = frozenset({2, 11, 12, 13})  # migration, starting up, post-copy, post-copy failed
+
+_NO_DOMAIN, _OPERATION_TIMEOUT, _BLOCK_COPY_ACTIVE = 42, 68, 83  # virErrorNumber
+# virErrorNumber: the driver knows no secrets, a read-only connection, one that is private, none of that id.
+_NO_SECRET: Final = frozenset({3, 29, 65, 66})
+_FROM_RPC = 7  # virErrorDomain
+
+_BUSY = re.compile(r"\bin use\b|\bis busy\b|block job|block copy|state change lock", re.IGNORECASE)
+_SHRINK = re.compile(r"\bshrink", re.IGNORECASE)
+_CANNOT_GROW = re.compile(r"cannot grow device files", re.IGNORECASE)
+_CLOSED = re.compile(r"client socket is closed|cannot recv data|end of file while reading", re.IGNORECASE)
+
+
+class LibvirtError(Protocol):
+    """libvirt.libvirtError, as far as it is read."""
+
+    def get_error_code(self) -> int | None:
+        """virErrorNumber."""
+
+    def get_error_domain(self) -> int | None:
+        """virErrorDomain."""
+
+    def get_error_message(self) -> str | None:
+        """The text."""
+
+
+def guest_state(state: int, reason: int) -> GuestState:
+    """Nova treats running and paused alike (libvirt/driver.py: extend_volume); so do we.
+
+    "Crashed" is a guest that panicked and that QEMU holds (on_crash preserve), its disks open; a guest whose QEMU
+    died is "shut off".
+    """
+    if state in {_SHUTOFF, _NOSTATE}:
+        return GuestState.OFF
+    if state == _PAUSED and reason in _PAUSED_ELSEWHERE:
+        return GuestState.INCOMING
+    return GuestState.ACTIVE
+
+
+def no_domain(error: LibvirtError) -> bool:
+    """Whether libvirt does not know the domain."""
+    return error.get_error_code() == _NO_DOMAIN
+
+
+def no_secret(error: LibvirtError) -> bool:
+    """Whether libvirt has no such secret for us."""
+    return error.get_error_code() in _NO_SECRET
+
+
+def connection_lost(error: LibvirtError) -> bool:
+    """Whether the error is about the way to libvirt, so that a new connection is worth one more try."""
+    return error.get_error_domain() == _FROM_RPC or _CLOSED.search(error.get_error_message() or "") is not None
+
+
+def stopped(error: LibvirtError, what: str) -> StepFailedError:
+    """The outcome of a libvirt error. Code 1 is generic, so the text decides where there is nothing better."""
+    code, text = error.get_error_code(), error.get_error_message() or "no message"
+    detail = f"{what}: {text}"
+    if code == _NO_DOMAIN:
+        return StepFailedError(Outcome.NOT_HERE, Reason.DOMAIN_ABSENT)
+    if _CANNOT_GROW.search(text):
+        return StepFailedError(Outcome.DEVICE_STALE, Reason.CANNOT_GROW_DEVICE, detail)
+    if _SHRINK.search(text):  # VIR_DOMAIN_BLOCK_RESIZE_EXTEND: it grew since we looked
+        return StepFailedError(Outcome.REFUSED, Reason.WOULD_SHRINK, detail)
+    if code in {_OPERATION_TIMEOUT, _BLOCK_COPY_ACTIVE} or _BUSY.search(text):
+        return StepFailedError(Outcome.BUSY, Reason.BLOCK_JOB, detail)
+    if connection_lost(error):
+        return StepFailedError(Outcome.LIBVIRT_FAILED, Reason.LIBVIRT_DOWN, detail)
+    return StepFailedError(Outcome.LIBVIRT_FAILED, Reason.LIBVIRT_RAISED, detail)

@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The way to libvirt: one connection per worker, a limit on every call.
+
+A call into libvirt cannot be interrupted (a stopped QEMU holds it for ever), so it runs in a thread of its session;
+past the limit the session leaves thread and connection behind and takes new ones. A guest with such a call is not
+touched until the call has returned: left alone, a late resize could otherwise overtake a newer, larger one.
+"""
+
+import concurrent.futures
+import logging
+import queue
+import threading
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
+
+import libvirt
+from prometheus_client import Gauge
+
+from bridge.core.outcome import Outcome
+from bridge.core.reasons import Reason
+from bridge.runtime.health import Health
+from hostagent.domain import BadDomainError, Domain, parse_disks
+from hostagent.drivers.libvirt import errors
+from hostagent.drivers.libvirt.connect import close_libvirt, open_libvirt
+from hostagent.errors import NotAskedError, StepFailedError
+from hostagent.ports import Capacity, LibvirtDomain
+
+LOG = logging.getLogger(__name__)
+T = TypeVar("T")
+Job = Callable[[Any], Any]
+
+_ANY = ""  # key of calls that belong to no guest
+HEALTH = "hostagent.libvirt_calls"
+
+
+class Abandoned:
+    """The calls of this process that were given up on and have not returned, by guest. For several threads."""
+
+    def __init__(self, most: int, health: Health, gauge: Gauge) -> None:
+        self._most = most
+        self._health = health
+        self._gauge = gauge
+        self._lock = threading.Lock()
+        self._calls: dict[str, int] = {}
+        health.ok(HEALTH)
+
+    def check(self, key: str, share: float = 1.0) -> None:
+        """Raise NotAskedError where a new call must not be made now; `share` of the cap is what it may use up."""
+        with self._lock:
+            if key != _ANY and key in self._calls:
+                raise _not_asked("an earlier call for this guest has not returned yet")
+            if sum(self._calls.values()) >= max(1, int(self._most * share)):
+                raise _not_asked("too many libvirt calls have not returned")
+
+    def add(self, key: str) -> None:
+        """A call was given up on."""
+        self._change(key, 1)
+
+    def remove(self, key: str) -> None:
+        """It has returned after all."""
+        self._change(key, -1)
+
+    def _change(self, key: str, by: int) -> None:
+        with self._lock:
+            self._calls[key] = self._calls.get(key, 0) + by
+            if self._calls[key] == 0:
+                del self._calls[key]
+            total = sum(self._calls.values())
+        self._gauge.set(total)
+        if total >= self._most:
+            self._health.bad(HEALTH, f"{total} libvirt calls hang; no new ones are made until some return")
+        else:
+            self._health.ok(HEALTH, f"{total} given up on" if total else "ok")
+
+
+class Session:
+    """Libvirt for one thread. Opens its connection when it is needed, opens it anew when it broke.
+
+    `share`: how much of the cap on calls given up on its questions to QEMU may use up; the rest is left to others.
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        *,
+        limit: float,
+        abandoned: Abandoned,
+        connect: Callable[[str], Any] = open_libvirt,
+        share: float = 1.0,
+    ) -> None:
+        self._open = partial(connect, uri)
+        self._limit = limit
+        self._abandoned = abandoned
+        self._share = share
+        self._caller: _Caller | None = None
+
+    def domain(self, server_id: str) -> Domain | None:
+        """See ports.Hypervisor."""
+
+        def look(domain: Any, _wanted: object) -> tuple[int, int, str]:
+            state, reason = domain.state(0)
+            return state, reason, domain.XMLDesc(0)
+
+        try:
+            state, reason, xml = self.on_domain(server_id, "look", look)
+            return Domain(server_id=server_id, state=errors.guest_state(state, reason), disks=parse_disks(xml))
+        except BadDomainError as ex:
+            raise StepFailedError(Outcome.LIBVIRT_FAILED, Reason.LIBVIRT_RAISED, str(ex)) from ex
+        except StepFailedError as ex:
+            if ex.reason is Reason.DOMAIN_ABSENT:
+                return None
+            raise
+
+    def capacity(self, server_id: str, target: str) -> Capacity:
+        """See ports.Hypervisor."""
+        self._abandoned.check(server_id, self._share)  # QEMU is asked, and QEMU is what hangs
+        capacity, _allocation, physical = self.on_domain(
+            server_id, "blockInfo", lambda domain, _wanted: domain.blockInfo(target)
+        )
+        return Capacity(capacity, physical)
+
+    def on_domain(self, server_id: str, what: str, work: Callable[[LibvirtDomain, Callable[[], bool]], T]) -> T:
+        """See ports.Hypervisor."""
+        call = _CallHandle()
+        result: T = self._run(
+            server_id, what, lambda connection: work(connection.lookupByUUIDString(server_id), call.still), call
+        )
+        return result
+
+    def secret(self, secret_id: str) -> bytes | None:
+        """A secret's value; None for one that is private or not there. Raises StoppedError."""
+
+        def look(connection: Any) -> bytes | None:
+            try:
+                return bytes(connection.secretLookupByUUIDString(secret_id).value(0))
+            except libvirt.libvirtError as ex:
+                if errors.no_secret(ex):
+                    return None
+                raise
+
+        return self.on_connection("secret", look)
+
+    def on_connection(self, what: str, work: Callable[[Any], T]) -> T:
+        """Run `work(virConnect)` within the call limit. Raises StoppedError."""
+        result: T = self._run(_ANY, what, work, _CallHandle())
+        return result
+
+    def close(self) -> None:
+        """Give the connection back, once the call in it has returned."""
+        caller, self._caller = self._caller, None
+        if caller is not None:
+            caller.leave()
+
+    def _run(self, key: str, what: str, job: Job, call: "_CallHandle") -> Any:
+        self._abandoned.check(key)
+        if self._caller is None:
+            self._caller = _Caller(self._open)
+        future = self._caller.submit(job)
+        try:
+            return future.result(self._limit)
+        except libvirt.libvirtError as ex:
+            raise errors.stopped(ex, what) from ex
+        except TimeoutError as ex:
+            call.give_up()
+            self._abandoned.add(key)
+            future.add_done_callback(lambda _: self._abandoned.remove(key))
+            self.close()
+            LOG.warning("libvirt call %s for server %s was given up on after %g s", what, key or "-", self._limit)
+            raise _timed_out(f"{what} took longer than {self._limit:g} s") from ex
+
+
+class _CallHandle:
+    """Whether the caller still waits for the call."""
+
+    def __init__(self) -> None:
+        self._given_up = False
+
+    def give_up(self) -> None:
+        self._given_up = True
+
+    def still(self) -> bool:
+        return not self._given_up
+
+
+class _Caller:
+    """The thread and the connection of a session."""
+
+    def __init__(self, connect: Callable[[], Any]) -> None:
+        self._open = connect
+        self._connection: Any = None
+        self._jobs: queue.SimpleQueue[tuple[concurrent.futures.Future[Any], Job] | None] = queue.SimpleQueue()
+        threading.Thread(target=self._work, name="libvirt-calls", daemon=True).start()
+
+    def submit(self, job: Job) -> concurrent.futures.Future[Any]:
+        """Run the job after those before it; a libvirtError reaches whoever asks the future."""
+        future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+        self._jobs.put((future, job))
+        return future
+
+    def leave(self) -> None:
+        """End after the jobs that are there."""
+        self._jobs.put(None)
+
+    def _work(self) -> None:
+        while (item := self._jobs.get()) is not None:
+            future, job = item
+            try:
+                result = self._do(job)
+            except BaseException as ex:  # noqa: BLE001 - it is the caller's, who gets it from the future
+                future.set_exception(ex)
+            else:
+                future.set_result(result)
+            del item, future, job
+        self._drop()
+
+    def _do(self, job: Job) -> Any:
+        fresh = self._connection is None
+        connection = self._connected()
+        try:
+            return job(connection)
+        except libvirt.libvirtError as ex:
+            if not (errors.connection_lost(ex) or _dead(connection)):
+                raise
+            self._drop()
+            if fresh:
+                raise
+        return job(self._connected())
+
+    def _connected(self) -> Any:
+        if self._connection is None:
+            try:
+                self._connection = self._open()
+            except libvirt.libvirtError as ex:
+                raise StepFailedError(Outcome.LIBVIRT_FAILED, Reason.LIBVIRT_DOWN, str(ex)) from ex
+        return self._connection
+
+    def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            close_libvirt(connection)
+
+
+def _dead(connection: Any) -> bool:
+    try:
+        return not connection.isAlive()
+    except libvirt.libvirtError:
+        return True
+
+
+def _not_asked(detail: str) -> NotAskedError:
+    return NotAskedError(Outcome.LIBVIRT_FAILED, Reason.LIBVIRT_TIMED_OUT, detail)
+
+
+def _timed_out(detail: str) -> StepFailedError:
+    return StepFailedError(Outcome.LIBVIRT_FAILED, Reason.LIBVIRT_TIMED_OUT, detail)

@@ -1,0 +1,262 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The orders of this host: one owner per volume, several volumes at once, a report for every attempt.
+
+Orders for a volume that is being worked on wait for its owner. What has gathered by then is one piece of work: of
+the orders for the same guest the newest is done, and the older ones are settled by what it found.
+
+How long one order may wait for its device: as long as it likes while nobody else waits for the worker.
+"""
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import Final, Protocol
+
+from bridge.core.extend import ExtendKey
+from bridge.core.messages import Order, Report, StepReport
+from bridge.core.outcome import THEN, Outcome, Then
+from bridge.core.reasons import Reason
+from bridge.runtime.metrics import AgentMetrics
+
+
+class Stopping(Protocol):
+    """threading.Event, as far as it is used."""
+
+    def wait(self, timeout: float) -> bool:
+        """Whether it is set, after so many seconds at most."""
+
+
+class FairTurn:
+    """One worker's. An array that shows its volumes' sizes late would otherwise hold every worker, and volumes of
+    other storage would wait behind it; the order that gives way is cast again."""
+
+    def __init__(
+        self,
+        stopping: Stopping,
+        crowded: Callable[[], bool],
+        fair: float,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`fair`: seconds of a turn nobody has to give up; `crowded`: whether volumes wait for a worker."""
+        self._stopping = stopping
+        self._crowded = crowded
+        self._fair = fair
+        self._clock = clock
+        self._until = 0.0
+
+    def begin(self) -> None:
+        """A new order."""
+        self._until = self._clock() + self._fair
+
+    def sleep(self, seconds: float) -> bool:
+        """Whether the order is to stop waiting: the agent ends, or others wait and it had its turn."""
+        if self._stopping.wait(seconds):
+            return True
+        return self._clock() >= self._until and self._crowded()
+
+
+LOG = logging.getLogger(__name__)
+
+WAITING_MAX: Final = 10_000
+"""Orders held at most; above it they are reported as `busy` and come again."""
+
+Do = Callable[[Order], Report]
+
+
+class Tool(Protocol):
+    """What a worker thread works with; one per thread."""
+
+    def __call__(self, order: Order) -> Report:
+        """Work on one order; does not raise."""
+
+    def close(self) -> None:
+        """Give back what it holds."""
+
+
+class Orders:
+    """The waiting orders by volume, and which volumes have an owner. For several threads; no effects."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._waiting: dict[str, list[Order]] = {}
+        self._free: deque[str] = deque()
+        self._owned: set[str] = set()
+        self._count = 0
+        self._closed = False
+
+    def put(self, orders: Iterable[Order]) -> list[Order]:
+        """Take orders; returns those there is no room for."""
+        refused = []
+        with self._changed:
+            for order in orders:
+                if self._count >= WAITING_MAX or self._closed:
+                    refused.append(order)
+                    continue
+                volume_id = order.key.volume_id
+                if volume_id not in self._waiting:
+                    self._waiting[volume_id] = []
+                    if volume_id not in self._owned:
+                        self._free.append(volume_id)
+                self._waiting[volume_id].append(order)
+                self._count += 1
+            self._changed.notify_all()
+        return refused
+
+    def take(self) -> tuple[str, list[Order]] | None:
+        """Wait for a volume nobody owns, own it, and take all its orders. None: closed."""
+        with self._changed:
+            while not self._free and not self._closed:
+                self._changed.wait()
+            if self._closed:
+                return None
+            volume_id = self._free.popleft()
+            self._owned.add(volume_id)
+            orders = self._waiting.pop(volume_id)
+            self._count -= len(orders)
+            return volume_id, orders
+
+    def crowded(self) -> bool:
+        """Whether volumes wait for somebody to own them."""
+        with self._changed:
+            return bool(self._free)
+
+    def done(self, volume_id: str) -> None:
+        """The owner lets go; what came meanwhile is free to be taken."""
+        with self._changed:
+            self._owned.discard(volume_id)
+            if volume_id in self._waiting:
+                self._free.append(volume_id)
+                self._changed.notify()
+
+    def close(self) -> None:
+        """Nobody gets an order any more. Those that wait are dropped: the journal casts them again."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+
+def work_off(orders: Sequence[Order], do: Do) -> list[Report]:
+    """Do what has gathered for one volume; one report per order, in their order.
+
+    Per guest the newest order (generation, then target) is done. An older one has the same end, unless that end is
+    a success that says nothing about a larger size it asked for: then it is done as well.
+    """
+    by_guest: dict[ExtendKey, list[int]] = {}
+    for index, order in enumerate(orders):
+        by_guest.setdefault(order.key, []).append(index)
+    reports: dict[int, Report] = {}
+    for indexes in by_guest.values():
+        newest_first = sorted(indexes, key=lambda i: (orders[i].gen, orders[i].target), reverse=True)
+        lead = reports[newest_first[0]] = do(orders[newest_first[0]])
+        for index in newest_first[1:]:
+            order = orders[index]
+            reports[index] = _settled_by(lead, order) if _settles(lead, order) else do(order)
+    return [reports[index] for index in range(len(orders))]
+
+
+def _settles(lead: Report, order: Order) -> bool:
+    if THEN[lead.outcome] is not Then.CLOSE:
+        return True
+    return max(lead.target, lead.after or 0) >= order.target
+
+
+def _settled_by(lead: Report, order: Order) -> Report:
+    step = StepReport(name="joined", ok=True, seconds=0.0, detail=f"done with attempt {lead.attempt_id}")
+    return replace(lead, attempt_id=order.attempt_id, gen=order.gen, target=order.target, steps=(step, *lead.steps))
+
+
+class Workers:
+    """A part: threads that work orders off and hand over the reports."""
+
+    def __init__(
+        self,
+        count: int,
+        *,
+        make_tool: Callable[[], Tool],
+        report: Callable[[Sequence[Report]], None],
+        stopping: threading.Event,
+        metrics: AgentMetrics,
+    ) -> None:
+        self._orders = Orders()
+        self._make_tool = make_tool
+        self._report = report
+        self._stopping = stopping
+        self._metrics = metrics
+        self._threads = [threading.Thread(target=self._run, name=f"worker-{n}", daemon=True) for n in range(count)]
+
+    def submit(self, orders: Sequence[Order]) -> None:
+        """Take orders and return at once."""
+        self._metrics.in_flight.inc(len(orders))
+        if refused := self._orders.put(orders):
+            LOG.warning("no room for %d orders: %d wait already", len(refused), WAITING_MAX)
+            self._hand_over(refused, [_refused(order) for order in refused])
+
+    def crowded(self) -> bool:
+        """Whether volumes wait for a worker."""
+        return self._orders.crowded()
+
+    def start(self) -> None:
+        """Start the threads."""
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """Take no more orders; what is being waited for is given up on."""
+        self._stopping.set()
+        self._orders.close()
+
+    def join(self, seconds: float) -> bool:
+        """Wait for the orders in hand."""
+        deadline = time.monotonic() + seconds
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        return not any(thread.is_alive() for thread in self._threads)
+
+    def _run(self) -> None:
+        tool = self._make_tool()
+        while (taken := self._orders.take()) is not None:
+            volume_id, orders = taken
+            try:
+                self._hand_over(orders, work_off(orders, tool))
+            except Exception:
+                LOG.exception("volume %s: the worker failed", volume_id)
+                self._metrics.in_flight.dec(len(orders))
+            finally:
+                self._orders.done(volume_id)
+        tool.close()
+
+    def _hand_over(self, orders: Sequence[Order], reports: Sequence[Report]) -> None:
+        for order, report in zip(orders, reports, strict=True):
+            self._metrics.orders.labels(report.outcome.value).inc()
+            for step in report.steps:
+                self._metrics.step_seconds.labels(step.name).observe(step.seconds)
+            LOG.info(
+                "server %s volume %s: %s (%s) target %d before %s after %s attempt %s request %s",
+                report.key.server_id,
+                report.key.volume_id,
+                report.outcome.value,
+                report.reason,
+                report.target,
+                report.before,
+                report.after,
+                report.attempt_id,
+                order.global_request_id or order.request_id,
+            )
+        self._metrics.in_flight.dec(len(reports))
+        self._report(reports)
+
+
+def _refused(order: Order) -> Report:
+    return Report(
+        attempt_id=order.attempt_id,
+        key=order.key,
+        gen=order.gen,
+        outcome=Outcome.BUSY,
+        reason=Reason.UNCERTAIN.value,
+        target=order.target,
+        detail="this host has too many orders",
+    )

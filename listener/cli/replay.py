@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`extend-bridge record` and `extend-bridge replay`."""
+
+import argparse
+import csv
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+from cliff.lister import Lister
+from oslo_config import cfg
+
+from bridge.core.errors import OperatorError
+from bridge.core.extend import ExtendKey, is_uuid
+from bridge.runtime import commands, config
+from bridge.runtime.broker import check_url, kombu_connection
+from bridge.runtime.publisher import SafePublisher
+from bridge.runtime.rest import open_adapter
+from listener.cli.recordings import Item, read
+from listener.cli.sender import BrokerTarget, EndpointTarget, Progress, ReplayRate, Target, send
+from listener.endpoint import EndpointClient, NovaEndpoint
+from listener.settings import ListenerSettings, listener_groups, listener_settings
+from listener.sources import BindSource, TopicSource
+
+_AGENT: Final = "extend-bridge replay"
+
+
+class Replay(Lister):  # type: ignore[misc,unused-ignore]
+    """Send recorded extends again. Says what it would do; --send does it.
+
+    Takes recordings, raw captures of other tools and audit logs. For the parked lane there is `parked replay`.
+    Exits with 1 if it was interrupted; the same command goes on.
+    """
+
+    _epilog = "Example: extend-bridge replay --send --rate 10 resizes.jsonl"
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """See cliff."""
+        parser: argparse.ArgumentParser = super().get_parser(prog_name)
+        commands.add_config_option(parser)
+        parser.add_argument("file", nargs="+", type=Path, metavar="FILE", help="recordings, one JSON object a line")
+        what = parser.add_mutually_exclusive_group()
+        what.add_argument("--dry-run", action="store_true", help="only say what would be sent (the default)")
+        what.add_argument("--send", action="store_true", help="send it")
+        parser.add_argument(
+            "--to", choices=("endpoint", "broker"), default="endpoint",
+            help="the HTTP endpoint of [endpoint], or the listener's queue of [notifications] (default: endpoint)",
+        )  # fmt: skip
+        parser.add_argument("--endpoint", metavar="URL", help="this endpoint, without authentication")
+        parser.add_argument(
+            "--speed", default="max", metavar="1x|10x|max", help="as recorded, so much faster, or as fast as may be"
+        )
+        parser.add_argument("--rate", type=float, metavar="N", help="events a second, at most")
+        parser.add_argument(
+            "--map", action="append", default=[], metavar="OLD=NEW|FILE",
+            help="another id for a volume or server; a file holds OLD,NEW a line; several times",
+        )  # fmt: skip
+        parser.add_argument(
+            "--only", action="append", default=[], metavar="ID", help="only of this volume or server; several times"
+        )
+        parser.add_argument(
+            "--state", type=Path, metavar="FILE",
+            help="where an interrupted replay goes on from (default: FILE.replay beside the first recording)",
+        )  # fmt: skip
+        return parser
+
+    def run(self, parsed_args: argparse.Namespace) -> int:
+        """See cliff."""
+        self.code = 0
+        return super().run(parsed_args) or self.code
+
+    def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
+        """See cliff."""
+        pace = ReplayRate(speed=_speed(parsed_args.speed), rate=_rate(parsed_args.rate))
+        mapping = _mapping(parsed_args.map)
+        recording = read(parsed_args.file)
+        only = {text.lower() for text in parsed_args.only}
+        chosen = [item for item in recording.items if not only or only & {item.key.server_id, item.key.volume_id}]
+        items = [replace(item, key=_mapped(item.key, mapping)) for item in chosen]
+        rows: list[tuple[Any, ...]] = [("messages", "", recording.messages), ("events", "", len(items))]
+        if parsed_args.send:
+            verdicts = self._send(parsed_args, items, pace)
+            rows += [(verdict, reason, count) for (verdict, reason), count in sorted(verdicts.items())]
+            left = len(items) - verdicts.total()
+            if left:
+                rows.append(("not sent now", "sent by an earlier run, or left for the next", left))
+        else:
+            rows.append(("would send", parsed_args.to, len(items)))
+            self.app.stderr.write("nothing was sent; --send does it\n")
+        if len(chosen) < len(recording.items):
+            rows.append(("left out", "by --only", len(recording.items) - len(chosen)))
+        for name, counts in (
+            ("skipped", recording.skipped), ("parked", recording.parked), ("unreadable", recording.unreadable),
+        ):  # fmt: skip
+            rows += [(name, reason, count) for reason, count in sorted(counts.items())]
+        return ("Verdict", "Reason", "Count"), rows
+
+    def _send(self, parsed: argparse.Namespace, items: list[Item], pace: ReplayRate) -> Counter[tuple[str, str]]:
+        conf = commands.load(parsed, listener_groups())
+        state = parsed.state or parsed.file[0].with_name(f"{parsed.file[0].name}.replay")
+        progress = Progress(state, items)
+        if progress.done:
+            self.app.stderr.write(f"going on: {len(progress.done)} of {len(items)} events were sent before\n")
+        with commands.stoppable() as stop, _target(conf, parsed) as target:
+            verdicts = send(items, target, pace=pace, progress=progress, audit=commands.audit(conf), stop=stop)
+        if stop.is_set() and len(progress.done) < len(items):
+            self.code = 1
+            self.app.stderr.write(
+                f"interrupted after {len(progress.done)} of {len(items)} events; the same command goes on\n"
+            )
+        return verdicts
+
+
+@contextmanager
+def _target(conf: cfg.ConfigOpts, parsed: argparse.Namespace) -> Iterator[Target]:
+    if parsed.to == "endpoint":
+        if parsed.endpoint:
+            conf.set_override("auth_type", "none", group="endpoint")
+            conf.set_override("endpoint_override", parsed.endpoint, group="endpoint")
+        timeout = conf.endpoint.timeout or 10
+        yield EndpointTarget(
+            EndpointClient(NovaEndpoint(open_adapter(conf, "endpoint", user_agent=_AGENT), timeout=timeout))
+        )
+        return
+    settings = config.read(conf, listener_settings)
+    check_url(settings.transport_url, "[notifications] transport_url")
+    commands.outside(settings.transport_url, "[notifications] transport_url")
+    with kombu_connection(settings.transport_url, heartbeat=settings.bus.heartbeat, name=_AGENT) as connection:
+        yield BrokerTarget(SafePublisher(connection), intake_queue(settings))
+
+
+def intake_queue(settings: ListenerSettings) -> str:
+    """The queue the listener takes extends from."""
+    bind = settings.intake.value == "bind"
+    return (BindSource(settings.topic, settings.exchange) if bind else TopicSource(settings.topic)).queues[0]
+
+
+def _speed(text: str) -> float | None:
+    if text == "max":
+        return None
+    try:
+        speed = float(text.removesuffix("x"))
+    except ValueError:
+        speed = 0
+    if not text.endswith("x") or not 0 < speed < float("inf"):
+        raise OperatorError(f"--speed: {text!r} is neither max nor as 1x, 10x")
+    return speed
+
+
+def _rate(rate: float | None) -> float | None:
+    if rate is not None and not 0 < rate < float("inf"):
+        raise OperatorError(f"--rate: {rate} is no number of events a second")
+    return rate
+
+
+def _mapping(words: list[str]) -> Mapping[str, str]:
+    mapping: dict[str, str] = {}
+    for word in words:
+        pairs = [word.split("=", 1)] if "=" in word else _pairs(Path(word))
+        for pair in pairs:
+            if len(pair) != 2 or not all(map(is_uuid, pair)):  # noqa: PLR2004 - old and new
+                raise OperatorError(f"--map: {','.join(pair)!r} is no pair of ids")
+            mapping[pair[0].lower()] = pair[1].lower()
+    return mapping
+
+
+def _pairs(path: Path) -> list[list[str]]:
+    try:
+        with path.open(newline="") as file:
+            return [[cell.strip() for cell in row] for row in csv.reader(file) if row]
+    except (OSError, UnicodeDecodeError) as ex:
+        raise OperatorError(f"--map: {path} cannot be read") from ex
+
+
+def _mapped(key: ExtendKey, mapping: Mapping[str, str]) -> ExtendKey:
+    return ExtendKey(mapping.get(key.server_id, key.server_id), mapping.get(key.volume_id, key.volume_id))

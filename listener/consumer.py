@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One thread of the listener: gather what is there, work it off, again.
+
+No linger: a batch is what came while the last one was posted. Nothing is ever requeued: brokers count that and drop
+what was counted often. What a lost connection leaves unacknowledged comes again by itself.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import count
+from typing import Final
+
+import kombu
+
+from bridge.runtime.broker import BROKER_ERRORS
+from bridge.runtime.health import Health
+from bridge.runtime.retry import Backoff
+from listener.batch import ShuttingDownError
+from listener.delivery import Away, Worker
+from listener.intake import Intake
+from listener.sources import QueueSource
+from listener.telemetry import Telemetry
+
+LOG = logging.getLogger(__name__)
+
+_SETTLED: Final = 60.0  # seconds a connection has to last for its loss to count as the first again
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckNames:
+    """The names of one loop's health checks: one loop must not hide what another has to say."""
+
+    broker: str
+    queue: str
+    endpoint: str
+    lanes: str
+
+
+NOTIFICATIONS: Final = CheckNames(
+    broker="listener.broker", queue="listener.queue", endpoint="listener.endpoint", lanes="listener.lanes"
+)
+DUE: Final = CheckNames(
+    broker="listener.due_broker",
+    queue="listener.due_queue",
+    endpoint="listener.due_endpoint",
+    lanes="listener.due_lanes",
+)
+
+
+class Loop:
+    """One session after another with a broker, for ever. `prefetch` messages are in hand at most, per queue."""
+
+    def __init__(
+        self,
+        *,
+        connect: Callable[[], kombu.Connection],
+        source: QueueSource,
+        prefetch: int,
+        retry_cap: float,
+        worker: Worker,
+        health: Health,
+        checks: CheckNames,
+        chronicle: Telemetry,
+    ) -> None:
+        self._connect = connect
+        self._source = source
+        self._prefetch = prefetch
+        self._retry_cap = retry_cap
+        self._worker = worker
+        self._health = health
+        self._checks = checks
+        self._chronicle = chronicle
+
+    def run(self, stop: threading.Event) -> None:
+        """Until told to stop; a lost broker is connected to again, with back-off."""
+        away, failures = Backoff(first=0.5, cap=10, floor=0.2), 0
+        while not stop.is_set():
+            started = time.monotonic()
+            try:
+                with self._connect() as connection:
+                    self._session(connection, stop)
+            except ShuttingDownError:
+                LOG.info("stopped with messages in hand; the broker delivers them again")
+            except BROKER_ERRORS as ex:
+                self._health.bad(self._checks.broker, f"the broker is away: {type(ex).__name__}; connecting again")
+            self._chronicle.in_hand(0)
+            failures = 1 if time.monotonic() - started > _SETTLED else failures + 1
+            stop.wait(away.delay(failures))
+
+    def _session(self, connection: kombu.Connection, stop: threading.Event) -> None:
+        intake = Intake(
+            connection, self._source, prefetch=self._prefetch, health=self._health, check=self._checks.queue
+        )
+        connection.connect()
+        self._health.ok(self._checks.broker)
+        with intake.consuming():
+            while not stop.is_set():
+                messages = intake.gather()
+                if messages:
+                    self._took(messages)
+                    away = self._worker.work(messages, intake, stop)
+                    self._chronicle.in_hand(0)
+                    if away is not None:
+                        self._sit_out(away, intake, stop)
+
+    def _sit_out(self, away: Away, intake: Intake, stop: threading.Event) -> None:
+        """Take nothing while the endpoint is away: what waits is safest where it is."""
+        LOG.warning("the endpoint is away (%s); no more messages are taken until it answers", away.reason.value)
+        messages = intake.pause()
+        if messages:
+            self._took(messages)
+            self._worker.put_aside(messages, away, intake, stop)
+            self._chronicle.in_hand(0)
+        backoff = Backoff(first=1.0, cap=self._retry_cap, floor=0.1)
+        for asked in count(1):
+            intake.keep_alive(backoff.delay(asked) if away.after is None else max(0.1, away.after), stop)
+            if stop.is_set():
+                return
+            still = self._worker.still_away(away)
+            if still is None:
+                LOG.info("the endpoint answers; messages are taken again")
+                return
+            away = still
+
+    def _took(self, messages: list[kombu.Message]) -> None:
+        self._chronicle.in_hand(len(messages))
+        self._chronicle.took(len(messages))

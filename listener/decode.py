@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From the body of a message to what is to be done with it: one closed set for every queue the listener takes."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from bridge.core.extend import ExtendKey
+from bridge.core.reasons import Reason
+from listener.lanes import Parked, read_deferred
+from listener.notification import Bad, Origin, Other, ResizeEnd, inflated, is_other_event, parse, translate
+from listener.telemetry import Telemetry
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Events:
+    """Events to be sent. `attempts` they had before, `first_seen` in seconds since the epoch."""
+
+    keys: tuple[ExtendKey, ...]
+    origin: Origin
+    first_seen: float
+    attempts: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Nothing:
+    """Nothing is to be done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Raw:
+    """Nobody can read it: it is kept as it came."""
+
+    reason: Reason
+
+
+Found = Events | Nothing | Raw | Parked
+_NOTHING = Nothing()
+
+
+class Reader(Protocol):
+    """How the messages of one queue are read."""
+
+    def read(self, body: bytes, compression: object = None) -> Found:
+        """What one message asks for; never raises. `compression`: what its header says of the body."""
+
+
+class NotificationReader:
+    """Cinder's notifications. `max_bytes` and `max_rows` as `parse` takes them."""
+
+    def __init__(
+        self, chronicle: Telemetry, *, max_bytes: int, max_rows: int, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._chronicle = chronicle
+        self._max_bytes = max_bytes
+        self._max_rows = max_rows
+        self._clock = clock
+
+    def read(self, body: bytes, compression: object = None) -> Found:
+        """See Reader; what is no extend is counted, an extend is written down."""
+        opened = body if compression is None else inflated(body, compression, self._max_bytes)
+        return Raw(Reason.NOT_JSON) if opened is None else self._read(opened)
+
+    def _read(self, body: bytes) -> Found:
+        if is_other_event(body):
+            self._chronicle.other(Reason.OTHER_EVENT)
+            return _NOTHING
+        read = parse(body, max_bytes=self._max_bytes, max_rows=self._max_rows)
+        match read:
+            case ResizeEnd():
+                translation = translate(read)
+                self._chronicle.received(read, translation)
+                if not translation.events:
+                    return _NOTHING
+                return Events(keys=translation.events, origin=read.origin, first_seen=self._clock())
+            case Other():
+                self._chronicle.other(read.reason)
+                return _NOTHING
+            case Bad():
+                return Parked(
+                    reason=read.reason,
+                    volume_id=read.volume_id,
+                    server_id=None,
+                    origin=read.origin,
+                    first_seen=self._clock(),
+                )
+        return Raw(read.reason)
+
+
+class DueReader:
+    """What comes back from the slow lane: one event each."""
+
+    def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+
+    def read(self, body: bytes, compression: object = None) -> Found:
+        """See Reader; we compress nothing."""
+        del compression
+        deferred = read_deferred(body, self._clock())
+        if deferred is None:
+            return Raw(Reason.NOT_OUR_FORM)
+        return Events(
+            keys=(deferred.key,),
+            origin=deferred.origin,
+            first_seen=deferred.first_seen,
+            attempts=deferred.attempts,
+        )

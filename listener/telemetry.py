@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the listener says of its work: audit records and metrics, in one place and with one set of names."""
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from bridge.core.audit import AuditEvent, AuditRecord
+from bridge.core.extend import ExtendKey
+from bridge.core.reasons import Reason
+from bridge.runtime.audit import AuditLog
+from bridge.runtime.metrics import ListenerMetrics
+from listener.lanes import Deferred, Parked
+from listener.notification import Origin, ResizeEnd, Translation
+from listener.retry_policy import SlowDelay
+from listener.verdicts import Verdict
+
+
+class Telemetry:
+    """Counts and writes down. Never raises. `due`: of what comes back from the slow lane, else of notifications."""
+
+    def __init__(
+        self,
+        audit: AuditLog,
+        metrics: ListenerMetrics,
+        *,
+        due: bool = False,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._audit = audit
+        self._metrics = metrics
+        self._took = metrics.due if due else metrics.messages
+        self._in_hand = metrics.due_in_hand if due else metrics.in_hand
+        self._clock = clock
+
+    def took(self, messages: int) -> None:
+        """Messages off the queue."""
+        self._took.inc(messages)
+
+    def in_hand(self, messages: int) -> None:
+        """Messages not yet acknowledged."""
+        self._in_hand.set(messages)
+
+    def other(self, reason: Reason) -> None:
+        """A notification that is no extend: counted, not written, there are too many of them."""
+        self._metrics.skipped.labels(reason.value).inc()
+
+    def received(self, end: ResizeEnd, translation: Translation) -> None:
+        """A volume.resize.end, its events and each row that gives none."""
+        for reason, number in Counter(translation.skipped).items():
+            self._metrics.skipped.labels(reason.value).inc(number)
+        data = {"size_gib": end.size, "sent": end.origin.sent, "events": len(translation.events)}
+        servers: list[str | None] = [key.server_id for key in translation.events]
+        self._audit.write(
+            *(
+                self._record(AuditEvent.RECEIVED, end.origin, volume=end.volume_id, server=server, data=data)
+                for server in servers or [None]
+            ),
+            *(
+                self._record(AuditEvent.SKIPPED, end.origin, volume=end.volume_id, reason=reason.value)
+                for reason in translation.skipped
+            ),
+        )
+
+    def unreadable(self, reason: Reason, size: int) -> None:
+        """A message that now lies in the unreadable lane."""
+        self._metrics.unreadable.labels(reason.value).inc()
+        self._audit.write(self._record(AuditEvent.UNREADABLE, Origin(), reason=reason.value, data={"bytes": size}))
+
+    def posted(self, key: ExtendKey, verdict: Verdict, origin: Origin, sent_as: str, seconds: float) -> None:
+        """The endpoint's word on an event. `sent_as` is the request id it was posted under."""
+        self._metrics.events.labels(verdict.kind.value, verdict.reason.value).inc()
+        self.asked_again(key, verdict, origin, sent_as, seconds)
+
+    def asked_again(self, key: ExtendKey, verdict: Verdict, origin: Origin, sent_as: str, seconds: float) -> None:
+        """The same for an event whose verdict is still to come: it was sent to see whether the endpoint is back."""
+        self._audit.write(
+            self._record(
+                AuditEvent.POSTED,
+                origin,
+                volume=key.volume_id,
+                server=key.server_id,
+                outcome=verdict.kind.value,
+                reason=verdict.reason.value,
+                seconds=seconds,
+                data={} if sent_as == origin.carried else {"posted_as": sent_as},
+            )
+        )
+
+    def held(self, key: ExtendKey, reason: Reason, origin: Origin) -> None:
+        """An event that waits for the endpoint; once per hold."""
+        self._metrics.held.labels(reason.value).inc()
+        self._audit.write(
+            self._record(AuditEvent.HELD, origin, volume=key.volume_id, server=key.server_id, reason=reason.value)
+        )
+
+    def deferred(self, deferred: Deferred, step: SlowDelay) -> None:
+        """An event that now lies in the slow lane."""
+        self._metrics.deferred.labels(deferred.reason.value).inc()
+        self._audit.write(
+            self._record(
+                AuditEvent.DEFERRED,
+                deferred.origin,
+                volume=deferred.key.volume_id,
+                server=deferred.key.server_id,
+                reason=deferred.reason.value,
+                data={"step": step.code, "answered": deferred.attempts},
+            )
+        )
+
+    def parked(self, parked: Parked) -> None:
+        """Something that now lies in the parked lane."""
+        self._metrics.parked.labels(parked.reason.value).inc()
+        self._audit.write(
+            self._record(
+                AuditEvent.PARKED,
+                parked.origin,
+                volume=parked.volume_id,
+                server=parked.server_id,
+                reason=parked.reason.value,
+                data={"mark": parked.mark.value} if parked.mark is not None else {},
+            )
+        )
+
+    def _record(self, event: AuditEvent, origin: Origin, **more: Any) -> AuditRecord:
+        return AuditRecord(
+            event=event,
+            at=self._clock(),
+            project=origin.project,
+            message_id=origin.message_id,
+            request_id=origin.request_id,
+            global_request_id=origin.carried,
+            **more,
+        )
