@@ -39,6 +39,9 @@ STORAGE_PACKAGES: Final = (
 )  # fmt: skip
 """What the storage VM boots with and finds inside; its kernel is downloaded and unpacked, never installed."""
 
+GUESTS_PACKAGES: Final = ("busybox-static", "cpio", "kmod")
+"""What a guest with Debian's kernel boots with; the kernel is downloaded and unpacked, never installed."""
+
 EXIT_UNREACHABLE: Final = 3
 
 
