@@ -18,7 +18,11 @@ _EXIT_UNREACHABLE = 3
 def main() -> int:
     """Run it; the exit code."""
     chosen = options()
-    ways = [way for way in WAYS if way.name in (chosen.way or ()) or (not chosen.way and (way.short or not chosen.short))]
+    ways = [
+        way
+        for way in WAYS
+        if way.name in (chosen.way or ()) or (not chosen.way and (way.short or not chosen.short))
+    ]
     unknown = set(chosen.way or ()) - {way.name for way in WAYS}
     if unknown:
         print(f"no way named {', '.join(sorted(unknown))}; --list names them", file=sys.stderr)
@@ -67,7 +71,10 @@ def _show(way: Way, verdicts: Sequence[Verdict]) -> None:
     named = sum(verdict.told and verdict.seconds is None for verdict in verdicts)
     told = sum(verdict.told for verdict in verdicts)
     slowest = f"slowest {max(seconds):.2f} s" if seconds else ""
-    print(f"{way.name:24} {told:2} of {len(verdicts):2}  {slowest:16} {f'{named} at restart' if named else ''}", flush=True)
+    print(
+        f"{way.name:24} {told:2} of {len(verdicts):2}  {slowest:16} {f'{named} at restart' if named else ''}",
+        flush=True,
+    )
     for verdict in verdicts:
         if not verdict.told:
             print(f"    {verdict.volume:12} {verdict.words}", flush=True)

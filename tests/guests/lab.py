@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Two hosts, one guest with all its volumes, Cinder, API, engine and an agent per host: what a way is played with."""
+"""The stage of every way: two hosts with an agent each, one guest with all its volumes, Cinder, API, engine."""
 
 import base64
 import os
@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from bridge.core.extend import gib
 from bridge.journal.tables import extends
 from bridge.standin.cinder import Attachment, StandInCinder
-from hostagent.libvirt_open import open_libvirt
+from hostagent.drivers.libvirt.connect import open_libvirt
 from tests.guests.stock import StockGuest, stock_kernel
 from tests.guests.volumes import BOOT_ONLY, GuestVolume, Volumes
 from tests.lab.agent import Agent, wait_for
@@ -57,7 +57,9 @@ class Verdict:
 class GuestLab:
     """Everything that runs. `here` is the host the guest is on, by its number."""
 
-    def __init__(self, directory: Path, stack: ExitStack, *, kinds: Sequence[tuple[str, str]], limit: float) -> None:
+    def __init__(
+        self, directory: Path, stack: ExitStack, *, kinds: Sequence[tuple[str, str]], limit: float
+    ) -> None:
         self.directory, self._stack, self._limit = directory, stack, limit
         self.here = 0
         self.hosts = [self._host(f"host-{number + 1}") for number in range(2)]
@@ -196,13 +198,15 @@ class GuestLab:
 
     def wait_ended(self, *, seconds: float = 90.0) -> None:
         """Wait until every extend is closed."""
-        until(lambda: not any(self.row(volume).open for volume in self.volumes.all), "all are closed", seconds=seconds)
+        until(
+            lambda: not any(self.row(volume).open for volume in self.volumes.all), "all are closed", seconds=seconds
+        )
 
     def judge(self, way: str, volumes: Sequence[GuestVolume], since: float, *, booted: bool) -> list[Verdict]:
         """Wait for what the guest sees of these volumes.
 
-        `booted`: the guest has booted since its volumes grew. Where it has not, a disk on a bus that is looked at only
-        at boot is told of by name: its extend is closed with the reason `seen_at_restart`.
+        `booted`: the guest has booted since its volumes grew. Where it has not, a disk on a bus that is looked at
+        only at boot is told of by name: its extend is closed with the reason `seen_at_restart`.
         """
         waiting, verdicts = list(volumes), []
         deadline = time.monotonic() + self._limit

@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Final
 
 TOOL: Final = "tools/guests"
-KINDS: Final = tuple((bus, backing) for bus in ("virtio", "scsi") for backing in ("loop", "raw", "qcow2", "rbd")) + (
-    ("sata", "loop"), ("sata", "qcow2"), ("usb", "loop"), ("usb", "raw"),
-)  # fmt: skip
+_TOLD: Final = tuple((bus, backing) for bus in ("virtio", "scsi") for backing in ("loop", "raw", "qcow2", "rbd"))
+KINDS: Final = (*_TOLD, ("sata", "loop"), ("sata", "qcow2"), ("usb", "loop"), ("usb", "raw"))
 SHORT_KINDS: Final = (("virtio", "loop"), ("virtio", "qcow2"), ("scsi", "loop"), ("sata", "loop"))
 
 _EPILOG: Final = """\
-The guest runs Debian's kernel, whose drivers look at a disk's size at boot and when the device interrupts them. Every
-way is played with every disk: Cinder extends each volume, and the guest's own console says what its kernel sees.
+The guest runs Debian's kernel, whose drivers look at a disk's size at boot and when the device interrupts them.
+Every way is played with every disk: Cinder extends each volume, and the guest's console says what its kernel sees.
 
 A disk on SATA or USB is looked at only at boot. Until then it counts as told where its extend is closed with the
 reason seen_at_restart.
@@ -34,7 +33,7 @@ def options(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
         prog=TOOL,
-        description="Shows that a guest with a stock kernel is told of its disks' sizes, in whatever way it comes back.",
+        description="Shows that a stock kernel is told of its disks' sizes, in whatever way the guest comes back.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A guest with Debian's own kernel, whose drivers look at a disk's size at boot and when the device interrupts them."""
+"""A guest with Debian's own kernel. Its drivers look at a disk's size at boot and when they are interrupted."""
 
 import gzip
 import hashlib
@@ -94,7 +94,7 @@ class StockGuest:
         return f"stock-{self.server_id[:8]}"
 
     def xml(self) -> str:
-        """Return the domain's XML. The console is appended to, because several QEMUs write it one after the other."""
+        """Return the domain's XML. The console is appended to, because one QEMU after the other writes it."""
         return f"""<domain type='qemu'>
   <name>{self.name}</name><uuid>{self.server_id}</uuid>
   <memory unit='MiB'>{_MEMORY_MIB}</memory><vcpu>1</vcpu>
