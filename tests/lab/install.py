@@ -17,6 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NoReturn
 
+from tests.lab import leftovers
+
 TREE: Final = Path(__file__).resolve().parents[2]
 VENV: Final = TREE / ".venv"
 _STAMP: Final = VENV / ".extend-bridge"
@@ -57,6 +59,9 @@ def ensure(*, packages: Sequence[str], extras: Sequence[str]) -> Path:
 def run_in_venv(python: Path, module: str, argv: Sequence[str]) -> NoReturn:
     """Become `python -m module argv` of the virtualenv, from the top of the tree."""
     environment = dict(os.environ, PYTHONPATH=str(TREE), PYTHONUNBUFFERED="1")
+    outside = tempfile.gettempdir()
+    if leftovers.guarded(environment):
+        environment[leftovers.OUTSIDE] = outside
     os.chdir(TREE)
     os.execve(python, [str(python), "-m", module, *argv], environment)
 

@@ -24,7 +24,7 @@ from tests.lab.paths import ROOT
 from tests.lab.ports import steady_port
 from tests.lab.waiting import until
 
-pytestmark = [pytest.mark.functional, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.functional
 
 WORKERS = 3
 REQUESTS = 90
