@@ -16,7 +16,7 @@ from cheroot.server import HTTPServer
 from xdist.scheduler import LoadScopeScheduling
 
 from tests.lab.leftovers import RUN, TIMES, guarded, of_run
-from tests.lab.waiting import until
+from tests.lab.waiting import LONGEST, until
 
 # a busy machine is not a fault of a test
 hypothesis.settings.register_profile("busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
@@ -29,6 +29,8 @@ _GUARDED: Final = guarded(os.environ)
 tempfile.tempdir = os.environ.get("TMPDIR")
 _SHARED: Final = ("tests/functional/qemu/", "tests/functional/wire/", "tests/functional/journal/")
 """Folders whose tests share a real part that takes long to start: one worker runs them all."""
+_TO_LEAVE: Final = 20.0
+"""Seconds that the processes of the tests may take to end after the last test."""
 _TO_END: Final = 600.0
 """Seconds from the last test to the end of the process."""
 
@@ -68,7 +70,11 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         return
     directory = Path(os.environ[RUN])
     try:
-        until(lambda: not of_run(directory), "every process has ended", seconds=20)
+        until(
+            lambda: not of_run(directory),
+            "every process has ended",
+            seconds=min(_TO_LEAVE, LONGEST),
+        )
     except AssertionError:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
         for pid, command in of_run(directory).items():
