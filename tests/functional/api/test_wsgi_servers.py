@@ -62,7 +62,7 @@ def serve(request: pytest.FixtureRequest, tmp_path: Path) -> Serve:
     """Run the server with these lines in [api]."""
     make: Callable[[Path, Path, int], list[str]] = request.param
     if shutil.which(make.__name__, path=BIN) is None:
-        missing(make.__name__)
+        missing(make.__name__, extra="serving")
 
     def run(api: str, answers: int = 200) -> AbstractContextManager[Served]:
         port = steady_port()
