@@ -89,7 +89,7 @@ def pytest_unconfigure() -> None:
 
 
 def missing(part: str, *, extra: str = "") -> NoReturn:
-    """Skip a test whose real part is not installed; in CI fail it, unless the set-up left out that `extra` by name."""
+    """Skip a test whose real part is missing; in CI fail it, unless the set-up left out `extra` by name."""
     left_out = LEFT_OUT.read_text().split() if LEFT_OUT.exists() else []
     if os.environ.get("CI") == "true" and extra not in left_out:
         pytest.fail(f"{part} is missing; in CI every real part must be there (tools/test installs it)")
