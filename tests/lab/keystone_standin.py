@@ -18,10 +18,11 @@ class KeystoneStandIn:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
         self.says: bytes | None = None  # of a token it is asked about, instead of the truth
+        self.strict = False  # whether tokens other than its own are unknown to it
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}/v3"
         domain = {"id": "default", "name": "Default"}
-        self._token = {
+        self._token: dict[str, Any] = {
             "token": {
                 "methods": ["password"],
                 "user": {"id": uuid.uuid4().hex, "name": "u", "domain": domain},
@@ -49,6 +50,12 @@ class KeystoneStandIn:
             }
         }
 
+    def reached_at(self, url: str) -> None:
+        """Name another address as this Keystone's: a proxy in front of it."""
+        self.url = url
+        for endpoint in self._token["token"]["catalog"][0]["endpoints"]:
+            endpoint["url"] = url
+
     def authtoken(self) -> str:
         """[keystone_authtoken] for an API in front of it."""
         return (
@@ -72,11 +79,13 @@ class KeystoneStandIn:
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                if self.path.endswith("/auth/tokens"):
-                    self._reply(200, standin._token, standin.says)
-                else:
+                if not self.path.endswith("/auth/tokens"):
                     links = [{"rel": "self", "href": f"{standin.url}/"}]
                     self._reply(200, {"version": {"id": "v3.14", "status": "stable", "links": links}})
+                elif standin.strict and self.headers["X-Subject-Token"] != SERVICE_TOKEN:
+                    self._reply(404, {"error": {"code": 404, "title": "Not Found", "message": "no such token"}})
+                else:
+                    self._reply(200, standin._token, standin.says)
 
             def do_POST(self) -> None:
                 self.rfile.read(int(self.headers["Content-Length"]))

@@ -1,0 +1,255 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The address, scheme, host and prefix of a request behind proxies: [api] trusted_proxies decides whose word counts.
+
+Forwarding headers are removed from every request before the application sees it, and with them every header that
+other software takes for one. Where the peer is a trusted proxy, the headers of the one chosen kind are read first:
+the caller is the rightmost hop that is not a trusted proxy, since all hops left of it are that hop's own word.
+"""
+
+import ipaddress
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+from bridge.core.errors import ConfigError
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+UNIX: Final = "unix"
+"""The word in trusted_proxies for peers without an address: a proxy on a Unix socket of the WSGI server."""
+
+_MAX_TEXT: Final = 4096
+_MAX_HOPS: Final = 32
+_MAX_HOST: Final = 255
+_MAX_PREFIX: Final = 200
+_SCHEMES: Final = frozenset({"http", "https"})
+_HOST: Final = re.compile(r"(?:\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?\.?)(?::[0-9]{1,5})?")
+_PREFIX: Final = re.compile(r"(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+")
+_PORT: Final = re.compile(r":[0-9]{1,5}\Z")
+_IPV6_KEY: Final = 64
+"""Bits of an IPv6 address that tell callers apart: one subscriber has at least that network to pick addresses from."""
+
+_LOOKALIKES: Final = frozenset(
+    {
+        "HTTP_FORWARDED",
+        "HTTP_VIA",
+        "HTTP_CLIENT_IP",
+        "HTTP_TRUE_CLIENT_IP",
+        "HTTP_CF_CONNECTING_IP",
+        "HTTP_CF_CONNECTING_IPV6",
+        "HTTP_FASTLY_CLIENT_IP",
+        "HTTP_FRONT_END_HTTPS",
+        "HTTP_REMOTE_ADDR",
+        "HTTP_REMOTE_USER",
+        "HTTP_SCRIPT_NAME",
+        "HTTP_PATH_INFO",
+        "HTTP_PROXY",
+    }
+)
+_LOOKALIKE: Final = re.compile(
+    r"HTTP_X_(?:FORWARDED.*|FORWARD_.*|REAL_.*|CLIENT_.*|CLUSTER_.*|ORIGINAL_.*|ORIGINATING_.*|PROXY.*|REMOTE_.*"
+    r"|REWRITE_.*|SCRIPT_.*|HTTP_.*|HTTPS?|SSL.*|SCHEME|URL_SCHEME|HOST|PREFIX|PROTO|PORT)"
+)
+
+
+class ForwardedHeaders(StrEnum):
+    """The kind of headers that the trusted proxies set."""
+
+    X_FORWARDED = "x-forwarded"  # X-Forwarded-For, -Proto, -Host and -Prefix
+    FORWARDED = "forwarded"  # Forwarded (RFC 7239)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proxies:
+    """The proxies whose word counts, and the headers they speak by."""
+
+    networks: tuple[Network, ...] = ()
+    unix: bool = False
+    headers: ForwardedHeaders = ForwardedHeaders.X_FORWARDED
+
+    def trusts(self, peer: str) -> bool:
+        """Return True for a peer, or a hop, that is one of them."""
+        if not peer:
+            return self.unix
+        address = parse_address(peer)
+        return address is not None and any(address in network for network in self.networks)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """The request as its caller sent it; None where the proxy does not say."""
+
+    address: str
+    scheme: str | None = None
+    host: str | None = None
+    prefix: str | None = None
+
+
+def proxies(words: Iterable[str], headers: ForwardedHeaders = ForwardedHeaders.X_FORWARDED) -> Proxies:
+    """Read [api] trusted_proxies; raises ConfigError that names the word."""
+    networks: list[Network] = []
+    unix = False
+    for word in (text.strip() for text in words):
+        if word == UNIX:
+            unix = True
+            continue
+        try:
+            network = ipaddress.ip_network(word, strict=False)
+        except ValueError as ex:
+            raise ConfigError(
+                f"[api] trusted_proxies: {word!r} is not an address, a network such as 192.0.2.0/24, or '{UNIX}'"
+            ) from ex
+        if network.prefixlen == 0:
+            raise ConfigError(f"[api] trusted_proxies: {word} trusts every caller; name the proxies")
+        networks.append(network)
+    return Proxies(networks=tuple(networks), unix=unix, headers=headers)
+
+
+def parse_address(text: str) -> Address | None:
+    """Return the address of a peer or a hop, with or without a port; an IPv4 address in IPv6 form as IPv4."""
+    text = text.strip()
+    if len(text) > _MAX_HOST:
+        return None
+    if text.startswith("["):
+        text, bracket, rest = text[1:].partition("]")
+        if not bracket or (rest and not _PORT.fullmatch(rest)):
+            return None
+    elif text.count(":") == 1:
+        text = _PORT.sub("", text)
+    try:
+        address = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return mapped or address
+
+
+def key_of(peer: str) -> str:
+    """Return a short key that tells callers apart: an IPv4 address, the /64 of an IPv6 address, or "-"."""
+    address = parse_address(peer)
+    if address is None:
+        return "-"
+    if isinstance(address, ipaddress.IPv6Address):
+        return str(ipaddress.ip_network((address, _IPV6_KEY), strict=False))
+    return str(address)
+
+
+def origin(known: Proxies, peer: str, headers: "Headers") -> Origin:
+    """Return where a request came from, by the words of trusted proxies only."""
+    if not known.trusts(peer):
+        return Origin(address=peer)
+    if known.headers is ForwardedHeaders.FORWARDED:
+        hops = _forwarded_hops(headers.forwarded)
+        nearest = hops[-1] if hops else {}
+        return Origin(
+            address=_caller(known, peer, [hop.get("for", "") for hop in hops]),
+            scheme=_scheme(nearest.get("proto", "")),
+            host=_host(nearest.get("host", "")),
+        )
+    return Origin(
+        address=_caller(known, peer, _last(headers.x_for)),
+        scheme=_scheme(_nearest(headers.x_proto)),
+        host=_host(_nearest(headers.x_host)),
+        prefix=_prefix(_nearest(headers.x_prefix)),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Headers:
+    """The forwarding headers of one request, repeated ones joined by commas."""
+
+    forwarded: str = ""
+    x_for: str = ""
+    x_proto: str = ""
+    x_host: str = ""
+    x_prefix: str = ""
+
+
+class BehindProxies:
+    """WSGI middleware: takes all forwarding headers away, and sets what trusted ones say."""
+
+    def __init__(self, app: Any, known: Proxies) -> None:
+        self._app = app
+        self._known = known
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        """Call the application with a cleaned environ."""
+        headers = _take_away(environ)
+        found = origin(self._known, environ.get("REMOTE_ADDR") or "", headers)
+        environ["REMOTE_ADDR"] = found.address
+        if found.scheme is not None:
+            environ["wsgi.url_scheme"] = found.scheme
+        elif environ.get("wsgi.url_scheme") not in _SCHEMES:
+            environ["wsgi.url_scheme"] = "http"
+        if found.host is not None:
+            environ["HTTP_HOST"] = found.host
+        if found.prefix is not None:
+            environ["SCRIPT_NAME"] = found.prefix
+        answer: Iterable[bytes] = self._app(environ, start_response)
+        return answer
+
+
+def _take_away(environ: dict[str, Any]) -> Headers:
+    headers = Headers(
+        forwarded=environ.get("HTTP_FORWARDED", ""),
+        x_for=environ.get("HTTP_X_FORWARDED_FOR", ""),
+        x_proto=environ.get("HTTP_X_FORWARDED_PROTO", ""),
+        x_host=environ.get("HTTP_X_FORWARDED_HOST", ""),
+        x_prefix=environ.get("HTTP_X_FORWARDED_PREFIX", ""),
+    )
+    for name in [name for name in environ if name.startswith("HTTP_") and _lookalike(name)]:
+        del environ[name]
+    return headers
+
+
+def _lookalike(name: str) -> bool:
+    return name in _LOOKALIKES or _LOOKALIKE.fullmatch(name) is not None
+
+
+def _caller(known: Proxies, peer: str, hops: Sequence[str]) -> str:
+    """Return the rightmost hop that is not a trusted proxy; a hop that is not an address ends the search."""
+    caller = peer
+    for hop in reversed(hops):
+        address = parse_address(hop)
+        if address is None:
+            break
+        caller = str(address)
+        if not known.trusts(caller):
+            break
+    return caller
+
+
+def _last(text: str) -> Sequence[str]:
+    """Return the last hops of a list, a bounded number of them."""
+    cut = len(text) > _MAX_TEXT
+    hops = text[-_MAX_TEXT:].split(",")
+    return hops[1 if cut else 0 :][-_MAX_HOPS:]
+
+
+def _nearest(text: str) -> str:
+    return text[-_MAX_TEXT:].rpartition(",")[2].strip()
+
+
+def _scheme(text: str) -> str | None:
+    return text.lower() if text.lower() in _SCHEMES else None
+
+
+def _host(text: str) -> str | None:
+    return text if len(text) <= _MAX_HOST and _HOST.fullmatch(text) else None
+
+
+def _prefix(text: str) -> str | None:
+    text = text.rstrip("/")
+    return text if len(text) <= _MAX_PREFIX and _PREFIX.fullmatch(text) else None
+
+
+def _forwarded_hops(text: str) -> Sequence[dict[str, str]]:
+    """Read RFC 7239 elements; a quoted comma or semicolon does not occur in what is valid here."""
+    hops = []
+    for element in _last(text) if text else ():
+        pairs = (pair.partition("=") for pair in element.split(";"))
+        hops.append({name.strip().lower(): value.strip().strip('"') for name, _, value in pairs})
+    return hops
