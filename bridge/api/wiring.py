@@ -4,6 +4,7 @@
 from bridge.api.app import build as build_app
 from bridge.api.auth import authenticator
 from bridge.api.healthcheck import journal_probe
+from bridge.api.healthcheck import PATH as HEALTHCHECK
 from bridge.api.identity import Authenticator
 from bridge.api.middleware import behind_proxy
 from bridge.api.policy import OsloPolicy
@@ -34,6 +35,7 @@ def build(settings: ApiSettings, process: Process, *, auth: Authenticator | None
             server_name="extend-bridge-api",
             timeout=settings.request_timeout,
             max_connections=settings.max_connections,
+            reserved=(HEALTHCHECK,),
             tls=settings.tls,
             tls_option="[api] cert_file, key_file",
         ),

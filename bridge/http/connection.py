@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""cheroot's connection, fed without waiting: its bytes are collected in the server's own loop, handshake included.
+"""A connection that never holds a worker: the server's loop reads its requests and writes its answers.
 
-A worker thread sees a connection only when a whole request has come. cheroot alone gives each connection to a
-worker at its first byte, and does the TLS handshake in the loop that accepts: some slow senders then stop every
-other one.
+A worker sees a connection only when a whole request has come, handshake included, and leaves it with an answer in
+memory. cheroot alone gives a connection to a worker at its first byte, does the TLS handshake in the loop that
+accepts, and waits in the worker while the answer is taken: a few slow clients then stop every other one.
 """
 
 import contextlib
 import io
+import selectors
 import socket
 import ssl
+import struct
 import time
 from enum import Enum, auto
 from typing import Any, Final
@@ -19,97 +21,192 @@ from cheroot import server as cheroot_server
 from bridge.http.request import Request, RequestBuffer, RequestLimits
 
 _READ: Final = 64 * 1024
-_MAX_REQUESTS: Final = 1000  # of one connection; an answer that is never read fills only so much
-_EBB: Final = 2.0  # seconds the rest of a request that was refused early may come, so that the answer is heard
+_MAX_REQUESTS: Final = 1000  # of one connection
+_EBB: Final = 2.0  # seconds in which the rest of a refused request may come, so that its sender hears the answer
+_PATIENCE: Final = 1.0  # seconds in the queue after which a client that has closed its side counts as gone
+_LAST_WORDS: Final = 5.0  # seconds for an answer that is ready when the server stops
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
-_NOT_NOW: Final = (BlockingIOError, ssl.SSLWantReadError)
+_RESET: Final = struct.pack("ii", 1, 0)
+"""SO_LINGER that makes the kernel drop what is unsent instead of keeping it."""
 
 
 class Arrived(Enum):
-    """What came of looking at a connection."""
+    """The result of one look at a connection."""
 
-    PART = auto()  # more has to come
+    PART = auto()  # more has to come, or to be taken
     WHOLE = auto()  # a worker can answer
     GONE = auto()  # nothing more will come of it
 
 
+class _Phase(Enum):
+    """The one thing a connection waits for."""
+
+    REQUEST = auto()  # bytes of a request
+    WORKER = auto()  # its answer
+    TAKING = auto()  # the client, to take the answer
+    EBB = auto()  # the rest of a request that was refused early
+
+
 class _Whole(io.BytesIO):
-    """One request, as cheroot reads a socket."""
+    """One request, where cheroot reads a socket."""
 
     bytes_read = 0
+    broken = False
+    """The chunks of the body made no sense, or broke off."""
 
     def has_data(self) -> bool:
-        """Nothing is ever left in it for the next request."""
+        """Return False: nothing is left in it for the next request."""
         return False
 
 
+class _Answer:
+    """One answer in memory, where cheroot writes to a socket."""
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+
+    @property
+    def bytes_written(self) -> int:
+        """The length so far."""
+        return len(self.data)
+
+    def write(self, data: bytes) -> int:
+        """Append bytes."""
+        self.data += data
+        return len(data)
+
+    def flush(self) -> None:
+        """Do nothing."""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
 class Connection(cheroot_server.HTTPConnection):
-    """A client. `receive` is called by the server's loop, everything else by whoever has the connection."""
+    """A client. `advance` is called by the server's loop, everything else by the thread that has the connection."""
 
     RequestHandlerClass = Request
     limits = RequestLimits()
 
     def __init__(self, server: Any, sock: socket.socket, makefile: Any) -> None:
         super().__init__(server, sock, makefile)
+        now = time.monotonic()
         self.rfile = _Whole()
-        self.began: float | None = time.monotonic()  # of the request that is coming; None between two
-        self._intake = RequestBuffer(self.limits)
+        self.wfile = _Answer()
+        self.began: float | None = now
+        """When the request began to come, or the answer to be taken; None between two requests."""
+        self.deadline = now + server.request_timeout
+        self.interest = selectors.EVENT_READ
+        self.reserved = False
+        self._phase = _Phase.REQUEST
+        self._buffer = RequestBuffer(self.limits)
         self._handshake = isinstance(sock, ssl.SSLSocket)
         self._requests = 0
         self._unread = False
-        self._ebb_until: float | None = None
+        self._keep = False
+        self._sent = 0
+        self._queued = now
+        self._cut = False
         server.opened(self)
 
     @property
     def last_request(self) -> bool:
-        """Whether the request a worker has is the last one of this connection."""
+        """True for the last request of this connection."""
         return self._unread or self._requests >= _MAX_REQUESTS
 
-    def receive(self, deadline: float) -> Arrived:
-        """Take what has come. A request that has not come within `deadline` seconds of its begin is 408."""
-        now = time.monotonic()
-        if self._ebb_until is not None:
-            return self._ebb(now)
-        if self.late(deadline):
-            self.too_slow()
+    @property
+    def held(self) -> int:
+        """Bytes in memory for this client."""
+        if self._phase is _Phase.TAKING:
+            return len(self.wfile.data) - self._sent
+        return self._buffer.size if self._phase is _Phase.REQUEST else 0
+
+    def advance(self) -> Arrived:
+        """Take what has come, or hand out what can be taken now."""
+        if not self._cut and time.monotonic() > self.deadline:
+            self.expire()
             return Arrived.GONE
-        self.socket.settimeout(0)
+        taking = self._phase is _Phase.TAKING
+        self.interest = selectors.EVENT_READ
         try:
-            return self._read(now)
-        except _NOT_NOW:
+            self.socket.settimeout(0)
+            return Arrived.GONE if self._cut else self._step()
+        except ssl.SSLWantReadError:
+            return Arrived.PART
+        except (BlockingIOError, ssl.SSLWantWriteError) as ex:
+            if taking or isinstance(ex, ssl.SSLWantWriteError):
+                self.interest = selectors.EVENT_WRITE
             return Arrived.PART
         except (OSError, ValueError):  # the client went away, speaks no TLS, or speaks it wrongly
             return Arrived.GONE
 
-    def late(self, deadline: float) -> bool:
-        """Whether the request that is coming has taken more than so many seconds."""
-        return self.began is not None and time.monotonic() - self.began > deadline
+    def expire(self) -> None:
+        """End a connection whose time is over: 408 in the middle of a request, a reset to a slow reader."""
+        if self._phase is _Phase.TAKING:
+            self.cut()
+        elif self._phase is _Phase.REQUEST and self._buffer.begun and not self._handshake:
+            body = b'{"message": "Request Timeout", "code": "408 Request Timeout", "title": "Request Timeout"}'
+            with contextlib.suppress(OSError, ValueError):
+                self.socket.settimeout(0)
+                self.socket.send(
+                    b"HTTP/1.1 408 Request Timeout\r\nContent-Type: application/json\r\nConnection: close\r\n"
+                    b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
+                )
+        self._unread = False
 
-    def too_slow(self) -> None:
-        """Say that the request has not come in time, to who has begun one."""
-        if self._handshake or not self._intake.begun:
-            return
-        body = b'{"message": "Request Timeout", "code": "408 Request Timeout", "title": "Request Timeout"}'
+    def cut(self) -> None:
+        """Break the connection off: unsent bytes are dropped. The loop then sees its end and closes it."""
+        self._cut = True
+        self._unread = False
         with contextlib.suppress(OSError):
-            self.socket.settimeout(0)
-            self.socket.send(
-                b"HTTP/1.1 408 Request Timeout\r\nContent-Type: application/json\r\nConnection: close\r\n"
-                b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
-            )
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        with contextlib.suppress(OSError):
+            self.socket.shutdown(socket.SHUT_RDWR)
+
+    def abandoned(self) -> bool:
+        """Return True where the client has gone while its request waited for a worker.
+
+        A client may close its sending side and still read: only after a second in the queue is that taken for gone.
+        """
+        if self._cut or time.monotonic() - self._queued < _PATIENCE:
+            return self._cut
+        try:  # of the bare socket: an SSLSocket takes no flags
+            return not socket.socket.recv(self.socket, 1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
+    def communicate(self) -> bool:
+        """Answer the request; True where the connection goes back to the loop."""
+        self._keep = bool(super().communicate())
+        self.rfile = _Whole()
+        self._phase, self._sent = _Phase.TAKING, 0
+        now = time.monotonic()
+        self.began, self.deadline = now, now + self.server.request_timeout
+        if not self.server.ready:
+            self._last_words()
+            return False
+        return self.advance() is Arrived.PART
 
     def close(self) -> None:
         """Close; after an early refusal first let the rest come, or the reset would take the answer with it."""
-        if self._unread and self._ebb_until is None:
-            self._ebb_until = time.monotonic() + _EBB
-            try:
+        if self._unread and self._phase is not _Phase.EBB and not self._cut:
+            self._phase, self._unread = _Phase.EBB, False
+            self.interest, self.deadline = selectors.EVENT_READ, time.monotonic() + _EBB
+            with contextlib.suppress(OSError):
                 self.socket.shutdown(socket.SHUT_WR)
-            except OSError:
-                self._ebb_until = 0.0
-            else:
                 self.server.put_conn(self)
                 return
         self.server.closed(self)
         super().close()
+
+    def _step(self) -> Arrived:
+        if self._phase is _Phase.TAKING:
+            return self._hand_out()
+        if self._phase is _Phase.EBB:
+            return Arrived.PART if self.socket.recv(_READ) else Arrived.GONE
+        return self._read(time.monotonic())
 
     def _read(self, now: float) -> Arrived:
         if self._handshake:
@@ -118,34 +215,43 @@ class Connection(cheroot_server.HTTPConnection):
         while True:
             data = self.socket.recv(_READ)
             if not data:
-                if not self._intake.begun:
+                if not self._buffer.begun:
                     return Arrived.GONE
-                self._intake.give_up()
-                return self._hand_over()
+                self._buffer.give_up()
+                return self._hand_over(now)
             if self.began is None:
-                self.began = now
-            if self._intake.feed(data):
-                return self._hand_over()
-            if self._intake.wants_continue():
+                self.began, self.deadline = now, now + self.server.request_timeout
+            if self._buffer.feed(data):
+                return self._hand_over(now)
+            if self._buffer.wants_continue():
                 self.socket.send(_CONTINUE)
 
-    def _hand_over(self) -> Arrived:
-        self.rfile = _Whole(self._intake.take())
-        self._unread = self._intake.unread
+    def _hand_over(self, now: float) -> Arrived:
+        self.rfile = _Whole(self._buffer.take())
+        self.rfile.broken = self._buffer.broken
+        self.reserved = self._buffer.path in self.server.reserved_paths
+        self.wfile = _Answer()
+        self._unread = self._buffer.unread
         self._requests += 1
-        self._intake = RequestBuffer(self.limits)
-        self.began = None
-        self.socket.settimeout(self.server.request_timeout)  # for the answer
+        self._buffer = RequestBuffer(self.limits)
+        self._phase = _Phase.WORKER
+        self.began, self._queued = None, now
         return Arrived.WHOLE
 
-    def _ebb(self, now: float) -> Arrived:
-        assert self._ebb_until is not None  # noqa: S101 - only called where it is set
-        if now > self._ebb_until:
+    def _hand_out(self) -> Arrived:
+        """Send what the client takes now; PART also for a connection that is kept after its whole answer."""
+        while self._sent < len(self.wfile.data):
+            with memoryview(self.wfile.data) as view:
+                self._sent += self.socket.send(view[self._sent :])
+        self.wfile = _Answer()
+        if not self._keep:
             return Arrived.GONE
-        self.socket.settimeout(0)
-        try:
-            return Arrived.PART if self.socket.recv(_READ) else Arrived.GONE
-        except _NOT_NOW:
-            return Arrived.PART
-        except (OSError, ValueError):
-            return Arrived.GONE
+        self._phase, self.began = _Phase.REQUEST, None
+        self.deadline = time.monotonic() + self.server.timeout
+        return Arrived.PART
+
+    def _last_words(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self.socket.settimeout(_LAST_WORDS)
+            self.socket.sendall(self.wfile.data)
+        self._unread = False

@@ -1,16 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where a request ends, told from its bytes as they come, within limits: no worker thread waits for a slow sender.
+"""One request: its bytes as they come, within limits, and its reading, stricter than cheroot's.
 
-The reading of the request stays cheroot's; here only its end is looked for. What comes behind that end is never
-read as a second request (the connection is closed instead), so that two readings of one request cannot be played
-off against each other.
-
-How the built-in server reads a request: stricter than cheroot where two readers could understand two things.
-
-A request must mean one thing to a proxy and to us (RFC 9112, request smuggling): one Content-Length of digits or
-chunks, never both; no folded headers; no blank before a colon. Every refusal is JSON, as the API's own.
-
-A chunked body, read strictly and never more of it than was asked for: cheroot reads any chunk whole.
+Chunks are decoded once, while they come. The head is read by cheroot, which must find one meaning in it: a request
+must mean the same to a proxy and to us (RFC 9112, request smuggling), so that two readings of one request cannot be
+played off against each other. Bytes behind the end of a request are never read as a second request: the connection
+is closed instead.
 """
 
 import contextlib
@@ -18,74 +12,233 @@ import json
 import re
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from cheroot import server as cheroot_server
+from cheroot.errors import MaxSizeExceeded
 
+_HEAD_END: Final = b"\r\n\r\n"
 _CHUNK_SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,8})[ \t]*(?:;[^\r\n]*)?\r\n")
-_LINE: Final = 1024  # bytes of a size with its extensions, and of a trailer
-_TRAILERS: Final = 32
-
-
-class Readable(Protocol):
-    """What stands behind: the connection."""
-
-    def read(self, size: int, /) -> bytes: ...
-    def readline(self, size: int, /) -> bytes: ...
-
-
-class ChunkedBody:
-    """The `wsgi.input` of a chunked request. Raises ValueError where the chunking is broken or breaks off."""
-
-    def __init__(self, source: Readable) -> None:
-        self._source = source
-        self._left = 0  # of the chunk that was begun
-        self._begun = False
-        self._ended = False
-
-    def read(self, size: int = -1) -> bytes:
-        """Up to `size` bytes, all that come where it is negative; fewer only at the end."""
-        parts: list[bytes] = []
-        wanted = size
-        while wanted != 0 and self._more():
-            part = self._source.read(self._left if wanted < 0 else min(wanted, self._left))
-            if not part:
-                raise ValueError("the body broke off")
-            parts.append(part)
-            self._left -= len(part)
-            wanted -= len(part) if wanted > 0 else 0
-        return b"".join(parts)
-
-    def _more(self) -> bool:
-        """Whether a byte of the body is to come; goes to the next chunk where one ended."""
-        if self._left == 0 and not self._ended:
-            if self._begun and self._source.readline(2) != b"\r\n":
-                raise ValueError("a chunk is longer than it says")
-            match = _CHUNK_SIZE.fullmatch(self._source.readline(_LINE))
-            if match is None:
-                raise ValueError("the size of a chunk is malformed")
-            self._begun, self._left = True, int(match[1], 16)
-            if self._left == 0:
-                self._ended = True
-                self._trailers()
-        return self._left > 0
-
-    def _trailers(self) -> None:
-        for _ in range(_TRAILERS):
-            line = self._source.readline(_LINE)
-            if line == b"\r\n":
-                return
-            if not line.endswith(b"\r\n"):
-                break
-        raise ValueError("the end of the chunks is malformed")
-
-
+_TARGET: Final = re.compile(rb"[A-Z]+ (/[^ ?\r\n]*)")
+_DIGITS: Final = re.compile(rb"[0-9]{1,18}")
+_CHUNK_LINE: Final = 256  # bytes of a size with its extensions, and of a trailer
 _MAX_HEADERS: Final = 100
 _NAME: Final = re.compile(rb"[!#$%&'*+.^`|~0-9A-Za-z_-]+")
 _VALUE: Final = re.compile(rb"[^\x00-\x08\x0a-\x1f\x7f]*")
 _LENGTH: Final = re.compile(rb"[0-9]+")
 _LEADING_SLASHES: Final = re.compile(rb"\A([A-Z]+ )//+")
 _ONCE: Final = frozenset({b"Content-Length", b"Host", b"Transfer-Encoding"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestLimits:
+    """Bytes. A body above `body` is not kept; up to `swallow` it is read away first, so that its sender hears.
+
+    `line` is the request line, `framing` the sizes, extensions and trailers of all chunks together.
+    """
+
+    line: int = 8 * 1024
+    head: int = 32 * 1024
+    body: int = 128 * 1024
+    framing: int = 32 * 1024
+    swallow: int = 1024 * 1024
+
+
+class _State(Enum):
+    """The part of a request that is coming."""
+
+    HEAD = auto()  # up to the blank line behind the headers
+    BODY = auto()  # a number of bytes
+    SIZE = auto()  # the size of a chunk
+    DATA = auto()  # a chunk, and the line end behind it
+    TRAILERS = auto()  # lines up to a blank one
+    SWALLOW = auto()  # a number of bytes that are thrown away
+    WHOLE = auto()  # nothing: a worker can take it
+
+
+class RequestBuffer:
+    """The bytes of one request. `unread` tells that more is to come, or has come, than belongs to the request."""
+
+    def __init__(self, limits: RequestLimits) -> None:
+        self._limits = limits
+        self._state = _State.HEAD
+        self._buffer = bytearray()
+        """Bytes that are not understood yet; all bytes while the head is coming."""
+        self._at = 0
+        self._head = b""
+        self._body = bytearray()
+        self._left = 0  # of the body, of the chunk with its line end, or to swallow
+        self._framing = 0
+        self._continue = False
+        self.unread = False
+        self.broken = False
+        """The chunks make no sense, are too many, or broke off."""
+
+    @property
+    def begun(self) -> bool:
+        """True once anything has come."""
+        return bool(self._buffer or self._head)
+
+    @property
+    def size(self) -> int:
+        """Bytes in memory."""
+        return len(self._buffer) + len(self._head) + len(self._body)
+
+    @property
+    def path(self) -> bytes:
+        """The path of the request target as it was sent, empty where there is none."""
+        match = _TARGET.match(self._head)
+        return match[1] if match else b""
+
+    def feed(self, data: bytes) -> bool:
+        """Take bytes; True once the request is whole."""
+        if self._state is _State.SWALLOW:
+            self._left -= len(data)
+            if self._left <= 0:
+                self._done(unread=self._left < 0)
+            return self._whole()
+        self._buffer += data
+        if self._state is _State.HEAD:
+            self._look_for_head()
+        if self._state is _State.BODY:
+            self._take_body()
+        elif self._state in {_State.SIZE, _State.DATA, _State.TRAILERS}:
+            self._decode()
+        return self._whole()
+
+    def wants_continue(self) -> bool:
+        """Return True once where the sender waits for `100 Continue` before the body."""
+        waits = self._state in {_State.BODY, _State.SIZE}
+        wants, self._continue = self._continue and waits, False
+        return wants
+
+    def give_up(self) -> None:
+        """Take what is there for the request: no more will come."""
+        self.broken = self._state in {_State.SIZE, _State.DATA, _State.TRAILERS}
+        if self._state is _State.HEAD:
+            self._head = bytes(self._buffer)
+        elif self._state is _State.BODY:
+            self._body = self._buffer
+        self._buffer = bytearray()
+        self._done(unread=True)
+
+    def take(self) -> bytes:
+        """Return the head as it came, and the body behind it with its chunks decoded."""
+        return self._head + self._body
+
+    def _whole(self) -> bool:
+        return self._state is _State.WHOLE
+
+    def _look_for_head(self) -> None:
+        line = self._buffer.find(b"\n", 0, self._limits.line + 2)
+        if line >= 0 and self._buffer[line - 1 : line] != b"\r":
+            self._refuse_head(len(self._buffer))
+            return
+        if line < 0 and len(self._buffer) > self._limits.line + 2:
+            self._refuse_head(self._limits.line + 2)
+            return
+        found = self._buffer.find(_HEAD_END, max(0, self._at - 3))
+        if found < 0 or found > self._limits.head:
+            self._at = len(self._buffer)
+            if found > 0 or self._at > self._limits.head:
+                self._refuse_head(self._limits.head + 1)
+            return
+        end = found + len(_HEAD_END)
+        self._head = bytes(self._buffer[:end])
+        del self._buffer[:end]
+        self._read_head(self._head[:found])
+
+    def _refuse_head(self, end: int) -> None:
+        """Hand over what can never be whole: its refusal is worded where requests are read."""
+        self._head = bytes(self._buffer[:end])
+        self._buffer = bytearray()
+        self._done(unread=True)
+
+    def _read_head(self, head: bytes) -> None:
+        headers = {
+            name.strip().lower(): value.strip().lower()
+            for name, _, value in (line.partition(b":") for line in head.split(b"\r\n")[1:])
+        }
+        self._continue = headers.get(b"expect") == b"100-continue"
+        if b"chunked" in headers.get(b"transfer-encoding", b""):
+            self._state = _State.SIZE
+            return
+        text = headers.get(b"content-length", b"0")
+        self._left = int(text) if _DIGITS.fullmatch(text) else 0
+        self._state = _State.BODY
+        if self._left <= self._limits.body:
+            return
+        length, self._left = self._left, self._left - len(self._buffer)
+        self._buffer = bytearray()
+        if self._continue or length > self._limits.swallow or self._left <= 0:
+            self._done(unread=self._left != 0)
+        else:
+            self._state = _State.SWALLOW
+
+    def _take_body(self) -> None:
+        if len(self._buffer) >= self._left:
+            self._body = self._buffer[: self._left]
+            del self._buffer[: self._left]
+            self._done()
+
+    def _decode(self) -> None:
+        """Move the chunks that have come from the buffer to the body."""
+        at, buffer = 0, self._buffer
+        while self._state is not _State.WHOLE:
+            if self._state is _State.DATA:
+                step = min(self._left, len(buffer) - at)
+                if step == 0:
+                    break
+                self._body += buffer[at : at + step]
+                at, self._left = at + step, self._left - step
+                if len(self._body) > self._limits.body + 2:
+                    self._state, self.unread = _State.WHOLE, True
+                elif self._left == 0:
+                    self._end_chunk()
+                continue
+            end = buffer.find(b"\n", at, at + _CHUNK_LINE)
+            if end < 0:
+                if len(buffer) - at >= _CHUNK_LINE:
+                    self._break_off()
+                break
+            self._framing += end + 1 - at
+            self._read_line(bytes(buffer[at : end + 1]))
+            at = end + 1
+        del buffer[:at]
+        if self._state is _State.WHOLE:
+            self._done(unread=self.unread or self.broken)
+
+    def _end_chunk(self) -> None:
+        """Take the line end behind a chunk off the body again."""
+        whole = self._body.endswith(b"\r\n")
+        del self._body[-2:]
+        self._state = _State.SIZE
+        if not whole:
+            self._break_off()
+
+    def _read_line(self, line: bytes) -> None:
+        """Read the size of a chunk, or a trailer."""
+        match = _CHUNK_SIZE.fullmatch(line) if self._state is _State.SIZE else None
+        if self._framing > self._limits.framing or not line.endswith(b"\r\n"):
+            self._break_off()
+        elif self._state is _State.TRAILERS:
+            if line == b"\r\n":
+                self._state = _State.WHOLE
+        elif match is None:
+            self._break_off()
+        elif size := int(match[1], 16):
+            self._state, self._left = _State.DATA, size + len(b"\r\n")
+        else:
+            self._state = _State.TRAILERS
+
+    def _break_off(self) -> None:
+        self.broken = True
+        self._state = _State.WHOLE
+
+    def _done(self, *, unread: bool = False) -> None:
+        self._state = _State.WHOLE
+        self.unread = unread or bool(self._buffer)
+        self._buffer = bytearray()
 
 
 class HeaderReader(cheroot_server.HeaderReader):
@@ -96,19 +249,19 @@ class HeaderReader(cheroot_server.HeaderReader):
     """
 
     def __call__(self, rfile: Any, hdict: dict[bytes, bytes] | None = None) -> dict[bytes, bytes]:
-        """The headers by their name in Title-Case."""
-        found = {} if hdict is None else hdict
+        """Return the headers by their name in Title-Case."""
+        headers = {} if hdict is None else hdict
         for _ in range(_MAX_HEADERS):
             line = rfile.readline()
             if line == b"\r\n":
-                return found
+                return headers
             if not line.endswith(b"\r\n"):
                 raise ValueError("Header lines end with CRLF.")
-            _add(found, line[:-2])
+            _add(headers, line[:-2])
         raise ValueError("Too many headers.")
 
 
-def _add(found: dict[bytes, bytes], line: bytes) -> None:
+def _add(headers: dict[bytes, bytes], line: bytes) -> None:
     name, colon, value = line.partition(b":")
     value = value.strip(b" \t")
     if not colon or not _NAME.fullmatch(name) or not _VALUE.fullmatch(value):
@@ -116,37 +269,59 @@ def _add(found: dict[bytes, bytes], line: bytes) -> None:
     if b"_" in name or name.lower() == b"expect":
         return
     key = name.title()
-    if key in found and key in _ONCE:
+    if key in headers and key in _ONCE:
         raise ValueError(f"More than one {key.decode()} header.")
-    found[key] = b", ".join((found[key], value)) if key in found else value
+    headers[key] = b", ".join((headers[key], value)) if key in headers else value
 
 
-class _OneSlash:
-    """A reader of the request line for which a path never begins with two slashes: `//v2.1` is no host name."""
+class _RequestLine:
+    """A reader of the request line for cheroot: bounded, and a path never begins with two slashes.
 
-    def __init__(self, inner: Any) -> None:
+    `//v2.1` would be read as a host name.
+    """
+
+    def __init__(self, inner: Any, limit: int) -> None:
         self._inner = inner
+        self._limit = limit
 
     def readline(self, *size: int) -> bytes:
-        """The line."""
-        return _LEADING_SLASHES.sub(rb"\1/", self._inner.readline(*size))
+        """Return the line; raises MaxSizeExceeded, which is a 414."""
+        line: bytes = self._inner.readline(*size)
+        if len(line) > self._limit + 2 or (len(line) == self._limit + 2 and not line.endswith(b"\n")):
+            raise MaxSizeExceeded
+        return _LEADING_SLASHES.sub(rb"\1/", line)
+
+
+class _Body:
+    """The `wsgi.input` of a chunked request, decoded already. Raises ValueError where the chunks were broken."""
+
+    def __init__(self, source: Any, *, broken: bool) -> None:
+        self._source = source
+        self._broken = broken
+
+    def read(self, size: int = -1) -> bytes:
+        """Return up to `size` bytes, all of them where it is negative; fewer only at the end."""
+        if self._broken:
+            raise ValueError("the chunks of the body are malformed, or broke off")
+        data: bytes = self._source.read(size)
+        return data
 
 
 class Request(cheroot_server.HTTPRequest):
-    """One request."""
+    """One request, read from memory."""
 
     header_reader = HeaderReader()
 
     def read_request_line(self) -> bool:
-        """As cheroot; an endpoint that was configured with a slash at its end works."""
-        inner, self.rfile = self.rfile, _OneSlash(self.rfile)
+        """Read the first line; an endpoint that was configured with a slash at its end works."""
+        inner, self.rfile = self.rfile, _RequestLine(self.rfile, self.conn.limits.line)
         try:
             return bool(super().read_request_line())
         finally:
             self.rfile = inner
 
     def read_request_headers(self) -> bool:
-        """As cheroot, and refuses what says its length in two ways."""
+        """Read the headers, and refuse a request that says its length in two ways."""
         if not super().read_request_headers():
             return False
         length, chunked = self.inheaders.get(b"Content-Length"), b"Transfer-Encoding" in self.inheaders
@@ -159,14 +334,14 @@ class Request(cheroot_server.HTTPRequest):
         return True
 
     def respond(self) -> None:
-        """As cheroot. The connection of a chunked request is not used again."""
-        length = int(self.inheaders.get(b"Content-Length", 0))
+        """Have the application answer. The connection of a chunked request is not used again."""
         if self.chunked_read or self.conn.last_request:
             self.close_connection = True
-        connection = self.conn.rfile
-        self.rfile = (
-            ChunkedBody(connection) if self.chunked_read else cheroot_server.KnownLengthRFile(connection, length)
-        )
+        source = self.conn.rfile
+        if self.chunked_read:
+            self.rfile = _Body(source, broken=source.broken)
+        else:
+            self.rfile = cheroot_server.KnownLengthRFile(source, int(self.inheaders.get(b"Content-Length", 0)))
         self.server.gateway(self).respond()
         if self.ready:
             self.ensure_headers_sent()
@@ -174,7 +349,7 @@ class Request(cheroot_server.HTTPRequest):
             self.conn.wfile.write(b"0\r\n\r\n")
 
     def simple_response(self, status: str, msg: str = "") -> None:
-        """An answer of the server's own, in JSON; the connection ends with it."""
+        """Answer for the server itself, in JSON; the connection ends with it."""
         self.close_connection = True
         title = str(status)[4:]
         body = json.dumps({"message": msg or title, "code": str(status), "title": title}).encode()
@@ -182,152 +357,5 @@ class Request(cheroot_server.HTTPRequest):
             f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
             "X-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\n"
         )
-        with contextlib.suppress(OSError):  # who is gone needs no answer
+        with contextlib.suppress(OSError):  # a client that has gone needs no answer
             self.conn.wfile.write(head.encode() + body)
-
-
-_HEAD_END: Final = b"\r\n\r\n"
-_SIZE: Final = re.compile(rb"([0-9a-fA-F]{1,8})[ \t]*(;[^\r\n]*)?")
-_DIGITS: Final = re.compile(rb"[0-9]{1,18}")
-_MAX_CHUNK_LINE: Final = 256
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RequestLimits:
-    """Bytes. A body above `body` is not kept; up to `swallow` it is read away first, so that its sender hears."""
-
-    head: int = 64 * 1024
-    body: int = 256 * 1024
-    swallow: int = 1024 * 1024
-
-
-class _State(Enum):
-    HEAD = auto()  # the blank line behind the headers has not come
-    BODY = auto()  # so many bytes are to come
-    CHUNKS = auto()  # until the chunk of size 0 and its trailers
-    SWALLOW = auto()  # so many bytes are to come, and to be thrown away
-    WHOLE = auto()  # a worker can take it
-
-
-class RequestBuffer:
-    """The bytes of one request. `unread` tells that more is to come, or has come, than belongs to it."""
-
-    def __init__(self, limits: RequestLimits) -> None:
-        self._limits = limits
-        self._state = _State.HEAD
-        self._buffer = bytearray()
-        self._at = 0  # where looking goes on
-        self._end = 0  # HEAD, BODY: where the request ends
-        self._to_swallow = 0
-        self._continue = False
-        self.unread = False
-
-    @property
-    def begun(self) -> bool:
-        """Whether anything has come."""
-        return bool(self._buffer)
-
-    def feed(self, data: bytes) -> bool:
-        """Take bytes; whether the request is whole now."""
-        if self._state is _State.SWALLOW:
-            self._to_swallow -= len(data)
-            if self._to_swallow <= 0:
-                self._done(self._end, unread=self._to_swallow < 0)
-            return self._whole()
-        self._buffer += data
-        if self._state is _State.HEAD:
-            self._look_for_head()
-        if self._state is _State.BODY and len(self._buffer) >= self._end:
-            self._done(self._end)
-        if self._state is _State.CHUNKS:
-            self._look_for_last_chunk()
-        return self._whole()
-
-    def wants_continue(self) -> bool:
-        """Whether the sender waits for `100 Continue` before the body; true once."""
-        wants, self._continue = self._continue and self._state in {_State.BODY, _State.CHUNKS}, False
-        return wants
-
-    def give_up(self) -> None:
-        """No more will come: what is there is the request."""
-        self._done(len(self._buffer), unread=True)
-
-    def take(self) -> bytes:
-        """The bytes of the request."""
-        return bytes(self._buffer[: self._end])
-
-    def _whole(self) -> bool:
-        return self._state is _State.WHOLE
-
-    def _look_for_head(self) -> None:
-        first = self._buffer.find(b"\n", 0, self._limits.head)
-        if first >= 0 and self._buffer[first - 1 : first] != b"\r":
-            self._done(len(self._buffer), unread=True)
-            return
-        found = self._buffer.find(_HEAD_END, max(0, self._at - 3))
-        if found < 0 or found > self._limits.head:
-            self._at = len(self._buffer)
-            if found > 0 or self._at > self._limits.head:
-                self._done(self._limits.head + 1, unread=True)
-            return
-        self._at = found + len(_HEAD_END)
-        self._read_head(bytes(self._buffer[:found]))
-
-    def _read_head(self, head: bytes) -> None:
-        headers = {
-            name.strip().lower(): value.strip().lower()
-            for name, _, value in (line.partition(b":") for line in head.split(b"\r\n")[1:])
-        }
-        self._continue = headers.get(b"expect") == b"100-continue"
-        if b"chunked" in headers.get(b"transfer-encoding", b""):
-            self._state = _State.CHUNKS
-            return
-        text = headers.get(b"content-length", b"0")
-        length = int(text) if _DIGITS.fullmatch(text) else 0
-        self._state, self._end = _State.BODY, self._at + length
-        if length > self._limits.body:
-            came = len(self._buffer) - self._at
-            self._end, self._to_swallow = self._at, length - came
-            del self._buffer[self._at :]
-            if self._continue or length > self._limits.swallow:
-                self._done(self._end, unread=self._to_swallow > 0)
-            elif self._to_swallow > 0:
-                self._state = _State.SWALLOW
-            else:
-                self._done(self._end, unread=self._to_swallow < 0)
-
-    def _look_for_last_chunk(self) -> None:
-        while self._state is _State.CHUNKS:
-            if len(self._buffer) > self._limits.head + self._limits.body:
-                self._done(len(self._buffer), unread=True)
-                return
-            end = self._buffer.find(b"\r\n", self._at, self._at + _MAX_CHUNK_LINE)
-            if end < 0:
-                if len(self._buffer) - self._at > _MAX_CHUNK_LINE:
-                    self._done(len(self._buffer), unread=True)
-                return
-            size = _SIZE.fullmatch(bytes(self._buffer[self._at : end]))
-            if size is None:
-                self._done(len(self._buffer), unread=True)
-                return
-            length = int(size[1], 16)
-            if length == 0:
-                self._look_for_trailers(end)
-                return
-            if len(self._buffer) < end + 2 + length + 2:
-                return
-            self._at = end + 2 + length + 2
-
-    def _look_for_trailers(self, end: int) -> None:
-        """Behind the last chunk: none, or lines up to a blank one."""
-        if self._buffer[end + 2 : end + 4] == b"\r\n":
-            self._done(end + 4)
-            return
-        found = self._buffer.find(_HEAD_END, end)
-        if found >= 0:
-            self._done(found + len(_HEAD_END))
-
-    def _done(self, end: int, *, unread: bool = False) -> None:
-        self._state = _State.WHOLE
-        self._end = end
-        self.unread = unread or len(self._buffer) > end

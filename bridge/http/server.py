@@ -1,18 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""cheroot as a part of a daemon: bounded threads, a port that is bound at once, a stop that lets answers out."""
+"""cheroot as a part of a daemon: bounded threads, connections and memory, a port bound at once, an orderly stop."""
 
+import ctypes
 import logging
-import socket
 import threading
+import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any, Final
 
 from cheroot import wsgi
+from cheroot.connections import ConnectionManager
 
 from bridge.core.errors import ConfigError
 from bridge.http.connection import Arrived, Connection
 from bridge.http.tls import TlsAdapter, TlsSettings
+from bridge.http.workers import Workers
 
 LOG = logging.getLogger(__name__)
 
@@ -22,80 +25,140 @@ WsgiApp = Callable[[dict[str, Any], StartResponse], Iterable[bytes]]
 _BACKLOG: Final = 128
 _IDLE_SECONDS: Final = 60  # longer than clients keep a connection they do not use
 _IDLE_CONNECTIONS: Final = 100  # clients keep connections; above this an answer closes its own
+_HELD_BYTES: Final = 12 * 1024 * 1024  # of requests that are coming and answers that are being taken
+_TRIM_ABOVE: Final = 2 * 1024 * 1024  # bytes held once, after which memory is given back
+_RESERVED_THREADS: Final = 2
+
+
+def trim() -> None:
+    """Return freed memory to the system, where the C library can."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+class _Loop(ConnectionManager):
+    """cheroot's loop, which waits for writing as well, and ends connections at their deadline."""
+
+    def __init__(self, server: "_Server") -> None:
+        super().__init__(server)
+        self._server = server
+        self._events: Any = self._selector  # type: ignore[attr-defined] # not in cheroot's stubs
+
+    def put(self, conn: Connection) -> None:
+        """Wait for the connection's next event."""
+        conn.last_used = time.time()
+        self._events.register(conn.socket.fileno(), conn.interest, data=conn)
+
+    def _expire(self, threshold: float) -> None:
+        """Close what is over, by deadlines instead of cheroot's threshold; called every half second."""
+        del threshold
+        now = time.monotonic()
+        overdue = [
+            (fd, conn) for fd, conn in self._events.connections if conn is not self._server and conn.deadline < now
+        ]
+        for fd, conn in overdue:
+            self._events.unregister(fd)
+            conn.expire()
+            conn.close()
+        self._server.give_back()
 
 
 class _Server(wsgi.Server):
-    """cheroot, whose workers get whole requests only, and whose connections are bounded.
+    """cheroot, whose workers get whole requests only, and whose connections and memory are bounded.
 
-    Above `max_connections` the one that has been sending its request longest makes room, so that slow senders push
-    each other out and not those who send at once.
+    Above `max_connections` or `_HELD_BYTES` the client that has been slow for longest makes room, so that slow
+    clients push each other out and not those who send and read at once.
     """
 
     request_timeout = 30.0
     max_connections = 100
+    reserved_paths: frozenset[bytes] = frozenset()
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._lock = threading.Lock()
         self._open: set[Connection] = set()
-        self._coming: dict[Connection | None, None] = {}  # by age: these have begun a request that is not whole
+        self._slow: dict[Connection, int] = {}
+        """Clients in the middle of a request or an answer, by age, and the bytes held for each."""
+        self._held = 0
+        self._most = 0
+
+    def prepare(self) -> None:
+        """Bind, with the loop of ours."""
+        super().prepare()
+        self._connections: ConnectionManager
+        self._connections.close()
+        self._connections = _Loop(self)
 
     def opened(self, conn: Connection) -> None:
-        """A connection was accepted."""
+        """Count a connection that was accepted."""
         with self._lock:
             self._open.add(conn)
-            crowded = len(self._open) > self.max_connections
-            victim = next(iter(self._coming), None) if crowded else None
-            self._coming.pop(victim, None)
-        _cut_off(victim)
+            victim = self._victim() if len(self._open) > self.max_connections else None
+        if victim is not None:
+            victim.cut()
 
     def closed(self, conn: Connection) -> None:
-        """A connection has ended."""
+        """Count a connection that has ended."""
         with self._lock:
             self._open.discard(conn)
-            self._coming.pop(conn, None)
+            self._held -= self._slow.pop(conn, 0)
+
+    def put_conn(self, conn: Connection) -> None:
+        """Wait for the connection's next event, within the bounds."""
+        with self._lock:
+            self._held -= self._slow.pop(conn, 0) if conn.began is None else self._slow.get(conn, 0)
+            victims = []
+            if conn.began is not None:
+                self._slow[conn] = conn.held
+                self._held += conn.held
+                self._most = max(self._most, self._held)
+            while self._held > _HELD_BYTES and (victim := self._victim()) is not None:
+                victims.append(victim)
+        for victim in victims:
+            victim.cut()
+        super().put_conn(conn)
 
     def process_conn(self, conn: Connection) -> None:
-        """Something has come, or a connection is new: to a worker with it once the request is whole."""
-        arrived = conn.receive(self.request_timeout)
+        """Look at a connection that is new, or at which something has come; to a worker with a whole request."""
+        arrived = conn.advance()
         with self._lock:
-            overdue = next(iter(self._coming), None)
-            if overdue is conn or overdue is None or not overdue.late(self.request_timeout):
-                overdue = None
-            self._coming.pop(overdue, None)
-            if arrived is Arrived.PART and conn.began is not None:
-                self._coming.setdefault(conn)
-            else:
-                self._coming.pop(conn, None)
             too_many = len(self._open) > self.max_connections + _BACKLOG
+            if arrived is Arrived.WHOLE:
+                self._held -= self._slow.pop(conn, 0)
         if arrived is Arrived.GONE or too_many:
             conn.close()
         elif arrived is Arrived.PART:
             self.put_conn(conn)
         else:
-            super().process_conn(conn)
-        if overdue is not None:
-            overdue.too_slow()
-            _cut_off(overdue)
+            self.requests.put(conn)
+
+    def give_back(self) -> None:
+        """Return freed memory to the system after a crowd has gone: the C library would keep it."""
+        with self._lock:
+            if self._most < _TRIM_ABOVE or self._held > _TRIM_ABOVE // 2:
+                return
+            self._most = 0
+        trim()
 
     def error_log(self, msg: str = "", level: int = logging.INFO, traceback: bool = False) -> None:
-        """cheroot's own errors: a client that went away. Of the message its first line."""
+        """Log the first line of cheroot's own errors, such as a client that went away."""
         LOG.log(level, "http server: %s", msg.splitlines()[0] if msg else "error", exc_info=traceback)
 
-
-def _cut_off(conn: Connection | None) -> None:
-    """End a connection that is waited for: the loop then reads its end and closes it."""
-    if conn is not None:
-        with suppress(OSError):
-            conn.socket.shutdown(socket.SHUT_RDWR)
+    def _victim(self) -> Connection | None:
+        """Take the client that has been slow for longest out of the books."""
+        conn = next(iter(self._slow), None)
+        if conn is not None:
+            self._held -= self._slow.pop(conn)
+        return conn
 
 
 class HttpServer:
     """Serves a WSGI application. Binds in the constructor: a taken port is a ConfigError and ends the start.
 
-    `option` is the name of the setting to change, for that error's sentence; `grace` the seconds a request that is
-    being answered may take after `stop`; `timeout` the seconds in which a request has to come as a whole, and in
-    which its answer has to be taken.
+    `option` is the name of the setting to change, for that error's sentence; `grace` the seconds that a request in
+    work may take after `stop`; `timeout` the seconds in which a request has to come as a whole, and in which its
+    answer has to be taken; `reserved` the paths that have threads of their own.
     """
 
     def __init__(
@@ -111,6 +174,7 @@ class HttpServer:
         grace: int = 10,
         timeout: int = 30,
         max_connections: int = 100,
+        reserved: Iterable[str] = (),
         tls: TlsSettings | None = None,
         tls_option: str = "",
     ) -> None:
@@ -119,13 +183,14 @@ class HttpServer:
         self._server = _Server(
             (host, port),
             app,
-            numthreads=threads,
-            max=threads,
             server_name=server_name,
             request_queue_size=_BACKLOG,
             timeout=_IDLE_SECONDS,
             shutdown_timeout=grace,
         )
+        self._server.reserved_paths = frozenset(path.encode() for path in reserved)
+        self._workers = Workers(self._server, threads, _RESERVED_THREADS if self._server.reserved_paths else 0)
+        self._server.requests = self._workers
         self._server.ConnectionClass = Connection
         self._server.ssl_adapter = self._tls
         self._server.version = server_name
@@ -133,9 +198,6 @@ class HttpServer:
         self._server.request_timeout = timeout
         self._server.max_connections = max_connections
         self._server.keep_alive_conn_limit = _IDLE_CONNECTIONS
-        # cheroot's workers are no daemon threads: begun here, they would keep a process alive whose start fails
-        self._threads = threads
-        self._server.requests.min = 0
         try:
             self._server.prepare()
         except OSError as ex:
@@ -148,19 +210,19 @@ class HttpServer:
 
     @property
     def port(self) -> int:
-        """The port in use, also where a free one was picked."""
+        """Return the port in use, also where a free one was picked."""
         return int(self._server.bind_addr[1])
 
     @property
     def url(self) -> str:
-        """Where it listens, without a trailing slash."""
+        """Return the address of the server, without a trailing slash."""
         host = self._server.bind_addr[0]
         scheme = "https" if self._tls is not None else "http"
         return f"{scheme}://[{host}]:{self.port}" if ":" in host else f"{scheme}://{host}:{self.port}"
 
     def start(self) -> None:
-        """Serve."""
-        self._server.requests.grow(self._threads)
+        """Begin to serve."""
+        self._workers.begin()
         self._thread.start()
         LOG.info("%s listens at %s", self._name, self.url)
 

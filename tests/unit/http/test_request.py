@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from bridge.http.request import RequestBuffer, RequestLimits
 
-LIMITS = RequestLimits(head=200, body=100, swallow=400)
+LIMITS = RequestLimits(line=150, head=200, body=100, framing=300, swallow=400)
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello"
 CHUNKED = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5;x=y\r\nhello\r\n3\r\n\r\n\r\r\n0\r\n\r\n"
@@ -18,6 +18,14 @@ def post(length: int, sent: int | None = None, more: bytes = b"") -> bytes:
     return b"POST / HTTP/1.1\r\nContent-Length: %d\r\n%s\r\n" % (length, more) + b"x" * (
         length if sent is None else sent
     )
+
+
+def decoded(raw: bytes) -> bytes:
+    """The request as a worker gets it: chunks are bytes of the body."""
+    if b"chunked" not in raw:
+        return raw
+    head, end, _ = raw.partition(b"\r\n\r\n")
+    return head + end + (b"hello\r\n\r" if raw == CHUNKED else b"")
 
 
 def fed(*pieces: bytes) -> tuple[RequestBuffer, list[bool]]:
@@ -33,8 +41,9 @@ def test_it_is_whole_with_its_last_byte_and_not_before(raw: bytes, data: st.Data
     pieces = [raw[a:b] for a, b in zip([0, *cuts], [*cuts, len(raw)], strict=True)]
     intake, whole = fed(*pieces)
     assert whole == [False] * (len(pieces) - 1) + [True]
-    assert intake.take() == raw
+    assert intake.take() == decoded(raw)
     assert not intake.unread
+    assert not intake.broken
 
 
 @pytest.mark.parametrize("raw", [GET, POST, CHUNKED, TRAILERS])
@@ -42,7 +51,7 @@ def test_what_comes_behind_is_no_second_request(raw: bytes) -> None:
     """It is left out, and the connection has to end."""
     intake, whole = fed(raw + b"GET /smuggled HTTP/1.1\r\n\r\n")
     assert whole == [True]
-    assert (intake.take(), intake.unread) == (raw, True)
+    assert (intake.take(), intake.unread) == (decoded(raw), True)
 
 
 @pytest.mark.parametrize(
@@ -109,4 +118,29 @@ def test_whatever_comes_no_more_is_kept_than_the_limits(pieces: list[bytes]) -> 
     for piece in pieces:
         if intake.feed(piece):
             break
-    assert len(intake._buffer) <= LIMITS.head + LIMITS.body + 80 + 4
+    assert intake.size <= LIMITS.head + LIMITS.body + 80 + 4
+
+
+def test_a_request_line_above_its_limit_is_not_waited_for() -> None:
+    """Nor kept: the refusal is a 414, whatever comes."""
+    _, whole = fed(b"GET /" + b"x" * (LIMITS.line - 14) + b" HTTP/1.1\r\n", b"\r\n")
+    assert whole == [False, True]
+    intake, whole = fed(b"GET /" + b"x" * 300)
+    assert whole == [True]
+    assert len(intake.take()) == LIMITS.line + 2
+
+
+@pytest.mark.parametrize(
+    ("raw", "path"),
+    [
+        (b"GET /healthcheck HTTP/1.1\r\n\r\n", b"/healthcheck"),
+        (b"HEAD /healthcheck?x=y HTTP/1.1\r\n\r\n", b"/healthcheck"),
+        (b"GET /healthcheck/more HTTP/1.1\r\n\r\n", b"/healthcheck/more"),
+        (b"GET http://x/healthcheck HTTP/1.1\r\n\r\n", b""),
+        (b"get /healthcheck HTTP/1.1\r\n\r\n", b""),
+        (b"\r\n\r\n", b""),
+    ],
+)
+def test_the_path_is_known_before_a_worker_is(raw: bytes, path: bytes) -> None:
+    intake, _ = fed(raw)
+    assert intake.path == path
