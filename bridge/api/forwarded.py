@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The address, scheme, host and prefix of a request behind proxies: [api] trusted_proxies decides whose word counts.
+"""The origin of a request behind proxies: [api] trusted_proxies decides whose word counts.
 
 Forwarding headers are removed from every request before the application sees it, and with them every header that
 other software takes for one. Where the peer is a trusted proxy, the headers of the one chosen kind are read first:
@@ -26,11 +26,13 @@ _MAX_HOPS: Final = 32
 _MAX_HOST: Final = 255
 _MAX_PREFIX: Final = 200
 _SCHEMES: Final = frozenset({"http", "https"})
-_HOST: Final = re.compile(r"(?:\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?\.?)(?::[0-9]{1,5})?")
+_HOST: Final = re.compile(
+    r"(?:\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?\.?)(?::[0-9]{1,5})?"
+)
 _PREFIX: Final = re.compile(r"(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+")
 _PORT: Final = re.compile(r":[0-9]{1,5}\Z")
 _IPV6_KEY: Final = 64
-"""Bits of an IPv6 address that tell callers apart: one subscriber has at least that network to pick addresses from."""
+"""Bits of an IPv6 address that tell callers apart: each subscriber has at least such a network to pick from."""
 
 _LOOKALIKES: Final = frozenset(
     {

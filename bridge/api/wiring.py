@@ -3,8 +3,8 @@
 
 from bridge.api.app import build as build_app
 from bridge.api.auth import authenticator
-from bridge.api.healthcheck import journal_probe
 from bridge.api.healthcheck import PATH as HEALTHCHECK
+from bridge.api.healthcheck import journal_probe
 from bridge.api.identity import Authenticator
 from bridge.api.middleware import behind_proxy
 from bridge.api.policy import OsloPolicy
