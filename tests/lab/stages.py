@@ -104,8 +104,9 @@ STAGES: Final = (
     ),
     Stage(
         "storage",
-        "iSCSI, multipath and NVMe/TCP on Debian's kernel in a throw-away VM",
+        "iSCSI, multipath, NVMe, Fibre Channel, RDMA and NFS on Debian's kernel in a throw-away VM",
         (("{bin}/pytest", "tests/storage"),),
+        thorough=(("env", "EXTEND_BRIDGE_STORAGE=long", "{bin}/pytest", "tests/storage"),),
         packages=STORAGE_PACKAGES,
         again=True,
     ),

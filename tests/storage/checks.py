@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What every case is held to."""
 
+import os
 from typing import Any
 
 import pytest
@@ -9,6 +10,12 @@ CELLS = [f"{state}_{way}" for state in ("running", "paused", "off") for way in (
 
 in_the_vm = [pytest.mark.functional, pytest.mark.timeout(3600)]
 """Tests wait for the VM, on a busy machine for minutes; its silence ends them, see conftest."""
+
+
+LONG = os.environ.get("EXTEND_BRIDGE_STORAGE") == "long"
+
+long_form = pytest.mark.skipif(not LONG, reason="tools/test storage --long")
+"""Cases that the short form leaves out: they take the VM minutes."""
 
 
 def grew(seen: dict[str, Any], state: str) -> None:
@@ -36,3 +43,12 @@ def healed(seen: dict[str, Any]) -> None:
     """The same order again, once the cause is gone."""
     assert seen["healed"]["outcome"] == "resized", seen["healed"]
     assert seen["healed_guest"] == seen["wanted"]
+
+
+def refused_always(seen: dict[str, Any], *words: str) -> None:
+    """Every order ended as `refused`, none came to the resize, and the guest kept its size."""
+    for when, report in seen["reports"].items():
+        assert (report["outcome"], report["reason"]) == ("refused", "wrong_device"), (when, report)
+        assert all(word in report["detail"] for word in words), (when, report["detail"])
+        assert "resize" not in [step["name"] for step in report["steps"]], (when, report)
+    assert seen["guest"] == seen["before"]

@@ -10,6 +10,7 @@ import pytest
 
 from tests.conftest import missing
 from tests.lab.storage_vm.machine import Machine, lacking, running_machine
+from tests.storage.checks import LONG
 
 Case = Callable[[str], dict[str, Any]]
 _SILENCE = (
@@ -22,7 +23,10 @@ def machine() -> Iterator[Machine]:
     """The VM."""
     if (what := lacking()) is not None:
         missing(what)
-    with tempfile.TemporaryDirectory(prefix="eb-vm-") as directory, running_machine(Path(directory)) as running:
+    with (
+        tempfile.TemporaryDirectory(prefix="eb-vm-") as directory,
+        running_machine(Path(directory), form="long" if LONG else "short") as running,
+    ):
         yield running
 
 

@@ -3,7 +3,7 @@
 
 import pytest
 
-from tests.storage.checks import CELLS, grew, healed, held_back, in_the_vm
+from tests.storage.checks import CELLS, grew, healed, held_back, in_the_vm, long_form, refused_always
 from tests.storage.conftest import Case
 
 pytestmark = in_the_vm
@@ -40,7 +40,8 @@ def test_another_lun_than_the_connections_is_refused(case: Case) -> None:
     """Both have grown on the array; neither is rescanned for this order, and the guest keeps its size."""
     seen = case("iscsi_wrong_lun")
     assert (seen["report"]["outcome"], seen["report"]["reason"]) == ("refused", "wrong_device")
-    assert "-lun-1" in seen["report"]["detail"]
+    assert "LUN 0" in seen["report"]["detail"]
+    assert "LUN 1" in seen["report"]["detail"]
     assert seen["guest"] == seen["before"]
 
 
@@ -52,9 +53,13 @@ def test_a_session_that_is_down_is_named_and_heals(case: Case) -> None:
     healed(seen)
 
 
-def test_a_lun_number_that_was_given_to_another_volume_is_refused(case: Case) -> None:
-    """Same session, same path, another volume: the rescan shows its worldwide name of now (CVE-2023-2088)."""
-    seen = case("iscsi_reused")
-    assert (seen["report"]["outcome"], seen["report"]["reason"]) == ("refused", "wrong_device"), seen["report"]
-    assert " was naa." in seen["report"]["detail"]
-    assert seen["guest"] == seen["before"]
+def test_a_lun_that_was_given_to_another_volume_is_refused_at_every_order(case: Case) -> None:
+    """Same session, same path, another volume (CVE-2023-2088): the second order, the order without connection data,
+    after a rescan by somebody else, after a restart of the agent."""
+    refused_always(case("iscsi_reused"), "naa.")
+
+
+@long_form
+def test_a_stranger_that_was_rescanned_before_any_order_is_refused(case: Case) -> None:
+    """nova-compute, multipathd or a person did it; the device was learned from an order before."""
+    refused_always(case("iscsi_rescanned"), "naa.")

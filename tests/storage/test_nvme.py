@@ -34,3 +34,12 @@ def test_with_two_portals_one_that_is_down_holds_nothing_up(case: Case) -> None:
     assert seen["controllers"] == 2
     for extend in (*seen["both"], *seen["one"]):
         grew(extend, "running")
+
+
+def test_a_namespace_id_that_was_given_to_another_volume_never_reaches_the_guest(case: Case) -> None:
+    """The kernel takes the guest's namespace away where its names changed; every order ends without a resize."""
+    seen = case("nvme_reused")
+    for when, report in seen["reports"].items():
+        assert report["outcome"] in {"refused", "device_stale", "paths_down"}, (when, report)
+        assert "resize" not in [step["name"] for step in report["steps"]], (when, report)
+    assert seen["guest"] == seen["before"]

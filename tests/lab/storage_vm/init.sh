@@ -1,7 +1,7 @@
 #!/bin/busybox sh
 # SPDX-License-Identifier: Apache-2.0
 # The first process of the storage VM: this machine's root over 9p under an overlay in memory, then the program
-# named on the kernel's command line (tree=, python=, modules=, module=), then power off.
+# named on the kernel's command line (tree=, python=, modules=, module=, form=, groups=a,b), then power off.
 export PATH=/bin
 /bin/busybox mkdir -p /proc /sys /dev /below /over /new
 /bin/busybox --install -s /bin
@@ -11,7 +11,7 @@ mount -t devtmpfs devtmpfs /dev
 exec </dev/ttyS0 >/dev/ttyS0 2>&1
 for module in /mod/*.ko; do insmod "$module" || echo "insmod $module failed"; done
 for word in $(cat /proc/cmdline); do
-    case $word in tree=* | python=* | modules=* | module=*) export "${word%%=*}"="${word#*=}" ;; esac
+    case $word in tree=* | python=* | modules=* | module=* | form=* | groups=*) export "${word%%=*}"="${word#*=}" ;; esac
 done
 mount -t 9p -o trans=virtio,version=9p2000.L,ro,msize=524288,cache=loose root /below
 mount -t tmpfs -o size=60% over /over
@@ -31,7 +31,7 @@ export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/r
 export PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 /lib/systemd/systemd-udevd --daemon
 cd "$tree"
-"$python" -W ignore -m "$module" /dev/ttyS1
+"$python" -W ignore -m "$module" /dev/ttyS1 "$form" $(echo "$groups" | tr , ' ')
 echo "ended with $?"
 echo o > /proc/sysrq-trigger
 sleep 60

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -19,7 +19,19 @@ from tests.lab.storage_vm.kernel import initramfs, unpacked_kernel
 
 PROGRAM: Final = "tests.lab.storage_vm.inside"
 _LOOK_EVERY: Final = 0.1  # the results lie in a file QEMU writes: there is nothing to wait on
-_TOOLS: Final = ("qemu-system-x86_64", "busybox", "cpio", "depmod", "iscsid", "multipathd", "nvme", "cryptsetup")
+_TOOLS: Final = (
+    "qemu-system-x86_64",
+    "busybox",
+    "cpio",
+    "depmod",
+    "iscsid",
+    "multipathd",
+    "nvme",
+    "cryptsetup",
+    "rpc.nfsd",
+    "rdma",
+    "ip",
+)
 _CMDLINE: Final = (
     "console=ttyS0 quiet loglevel=3 panic=-1 mitigations=off nokaslr random.trust_cpu=on tsc=reliable "
     "no_timer_check"
@@ -73,11 +85,15 @@ class Machine:
 
 
 @contextmanager
-def running_machine(directory: Path, *, memory_mib: int = 3072) -> Iterator[Machine]:
-    """Boot it; it is killed with the block."""
+def running_machine(
+    directory: Path, *, memory_mib: int = 3072, form: str = "short", groups: Sequence[str] = ()
+) -> Iterator[Machine]:
+    """Boot it; it is killed with the block. `groups`: transports, all by default."""
     build_guest()  # here, since nothing the VM writes stays
     kernel = unpacked_kernel()
-    words = f"tree={ROOT} python={sys.executable} modules={kernel.modules} module={PROGRAM}"
+    words = f"tree={ROOT} python={sys.executable} modules={kernel.modules} module={PROGRAM} form={form}"
+    if groups:
+        words += f" groups={','.join(groups)}"
     command = [
         "setpriv", "--pdeathsig", "KILL",  # it ends with the tests, however they end
         "qemu-system-x86_64", "-machine", "pc", "-accel", "tcg,thread=multi,tb-size=512", "-cpu", "max,-la57",

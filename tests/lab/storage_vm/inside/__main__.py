@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m tests.lab.storage_vm.inside PORT`: sets the VM up, runs every case, ends."""
+"""`python -m tests.lab.storage_vm.inside PORT FORM [GROUP...]`: sets the VM up, runs the cases, ends.
+
+FORM is short or long; without groups, all of them.
+"""
 
 import bridge.runtime.threads  # noqa: F401 - before os-brick
 
@@ -7,10 +10,19 @@ import bridge.runtime.threads  # noqa: F401 - before os-brick
 import logging
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from tests.lab.hypervisor import prepare_machine
-from tests.lab.storage_vm.inside import cases_crypt, cases_iscsi, cases_multipath, cases_nvme
+from tests.lab.storage_vm.inside import (
+    cases_crypt,
+    cases_fc,
+    cases_iscsi,
+    cases_multipath,
+    cases_nfs,
+    cases_nvme,
+    cases_rdma,
+)
 from tests.lab.storage_vm.inside.agent import Agent
 from tests.lab.storage_vm.inside.commands import sh
 from tests.lab.storage_vm.inside.compute import Compute, set_up_brick
@@ -18,7 +30,7 @@ from tests.lab.storage_vm.inside.results import Results, say
 from tests.lab.storage_vm.inside.targets import STATE
 
 
-def main(port: str) -> None:
+def main(port: str, form: str, *named: str) -> None:
     """Everything slow to start is started at once."""
     logging.basicConfig(level=logging.WARNING, format="%(name)s %(levelname)s %(message)s")
     STATE.mkdir()
@@ -42,13 +54,24 @@ def main(port: str) -> None:
     compute = Compute()
     say("libvirt")
     results = Results(Path(port))
-    cases_iscsi.run(results, compute, single)
-    cases_nvme.run(results, compute, single)
-    cases_crypt.run(results, compute, single)
-    cases_multipath.run(results, compute, multi, plain=single)
-    cases_crypt.run_multipath(results, compute, multi)
+    long = form == "long"
+    groups: dict[str, Callable[[], None]] = {
+        "iscsi": lambda: cases_iscsi.run(results, compute, single, long=long),
+        "nvme": lambda: cases_nvme.run(results, compute, single),
+        "crypt": lambda: cases_crypt.run(results, compute, single),
+        "multipath": lambda: cases_multipath.run(results, compute, multi, plain=single),
+        "crypt_multipath": lambda: cases_crypt.run_multipath(results, compute, multi),
+        "fc": lambda: cases_fc.run(results, compute, single, long=long),
+        "nfs": lambda: cases_nfs.run(results, compute, single, long=long),
+        "iser": lambda: cases_rdma.run_iser(results, compute, single, long=long),
+        "nvr": lambda: cases_rdma.run_nvme(results, compute, single, long=long),
+    }
+    if long:
+        groups["fcmp"] = lambda: cases_fc.run_multipath(results, compute, multi, plain=single)
+    for name in named or groups:
+        results.group(name, groups[name])
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])
     os._exit(0)  # libvirt's threads and os-brick's process have nothing to say any more

@@ -65,6 +65,9 @@ class Agent:
         self._submit = workers.submit
         self._keys = True
 
+    def restart(self) -> None:
+        """Forget what only the process knows."""
+
     def start(self) -> None:
         """The os-brick process and the threads."""
         for part in self._parts:

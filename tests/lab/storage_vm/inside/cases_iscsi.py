@@ -2,6 +2,7 @@
 """iSCSI over one path."""
 
 import threading
+from functools import partial
 from typing import Any, Final
 
 from tests.lab.storage_vm.inside import matrix
@@ -10,15 +11,16 @@ from tests.lab.storage_vm.inside.commands import sh
 from tests.lab.storage_vm.inside.compute import Compute, connect
 from tests.lab.storage_vm.inside.matrix import START, Bench
 from tests.lab.storage_vm.inside.results import Results
-from tests.lab.storage_vm.inside.targets import IscsiTarget
+from tests.lab.storage_vm.inside.reused import rescan_scsi, rescanned_first, reused
+from tests.lab.storage_vm.inside.targets import IscsiTarget, IscsiVolume
 
 _LATE: Final = 2.0  # seconds; longer than a first rescan takes, shorter than the agent waits
 
 
-def run(results: Results, compute: Compute, agent: Agent) -> None:
+def run(results: Results, compute: Compute, agent: Agent, *, long: bool) -> None:
     """Every case."""
     target = IscsiTarget("single", ("127.0.0.1",))
-    volume, other = target.add("single", START), target.add("other", START)
+    volume, other, third, fourth = (target.add(name, START) for name in ("single", "other", "third", "fourth"))
     bench = Bench(compute, agent, volume, lambda: connect(volume, multipath=False))
     matrix.run(results, "iscsi", bench)
 
@@ -65,16 +67,20 @@ def run(results: Results, compute: Compute, agent: Agent) -> None:
         state = sh("readlink", "-f", bench.path).rsplit("/", 1)[-1]
         compute.until(f"/sys/block/{state}/device/state", "running")
 
-    def reused() -> dict[str, Any]:
-        before = bench.size
-        bench.grow()
-        target.reuse(volume, other, portals=slice(0, 1))
-        report = bench.order(volume.connection)
-        return {"report": report, "before": before, "guest": bench.guest.prints(before)}
-
     results.run("iscsi_again", again)
     results.run("iscsi_late", late)
     results.run("iscsi_never", never)
     results.run("iscsi_wrong_lun", wrong_lun)
     results.run("iscsi_path_down", path_down)
-    results.run("iscsi_reused", reused)
+    give = partial(_give, target, volume, other, bench)
+    results.run("iscsi_reused", lambda: reused(bench, give, rescan_scsi(bench)))
+    if long:
+        quiet = Bench(compute, agent, third, lambda: connect(third, multipath=False))
+        give = partial(_give, target, third, fourth, quiet)
+        results.run("iscsi_rescanned", lambda: rescanned_first(quiet, give, rescan_scsi(quiet)))
+
+
+def _give(target: IscsiTarget, old: IscsiVolume, new: IscsiVolume, bench: Bench) -> None:
+    """The array gives the LUN to another volume, which is as large as the order says."""
+    new.grow(bench.size)
+    target.reuse(old, new, portals=slice(0, 1))

@@ -11,6 +11,7 @@ from tests.lab.storage_vm.inside.compute import Compute, connect
 from tests.lab.storage_vm.inside.matrix import START, Bench
 from tests.lab.storage_vm.inside.nvmet import NvmeTarget
 from tests.lab.storage_vm.inside.results import Results
+from tests.lab.storage_vm.inside.reused import reused
 
 
 def run(results: Results, compute: Compute, agent: Agent) -> None:
@@ -47,3 +48,13 @@ def run(results: Results, compute: Compute, agent: Agent) -> None:
         return path.read_text().strip() == twice.nqn
 
     results.run("nvme_two_portals", two_portals)
+
+    def give() -> None:
+        other.grow(bench.size)
+        target.reuse(volume, other)
+
+    def rescan() -> None:
+        for path in Path("/sys/class/nvme").glob("nvme*/rescan_controller"):
+            sh("sh", "-c", f"echo 1 > {path}", check=False)
+
+    results.run("nvme_reused", lambda: reused(bench, give, rescan))

@@ -38,6 +38,10 @@ class Bench:
             self._guest = self._compute.boot(attached)
         return self._guest
 
+    def restart_agent(self) -> None:
+        """What an agent knows after a restart is what lies in its state_path."""
+        self._agent.restart()
+
     def grow(self) -> int:
         """One step on the target; the new size."""
         self.size += STEP
@@ -82,7 +86,7 @@ class Bench:
         if state == "paused":
             domain.resume()
         elif state == "off":
-            domain.create()
+            self.guest.start()
         guest = self.guest.prints(wanted - self.hidden)
         return {"report": report, "wanted": wanted, "host": host, "guest": guest, "hidden": self.hidden}
 
@@ -92,3 +96,9 @@ def run(results: Results, name: str, bench: Bench) -> None:
     for state in ("running", "paused", "off"):
         for way, connection in (("connection", bench.volume.connection), ("local", None)):
             results.run(f"{name}_{state}_{way}", partial(bench.extend, state, connection))
+
+
+def run_short(results: Results, name: str, bench: Bench) -> None:
+    """A running guest, with connection data and without."""
+    for way, connection in (("connection", bench.volume.connection), ("local", None)):
+        results.run(f"{name}_running_{way}", partial(bench.extend, "running", connection))

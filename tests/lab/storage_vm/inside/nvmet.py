@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The kernel's own NVMe/TCP target."""
+"""The kernel's own NVMe target, over TCP; rdma.py has it over RDMA."""
 
 import uuid
 from dataclasses import dataclass, field
@@ -14,7 +14,10 @@ _PORT: Final = 4420
 
 
 class NvmeTarget:
-    """One subsystem on a TCP port of each portal; each volume is a namespace."""
+    """One subsystem on a port of each portal; each volume is a namespace."""
+
+    transport = "tcp"
+    first_port = 0  # numbers of the kernel's ports, which are one list for all transports
 
     def __init__(self, name: str, portals: tuple[str, ...] = ("127.0.0.1",)) -> None:
         self.nqn = f"nqn.2014-08.org.openstack:{name}"
@@ -26,10 +29,11 @@ class NvmeTarget:
             self._open(address)
 
     def _open(self, address: str) -> None:
-        port = _port(address)
+        port = self._port(address)
         if not port.exists():
             port.mkdir()
-            for key, value in (("adrfam", "ipv4"), ("trtype", "tcp"), ("traddr", address), ("trsvcid", _PORT)):
+            of = {"adrfam": "ipv4", "trtype": self.transport, "traddr": address, "trsvcid": _PORT}
+            for key, value in of.items():
                 put(port / f"addr_{key}", value)
         (port / "subsystems" / self.nqn).symlink_to(self._subsystem)
 
@@ -38,7 +42,18 @@ class NvmeTarget:
         if up:
             self._open(address)
         else:
-            (_port(address) / "subsystems" / self.nqn).unlink()
+            (self._port(address) / "subsystems" / self.nqn).unlink()
+
+    def reuse(self, old: "NvmeVolume", new: "NvmeVolume") -> None:
+        """Give the namespace id of one volume to another: its device and its names."""
+        for put_away in (old, new):
+            put(put_away.namespace / "enable", 0)
+        put(old.namespace / "device_path", new.backing.device)
+        put(old.namespace / "device_uuid", new.uuid)
+        put(old.namespace / "enable", 1)
+
+    def _port(self, address: str) -> Path:
+        return _NVMET / "ports" / str(self.first_port + int(address.rpartition(".")[2]))
 
     def add(self, ns_id: int, size: int) -> "NvmeVolume":
         """A new namespace."""
@@ -49,10 +64,6 @@ class NvmeTarget:
         put(namespace / "device_uuid", volume.uuid)
         put(namespace / "enable", 1)
         return volume
-
-
-def _port(address: str) -> Path:
-    return _NVMET / "ports" / address.rpartition(".")[2]
 
 
 @dataclass(slots=True, kw_only=True)

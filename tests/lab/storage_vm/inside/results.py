@@ -30,6 +30,14 @@ class Results:
     def __init__(self, port: Path) -> None:
         self._port = port.open("w", buffering=1)
 
+    def group(self, name: str, work: Callable[[], None]) -> None:
+        """Run one transport's cases; where it cannot be set up, its tests say why and the others go on."""
+        say(f"group {name}")
+        try:
+            work()
+        except Exception:  # noqa: BLE001 - told by the tests of this group
+            self._tell({"case": f"group {name}", "failed": traceback.format_exc()})
+
     def run(self, case: str, what: Callable[[], dict[str, Any]]) -> None:
         """One line, {"case", ...what it saw} or {"case", "failed": traceback}."""
         say(f"{case} ...")
@@ -39,6 +47,9 @@ class Results:
         except Exception:  # noqa: BLE001 - it is the test's failure, told there
             found = {"failed": traceback.format_exc()}
         took = round(time.monotonic() - began, 1)
-        self._port.write(json.dumps({"case": case, "seconds": took, **found}) + "\n")
-        self._port.flush()
+        self._tell({"case": case, "seconds": took, **found})
         say(f"{case} took {took} s: {json.dumps(found)[:1500]}")
+
+    def _tell(self, line: dict[str, Any]) -> None:
+        self._port.write(json.dumps(line) + "\n")
+        self._port.flush()

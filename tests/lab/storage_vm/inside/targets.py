@@ -66,7 +66,7 @@ class IscsiTarget:
         backings: list[Backing] = []
         for number, group in enumerate(self._groups):
             if apart or not backings:
-                core = _core(f"{name}{number}", serial, Backing(f"{name}{number}", size))
+                core = iblock(f"{name}{number}", serial, Backing(f"{name}{number}", size))
                 backings.append(core[1])
             where = group / "lun" / f"lun_{lun}"
             where.mkdir()
@@ -86,7 +86,8 @@ class IscsiTarget:
         put(self._groups[index] / "enable", int(up))
 
 
-def _core(name: str, serial: uuid.UUID, backing: Backing) -> tuple[Path, Backing]:
+def iblock(name: str, serial: uuid.UUID, backing: Backing) -> tuple[Path, Backing]:
+    """Make LIO's storage object for a loop device; both."""
     core = _TARGET / "core" / "iblock_0" / name
     core.mkdir(parents=True)
     put(core / "control", f"udev_path={backing.device}")

@@ -1,0 +1,280 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Memory of which device each attached volume is, kept in `state_path` across orders, refusals and restarts.
+
+Storage gives LUN numbers and namespace ids of old volumes to new ones (CVE-2023-2088). After any rescan, also one
+by nova-compute, multipathd or a person, the kernel shows the new volume under the old name. So the worldwide names
+are learned when a disk is first seen, and are replaced only after the disk was detached and attached again.
+"""
+
+import json
+import logging
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Final
+
+from bridge.core.extend import ExtendKey, is_uuid
+from bridge.runtime.health import Health
+
+LOG = logging.getLogger(__name__)
+
+HEALTH: Final = "hostagent.identities"
+FILE_NAME: Final = "identities.json"
+_VERSION: Final = 1
+_MODE: Final = 0o600
+_GONE_KEPT: Final = 7 * 86400.0
+"""Seconds an entry outlives its guest on this host: a hard reboot by Nova undefines the domain for a while."""
+_NAMES_MAX: Final = 64
+_TEXT_MAX: Final = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttachEvidence:
+    """Marks of one attach of a disk; a mark that is None says nothing.
+
+    `run`: one run of the guest. `node`: libvirt's number of the disk's source, which is not used twice in a run.
+    `attachment_id`: Cinder's attachment, which a hard reboot keeps and every new attach replaces.
+    """
+
+    run: str | None = None
+    node: str | None = None
+    attachment_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownDisk:
+    """A remembered disk. `names`: `kind value` texts; `gone`: epoch seconds since its guest left this host."""
+
+    names: frozenset[str]
+    evidence: AttachEvidence = AttachEvidence()
+    gone: float | None = None
+
+
+class Verdict(StrEnum):
+    """The comparison of a disk with what is remembered of it."""
+
+    SAME = "same"  # one name at least is the remembered one, and none contradicts
+    FIRST = "first"  # nothing is remembered, or the disk was attached anew: to be learned
+    SILENT = "silent"  # the device tells no name now, though it once did
+    OTHER = "other"  # another volume
+
+
+def judge(known: KnownDisk | None, names: frozenset[str], evidence: AttachEvidence) -> Verdict:
+    """Compare a disk with the remembered one. Pure.
+
+    Names of a kind that only one side has prove nothing: a kernel or firmware update adds kinds.
+    """
+    if known is None or not known.names:
+        return Verdict.FIRST
+    if not names:
+        return Verdict.SILENT
+    shared = _kinds(known.names) & _kinds(names)
+    strange = any(_kind(name) in shared and name not in known.names for name in names)
+    if not strange and names & known.names:
+        return Verdict.SAME
+    return Verdict.FIRST if attached_anew(known.evidence, evidence) else Verdict.OTHER
+
+
+def attached_anew(before: AttachEvidence, now: AttachEvidence) -> bool:
+    """Return True where the marks prove a detach and a new attach, or a swap by the hypervisor itself. Pure."""
+    if before.attachment_id is not None and now.attachment_id is not None:
+        return before.attachment_id != now.attachment_id
+    if None in {before.run, now.run, before.node, now.node}:
+        return False
+    return before.run == now.run and before.node != now.node
+
+
+class DeviceMemory:
+    """The remembered disks of this host; for several threads. Written to disk before a caller goes on.
+
+    A file that cannot be written makes the check `hostagent.identities` bad and leaves the memory of this process.
+    """
+
+    def __init__(self, directory: Path | None, health: Health, *, clock: Callable[[], float] = time.time) -> None:
+        """`directory`: None keeps the memory in this process only."""
+        self._file = directory / FILE_NAME if directory is not None else None
+        self._health = health
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._known: dict[ExtendKey, KnownDisk] = {}
+        health.ok(HEALTH)
+        if self._file is not None:
+            self._known = self._read(self._file)
+
+    def judge(self, key: ExtendKey, names: frozenset[str], evidence: AttachEvidence) -> Verdict:
+        """Compare a disk with what is remembered; changes nothing."""
+        with self._lock:
+            return judge(self._known.get(key), names, evidence)
+
+    def known_names(self, key: ExtendKey) -> frozenset[str]:
+        """Return the remembered names; empty where there are none."""
+        with self._lock:
+            known = self._known.get(key)
+            return known.names if known is not None else frozenset()
+
+    def learn(self, key: ExtendKey, names: frozenset[str], evidence: AttachEvidence) -> Verdict:
+        """Judge, and remember where the verdict allows it; a disk that is another volume changes nothing."""
+        with self._lock:
+            verdict, changed = self._learn(key, names, evidence)
+            if changed:
+                self._write()
+            return verdict
+
+    def observe_guest(
+        self,
+        server_id: str,
+        disks: Mapping[str, tuple[frozenset[str], AttachEvidence]],
+        detached: Iterable[str] = (),
+    ) -> Mapping[str, Verdict]:
+        """Learn from one guest's complete list of disks; those it no longer has are forgotten.
+
+        `detached`: volumes that libvirt reported as removed since the last look, also where they are back.
+        """
+        with self._lock:
+            gone = {key for key in self._known if key.server_id == server_id and key.volume_id not in disks}
+            gone |= {ExtendKey(server_id, volume_id) for volume_id in detached} & self._known.keys()
+            for key in gone:
+                LOG.info("server %s volume %s: detached, its device is forgotten", key.server_id, key.volume_id)
+                del self._known[key]
+            changed, verdicts = bool(gone), {}
+            for volume_id, (names, evidence) in disks.items():
+                verdict, learned = self._learn(ExtendKey(server_id, volume_id), names, evidence)
+                verdicts[volume_id] = verdict
+                changed |= learned
+            if changed:
+                self._write()
+            return verdicts
+
+    def observe_host(self, server_ids: frozenset[str]) -> None:
+        """Note which guests left this host; their disks are forgotten a week later."""
+        now, changed = self._clock(), False
+        with self._lock:
+            for key, known in list(self._known.items()):
+                if key.server_id in server_ids:
+                    continue
+                if known.gone is None:
+                    self._known[key] = replace(known, gone=now)
+                    changed = True
+                elif now - known.gone > _GONE_KEPT:
+                    del self._known[key]
+                    changed = True
+            if changed:
+                self._write()
+
+    def _learn(self, key: ExtendKey, names: frozenset[str], evidence: AttachEvidence) -> tuple[Verdict, bool]:
+        before = self._known.get(key)
+        verdict = judge(before, names, evidence)
+        if not names or verdict in {Verdict.OTHER, Verdict.SILENT}:
+            return verdict, False
+        if before is not None and verdict is Verdict.SAME:
+            marks = evidence if evidence.run is not None else before.evidence
+            marks = replace(marks, attachment_id=evidence.attachment_id or before.evidence.attachment_id)
+            after = KnownDisk(names=_bounded(before.names | names), evidence=marks)
+        else:
+            after = KnownDisk(names=_bounded(names), evidence=evidence)
+        self._known[key] = after
+        return verdict, after != before
+
+    def _write(self) -> None:
+        if self._file is None:
+            return
+        body = json.dumps({"version": _VERSION, "disks": [_to_wire(*item) for item in self._known.items()]})
+        try:
+            _replace(self._file, body)
+        except OSError as ex:
+            self._health.bad(HEALTH, f"{self._file} cannot be written: {ex.strerror}")
+        else:
+            self._health.ok(HEALTH)
+
+    def _read(self, file: Path) -> dict[ExtendKey, KnownDisk]:
+        try:
+            return _from_wire(json.loads(file.read_text()))
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, TypeError, RecursionError) as ex:
+            why = ex.strerror if isinstance(ex, OSError) else str(ex)
+            LOG.error("%s cannot be read (%s): disks are learned anew, the old file is kept beside it", file, why)  # noqa: TRY400 - one line
+            _set_aside(file)
+            return {}
+
+
+def _kind(name: str) -> str:
+    return name.partition(" ")[0]
+
+
+def _kinds(names: Iterable[str]) -> frozenset[str]:
+    return frozenset(map(_kind, names))
+
+
+def _bounded(names: frozenset[str]) -> frozenset[str]:
+    return frozenset(sorted(name[:_TEXT_MAX] for name in names)[:_NAMES_MAX])
+
+
+def _replace(file: Path, body: str) -> None:
+    """Write a new file beside the old one and put it in its place, both on disk."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}-")
+    try:
+        with os.fdopen(descriptor, "w") as out:
+            os.fchmod(out.fileno(), _MODE)
+            out.write(body)
+            out.flush()
+            os.fsync(out.fileno())
+        os.replace(name, file)  # noqa: PTH105 - a name from mkstemp
+    except OSError:
+        Path(name).unlink(missing_ok=True)
+        raise
+    directory = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def _set_aside(file: Path) -> None:
+    try:
+        file.replace(file.with_suffix(".unreadable"))
+    except OSError:
+        LOG.warning("%s cannot be renamed", file)
+
+
+def _to_wire(key: ExtendKey, known: KnownDisk) -> dict[str, Any]:
+    return {
+        "server_id": key.server_id,
+        "volume_id": key.volume_id,
+        "names": sorted(known.names),
+        "run": known.evidence.run,
+        "node": known.evidence.node,
+        "attachment_id": known.evidence.attachment_id,
+        "gone": known.gone,
+    }
+
+
+def _from_wire(raw: Any) -> dict[ExtendKey, KnownDisk]:
+    """Read the file's content; raises ValueError. One entry that cannot be read spoils the file: it is ours."""
+    if not isinstance(raw, Mapping) or raw.get("version") != _VERSION or not isinstance(raw.get("disks"), list):
+        raise ValueError("not a file of remembered disks, or one of a newer release")
+    return dict(map(_entry, raw["disks"]))
+
+
+def _entry(raw: Any) -> tuple[ExtendKey, KnownDisk]:
+    if not isinstance(raw, Mapping):
+        raise TypeError("an entry is not an object")
+    names, gone = raw.get("names"), raw.get("gone")
+    ids = raw.get("server_id"), raw.get("volume_id")
+    if not all(isinstance(text, str) and is_uuid(text) for text in ids):
+        raise ValueError("an entry without a server id or volume id")
+    if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
+        raise ValueError("an entry without names")
+    marks = {mark: raw.get(mark) for mark in ("run", "node", "attachment_id")}
+    if not all(mark is None or isinstance(mark, str) for mark in marks.values()):
+        raise ValueError("an entry whose marks are not texts")
+    if gone is not None and (isinstance(gone, bool) or not isinstance(gone, int | float)):
+        raise ValueError("an entry whose time is not a number")
+    known = KnownDisk(names=_bounded(frozenset(names)), evidence=AttachEvidence(**marks), gone=gone)
+    return ExtendKey(str(ids[0]), str(ids[1])), known

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reads of storage with a deadline: a share, an array or a path that hangs costs its own volume a moment.
+
+A read that hangs inside the kernel cannot be interrupted. It runs in a thread of its own, which is left behind at
+the deadline; until that thread returns, the same thing is not read again, and `hostagent.storage` is not ready.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final, Generic, TypeVar
+
+from prometheus_client import Gauge
+
+from bridge.runtime.health import Health
+
+LOG = logging.getLogger(__name__)
+T = TypeVar("T")
+
+HEALTH: Final = "hostagent.storage"
+_NAMED: Final = 5  # of the things that hang, in the check's reason
+
+
+class StorageSilentError(Exception):
+    """A read that was given up, or not begun because one like it hangs; the text is for a person."""
+
+
+@dataclass(slots=True)
+class _Read(Generic[T]):
+    """One read on its way; `began` by time.monotonic."""
+
+    about: str
+    work: Callable[[], T]
+    began: float = field(default_factory=time.monotonic)
+    done: threading.Event = field(default_factory=threading.Event)
+    value: T | None = None
+    error: BaseException | None = None
+    abandoned: bool = False
+
+
+class StorageReads:
+    """Runs reads within `limit` seconds; for several threads. At most `most` reads may hang at once."""
+
+    def __init__(self, *, limit: float, most: int, health: Health, gauge: Gauge) -> None:
+        self._limit = limit
+        self._most = most
+        self._health = health
+        self._gauge = gauge
+        self._lock = threading.Lock()
+        self._hanging: dict[str, _Read[Any]] = {}
+        health.ok(HEALTH)
+
+    def read(self, about: str, work: Callable[[], T], *, limit: float | None = None) -> T:
+        """Return what `work` returns, or raise what it raises. `about` names what is read: a path, an image.
+
+        Raises StorageSilentError after the limit, at once where `about` hangs already.
+        """
+        limit = self._limit if limit is None else limit
+        self._check(about)
+        read = _Read(about, work)
+        threading.Thread(target=self._run, args=(read,), name=f"read {about}"[:60], daemon=True).start()
+        if not read.done.wait(limit) and self._abandon(read):
+            raise StorageSilentError(f"{about} does not answer within {limit:g} s")
+        if read.error is not None:
+            raise read.error
+        return read.value  # type: ignore[return-value]  # set where there is no error
+
+    def hanging(self) -> tuple[str, ...]:
+        """Return what is being read by threads that were left behind."""
+        with self._lock:
+            return tuple(sorted(self._hanging))
+
+    def _check(self, about: str) -> None:
+        with self._lock:
+            if (earlier := self._hanging.get(about)) is not None:
+                since = time.monotonic() - earlier.began
+                raise StorageSilentError(f"{about} does not answer: an earlier read of it hangs since {since:.0f} s")
+            if len(self._hanging) >= self._most:
+                raise StorageSilentError(f"{about} is not read: {len(self._hanging)} other reads of storage hang")
+
+    def _run(self, read: _Read[Any]) -> None:
+        try:
+            read.value = read.work()
+        except BaseException as ex:  # noqa: BLE001 - the caller's, who gets it in his own thread
+            read.error = ex
+        with self._lock:
+            read.done.set()
+            if not read.abandoned:
+                return
+            if self._hanging.get(read.about) is read:
+                del self._hanging[read.about]
+            LOG.info("%s answers again after %.0f s", read.about, time.monotonic() - read.began)
+            self._show()
+
+    def _abandon(self, read: _Read[Any]) -> bool:
+        """Leave the read behind; False where it returned in the last moment."""
+        with self._lock:
+            if read.done.is_set():
+                return False
+            read.abandoned = True
+            self._hanging.setdefault(read.about, read)
+            LOG.warning("a read of %s was given up", read.about)
+            self._show()
+            return True
+
+    def _show(self) -> None:
+        self._gauge.set(len(self._hanging))
+        if not self._hanging:
+            self._health.ok(HEALTH)
+            return
+        names = sorted(self._hanging)
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        self._health.bad(HEALTH, f"storage does not answer: {', '.join(names[:_NAMED])}{more}")
