@@ -15,6 +15,7 @@ from bridge.core.messages import GuestState
 
 _BEGINS = re.compile(r"\s*(<\?xml[^<>]*\?>\s*)?<")  # the root, with nothing before it but a declaration
 _MARKUP = ("<!", "<?")
+_RUN = re.compile(r"<domain\s[^<>]*?\bid=['\"](\d{1,10})['\"]")
 _ALIAS = "ua-"
 _DISK_DEVICES = frozenset({"disk", "lun"})
 
@@ -48,6 +49,7 @@ class Disk:
     """One disk of a domain. `driver_format` and `source` as in the XML, never probed.
 
     `encrypted`: somebody between the source and the guest decrypts it; `luks`: that is QEMU itself, by LUKS1.
+    `node`: libvirt's number of the source, used once in a run of the guest; `alias`: libvirt's name of the disk.
     """
 
     target: str
@@ -58,15 +60,18 @@ class Disk:
     encrypted: bool = False
     luks: bool = False
     network: NetworkSource | None = None
+    node: str | None = None
+    alias: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Domain:
-    """A domain as libvirt shows it now."""
+    """A domain as libvirt shows it now. `run` names one run of the guest on this host, None while it is off."""
 
     server_id: str
     state: GuestState
     disks: tuple[Disk, ...]
+    run: str | None = None
 
     def disks_of(self, volume_id: str) -> tuple[Disk, ...]:
         """The disks that carry this volume id; more than one means that something is badly wrong."""
@@ -92,6 +97,12 @@ def parse_disks(xml: str) -> tuple[Disk, ...]:
     return tuple(disk for disk in found if disk is not None)
 
 
+def run_number(xml: str) -> str | None:
+    """Return libvirt's id of the running domain, None for one that is off. The id differs from run to run."""
+    found = _RUN.search(xml[:4096])
+    return found[1] if found is not None else None
+
+
 def _disk(element: ET.Element) -> Disk | None:
     if element.get("device", "disk") not in _DISK_DEVICES:
         return None
@@ -113,6 +124,8 @@ def _disk(element: ET.Element) -> Disk | None:
         and encryption.get("format") == "luks"
         and encryption.get("engine", "qemu") == "qemu",
         network=_network(element, source) if kind is SourceKind.NETWORK and source is not None else None,
+        node=source.get("index") if source is not None else None,
+        alias=_attribute(element, "alias", "name"),
     )
 
 
@@ -132,6 +145,11 @@ def _network(element: ET.Element, source: ET.Element) -> NetworkSource:
         user=auth.get("username") if auth is not None else None,
         secret_id=secret.get("uuid") if secret is not None else None,
     )
+
+
+def _attribute(element: ET.Element, child: str, name: str) -> str | None:
+    found = element.find(child)
+    return found.get(name) if found is not None else None
 
 
 def _kind(text: str) -> SourceKind:

@@ -24,7 +24,7 @@ from hostagent.devices.checks import check_identity
 from hostagent.devices.sysfs import CryptMap
 from hostagent.domain import Disk, Domain, SourceKind
 from hostagent.errors import StepFailedError
-from hostagent.ports import Encryptor, Hypervisor, Images
+from hostagent.ports import DeviceGuard, Encryptor, Hypervisor, Images
 from hostagent.resize import grow
 
 _FIRST_LOOK: Final = 0.1  # seconds; doubled at each look at a device that is not there yet
@@ -82,6 +82,7 @@ class ExtendTools:
     sleep: Callable[[float], bool]
     images: Images | None = None
     encryptor: Encryptor | None = None
+    guard: DeviceGuard | None = None
     refreshed: Refreshed = field(default_factory=Refreshed)
     clock: Callable[[], float] = time.monotonic
 
@@ -113,6 +114,7 @@ class _ExtendAttempt:
     after: Bytes | None = None
     header: int = 0
     mapped: CryptMap | None = None
+    domain: Domain | None = None
 
     def run(self) -> tuple[Outcome, Reason]:
         """The outcome of an order that came to an end of its own; every other end is raised."""
@@ -140,6 +142,9 @@ class _ExtendAttempt:
         with self._step("find") as seen:
             domain, disk = find_disk(self.tools.hypervisor, self.order.key)
             seen.detail = f"{domain.state} {disk.target} {disk.kind} {disk.driver_format}"
+            self.domain = domain
+            if self.tools.guard is not None:
+                self.tools.guard.check(domain, disk)
             return domain, disk
 
     def _behind_its_header(self, disk: Disk) -> Disk:
@@ -218,10 +223,17 @@ class _ExtendAttempt:
             seen.detail = strategy.name
             seen.size = size = self._fresh_size(strategy, disk)
             self._check_identity(disk)
+            self._learn_device(disk)
         if size is not None and size < self.order.target:
             with self._step("wait") as seen:
                 seen.size = size
                 self._wait_for_device(strategy, disk, began, seen)
+                self._learn_device(disk)
+
+    def _learn_device(self, disk: Disk) -> None:
+        """Remember the device once its refresh has shown it to be the connection's; refuse another one."""
+        if self.tools.guard is not None and self.domain is not None:
+            self.tools.guard.learn(self.domain, disk)
 
     def _check_identity(self, disk: Disk) -> None:
         """Of a dm-crypt map the connection may name either: the map's name is what os-brick gave to Nova."""

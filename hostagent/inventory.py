@@ -28,7 +28,8 @@ HEALTH: Final = "hostagent.libvirt"
 _GATHER: Final = 0.2  # seconds: a start raises several events, and a host's start raises many
 _UNEVEN: Final = (0.9, 1.1)  # of the interval: a fleet started in one moment does not go on telling in one
 _LOOK_ALIVE: Final = 5.0  # seconds between looks whether the connection still stands
-_EVENTS: Final = (0, 15, 19)  # VIR_DOMAIN_EVENT_ID_LIFECYCLE, _DEVICE_REMOVED, _DEVICE_ADDED
+_EVENTS: Final = (0, 19)  # VIR_DOMAIN_EVENT_ID_LIFECYCLE, _DEVICE_ADDED
+_REMOVED: Final = 15  # VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED
 
 
 class Libvirt(Protocol):
@@ -44,12 +45,23 @@ class Libvirt(Protocol):
         """Run `work(virConnect)`."""
 
 
+class DeviceWatch(Protocol):
+    """The memory of which device each volume is, as the inventory feeds it."""
+
+    def observe(self, domain: Domain, detached: Collection[str] = ()) -> object:
+        """Take note of a guest's disks and of the devices that left it."""
+
+    def observe_host(self, server_ids: frozenset[str]) -> None:
+        """Take note of the guests of this host."""
+
+
 class Touched:
     """The servers to look at again. For several threads."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._servers: set[str] = set()
+        self._removed: dict[str, set[str]] = {}
         self._closed = False
 
     def add(self, server_ids: Collection[str]) -> None:
@@ -57,6 +69,17 @@ class Touched:
         with self._changed:
             self._servers.update(server_ids)
             self._changed.notify_all()
+
+    def removed(self, server_id: str, alias: str) -> None:
+        """Note that a device left a guest, by libvirt's name of it."""
+        with self._changed:
+            self._removed.setdefault(server_id, set()).add(alias)
+        self.add({server_id})
+
+    def take_removed(self, server_id: str) -> set[str]:
+        """Return the devices that left a guest since the last look at it."""
+        with self._changed:
+            return self._removed.pop(server_id, set())
 
     def take(self, seconds: float) -> set[str]:
         """Those added since; waits up to `seconds` for the first."""
@@ -83,6 +106,7 @@ class InventoryKeeper:
         touched: Touched,
         volume_types: Mapping[str, str],
         hidden: HeaderOf = lambda _disk: 0,
+        devices: DeviceWatch | None = None,
         interval: float,
         health: Health,
         backoff: Backoff | None = None,
@@ -93,6 +117,7 @@ class InventoryKeeper:
         self._capabilities = tuple(name for name, why_not in volume_types.items() if not why_not)
         self._unsupported = {name: why_not for name, why_not in volume_types.items() if why_not}
         self._hidden = hidden
+        self._devices = devices
         self._interval = interval
         self._health = health
         self._backoff = backoff or Backoff(first=0.5, cap=10, floor=0.2)
@@ -121,6 +146,8 @@ class InventoryKeeper:
         here = {server_id.lower() for server_id in server_ids if is_uuid(server_id)}
         for server_id in self._known.keys() - here:
             del self._known[server_id]
+        if self._devices is not None:
+            self._devices.observe_host(frozenset(here))
         domains = [self._look(server_id) for server_id in sorted(here)]
         return Inventory(
             full=True,
@@ -167,12 +194,17 @@ class InventoryKeeper:
         if connection is not self._registered:
             for event in _EVENTS:
                 connection.domainEventRegisterAny(None, event, self._on_event, None)
+            connection.domainEventRegisterAny(None, _REMOVED, self._on_removed, None)
             self._registered = connection
         return connection
 
     def _on_event(self, _connection: Any, domain: Any, *_details: Any) -> None:
         """In libvirt's event thread: nothing but a note."""
         self._touched.add({domain.UUIDString().lower()})
+
+    def _on_removed(self, _connection: Any, domain: Any, alias: str, *_details: Any) -> None:
+        """In libvirt's event thread: the disk may be back before anybody looks."""
+        self._touched.removed(domain.UUIDString().lower(), alias)
 
     def _look(self, server_id: str) -> DomainSeen | None:
         try:
@@ -188,6 +220,8 @@ class InventoryKeeper:
         if domain is None:
             self._known.pop(server_id, None)
             return None
+        if self._devices is not None:
+            self._devices.observe(domain, self._touched.take_removed(server_id))
         self._known[server_id] = seen = self._seen(domain)
         return seen
 

@@ -77,6 +77,16 @@ class Images(Protocol):
         """Bytes before the payload of the disk's LUKS1. Raises StoppedError."""
 
 
+class DeviceGuard(Protocol):
+    """The memory of which device each volume is, as the work on an order uses it."""
+
+    def check(self, domain: Domain, disk: Disk, attachment_id: str | None = None) -> None:
+        """Raise StepFailedError (`refused`) where the disk is known to be another volume; learns nothing."""
+
+    def learn(self, domain: Domain, disk: Disk, attachment_id: str | None = None) -> None:
+        """Check, and remember a device that was not known."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Nudge:
     """Whom to tell that a device may have grown, by kernel names: SCSI disks, NVMe controllers, a multipath map."""

@@ -95,7 +95,10 @@ HOSTAGENT_OPTS = [
         "([oslo_concurrency] lock_path). Unset: a directory of our own below state_path.",
     ),
     cfg.StrOpt(
-        "state_path", default="/var/lib/extend-bridge", help="Directory for what must outlive a call, not a reboot."
+        "state_path",
+        default="/var/lib/extend-bridge",
+        help="Directory for what must outlive a restart: which device each attached volume is (identities.json). "
+        "In a container it must be the host's.",
     ),
     cfg.BoolOpt(
         "use_multipath",
@@ -162,6 +165,7 @@ class HostAgentSettings:
     heartbeat_interval: float
     read_only: bool
     observe_wait: float
+    state_path: Path
     brick: BrickSettings
     nova_conf: tuple[str, ...]
 
@@ -193,6 +197,7 @@ def hostagent_settings(conf: cfg.ConfigOpts) -> HostAgentSettings:
         heartbeat_interval=section.heartbeat_interval,
         read_only=section.read_only,
         observe_wait=section.observe_wait,
+        state_path=Path(section.state_path),
         brick=BrickSettings(
             processes=section.brick_processes,
             limit=section.brick_limit,

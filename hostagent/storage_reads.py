@@ -76,7 +76,9 @@ class StorageReads:
         with self._lock:
             if (earlier := self._hanging.get(about)) is not None:
                 since = time.monotonic() - earlier.began
-                raise StorageSilentError(f"{about} does not answer: an earlier read of it hangs since {since:.0f} s")
+                raise StorageSilentError(
+                    f"{about} does not answer: an earlier read of it hangs since {since:.0f} s"
+                )
             if len(self._hanging) >= self._most:
                 raise StorageSilentError(f"{about} is not read: {len(self._hanging)} other reads of storage hang")
 

@@ -24,10 +24,12 @@ from hostagent.capabilities import volume_types
 from hostagent.devices import all_strategies
 from hostagent.devices.base import Strategy
 from hostagent.devices.crypt import hidden_bytes
+from hostagent.devices.guard import RememberedDevices
 from hostagent.devices.image import QemuImages, RbdStrategy
 from hostagent.drivers.libvirt.connect import open_libvirt, open_read_only
 from hostagent.drivers.libvirt.session import Abandoned, Session
 from hostagent.extend import DeviceWait, ExtendTools, extend
+from hostagent.identity import DeviceMemory
 from hostagent.inventory import InventoryKeeper, Touched
 from hostagent.observe import ObserveTools, observe
 from hostagent.ports import Encryptor
@@ -131,6 +133,7 @@ def build(
     stopping = threading.Event()
     outside = look_outside(settings)
     outbox, touched = Outbox(metrics), Touched()
+    devices = RememberedDevices(DeviceMemory(None if settings.read_only else settings.state_path, health))
     bus = kombu_connection(
         settings.bus.transport_url,
         heartbeat=settings.bus.heartbeat,
@@ -164,6 +167,7 @@ def build(
             patience=patience,
             images=images,
             encryptor=outside.encryptor,
+            guard=devices,
             sleep=turn.sleep,
         )
 
@@ -200,6 +204,7 @@ def build(
         touched=touched,
         volume_types=can_extend(),
         hidden=partial(hidden_bytes, images=images_of(looking)),
+        devices=devices,
         interval=settings.inventory_interval,
         health=health,
     )

@@ -1,14 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Block devices that an os-brick connector extends, given the attachment's connection data.
-
-iSCSI, iSER and Fibre Channel, single path and multipath: os-brick rescans each path, then the map.
-
-NVMe-oF, both forms of its properties (os_brick/initiator/connectors/nvmeof.py: NVMeOFConnProps).
-
-Vendors' block devices whose os-brick connector needs nothing of ours. Not proved on real storage.
-
-Block devices of this host, known by the path the domain uses and by what sysfs says of it.
-"""
+"""Strategies for block devices: by os-brick's connector where connection data came, else by sysfs alone."""
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
@@ -17,7 +8,7 @@ from typing import Any, Final
 
 from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
-from hostagent.devices import sysfs
+from hostagent.devices import paths, sysfs
 from hostagent.devices.base import properties, volume_type
 from hostagent.devices.checks import block_device_size, check_paths_up, explained, is_plain_block, same_volume
 from hostagent.domain import Disk
@@ -26,10 +17,9 @@ from hostagent.ports import Brick, Nudge
 
 
 class ConnectedStrategy:
-    """One family of connectors. `protocols`: driver_volume_type to os-brick's name of the connector.
+    """A family of connectors. `protocols`: driver_volume_type to os-brick's name of the connector.
 
-    What os-brick returns is not taken for the size: it often is whatever is there. The device the domain has open
-    is read afterwards.
+    The size that os-brick returns often is whatever is there, so the device that the domain has open is read.
     """
 
     def __init__(self, brick: Brick, name: str, protocols: Mapping[str, str], sys: Path = sysfs.SYS) -> None:
@@ -39,32 +29,43 @@ class ConnectedStrategy:
         self._sys = sys
 
     def takes(self, disk: Disk, connection: Mapping[str, Any] | None) -> bool:
-        """See Strategy."""
         return volume_type(connection) in self._protocols and is_plain_block(disk)
 
     def refresh(self, disk: Disk, connection: Mapping[str, Any] | None) -> int:
-        """See Strategy."""
         self._extend(self._protocols[volume_type(connection) or ""], disk, self._prepare(properties(connection)))
         return self.size(disk)
 
     def size(self, disk: Disk) -> int:
-        """See Strategy."""
         return block_device_size(disk.source or "", self._sys)
 
     def _prepare(self, data: dict[str, Any]) -> dict[str, Any]:
-        """What the connector trips over, mended."""
+        """Mend what the connector trips over."""
         return data
 
     def _extend(self, protocol: str, disk: Disk, data: Mapping[str, Any]) -> None:
         del disk
         self._brick.extend(protocol, data)
 
+    def _even_out(self, disk: Disk) -> None:
+        """Rescan what os-brick left behind: a path the connection data do not list, a map it does not know.
 
-_PATHS_KNOWN: Final = frozenset({"ISCSI", "ISER"})  # Fibre Channel's need the host's adapters first
+        It leaves a dm-multipath map alone while use_multipath is off, and over NVMe namespaces always.
+        """
+        number = sysfs.device_number(disk.source or "")
+        if number is not None and sysfs.uneven(number, self._sys):
+            self._brick.rescan(sysfs.nudge(number, self._sys))
+
+
+_LISTS_PATHS: Final = frozenset(
+    {"ISCSI", "ISER"}
+)  # os-brick lists Fibre Channel's after a look at the adapters only
 
 
 class ScsiStrategy(ConnectedStrategy):
-    """Refuses a disk that is none of the connection's paths, and says which path is down: os-brick does neither."""
+    """iSCSI, iSER and Fibre Channel, single path and multipath.
+
+    Refuses a disk that is not the connection's and names the path that is down: os-brick does neither.
+    """
 
     def __init__(self, brick: Brick, sys: Path = sysfs.SYS) -> None:
         protocols = {"iscsi": "ISCSI", "iser": "ISER", "fibre_channel": "FIBRE_CHANNEL"}
@@ -72,38 +73,43 @@ class ScsiStrategy(ConnectedStrategy):
 
     def _extend(self, protocol: str, disk: Disk, data: Mapping[str, Any]) -> None:
         check_paths_up(disk, self._sys)
-        if protocol in _PATHS_KNOWN:
-            self._check_paths(disk, self._brick.paths(protocol, deepcopy(dict(data))))
+        self._check_addresses(protocol, disk, data)
         with same_volume(disk, self._sys), explained(disk, self._sys):
             super()._extend(protocol, disk, data)
             self._even_out(disk)
 
-    def _even_out(self, disk: Disk) -> None:
-        """Tell what os-brick did not: a path the connection data do not list, a map while use_multipath is off."""
+    def _check_addresses(self, protocol: str, disk: Disk, data: Mapping[str, Any]) -> None:
+        """Raise StepFailedError where the disk's paths lead to another LUN than the connection's."""
         number = sysfs.device_number(disk.source or "")
-        if number is not None and sysfs.uneven(number, self._sys):
-            self._brick.rescan(sysfs.nudge(number, self._sys))
+        if number is None:
+            return
+        ours = paths.addresses(number, self._sys)
+        if differs := paths.mismatch(ours, paths.connection_targets(data)):
+            raise StepFailedError(Outcome.REFUSED, Reason.WRONG_DEVICE, f"{disk.source}: {differs}")
+        if not ours and protocol in _LISTS_PATHS:
+            self._check_names(number, disk, self._brick.paths(protocol, deepcopy(dict(data))))
 
-    def _check_paths(self, disk: Disk, paths: Sequence[str]) -> None:
-        number = sysfs.device_number(disk.source or "")
-        theirs = {theirs for path in paths if (theirs := sysfs.device_number(path)) is not None}
-        if number is not None and theirs and not theirs & sysfs.beneath(number, self._sys):
+    def _check_names(self, number: str, disk: Disk, names: Sequence[str]) -> None:
+        theirs = {theirs for name in names if (theirs := sysfs.device_number(name)) is not None}
+        if theirs and not theirs & sysfs.beneath(number, self._sys):
             raise StepFailedError(
                 Outcome.REFUSED,
                 Reason.WRONG_DEVICE,
-                f"the domain has {disk.source}, the connection {', '.join(paths)}",
+                f"the domain has {disk.source}, the connection {', '.join(names)}",
             )
 
 
 class NvmeStrategy(ConnectedStrategy):
-    """os-brick finds the namespace by what the connection says; here it must be the one the domain has."""
+    """NVMe-oF, both forms of its properties (os_brick/initiator/connectors/nvmeof.py: NVMeOFConnProps).
+
+    os-brick finds the namespace by what the connection says; here it must be the one the domain has.
+    """
 
     def __init__(self, brick: Brick, sys: Path = sysfs.SYS) -> None:
         super().__init__(brick, "nvme", {"nvmeof": "NVMEOF"}, sys)
 
     def _prepare(self, data: dict[str, Any]) -> dict[str, Any]:
-        """os-brick compares `ns_id` with sysfs as text, JSON makes it a number; `volume_replicas: None` ends in a
-        TypeError."""
+        """Mend two values: os-brick compares `ns_id` as text, and `volume_replicas: None` ends in a TypeError."""
         if isinstance(data.get("ns_id"), int):
             data["ns_id"] = str(data["ns_id"])
         if data.get("volume_replicas", ...) is None:
@@ -112,16 +118,18 @@ class NvmeStrategy(ConnectedStrategy):
 
     def _extend(self, protocol: str, disk: Disk, data: Mapping[str, Any]) -> None:
         number = sysfs.device_number(disk.source or "")
-        ours = sysfs.nvme_identity(number, self._sys) if number is not None else {}
-        if differs := _differs(ours, data):
-            raise StepFailedError(Outcome.REFUSED, Reason.WRONG_DEVICE, f"{disk.source}: {differs}")
+        identities = sysfs.nvme_identities(number, self._sys) if number is not None else {}
+        for name, ours in identities.items():
+            if differs := _differs(ours, data):
+                raise StepFailedError(Outcome.REFUSED, Reason.WRONG_DEVICE, f"{disk.source}: {name}: {differs}")
         check_paths_up(disk, self._sys)
         with same_volume(disk, self._sys), explained(disk, self._sys):
             super()._extend(protocol, disk, data)
+            self._even_out(disk)
 
 
 def _differs(ours: Mapping[str, str], data: Mapping[str, Any]) -> str:
-    """In what the domain's namespace is not the connection's; empty where all that both sides tell agrees."""
+    """Explain in what a namespace is not the connection's; empty where all that both sides tell agrees."""
     theirs = {"nqn": data.get("nqn", data.get("target_nqn")), "nsid": data.get("ns_id")}
     if "nqn" not in data and "volume_replicas" not in data and ours.get("uuid"):
         theirs["uuid"] = data.get("vol_uuid")
@@ -132,19 +140,19 @@ def _differs(ours: Mapping[str, str], data: Mapping[str, Any]) -> str:
 
 
 def _plain(value: object) -> str:
-    """Without hyphens, in lower case: backends write uuids in every way."""
+    """Drop hyphens and capitals: backends write uuids in every way."""
     return str(value).replace("-", "").lower()
 
 
 def vendor_strategy(brick: Brick) -> ConnectedStrategy:
-    """As Nova's drivers of the same names."""
+    """Return the strategy of vendors' connectors, named as Nova's drivers; not proved on real storage."""
     return ConnectedStrategy(brick, "vendor", {"scaleio": "SCALEIO", "storpool": "STORPOOL", "lightos": "LIGHTOS"})
 
 
 class LocalStrategy:
-    """Without connection data: rescans the SCSI disk, the NVMe namespace or each path of the map, then the map.
+    """Block devices without connection data: a SCSI disk, an NVMe namespace, or each path of a map and the map.
 
-    What is none of these (LVM, a loop device) grows by itself and is only read, by os-brick's LOCAL connector.
+    Other devices (LVM, loop) grow by themselves and are only read, by os-brick's LOCAL connector.
     """
 
     name = "block"
@@ -154,11 +162,11 @@ class LocalStrategy:
         self._sys = sys
 
     def takes(self, disk: Disk, connection: Mapping[str, Any] | None) -> bool:
-        """Plain block devices that nobody calls something else; a type without a strategy is none of them."""
+        """Take plain block devices without connection data, or with Cinder's type `local`."""
         return volume_type(connection) in {None, "local"} and is_plain_block(disk)
 
     def refresh(self, disk: Disk, connection: Mapping[str, Any] | None) -> int:
-        """See Strategy. The device's own word counts, not os-brick's: that is what QEMU will find."""
+        """Rescan; the device's own size counts, not os-brick's, because QEMU will find the device's."""
         number = sysfs.device_number(disk.source or "")
         nudge = sysfs.nudge(number, self._sys) if number is not None and connection is None else Nudge()
         if nudge == Nudge():
@@ -170,5 +178,4 @@ class LocalStrategy:
         return self.size(disk)
 
     def size(self, disk: Disk) -> int:
-        """See Strategy."""
         return block_device_size(disk.source or "", self._sys)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the kernel says of a block device and of those beneath it: sysfs, read only, no open, no root."""
+"""Facts about a block device and those beneath it from sysfs: read only, no open, no root."""
 
 import os
 import re
@@ -12,7 +12,10 @@ from hostagent.ports import Nudge
 
 SYS: Final = Path("/sys")
 _UNIT: Final = 512  # what */size counts in, whatever the device's own sector size
+_DIGITS: Final = 20  # a size of more digits is no size
 _CONTROLLER: Final = re.compile(r"nvme\d+")
+_LUKS_UUID: Final = re.compile(r"CRYPT-LUKS[12]-([0-9a-f]{32})-")
+_NOT_SET: Final = re.compile(r"[0 -]*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,13 +48,13 @@ def beneath(number: str, root: Path = SYS) -> frozenset[str]:
         if current in found:
             continue
         found.add(current)
-        todo.extend(filter(None, (_text(slave / "dev") for slave in _slaves(current, root))))
+        todo.extend(filter(None, (text(slave / "dev") for slave in _slaves(current, root))))
     return frozenset(found)
 
 
 def is_crypt(number: str, root: Path = SYS) -> bool:
     """Whether it is a dm-crypt map, which does not grow with the device beneath it."""
-    return _text(_device(number, root) / "dm" / "uuid").startswith("CRYPT-")
+    return text(_device(number, root) / "dm" / "uuid").startswith("CRYPT-")
 
 
 def crypt_map(number: str, root: Path = SYS) -> CryptMap | None:
@@ -64,15 +67,15 @@ def crypt_map(number: str, root: Path = SYS) -> CryptMap | None:
         return None
     return CryptMap(
         number=number,
-        name=_text(device / "dm" / "name"),
-        kind=_text(device / "dm" / "uuid").split("-")[1],
+        name=text(device / "dm" / "name"),
+        kind=text(device / "dm" / "uuid").split("-")[1],
         beneath=f"/dev/{_name(slaves[0])}",
     )
 
 
 def is_multipath(number: str, root: Path = SYS) -> bool:
     """Whether it is a map of multipathd's, whatever its name."""
-    return _text(_device(number, root) / "dm" / "uuid").startswith("mpath-")
+    return text(_device(number, root) / "dm" / "uuid").startswith("mpath-")
 
 
 def size(number: str, root: Path = SYS) -> int | None:
@@ -96,15 +99,19 @@ def uneven(number: str, root: Path = SYS) -> str:
 
 
 def paths_down(number: str, root: Path = SYS) -> tuple[str, ...]:
-    """The paths of a device (of a plain disk: itself) that the kernel does not call working, as `sdb (offline)`.
+    """Return the paths (of a plain disk: itself) that the kernel does not call working, as `sdb (offline)`.
 
-    Of an NVMe device with several controllers one that lives is enough: the kernel itself fails over.
+    Of an NVMe device with several controllers one that lives is enough: the kernel itself fails over. A multipath
+    map without any path is down as a whole: one that queues holds every read until a path comes back.
     """
+    paths = _paths(number, root)
+    if not paths:
+        return (f"{_name(_device(number, root))} (a map without paths)",)
     down = []
-    for path in _paths(number, root):
-        states = {_name(path): _text(path / "device" / "state")}
+    for path in paths:
+        states = {_name(path): text(path / "device" / "state")}
         if names := _controllers(path):
-            states = {name: _text(root / "class" / "nvme" / name / "state") for name in names}
+            states = {name: text(root / "class" / "nvme" / name / "state") for name in names}
             if "live" in states.values():
                 continue
         down += [f"{name} ({state})" for name, state in states.items() if state not in {"", "running", "live"}]
@@ -123,17 +130,61 @@ def nudge(number: str, root: Path = SYS) -> Nudge:
 
 def wwids(number: str, root: Path = SYS) -> dict[str, str]:
     """The worldwide name of each path, by kernel name, as the storage last told it: a rescan asks again."""
-    found = {_name(path): _text(path / "device" / "wwid") or _text(path / "wwid") for path in _paths(number, root)}
+    found = {_name(path): text(path / "device" / "wwid") or text(path / "wwid") for path in _paths(number, root)}
     return {name: wwid for name, wwid in found.items() if wwid}
 
 
-def nvme_identity(number: str, root: Path = SYS) -> dict[str, str]:
-    """`nqn`, `nsid`, `uuid` of an NVMe namespace, lower case, as far as the kernel tells them; empty for others."""
+def worldwide_names(number: str, root: Path = SYS) -> frozenset[str]:
+    """Return the names that the storage gives a device, as `kind value`; empty for a loop device and the like.
+
+    Of a multipath map those of its paths, of a dm-crypt map that of its header and those beneath, of an LVM volume
+    its own: LVM moves volumes between disks.
+    """
     device = _device(number, root)
+    map_uuid = text(device / "dm" / "uuid")
+    if map_uuid.startswith("LVM-"):
+        return frozenset({f"lvm {map_uuid.removeprefix('LVM-')}"})
+    names = {f"luks {found[1]}"} if (found := _LUKS_UUID.match(map_uuid)) else set()
+    slaves = _slaves(number, root)
+    for slave in slaves:
+        if below := text(slave / "dev"):
+            names |= worldwide_names(below, root)
+    return frozenset(names if slaves else _names(device))
+
+
+def leaves(number: str, root: Path = SYS) -> list[Path]:
+    """Return the devices at the bottom of a stack: the paths of a map, else the device itself."""
+    slaves = _slaves(number, root)
+    if not slaves:
+        return [_device(number, root)]
+    below = (text(slave / "dev") for slave in slaves)
+    return [leaf for number_below in below if number_below for leaf in leaves(number_below, root)]
+
+
+def _names(device: Path) -> set[str]:
+    if not _controllers(device):
+        name = " ".join((text(device / "device" / "wwid") or text(device / "wwid")).split())
+        return {f"scsi {name}"} if name else set()
+    told = {kind: text(device / kind).lower() for kind in ("uuid", "nguid", "eui")}
+    names = {f"nvme-{kind} {name}" for kind, name in told.items() if not _NOT_SET.fullmatch(name)}
+    if not names and (name := " ".join(text(device / "wwid").split())):
+        names = {f"nvme-wwid {name}"}  # made of vendor, serial, model and namespace id
+    return names
+
+
+def nvme_identities(number: str, root: Path = SYS) -> dict[str, dict[str, str]]:
+    """Return `nqn`, `nsid`, `uuid` of the NVMe namespace, or of each path of a map, by kernel name, in lower case.
+
+    Without what the kernel does not tell; empty for other devices.
+    """
+    return {_name(path): found for path in _paths(number, root) if (found := _nvme_identity(path))}
+
+
+def _nvme_identity(device: Path) -> dict[str, str]:
     if not _controllers(device):
         return {}
     found = {"nqn": device / "device" / "subsysnqn", "nsid": device / "nsid", "uuid": device / "uuid"}
-    return {key: text.lower() for key, path in found.items() if (text := _text(path))}
+    return {key: value.lower() for key, path in found.items() if (value := text(path))}
 
 
 def _paths(number: str, root: Path) -> list[Path]:
@@ -165,8 +216,8 @@ def _name(path: Path) -> str:
 
 
 def _size(path: Path) -> int | None:
-    text = _text(path / "size")
-    return int(text) * _UNIT if text.isdecimal() else None
+    sectors = text(path / "size")
+    return int(sectors) * _UNIT if sectors.isdecimal() and len(sectors) < _DIGITS else None
 
 
 def _device(number: str, root: Path) -> Path:
@@ -180,7 +231,7 @@ def _slaves(number: str, root: Path) -> list[Path]:
         return []
 
 
-def _text(path: Path) -> str:
+def text(path: Path) -> str:
     try:
         return path.read_text().strip()
     except OSError:

@@ -20,7 +20,7 @@ from prometheus_client import Gauge
 from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
 from bridge.runtime.health import Health
-from hostagent.domain import BadDomainError, Domain, parse_disks
+from hostagent.domain import BadDomainError, Domain, parse_disks, run_number
 from hostagent.drivers.libvirt import errors
 from hostagent.drivers.libvirt.connect import close_libvirt, open_libvirt
 from hostagent.errors import NotAskedError, StepFailedError
@@ -104,7 +104,12 @@ class Session:
 
         try:
             state, reason, xml = self.on_domain(server_id, "look", look)
-            return Domain(server_id=server_id, state=errors.guest_state(state, reason), disks=parse_disks(xml))
+            return Domain(
+                server_id=server_id,
+                state=errors.guest_state(state, reason),
+                disks=parse_disks(xml),
+                run=run_number(xml),
+            )
         except BadDomainError as ex:
             raise StepFailedError(Outcome.LIBVIRT_FAILED, Reason.LIBVIRT_RAISED, str(ex)) from ex
         except StepFailedError as ex:

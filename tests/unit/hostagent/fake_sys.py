@@ -38,6 +38,22 @@ class FakeSys:
         (here / "rescan").touch()
         self.state(name, "running")
 
+    def address(self, name: str, hctl: str, *, port: str = "", session: str = "", iqn: str = "") -> None:
+        """Put the SCSI disk below its host: a Fibre Channel port, or an iSCSI session with its target."""
+        old = self.root / "block" / name / "device"
+        new = self.root / "devices" / f"host{hctl[0]}" / session / hctl
+        new.parent.mkdir(parents=True, exist_ok=True)
+        old.rename(new)
+        old.symlink_to(new)
+        if port:
+            target = self.root / "class" / "fc_transport" / f"target{hctl.rpartition(':')[0]}"
+            target.mkdir(parents=True, exist_ok=True)
+            (target / "port_name").write_text(f"{port}\n")
+        if iqn:
+            known = self.root / "class" / "iscsi_session" / session
+            known.mkdir(parents=True, exist_ok=True)
+            (known / "targetname").write_text(f"{iqn}\n")
+
     def wwid(self, name: str, wwid: str) -> None:
         (self.root / "block" / name / "device" / "wwid").write_text(f"{wwid}\n")
 

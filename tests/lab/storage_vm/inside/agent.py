@@ -16,8 +16,10 @@ from bridge.core.messages import Order, Report
 from bridge.runtime import config
 from bridge.runtime.health import Health
 from bridge.runtime.metrics import AgentMetrics
+from hostagent.devices.guard import RememberedDevices
 from hostagent.drivers.libvirt.session import Abandoned, Session
 from hostagent.extend import DeviceWait, ExtendTools, extend
+from hostagent.identity import DeviceMemory
 from hostagent.settings import hostagent_groups, hostagent_settings
 from hostagent.wiring import WorkerTool, this_host
 from hostagent.workers import Workers
@@ -34,7 +36,7 @@ class Agent:
         file = STATE / f"{name}.conf"
         file.write_text(
             f"[hostagent]\nhost = {name}\nlibvirt_uri = {uri}\nlibvirt_limit = 60\nbrick_processes = 1\n"
-            f"use_multipath = {multipath}\nlock_path = {STATE}\nstate_path = {STATE}\n"
+            f"use_multipath = {multipath}\nlock_path = {STATE}\nstate_path = {STATE / name}\n"
             "device_wait = 6\nnudge_every = 2\n"
             f"[key_manager]\nbackend = {BACKEND}\nfile = {KEYS}\n"
         )
@@ -53,7 +55,7 @@ class Agent:
 
             def work(order: Order) -> Report:
                 encryptor = outside.encryptor if self._keys else None
-                return extend(order, replace(tools, encryptor=encryptor))
+                return extend(order, replace(tools, encryptor=encryptor, guard=self._guard))
 
             tools = ExtendTools(
                 hypervisor=own, strategies=outside.strategies, patience=patience, sleep=stopping.wait
@@ -64,9 +66,12 @@ class Agent:
         self._parts = [*outside.parts, workers]
         self._submit = workers.submit
         self._keys = True
+        self._state = settings.state_path
+        self.restart()
 
     def restart(self) -> None:
-        """Forget what only the process knows."""
+        """What the next run of the agent knows of its disks is what lies in its directory."""
+        self._guard = RememberedDevices(DeviceMemory(self._state, Health()))
 
     def start(self) -> None:
         """The os-brick process and the threads."""

@@ -320,3 +320,42 @@ def test_nvme_properties_of_the_new_form_go_as_they_are(sys_root: Path) -> None:
 def test_connection_data_that_says_nothing_reads_as_none(raw: Any) -> None:
     """Never an exception."""
     assert (volume_type(raw), properties(raw)) == (None, {})
+
+
+def test_a_map_over_nvme_namespaces_follows_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """nvme_core.multipath=N: os-brick rescans the namespaces and knows no map."""
+    monkeypatch.setattr(sysfs, "device_number", NUMBERS.get)
+    made = FakeSys(tmp_path)
+    made.nvme("nvme0n1", "nvme0", nqn="nqn.a", nsid="10", uuid="0f")
+    made.device("dm-0", uuid="mpath-uuid.0f", slaves=("nvme0n1",))
+    brick = FakeBrick(evens=made, touches=lambda: made.resize("nvme0n1", 2 * SIZE))
+    data = {"nqn": "nqn.a", "ns_id": 10}
+    found = NvmeStrategy(brick, made.root).refresh(disk("/dev/dm-0"), connection("nvmeof", **data))
+    assert found == 2 * SIZE
+    assert [nudge.map for nudge in brick.nudged] == ["dm-0"]
+    with pytest.raises(StepFailedError, match="nsid"):
+        NvmeStrategy(brick, made.root).refresh(disk("/dev/dm-0"), connection("nvmeof", nqn="nqn.a", ns_id=11))
+
+
+def test_fibre_channel_to_another_lun_is_refused_and_nothing_is_touched(fake_sys: FakeSys) -> None:
+    """As for iSCSI: by the target's port and the LUN of each path; os-brick is asked for no paths."""
+    for name, hctl in (("sda", "1:0:0:0"), ("sdb", "2:0:0:0")):
+        fake_sys.address(name, hctl, port="0x5001405aaaaaaaaa")
+    brick = FakeBrick()
+    strategy = ScsiStrategy(brick, fake_sys.root)
+    for source in ("/dev/sda", "/dev/dm-0"):
+        with pytest.raises(StepFailedError, match="LUN 0 of 5001405aaaaaaaaa") as info:
+            strategy.refresh(disk(source), connection("fibre_channel", target_wwn="5001405AAAAAAAAA", target_lun=1))
+        assert (info.value.outcome, info.value.reason) == (Outcome.REFUSED, Reason.WRONG_DEVICE)
+    assert brick.asked == []
+    strategy.refresh(disk(), connection("fibre_channel", target_wwn=["5001405aaaaaaaaa"], target_lun=0))
+
+
+def test_a_map_whose_paths_are_all_gone_is_down(fake_sys: FakeSys) -> None:
+    """dev_loss_tmo took them; with no_path_retry queue every read of it waits for ever."""
+    for path in (fake_sys.root / "block" / "dm-0" / "slaves").iterdir():
+        path.unlink()
+    for strategy, data in ((LocalStrategy, None), (ScsiStrategy, ISCSI)):
+        with pytest.raises(StepFailedError, match=r"dm-0 .a map without paths") as info:
+            strategy(FakeBrick(), fake_sys.root).refresh(disk("/dev/dm-0"), data)
+        assert info.value.outcome is Outcome.PATHS_DOWN

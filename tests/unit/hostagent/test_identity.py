@@ -10,7 +10,7 @@ import pytest
 
 from bridge.core.extend import ExtendKey
 from bridge.runtime.health import Health
-from hostagent.device_memory import FILE_NAME, HEALTH, AttachEvidence, DeviceMemory, Verdict
+from hostagent.identity import FILE_NAME, HEALTH, AttachEvidence, DeviceMemory, Verdict
 
 MINE = frozenset({"scsi naa.6001405aa"})
 STRANGE = frozenset({"scsi naa.6001405bb"})

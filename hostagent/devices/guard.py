@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The guard between a disk and its device: refuses one whose storage shows another volume than the one it was."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Final
+
+from bridge.core.extend import ExtendKey
+from bridge.core.messages import GuestState
+from bridge.core.outcome import Outcome
+from bridge.core.reasons import Reason
+from hostagent.devices import sysfs
+from hostagent.domain import Disk, Domain, SourceKind
+from hostagent.errors import StepFailedError
+from hostagent.identity import AttachEvidence, DeviceMemory, Verdict
+
+_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+_REMEDY: Final = "detach the volume and attach it again once its storage is right"
+
+
+class RememberedDevices:
+    """See ports.DeviceGuard; for several threads."""
+
+    def __init__(self, memory: DeviceMemory, root: Path = sysfs.SYS) -> None:
+        self._memory = memory
+        self._root = root
+        self._boot = sysfs.text(_BOOT_ID)
+
+    def check(self, domain: Domain, disk: Disk, attachment_id: str | None = None) -> None:
+        """See ports.DeviceGuard."""
+        if (key := _key(domain, disk)) is None or (names := self._names(disk)) is None:
+            return
+        verdict = self._memory.judge(key, names, self._evidence(domain, disk, attachment_id))
+        self._raise(verdict, key, disk, names)
+
+    def learn(self, domain: Domain, disk: Disk, attachment_id: str | None = None) -> None:
+        """See ports.DeviceGuard."""
+        if (key := _key(domain, disk)) is None or (names := self._names(disk)) is None:
+            return
+        verdict = self._memory.learn(key, names, self._evidence(domain, disk, attachment_id))
+        self._raise(verdict, key, disk, names)
+
+    def observe(self, domain: Domain, detached: Iterable[str] = ()) -> Mapping[str, Verdict]:
+        """Learn from a look at a guest; `detached`: aliases of disks that libvirt removed since the last look.
+
+        Only a guest that runs shows which devices its disks are: those of one that is off may be connected to
+        nothing, or to something else.
+        """
+        active = domain.state is GuestState.ACTIVE
+        disks = {}
+        for disk in domain.disks:
+            if disk.volume_id is not None:
+                names = (self._names(disk) if active else None) or frozenset()
+                disks[disk.volume_id] = (names, self._evidence(domain, disk, None))
+        gone = set(detached)
+        removed = [disk.volume_id for disk in domain.disks if disk.volume_id is not None and disk.alias in gone]
+        return self._memory.observe_guest(domain.server_id, disks, removed)
+
+    def observe_host(self, server_ids: frozenset[str]) -> None:
+        """Note which guests are on this host."""
+        self._memory.observe_host(server_ids)
+
+    def _names(self, disk: Disk) -> frozenset[str] | None:
+        """The device's worldwide names; None for what is not a block device, or has no device on this host."""
+        if disk.kind is not SourceKind.BLOCK or disk.source is None:
+            return None
+        number = sysfs.device_number(disk.source)
+        return sysfs.worldwide_names(number, self._root) if number is not None else None
+
+    def _evidence(self, domain: Domain, disk: Disk, attachment_id: str | None) -> AttachEvidence:
+        run = f"{self._boot}/{domain.run}" if domain.run is not None and self._boot else None
+        return AttachEvidence(run=run, node=disk.node, attachment_id=attachment_id)
+
+    def _raise(self, verdict: Verdict, key: ExtendKey, disk: Disk, names: frozenset[str]) -> None:
+        if verdict in {Verdict.SAME, Verdict.FIRST}:
+            return
+        was = ", ".join(sorted(self._memory.known_names(key)))
+        if verdict is Verdict.SILENT:
+            raise StepFailedError(
+                Outcome.DEVICE_STALE, Reason.WRONG_DEVICE, f"{disk.source} does not tell its name; it was {was}"
+            )
+        now = ", ".join(sorted(names))
+        raise StepFailedError(
+            Outcome.REFUSED, Reason.WRONG_DEVICE, f"{disk.source} is {now}; the volume was {was}: {_REMEDY}"
+        )
+
+
+def _key(domain: Domain, disk: Disk) -> ExtendKey | None:
+    return ExtendKey(domain.server_id, disk.volume_id) if disk.volume_id is not None else None

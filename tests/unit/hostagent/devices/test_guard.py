@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Names by which storage knows its devices, and the guard that compares them, on a small sysfs of our own."""
+
+import uuid
+from pathlib import Path
+
+import pytest
+
+from bridge.core.messages import GuestState
+from bridge.core.outcome import Outcome
+from bridge.core.reasons import Reason
+from bridge.runtime.health import Health
+from hostagent.devices import sysfs
+from hostagent.devices.guard import RememberedDevices
+from hostagent.domain import Disk, Domain, SourceKind
+from hostagent.errors import StepFailedError
+from hostagent.identity import DeviceMemory
+from tests.unit.hostagent.fake_sys import NUMBERS, FakeSys
+
+SERVER, VOLUME = str(uuid.uuid4()), str(uuid.uuid4())
+
+
+@pytest.fixture
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSys:
+    made = FakeSys(tmp_path / "sys")
+    for name, wwid in (("sda", "naa.a"), ("sdb", "naa.a"), ("sdc", "naa.c")):
+        made.scsi(name)
+        made.wwid(name, wwid)
+    made.device("dm-0", uuid="mpath-3a", slaves=("sda", "sdb"))
+    made.device("dm-1", uuid=f"CRYPT-LUKS2-{'0' * 32}-x", slaves=("sdc",))
+    made.device("loop0")
+    made.nvme("nvme0n1", "nvme0", uuid="0F-AA", nguid="00000000-0000-0000-0000-000000000000", wwid="uuid.0f")
+    monkeypatch.setattr(sysfs, "device_number", NUMBERS.get)
+    return made
+
+
+def guard(fake: FakeSys) -> RememberedDevices:
+    """The guard of an agent that has just started."""
+    return RememberedDevices(DeviceMemory(fake.root.parent / "state", Health()), fake.root)
+
+
+def disk(source: str = "/dev/sda", alias: str | None = None) -> Disk:
+    return Disk(
+        target="vda", kind=SourceKind.BLOCK, source=source, driver_format="raw", volume_id=VOLUME, alias=alias
+    )
+
+
+def domain(*disks: Disk, state: GuestState = GuestState.ACTIVE, run: str | None = "1") -> Domain:
+    return Domain(server_id=SERVER, state=state, disks=disks, run=run)
+
+
+@pytest.mark.parametrize(
+    ("device", "names"),
+    [
+        ("sda", {"scsi naa.a"}),
+        ("dm-0", {"scsi naa.a"}),
+        ("dm-1", {f"luks {'0' * 32}", "scsi naa.c"}),
+        ("nvme0n1", {"nvme-uuid 0f-aa"}),
+        ("loop0", set()),
+    ],
+)
+def test_the_names_of_a_device(fake: FakeSys, device: str, names: set[str]) -> None:
+    assert sysfs.worldwide_names(NUMBERS[f"/dev/{device}"], fake.root) == names
+
+
+def test_an_lvm_volume_has_its_own_name_wherever_it_lies(fake: FakeSys) -> None:
+    (fake.root / "block" / "dm-0" / "dm" / "uuid").write_text("LVM-abc\n")
+    assert sysfs.worldwide_names(NUMBERS["/dev/dm-0"], fake.root) == {"lvm abc"}
+
+
+def test_a_reused_lun_is_refused_by_every_run_of_the_agent_until_it_is_detached(fake: FakeSys) -> None:
+    guard(fake).observe(domain(disk()))
+    fake.wwid("sda", "naa.stranger")
+    for _ in range(2):
+        for ask in (guard(fake).check, guard(fake).learn):
+            with pytest.raises(StepFailedError, match=r"naa\.stranger.*naa\.a") as info:
+                ask(domain(disk()), disk())
+            assert (info.value.outcome, info.value.reason) == (Outcome.REFUSED, Reason.WRONG_DEVICE)
+        guard(fake).observe(domain(disk()))
+    guard(fake).observe(domain())
+    guard(fake).learn(domain(disk()), disk())
+    guard(fake).check(domain(disk()), disk())
+
+
+def test_a_device_under_another_name_passes(fake: FakeSys) -> None:
+    guard(fake).learn(domain(disk("/dev/sda")), disk("/dev/sda"))
+    guard(fake).check(domain(disk("/dev/dm-0")), disk("/dev/dm-0"))
+    with pytest.raises(StepFailedError):
+        guard(fake).check(domain(disk("/dev/sdc")), disk("/dev/sdc"))
+
+
+def test_one_path_of_a_map_that_is_another_volume_is_refused(fake: FakeSys) -> None:
+    guard(fake).learn(domain(disk("/dev/dm-0")), disk("/dev/dm-0"))
+    fake.wwid("sdb", "naa.stranger")
+    with pytest.raises(StepFailedError, match=r"naa\.stranger"):
+        guard(fake).check(domain(disk("/dev/dm-0")), disk("/dev/dm-0"))
+
+
+def test_a_disk_libvirt_removed_and_attached_again_is_learned_anew(fake: FakeSys) -> None:
+    """Both happened before the look."""
+    first = disk(alias="ua-x")
+    guard(fake).observe(domain(first))
+    fake.wwid("sda", "naa.new")
+    guard(fake).observe(domain(first), detached=["ua-x"])
+    guard(fake).check(domain(first), first)
+
+
+def test_the_device_of_a_guest_that_is_off_is_compared_and_never_learned(fake: FakeSys) -> None:
+    off = domain(disk(), state=GuestState.OFF, run=None)
+    guard(fake).observe(off)
+    fake.wwid("sda", "naa.good")
+    guard(fake).observe(domain(disk()))
+    fake.wwid("sda", "naa.stranger")
+    guard(fake).observe(off)
+    with pytest.raises(StepFailedError, match=r"naa\.good"):
+        guard(fake).check(off, disk())
+
+
+def test_a_device_that_tells_no_name_any_more_is_tried_again(fake: FakeSys) -> None:
+    guard(fake).observe(domain(disk()))
+    fake.wwid("sda", "")
+    with pytest.raises(StepFailedError) as info:
+        guard(fake).check(domain(disk()), disk())
+    assert info.value.outcome is Outcome.DEVICE_STALE
+
+
+@pytest.mark.parametrize("source", ["/dev/loop0", "/dev/gone"])
+def test_a_device_without_a_name_and_a_disk_without_a_device_pass(fake: FakeSys, source: str) -> None:
+    for _ in range(2):
+        guard(fake).learn(domain(disk(source)), disk(source))
