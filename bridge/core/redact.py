@@ -15,7 +15,8 @@ CONNECTION_KEYS: Final = frozenset(
         "access_mode", "cacheable", "device_path", "discard", "encrypted", "enforce_multipath",
         "logical_block_size", "physical_block_size", "volume_id",
         # SCSI
-        "addressing_mode", "initiator_target_lun_map", "initiator_target_map", "target_discovered", "target_iqn", "target_iqns", "target_lun",
+        "addressing_mode", "initiator_target_lun_map", "initiator_target_map", "target_discovered", "target_iqn",
+        "target_iqns", "target_lun",
         "target_luns", "target_portal", "target_portals", "target_wwn", "target_wwns",
         # NVMe-oF
         "alias", "ns_id", "nqn", "portals", "target_nqn", "target_port", "transport_type", "vol_uuid",
