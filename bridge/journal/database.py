@@ -1,64 +1,102 @@
 # SPDX-License-Identifier: Apache-2.0
 """Engine and transactions: one code path for SQLite, PostgreSQL and MariaDB.
 
-A transaction is a function that may run more than once: deadlocks, serialisation failures and two writers inserting
-the same open row are tried again a few times; what stays wrong becomes JournalUnavailableError.
+A transaction is a function that may run more than once. Deadlocks, serialisation failures, two writers that insert
+the same open row, and connections that were lost are tried again. What stays wrong becomes JournalUnavailableError.
+Every transaction ends: limits of drivers and servers stand in connect.py, a total deadline here.
 """
 
-from collections.abc import Callable
-from contextlib import suppress
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import sqlalchemy as sa
 import tenacity
 from sqlalchemy import event
-from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DataError, NoSuchModuleError, SQLAlchemyError
 
 from bridge.core.errors import ConfigError, JournalRefusedError, JournalUnavailableError
 from bridge.core.redact import safe_url
+from bridge.journal.connect import (
+    LIMITS,
+    DatabaseLimits,
+    begin_of_postgresql,
+    engine_options,
+    explain,
+    is_worth_another_try,
+    listen,
+)
 from bridge.journal.settings import JournalSettings
+from bridge.runtime.deadline import DEADLINES, Deadline
 
 T = TypeVar("T")
 
 _TRIES: Final = 6
-_BUSY_SECONDS: Final = 10
 _WRITE: Final = "journal_write"
 
 
-class Database:
-    """Runs transactions. Connects at first use, so that a process starts while the database is away."""
+class Results(Protocol):
+    """Receives the result of each transaction: the database check of a daemon."""
 
-    def __init__(self, settings: JournalSettings) -> None:
+    def committed(self) -> None:
+        """A transaction that wrote was committed."""
+
+    def failed(self, why: str) -> None:
+        """A transaction failed for a reason that is the database's."""
+
+
+class Database:
+    """Runs transactions. Connects at first use, so that a process starts while the database is unreachable."""
+
+    def __init__(
+        self, settings: JournalSettings, *, limits: DatabaseLimits | None = LIMITS, results: Results | None = None
+    ) -> None:
+        """Without `limits` a transaction may take as long as it takes, as a migration does."""
+        self._limits = limits
+        self.results = results
         try:
             url = sa.make_url(settings.connection)
-            self.engine = sa.create_engine(
-                url,
-                hide_parameters=True,
-                pool_pre_ping=url.get_backend_name() != "sqlite",
-                connect_args=_connect_args(url),
-            )
+            driver_url, arguments = engine_options(url, limits)
+            pool = {} if url.get_backend_name() == "sqlite" else {"pool_timeout": (limits or LIMITS).checkout}
+            self.engine = sa.create_engine(driver_url, hide_parameters=True, connect_args=arguments, **pool)
         except (ArgumentError, NoSuchModuleError, ImportError) as ex:
             raise ConfigError(
                 f"[journal] connection {safe_url(settings.connection)!r} cannot be used: {ex}"
             ) from ex
-        self._name = url.render_as_string(hide_password=True)
+        self._name = url.set(query={}).render_as_string(hide_password=True)
+        self._current = threading.local()
+        listen(self.engine, url, limits=limits, current=self._deadline)
         if url.get_backend_name() == "sqlite":
             event.listen(self.engine, "connect", _on_sqlite_connect)
             event.listen(self.engine, "begin", _on_sqlite_begin)
+        elif url.get_driver_name() == "psycopg":
+            begin = begin_of_postgresql(url, limits)
+            event.listen(self.engine, "connect", _on_psycopg_connect)
+            event.listen(self.engine, "begin", lambda connection: _on_psycopg_begin(connection, begin))
         self._attempts = tenacity.Retrying(
             stop=tenacity.stop_after_attempt(_TRIES),
             wait=tenacity.wait_random_exponential(multiplier=0.01, max=0.5),
-            retry=tenacity.retry_if_exception(_worth_another_try),
+            retry=tenacity.retry_if_exception(is_worth_another_try),
             reraise=True,
         )
+
+    @property
+    def name(self) -> str:
+        """The URL without its password and options."""
+        return self._name
 
     def write(self, work: Callable[[sa.Connection], T]) -> T:
         """Run `work` in a transaction that may write; returns after the commit.
 
         Raises JournalUnavailableError, and JournalRefusedError for a value no row can hold.
         """
-        return self._run(work, write=True)
+        result = self._run(work, write=True)
+        if self.results is not None:
+            self.results.committed()
+        return result
 
     def read(self, work: Callable[[sa.Connection], T]) -> T:
         """Run `work` in a transaction that only reads. Raises JournalUnavailableError."""
@@ -69,18 +107,50 @@ class Database:
         self.engine.dispose()
 
     def _run(self, work: Callable[[sa.Connection], T], *, write: bool) -> T:
+        until = time.monotonic() + (self._limits.total if self._limits is not None else float("inf"))
+        expired = False
+
+        def once() -> T:
+            nonlocal expired
+            with self._within(until) as deadline:
+                try:
+                    return self._once(work, write)
+                finally:
+                    expired = deadline is not None and deadline.expired
+
+        def may_go_on(state: tenacity.RetryCallState) -> bool:
+            return state.attempt_number >= _TRIES or time.monotonic() >= until
+
         try:
-            result: T = self._attempts(self._once, work, write)
+            result: T = self._attempts.copy(stop=may_go_on)(once)
             return result
         except (DataError, OverflowError, UnicodeError) as ex:  # drivers raise the last two as they are
             raise JournalRefusedError(f"the journal {self._name} refuses a value: {type(ex).__name__}") from ex
         except SQLAlchemyError as ex:
-            cause = ex.orig if isinstance(ex, DBAPIError) else ex
-            raise JournalUnavailableError(f"the journal {self._name} cannot be used: {_first_line(cause)}") from ex
+            why = f"the journal {self._name} cannot be used: {explain(ex, expired=expired)}"
+            if self.results is not None:
+                self.results.failed(why)
+            raise JournalUnavailableError(why) from ex
 
     def _once(self, work: Callable[[sa.Connection], T], write: bool) -> T:
         with self.engine.connect().execution_options(**{_WRITE: write}) as connection, connection.begin():
             return work(connection)
+
+    @contextmanager
+    def _within(self, until: float) -> Iterator[Deadline | None]:
+        """The deadline of one try, which the connection's events find by the thread."""
+        if self._limits is None:
+            yield None
+            return
+        with DEADLINES.within(min(self._limits.statement, until - time.monotonic())) as deadline:
+            self._current.deadline = deadline
+            try:
+                yield deadline
+            finally:
+                self._current.deadline = None
+
+    def _deadline(self) -> Deadline | None:
+        return getattr(self._current, "deadline", None)
 
 
 def missing_file(url: str) -> str | None:
@@ -91,12 +161,6 @@ def missing_file(url: str) -> str | None:
         if name and not name.startswith((":memory:", "file:")) and not Path(name).exists():
             return name
     return None
-
-
-def _connect_args(url: sa.URL) -> dict[str, Any]:
-    if url.get_backend_name() == "sqlite":
-        return {"timeout": _BUSY_SECONDS, "check_same_thread": False}
-    return {"connect_timeout": 5}
 
 
 def _on_sqlite_connect(connection: Any, _record: object) -> None:
@@ -113,15 +177,9 @@ def _on_sqlite_begin(connection: sa.Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
 
-def _worth_another_try(ex: BaseException) -> bool:
-    """Two writers met, or a pooled connection had gone stale; not: no such table, no such host."""
-    if isinstance(ex, IntegrityError):
-        return True
-    if not isinstance(ex, DBAPIError):
-        return False
-    code = getattr(ex.orig, "sqlstate", None) or (ex.orig.args[0] if ex.orig is not None and ex.orig.args else None)
-    return ex.connection_invalidated or code in {"40001", "40P01", 1205, 1213}
+def _on_psycopg_connect(connection: Any, _record: object) -> None:
+    connection.autocommit = True  # we say BEGIN ourselves, with the limits of the transaction
 
 
-def _first_line(ex: BaseException | None) -> str:
-    return (str(ex).splitlines() or [""])[0][:200]
+def _on_psycopg_begin(connection: sa.Connection, begin: str) -> None:
+    connection.exec_driver_sql(begin, execution_options={"no_parameters": True})

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from types import FrameType
 from typing import Protocol, runtime_checkable
 
@@ -46,18 +47,58 @@ class Reloadable(Protocol):
         """Read it; does not raise."""
 
 
+class _StopFlag(threading.Event):
+    """The stop flag of a watched body: each look at it is a turn of the body's loop, each wait for it a rest."""
+
+    def __init__(self, health: Health, name: str) -> None:
+        super().__init__()
+        self._health = health
+        self._name = name
+
+    def is_set(self) -> bool:
+        """Note a turn, then as threading.Event."""
+        self._health.turn(self._name)
+        return super().is_set()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Note a rest, wait, note a turn."""
+        self._health.rest(self._name)
+        try:
+            return super().wait(timeout)
+        finally:
+            self._health.turn(self._name)
+
+
+_this_thread = threading.local()
+
+
+def moving() -> None:
+    """Note in a supervised thread that its long turn makes progress; nothing in other threads."""
+    if (turn := getattr(_this_thread, "turn", None)) is not None:
+        turn()
+
+
 class Supervised:
     """A thread that runs `body(stop)` until the stop flag is set, and starts it anew when it raises.
 
-    A part never dies of one bad thing: the error is logged with its traceback, the part shows as not ready while it
-    waits for its back-off, and the body runs again.
+    One bad thing never ends a part: the error is logged with its traceback, the part shows as not ready while it
+    waits for its back-off, and the body runs again. With `moves_within` the part is not ready either while its body
+    neither looks at the flag, nor waits for it, nor calls moving() for so many seconds.
     """
 
-    def __init__(self, name: str, body: Callable[[threading.Event], None], health: Health) -> None:
+    def __init__(
+        self,
+        name: str,
+        body: Callable[[threading.Event], None],
+        health: Health,
+        *,
+        moves_within: float | None = None,
+    ) -> None:
         self._name = name
         self._body = body
         self._health = health
-        self._stop = threading.Event()
+        self._moves_within = moves_within
+        self._stop = _StopFlag(health, name)
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
@@ -74,6 +115,15 @@ class Supervised:
         return not self._thread.is_alive()
 
     def _run(self) -> None:
+        if self._moves_within is not None:
+            self._health.loop(self._name, within=self._moves_within)
+        _this_thread.turn = partial(self._health.turn, self._name)
+        try:
+            self._supervise()
+        finally:
+            self._health.end_loop(self._name)
+
+    def _supervise(self) -> None:
         backoff, failures = Backoff(first=0.5, cap=30, floor=0.2), 0
         while not self._stop.is_set():
             started = time.monotonic()
@@ -92,13 +142,24 @@ class Daemon:
     """Starts parts in order, waits for a signal, stops them in reverse order within the grace time."""
 
     def __init__(
-        self, name: str, parts: list[Part], *, grace: float = 20.0, reload: Callable[[], None] = lambda: None
+        self,
+        name: str,
+        parts: list[Part],
+        *,
+        health: Health | None = None,
+        grace: float = 20.0,
+        reload: Callable[[], None] = lambda: None,
     ) -> None:
-        """`reload` reads the configuration again after a SIGHUP, before the parts; it does not raise."""
+        """`reload` reads the configuration again after a SIGHUP, before the parts; it does not raise.
+
+        `health` decides whether systemd's watchdog is fed.
+        """
+        self._health = health or Health()
         self._name = name
         self._reload = reload
         self._parts = parts
         self._grace = grace
+        self._hung = False
         self._stop = threading.Event()
 
     def run(self) -> int:
@@ -109,7 +170,7 @@ class Daemon:
             LOG.info("%s is running", self._name)
             settled = False
             while not self._stop.wait(_BEAT):
-                notify("WATCHDOG=1")
+                self._feed_watchdog()
                 if not settled:
                     _keep_what_start_up_made()
                     settled = True
@@ -119,6 +180,16 @@ class Daemon:
             logging.shutdown()
             os._exit(1)  # the interpreter would wait for threads of the late part, for ever where they hang
         return 0
+
+    def _feed_watchdog(self) -> None:
+        """Tell systemd that this process lives, while every loop comes round; without it systemd restarts us."""
+        self._health.checks()  # logs what went bad by itself
+        hung = self._health.hung()
+        if not hung:
+            notify("WATCHDOG=1")
+        elif not self._hung:
+            LOG.error("%s: no call returns; systemd's watchdog is not fed any more", ", ".join(hung))
+        self._hung = bool(hung)
 
     @contextmanager
     def running(self) -> Iterator[Callable[[], bool]]:

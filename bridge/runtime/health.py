@@ -1,61 +1,230 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is ready and what is not, each with its reason. Parts write, the ops port and the logs read."""
+"""Readiness checks, each with its reason. Parts write them; ops port, metrics, log and watchdog read them.
 
+Ready means moving. There are three kinds of checks, and each goes bad by itself:
+
+- a word (`ok`, `bad`) about something a part needs, good for so many seconds (`good_for`);
+- due work (`due`): not ready while the oldest due thing waits for longer than a limit;
+- a loop (`loop`, `turn`, `rest`): not ready while its thread does not come round (Supervised does this).
+"""
+
+import itertools
 import logging
+import math
+import re
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Final
 
 LOG = logging.getLogger(__name__)
+
+LIMIT: Final = 30.0
+"""Seconds for which a check may read ready while what it stands for does not work (DESIGN, rule 14)."""
+HUNG: Final = 120.0
+"""Seconds without a turn after which a loop counts as hung for good: a restart is the only help."""
+_CHANGES_EVERY: Final = 30.0
+"""Seconds between two log lines about a check that stays bad and changes its reason."""
+
+_NUMBERS: Final = re.compile(r"\d+")
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing a daemon needs."""
+    """The state of one thing that a daemon needs."""
 
     ok: bool
     reason: str
 
 
-class Health:
-    """Named checks. A change is logged once, so that the log tells when something went away and came back."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Word:
+    check: Check
+    said_at: float
+    good_for: float = math.inf
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._checks: dict[str, Check] = {}
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Due:
+    oldest: Callable[[], float | None]
+    what: str
+    limit: float
+
+
+@dataclass(slots=True, kw_only=True)
+class _Loop:
+    within: float
+    turned_at: float  # math.inf while the loop sleeps on purpose
+
+
+@dataclass(frozen=True, slots=True)
+class _Logged:
+    check: Check
+    at: float
+
+
+class Health:
+    """Checks by name. Each change is logged once, so the log tells when something failed and when it recovered."""
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.RLock()
+        self._words: dict[str, _Word] = {}
+        self._due: dict[str, _Due] = {}
+        self._loops: dict[str, _Loop] = {}
+        self._logged: dict[str, _Logged] = {}
 
     def expect(self, *names: str) -> None:
         """Announce checks, not ready until their part says so."""
         with self._lock:
             for name in names:
-                self._checks.setdefault(name, Check(ok=False, reason="starting"))
+                word = self._words.setdefault(name, _Word(check=Check(False, "starting"), said_at=self._clock()))
+                self._logged.setdefault(name, _Logged(word.check, -math.inf))
 
-    def ok(self, name: str, reason: str = "ok") -> None:
-        """Say that it works."""
-        self._set(name, Check(ok=True, reason=reason))
+    def ok(self, name: str, reason: str = "ok", *, good_for: float | None = None) -> None:
+        """Mark the check ready for `good_for` seconds.
+
+        Without `good_for` it stays ready until the next word: only for what cannot fail unnoticed.
+        """
+        lasts = math.inf if good_for is None else good_for
+        self._say(name, _Word(check=Check(True, reason), said_at=self._clock(), good_for=lasts))
 
     def bad(self, name: str, reason: str) -> None:
-        """Say that it does not, and why, in words a person can act on."""
-        self._set(name, Check(ok=False, reason=reason))
+        """Mark the check not ready. The reason says which part, which address, what was tried and what to set."""
+        self._say(name, _Word(check=Check(False, reason), said_at=self._clock()))
+
+    def due(self, name: str, oldest: Callable[[], float | None], *, what: str, limit: float = LIMIT) -> None:
+        """Watch due work: `oldest` returns the seconds for which the oldest due thing has waited, None without one.
+
+        `what` names the thing in the reason ("report", "request"). `oldest` must not block and must not raise.
+        """
+        with self._lock:
+            self._due[name] = _Due(oldest=oldest, what=what, limit=limit)
+
+    def loop(self, name: str, *, within: float = LIMIT) -> None:
+        """Watch a loop, which must call `turn` at least once in `within` seconds, or `rest` before it sleeps."""
+        with self._lock:
+            self._loops[name] = _Loop(within=within, turned_at=self._clock())
+
+    def turn(self, name: str) -> None:
+        """Note that the loop has come round; nothing for a loop that is not watched."""
+        if (loop := self._loops.get(name)) is not None:
+            loop.turned_at = self._clock()
+
+    def rest(self, name: str) -> None:
+        """Note that the loop sleeps until its next turn, for however long."""
+        if (loop := self._loops.get(name)) is not None:
+            loop.turned_at = math.inf
+
+    def end_loop(self, name: str) -> None:
+        """Stop watching a loop that has ended as it should."""
+        with self._lock:
+            self._loops.pop(name, None)
 
     def checks(self) -> Mapping[str, Check]:
-        """A copy of all checks, by name."""
+        """Return all checks as they are now, by name, and log what has changed by itself."""
         with self._lock:
-            return dict(self._checks)
+            now = self._clock()
+            checks = {name: self._loop_check(name, loop, now) for name, loop in self._loops.items()}
+            checks |= {name: self._due_check(due) for name, due in self._due.items()}
+            for name, word in self._words.items():
+                if name not in checks or checks[name].ok:  # a failed loop says more than its part's last word
+                    checks[name] = _aged(word, now)
+            for name, check in checks.items():
+                self._log(name, check, now)
+            return checks
 
     def ready(self) -> bool:
-        """Whether every check is ok."""
+        """Tell whether every check is ok."""
         return all(check.ok for check in self.checks().values())
 
-    def _set(self, name: str, check: Check) -> None:
+    def oldest_due(self) -> Mapping[str, float]:
+        """Return for how long the oldest due thing of each part has waited, 0 without one."""
         with self._lock:
-            before = self._checks.get(name)
-            self._checks[name] = check
-        if before is None or before.ok != check.ok or (not check.ok and before.reason != check.reason):
-            LOG.log(
-                logging.INFO if check.ok else logging.WARNING,
-                "%s is %s: %s",
-                name,
-                "ready" if check.ok else "not ready",
-                check.reason,
-            )
+            return {name: due.oldest() or 0.0 for name, due in self._due.items()}
+
+    def hung(self) -> list[str]:
+        """Return the loops that have not come round for so long that only a restart helps."""
+        with self._lock:
+            now = self._clock()
+            return [n for n, loop in self._loops.items() if now - loop.turned_at > max(HUNG, 4 * loop.within)]
+
+    def _say(self, name: str, word: _Word) -> None:
+        with self._lock:
+            self._words[name] = word
+            self._log(name, word.check, word.said_at)
+
+    @staticmethod
+    def _loop_check(name: str, loop: _Loop, now: float) -> Check:
+        silent = now - loop.turned_at
+        if silent <= loop.within:
+            return Check(True, "moving")
+        return Check(False, f"{name} has not moved for {silent:.0f} s: one of its calls does not return")
+
+    @staticmethod
+    def _due_check(due: _Due) -> Check:
+        age = due.oldest()
+        if age is None:
+            return Check(True, f"no {due.what} is due")
+        if age <= due.limit:
+            return Check(True, f"the oldest due {due.what} has not waited for long")
+        return Check(False, f"the oldest due {due.what} has waited for {age:.0f} s")
+
+    def _log(self, name: str, check: Check, now: float) -> None:
+        before = self._logged.get(name)
+        if before is not None and before.check.ok == check.ok:
+            same = _NUMBERS.sub("#", before.check.reason) == _NUMBERS.sub("#", check.reason)
+            if check.ok or same or now - before.at < _CHANGES_EVERY:
+                return
+        elif before is None and check.ok and name in self._loops:
+            return  # that a loop moves is worth no line
+        self._logged[name] = _Logged(check, now)
+        level, state = (logging.INFO, "ready") if check.ok else (logging.WARNING, "not ready")
+        LOG.log(level, "%s is %s: %s", name, state, check.reason)
+
+
+class InFlight:
+    """Things in hand, for Health.due: the age of the oldest. Safe for several threads."""
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._numbers = itertools.count()
+        self._since: dict[int, float] = {}
+
+    def begin(self) -> int:
+        """Take one thing in hand; returns its number for `end`."""
+        number = next(self._numbers)
+        self._since[number] = self._clock()
+        return number
+
+    def end(self, number: int) -> None:
+        """Put it away; nothing where it is not in hand."""
+        self._since.pop(number, None)
+
+    @contextmanager
+    def one(self) -> Iterator[None]:
+        """Hold one thing for the length of a block."""
+        number = self.begin()
+        try:
+            yield
+        finally:
+            self.end(number)
+
+    def oldest(self) -> float | None:
+        """Return the age of the oldest thing in seconds, None with empty hands."""
+        for since in self._since.copy().values():  # a dict keeps the order of arrival
+            return self._clock() - since
+        return None
+
+    def __len__(self) -> int:
+        """The number of things in hand."""
+        return len(self._since)
+
+
+def _aged(word: _Word, now: float) -> Check:
+    age = now - word.said_at
+    if not word.check.ok or age <= word.good_for:
+        return word.check
+    return Check(False, f"nothing was heard of it for {age:.0f} s; before that: {word.check.reason}")

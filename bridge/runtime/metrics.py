@@ -31,7 +31,7 @@ def audit_lost(registry: CollectorRegistry) -> Counter:
 
 
 class ReadyCollector(Collector):
-    """Each health check as a gauge, so that an alert can say what a daemon waits for."""
+    """Each health check and the age of the oldest due thing of each part, so that an alert can say what waits."""
 
     def __init__(self, health: Health) -> None:
         self._health = health
@@ -42,6 +42,14 @@ class ReadyCollector(Collector):
         for name, check in self._health.checks().items():
             ready.add_metric([name], float(check.ok))
         yield ready
+        oldest = GaugeMetricFamily(
+            "extend_bridge_oldest_due_seconds",
+            "For how long the oldest due thing of a part has waited, 0 without one",
+            labels=["check"],
+        )
+        for name, seconds in self._health.oldest_due().items():
+            oldest.add_metric([name], seconds)
+        yield oldest
 
 
 class ListenerMetrics:

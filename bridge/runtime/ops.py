@@ -22,8 +22,9 @@ def ops_app(health: Health, registry: CollectorRegistry) -> WsgiApp:
             start_response("200 OK", [("Content-Type", "text/plain; version=0.0.4; charset=utf-8")])
             return [generate_latest(registry)]
         if path == "/healthz/live":
-            start_response("200 OK", [("Content-Type", "application/json")])
-            return [b'{"live": true}\n']
+            hung = health.hung()
+            start_response("503 Service Unavailable" if hung else "200 OK", [("Content-Type", "application/json")])
+            return [json.dumps({"live": not hung, **({"hung": hung} if hung else {})}).encode() + b"\n"]
         if path == "/healthz/ready":
             checks = health.checks()
             ready = all(check.ok for check in checks.values())

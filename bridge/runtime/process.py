@@ -71,7 +71,9 @@ def daemon(
         audit_lost=audit_lost(registry),
     )
     server = OpsServer(ops, process.health, process.registry)
-    return Daemon(prog, [server, *build(settings, process)], reload=lambda: config.reload(conf)), process
+    return Daemon(
+        prog, [server, *build(settings, process)], health=health, reload=lambda: config.reload(conf)
+    ), process
 
 
 def serve(

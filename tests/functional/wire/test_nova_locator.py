@@ -14,7 +14,7 @@ from bridge.engine.nova import Deleted, NovaReader, Server, Unsure
 from tests.functional.wire.conftest import ROWS
 from tests.lab.nova import RealNova
 
-pytestmark = pytest.mark.functional
+pytestmark = [pytest.mark.functional, pytest.mark.timeout(600)]
 
 SHOWN = [row for row in ROWS.values() if not row["key"].startswith("bulk")]
 
