@@ -90,3 +90,21 @@ def test_alerts_of_guests_behind_and_unseen_fire_when_they_should(tmp_path: Path
     (tmp_path / "test.yml").write_text(yaml.safe_dump({"rule_files": [str(RULES)], "tests": tests}))
     done = run("promtool", "test", "rules", str(tmp_path / "test.yml"))
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_alerts_of_parts_that_do_not_move_fire_when_they_should(tmp_path: Path) -> None:
+    """Not for work that comes and goes, nor for one restart."""
+    due, ready = "extend_bridge_oldest_due_seconds", "extend_bridge_ready"
+    labels = {"check": "engine.due", "instance": "a"}
+    series = '{check="engine.due",instance="a"}'
+    stuck = "engine.due of a has not moved for 4m 0s"
+    flaps = "engine.due of a comes and goes"
+    tests = [
+        alert("ExtendBridgeStuck", {due + series: "0+60x20"}, 4, stuck, **(labels | {"severity": "critical"})),
+        alert("ExtendBridgeStuck", {due + series: "0 30 0 50 0 20 59 0"}, 7),
+        alert("ExtendBridgeFlaps", {ready + series: "1 0 1 0 1 0 1 0 1 0 1"}, 10, flaps, **labels),
+        alert("ExtendBridgeFlaps", {ready + series: "1 1 1 0 0 1 1 1 1 1 1"}, 10),
+    ]
+    (tmp_path / "test.yml").write_text(yaml.safe_dump({"rule_files": [str(RULES)], "tests": tests}))
+    done = run("promtool", "test", "rules", str(tmp_path / "test.yml"))
+    assert done.returncode == 0, done.stdout + done.stderr
