@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The WSGI application: paths, and what happens to every request around its resource.
+"""The WSGI application: paths, and the treatment of every request around its resource.
 
-Order of the middleware, each before the next for a reason:
-0. access log: it tells what became of every request;
-1. request ids: whatever refuses the request afterwards, its answer can be found in the log;
-2. size: a body that is too large is refused before anything, a token check included, is spent on it;
-3. authentication: before routing, so that a stranger cannot learn which paths exist;
+Order of the layers, each before the next for a reason:
+0. forwarding headers: no layer sees the ones of callers that are not trusted proxies;
+1. length of the path: nothing of a longer one is worked on or comes back;
+2. access log: it has the end of every request;
+3. request ids: each answer from here on can be found in the log;
+4. size: a body that is too large is refused before a token check, or anything else, is spent on it;
+5. authentication: before routing, so that a stranger cannot learn which paths exist;
 then the path, and in the resource the microversion, which knows its path (the legacy /v2 has none).
 """
 
@@ -18,7 +20,8 @@ import falcon
 
 from bridge.api import request, versions
 from bridge.api.events import AnyServer, ArrivalStore, EventsResource
-from bridge.api.faults import handle, not_found
+from bridge.api.faults import FaultError, handle, not_found, too_long
+from bridge.api.forwarded import behind_proxies
 from bridge.api.healthcheck import PATH as HEALTHCHECK
 from bridge.api.healthcheck import Healthcheck
 from bridge.api.identity import Authenticator, Policy
@@ -33,11 +36,13 @@ from bridge.runtime.wakeup import waker
 
 _EVENTS: Final = "os-server-external-events"
 _PROJECT_DOCUMENT: Final = re.compile(r"/(?P<path>v2|v2\.1)/(?P<project_id>[0-9a-f-]+)/\Z")
+_MAX_TARGET: Final = 8192
+"""Characters of a path and its query: uWSGI and gunicorn have limits of their own, which an operator may raise."""
 _SLASHES: Final = re.compile(r"//+")
 
 
 class _Context:
-    """What one request carries from the middleware to its resource."""
+    """The values that one request carries from the middleware to its resource."""
 
     __slots__ = ("caller", "global_request_id", "request_id", "started")
 
@@ -57,8 +62,10 @@ def build(
     ping: Callable[[], str | None],
     wake: Callable[[], None] | None = None,
 ) -> WsgiApp:
-    """The application. `ping` tells why the journal cannot be used, None where it can; `wake` replaces the datagram
-    to [api] wake_host and wake_port.
+    """Return the application.
+
+    `ping` returns why the journal cannot be used, None where it can; `wake` replaces the datagram to [api]
+    wake_host and wake_port.
     """
     log = [AccessLog()] if settings.access_log else []
     app: falcon.App[Any, Any] = falcon.App(request_type=_Request, middleware=[*log, RequestIds(), Doorkeeper(auth)])
@@ -78,15 +85,17 @@ def build(
         events = EventsResource(journal, metrics, audit, call, policy, versioned=path == "/v2.1")
         app.add_route(f"{path}/{_EVENTS}", events)
         app.add_route(f"{path}/{{project_id}}/{_EVENTS}", events)
-    return _finish(app, metrics)
+    return behind_proxies(_finish(app, metrics), settings.proxies)
 
 
 def _finish(app: WsgiApp, metrics: ApiMetrics) -> WsgiApp:
-    """What is around every request and answer, whatever becomes of it in between."""
+    """Wrap the application in what every request and every answer has, refused ones as well."""
 
     def finished(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         # as uWSGI does in front of Nova: an endpoint configured with a slash at its end works
         environ["PATH_INFO"] = _SLASHES.sub("/", environ.get("PATH_INFO") or "/")
+        if len(environ["PATH_INFO"]) + len(environ.get("QUERY_STRING") or "") > _MAX_TARGET:
+            return _refuse(too_long(), start_response)
         empty = False
 
         def start(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Any:
@@ -101,6 +110,15 @@ def _finish(app: WsgiApp, metrics: ApiMetrics) -> WsgiApp:
         return [] if empty else body
 
     return finished
+
+
+def _refuse(refusal: FaultError, start_response: StartResponse) -> Iterable[bytes]:
+    """Answer a request that no layer has to see."""
+    start_response(
+        f"{refusal.status} {HTTPStatus(refusal.status).phrase}",
+        [("Content-Type", refusal.content_type), ("Content-Length", str(len(refusal.body)))],
+    )
+    return [refusal.body]
 
 
 def _split_vary(headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -126,7 +144,7 @@ def _version_document(req: falcon.Request, resp: falcon.Response, path: str = ""
 def _project_document(
     req: falcon.Request, resp: falcon.Response, path: str = "", project_id: str = "", **_: Any
 ) -> None:
-    """The version document once more: clients that have a project in their endpoint look for it there."""
+    """Answer with the version document where clients with a project in their endpoint look for it."""
     if req.method != "GET":
         raise not_found()
     if path == "v2.1":
@@ -147,7 +165,7 @@ def _nothing_there(req: falcon.Request, resp: falcon.Response, **_: Any) -> None
 
 
 def _base(req: falcon.Request) -> str:
-    """Scheme and host as the client sees them; as WebOb, without a port that the scheme says already."""
+    """Return scheme and host as the client sees them, without a port that the scheme implies, as WebOb does."""
     return req.prefix.removesuffix(":443" if req.scheme == "https" else ":80")
 
 

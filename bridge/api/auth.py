@@ -1,32 +1,76 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a caller proves who it is: one strategy per [api] auth_strategy, behind the guard that counts attempts."""
+"""Authentication: one strategy per [api] auth_strategy, behind the guard that counts attempts."""
 
+import ipaddress
 import logging
+import socket
+from http import HTTPStatus
 from typing import Final
 
 import falcon
 from oslo_config import cfg
 
+from bridge.api.faults import fault
 from bridge.api.identity import Authenticator, Identity
 from bridge.api.rate_limit import Guard
+from bridge.api.request import MEDIA_TYPES
 from bridge.api.settings import ApiSettings, AuthStrategy
 
 LOG = logging.getLogger(__name__)
 
-_EVERYBODY: Final = Identity(user="noauth", roles=frozenset({"admin"}))
+_ADMIN: Final = Identity(user="noauth", roles=frozenset({"admin"}), good_for=0.0)
+_OF_BROWSERS: Final = ("Origin", "Referer", "Sec-Fetch-Site", "Sec-Fetch-Mode", "Sec-Fetch-Dest", "Cookie")
+"""Headers that browsers send for a page, and clients of this API do not."""
+_NO_BODY: Final = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
 
 
 class NoAuth:
-    """Everybody on this machine is an administrator: `refuse_open_door` keeps the others out."""
+    """Takes each caller on this machine for an administrator: `refuse_open_door` keeps the others out.
+
+    A page in a browser on this machine is not such a caller. It can send a form, or text/plain, without asking, and
+    by DNS rebinding anything under a name of its own.
+    """
+
+    def __init__(self, *, loopback_only: bool = False) -> None:
+        self._loopback_only = loopback_only
+        self._names = frozenset({"localhost", *_own_names()})
 
     def authenticate(self, req: falcon.Request) -> Identity:
-        """Anybody."""
-        del req
-        return _EVERYBODY
+        """Return an administrator; raises FaultError 403 or 415 for what a browser may have been made to send."""
+        of_browser = next((name for name in _OF_BROWSERS if req.get_header(name) is not None), None)
+        if of_browser is not None:
+            raise fault(
+                HTTPStatus.FORBIDDEN, f"Without authentication a request must not have the header {of_browser}."
+            )
+        if self._loopback_only and not self._is_local(req.get_header("Host")):
+            raise fault(
+                HTTPStatus.FORBIDDEN,
+                "Without authentication the Host of a request must be a loopback address, localhost or the name of "
+                "this machine.",
+            )
+        if req.method not in _NO_BODY and (req.content_type or "").partition(";")[0].strip() not in MEDIA_TYPES:
+            raise fault(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "Unsupported Content-Type")
+        return _ADMIN
+
+    def _is_local(self, host: str | None) -> bool:
+        """Return True for a Host that no page of another site can have; HTTP/1.0 without one is no browser."""
+        if host is None:
+            return True
+        name = host.strip().lower()
+        name = name[1:].partition("]")[0] if name.startswith("[") else name.partition(":")[0]
+        try:
+            return ipaddress.ip_address(name).is_loopback
+        except ValueError:
+            return name.removesuffix(".") in self._names
+
+
+def _own_names() -> set[str]:
+    name = socket.gethostname().lower()
+    return {name, name.partition(".")[0]} - {""}
 
 
 def authenticator(settings: ApiSettings, conf: cfg.ConfigOpts) -> Authenticator:
-    """The strategy of the settings, guarded; raises ConfigError. Contacts nobody.
+    """Return the strategy of the settings, guarded; raises ConfigError. Contacts no other service.
 
     The strategies' libraries are imported by those who use them only: keystonemiddleware alone is some 20 MiB.
     """
@@ -46,4 +90,4 @@ def _strategy(settings: ApiSettings, conf: cfg.ConfigOpts) -> Authenticator:
         LOG.warning(
             "[api] force_noauth is set: whoever reaches this API can make compute hosts act, without a token"
         )
-    return NoAuth()
+    return NoAuth(loopback_only=not settings.force_noauth)

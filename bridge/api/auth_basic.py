@@ -3,8 +3,9 @@
 
 For clouds without Keystone. Make the file with `htpasswd -B -C 12 -c FILE NAME`. Each user in it has the role
 `service`.
-A bcrypt check is slow on purpose, so a pair that was good is remembered by a keyed hash; an unknown name costs the
-same check against a hash nobody knows the password of.
+A bcrypt check is slow on purpose. A good pair is remembered by a keyed hash; an unknown name costs the same check,
+against the hash of a random password. At most two checks run at a time, one of them for addresses with a failure
+not long ago: everything beyond is answered 429, so that guessers hold neither all threads nor all processors.
 """
 
 import base64
@@ -17,16 +18,18 @@ import secrets
 import stat
 import threading
 import time
-from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import bcrypt
 import falcon
+from cachetools import LRUCache, TTLCache
 
-from bridge.api.faults import unauthorized
+from bridge.api.faults import too_often, unauthorized
+from bridge.api.forwarded import key_of
 from bridge.api.identity import Identity
 from bridge.core.errors import ConfigError
 
@@ -38,6 +41,9 @@ _MIN_COST: Final = 8
 _MAX_COST: Final = 15  # some two seconds a check; each more doubles it, and the start makes one of the highest
 _LOOK_EVERY: Final = 1.0  # seconds between looks whether the file has changed
 _REMEMBERED: Final = 1000
+_CHECKS: Final = 2
+_SUSPECT_SECONDS: Final = 60.0
+_SUSPECTS: Final = 10_000
 _MAX_PASSWORD: Final = 72  # bytes; bcrypt reads no further
 _ROLES: Final = frozenset({"service"})
 _LOOSE: Final = stat.S_IWGRP | stat.S_IRWXO
@@ -45,27 +51,57 @@ _LOOSE: Final = stat.S_IWGRP | stat.S_IRWXO
 
 @dataclass(frozen=True, slots=True)
 class _Users:
-    """What the file said: name to hash; `stamp` changes with the file."""
+    """The content of the file: name to hash; `stamp` changes with the file."""
 
     hashes: Mapping[str, bytes]
     dummy: bytes
     stamp: tuple[int, ...]
 
 
+class _Checks:
+    """The bcrypt checks that run now. Never waits."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running: list[bool] = []
+        """True for the check of a suspect."""
+        self._suspects: TTLCache[str, None] = TTLCache(_SUSPECTS, _SUSPECT_SECONDS)
+
+    @contextmanager
+    def one(self, address: str) -> Iterator[None]:
+        """Count one check of a caller at this address; raises FaultError 429 where there are too many."""
+        with self._lock:
+            suspect = address in self._suspects
+            if len(self._running) >= _CHECKS or (suspect and True in self._running):
+                raise too_often(1)
+            self._running.append(suspect)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._running.remove(suspect)
+
+    def failed(self, address: str) -> None:
+        """Suspect the callers at this address for a while."""
+        with self._lock:
+            self._suspects[address] = None
+
+
 class HttpBasic:
-    """Knows the users of one file; reads it again when it has changed."""
+    """Authenticates by the users of one file; reads the file again when it has changed."""
 
     def __init__(self, path: str) -> None:
-        """Raises ConfigError for a file that cannot be used."""
+        """Read the file; raises ConfigError where it cannot be used."""
         self._path = Path(path)
         self._users = _read(self._path)
         self._looked = time.monotonic()
         self._lock = threading.Lock()
         self._key = secrets.token_bytes(32)
-        self._good: OrderedDict[bytes, None] = OrderedDict()
+        self._good: LRUCache[bytes, None] = LRUCache(_REMEMBERED)
+        self._checks = _Checks()
 
     def authenticate(self, req: falcon.Request) -> Identity:
-        """The user; FaultError 401 for no, a malformed or a wrong pair."""
+        """Return the user; raises FaultError 401 for no, a malformed or a wrong pair, 429 for one too many."""
         pair = _pair(req.get_header("Authorization"))
         if pair is None:
             raise unauthorized(_CHALLENGE)
@@ -76,14 +112,18 @@ class HttpBasic:
         if expected is not None and self._remembered(proof):
             return Identity(user=name, roles=_ROLES)
         fits = len(password) <= _MAX_PASSWORD and b"\0" not in password
-        right = bcrypt.checkpw(password if fits else b"-", expected or users.dummy)
+        address = key_of(req.remote_addr or "")
+        with self._checks.one(address):
+            right = bcrypt.checkpw(password if fits else b"-", expected or users.dummy)
         if expected is None or not fits or not right:
+            self._checks.failed(address)
             raise unauthorized(_CHALLENGE)
-        self._remember(proof)
+        with self._lock:
+            self._good[proof] = None
         return Identity(user=name, roles=_ROLES)
 
     def _current(self) -> _Users:
-        """The users; a file that has changed and cannot be used is said once, and the last good one stays."""
+        """Return the users; where a changed file cannot be used, log that once and keep the last good one."""
         now = time.monotonic()
         if now - self._looked < _LOOK_EVERY:
             return self._users
@@ -99,16 +139,7 @@ class HttpBasic:
 
     def _remembered(self, proof: bytes) -> bool:
         with self._lock:
-            if proof not in self._good:
-                return False
-            self._good.move_to_end(proof)
-            return True
-
-    def _remember(self, proof: bytes) -> None:
-        with self._lock:
-            self._good[proof] = None
-            while len(self._good) > _REMEMBERED:
-                self._good.popitem(last=False)
+            return self._good.get(proof, proof) is None
 
 
 def _pair(header: str | None) -> tuple[str, bytes] | None:
@@ -123,7 +154,7 @@ def _pair(header: str | None) -> tuple[str, bytes] | None:
 
 
 def _read(path: Path) -> _Users:
-    """Raises ConfigError that names the line, and never its hash."""
+    """Read the file; raises ConfigError that names the line, and never its hash."""
     option = "[api] http_basic_auth_user_file"
     try:
         with path.open(encoding="utf-8-sig") as file:

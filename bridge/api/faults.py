@@ -10,6 +10,7 @@ import json
 import logging
 from collections.abc import Mapping
 from http import HTTPStatus
+from math import ceil
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -43,6 +44,7 @@ _UNEXPECTED: Final = "Unexpected API Error. Please contact the administrator"
 _TOO_LARGE: Final = (
     "Request is too large. Larger than max_request_body_size (%s).<br /><br />\n\n\n"  # Nova's own %s
 )
+_TOO_LONG: Final = "The request URI was too long for this server.<br /><br />\n\n\n"
 _NOT_FOUND: Final = "The resource could not be found.<br /><br />\n\n\n"
 
 
@@ -80,6 +82,17 @@ def unauthorized(challenge: str) -> FaultError:
 def too_large() -> FaultError:
     """The body is above the limit."""
     return _web_fault(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "Request Entity Too Large", _TOO_LARGE)
+
+
+def too_long() -> FaultError:
+    """Refuse a path above the limit: nothing of it comes back."""
+    return _web_fault(HTTPStatus.REQUEST_URI_TOO_LONG, "Request-URI Too Long", _TOO_LONG)
+
+
+def too_often(seconds: float) -> FaultError:
+    """Refuse a caller who is to come back after so many seconds."""
+    wait = str(max(1, ceil(seconds)))
+    return fault(HTTPStatus.TOO_MANY_REQUESTS, "Too many requests; please come back later.", {"Retry-After": wait})
 
 
 def write(resp: falcon.Response, refusal: FaultError) -> None:

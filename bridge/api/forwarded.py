@@ -14,6 +14,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from bridge.core.errors import ConfigError
+from bridge.http.server import StartResponse, WsgiApp
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -90,6 +91,17 @@ class Origin:
     prefix: str | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForwardingHeaders:
+    """The values of one request's forwarding headers, repeated ones joined by commas."""
+
+    forwarded: str = ""
+    x_for: str = ""
+    x_proto: str = ""
+    x_host: str = ""
+    x_prefix: str = ""
+
+
 def proxies(words: Iterable[str], headers: ForwardedHeaders = ForwardedHeaders.X_FORWARDED) -> Proxies:
     """Read [api] trusted_proxies; raises ConfigError that names the word."""
     networks: list[Network] = []
@@ -139,7 +151,7 @@ def key_of(peer: str) -> str:
     return str(address)
 
 
-def origin(known: Proxies, peer: str, headers: "Headers") -> Origin:
+def origin(known: Proxies, peer: str, headers: ForwardingHeaders) -> Origin:
     """Return where a request came from, by the words of trusted proxies only."""
     if not known.trusts(peer):
         return Origin(address=peer)
@@ -159,43 +171,31 @@ def origin(known: Proxies, peer: str, headers: "Headers") -> Origin:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Headers:
-    """The forwarding headers of one request, repeated ones joined by commas."""
+def behind_proxies(app: WsgiApp, known: Proxies) -> WsgiApp:
+    """Wrap an application: take all forwarding headers away, and set what trusted ones say."""
 
-    forwarded: str = ""
-    x_for: str = ""
-    x_proto: str = ""
-    x_host: str = ""
-    x_prefix: str = ""
-
-
-class BehindProxies:
-    """WSGI middleware: takes all forwarding headers away, and sets what trusted ones say."""
-
-    def __init__(self, app: Any, known: Proxies) -> None:
-        self._app = app
-        self._known = known
-
-    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        """Call the application with a cleaned environ."""
+    def cleaned(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         headers = _take_away(environ)
-        found = origin(self._known, environ.get("REMOTE_ADDR") or "", headers)
-        environ["REMOTE_ADDR"] = found.address
+        found = origin(known, environ.get("REMOTE_ADDR") or "", headers)
+        if found.address:
+            environ["REMOTE_ADDR"] = found.address
         if found.scheme is not None:
             environ["wsgi.url_scheme"] = found.scheme
         elif environ.get("wsgi.url_scheme") not in _SCHEMES:
             environ["wsgi.url_scheme"] = "http"
         if found.host is not None:
             environ["HTTP_HOST"] = found.host
+        elif _host(environ.get("HTTP_HOST", "")) is None:
+            environ.pop("HTTP_HOST", None)  # it would stand in links
         if found.prefix is not None:
             environ["SCRIPT_NAME"] = found.prefix
-        answer: Iterable[bytes] = self._app(environ, start_response)
-        return answer
+        return app(environ, start_response)
+
+    return cleaned
 
 
-def _take_away(environ: dict[str, Any]) -> Headers:
-    headers = Headers(
+def _take_away(environ: dict[str, Any]) -> ForwardingHeaders:
+    headers = ForwardingHeaders(
         forwarded=environ.get("HTTP_FORWARDED", ""),
         x_for=environ.get("HTTP_X_FORWARDED_FOR", ""),
         x_proto=environ.get("HTTP_X_FORWARDED_PROTO", ""),

@@ -1,10 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""GET /healthcheck, for load balancers: whether this API can take events now. No token, no version.
+"""GET /healthcheck for load balancers, and the readiness check of the journal.
 
-The paths and words of oslo.middleware's healthcheck, which Nova has at the same place; ours also asks the journal.
-
-Says whether the journal can be used, before a request finds out. For the built-in server only: a process that
-uWSGI forks has no threads of ours.
+Path and words are those of oslo.middleware's healthcheck, which Nova has at the same place; ours also asks the
+journal. The readiness check is for the built-in server only: a process that uWSGI forks has no threads of ours.
 """
 
 import threading
@@ -57,10 +55,15 @@ def journal_probe(
 
 PATH: Final = "/healthcheck"
 _KEEP: Final = 1.0  # seconds an answer of the journal is good for: balancers ask often, and from everywhere
+_MOMENT: Final = 1.0
+_GOOD_FOR: Final = 10.0  # seconds after which an answer says nothing while the next one does not come
 
 
 class Healthcheck:
-    """`ping` gives None where the journal can be used, else why not."""
+    """Answers load balancers. `ping` returns None where the journal can be used, else why not.
+
+    One thread at a time asks the journal. The others answer from what is known, and hardly ever wait.
+    """
 
     def __init__(
         self,
@@ -72,12 +75,12 @@ class Healthcheck:
         self._ping = ping
         self._file = Path(disable_file) if disable_file else None
         self._clock = clock
-        self._lock = threading.Lock()
-        self._asked = float("-inf")
+        self._asking = threading.Lock()
+        self._asked = self._began = float("-inf")
         self._usable = False
 
     def on_get(self, _req: falcon.Request, resp: falcon.Response) -> None:
-        """200 OK, or 503 with one word; why stands in the log and on the ops port, not here."""
+        """Answer 200 OK, or 503 with one word; the reason stands in the log and on the ops port, not here."""
         if self._file is not None and self._file.exists():
             self._say(resp, HTTPStatus.SERVICE_UNAVAILABLE, "DISABLED BY FILE")
         elif self._journal_usable():
@@ -88,14 +91,26 @@ class Healthcheck:
     on_head = on_get
 
     def _journal_usable(self) -> bool:
-        with self._lock:
-            if self._clock() - self._asked >= _KEEP:
-                try:
-                    self._usable = self._ping() is None
-                except JournalUnavailableError:
-                    self._usable = False
-                self._asked = self._clock()
+        age = self._clock() - self._asked
+        if age < _KEEP:
             return self._usable
+        # with an old answer the one that is on its way is worth a moment, unless it has been late already
+        wait = max(0.0, self._began + _MOMENT - self._clock()) if age >= _GOOD_FOR else 0.0
+        if self._asking.acquire(timeout=wait):
+            try:
+                if self._clock() - self._asked >= _KEEP:
+                    self._ask()
+            finally:
+                self._asking.release()
+        return self._usable and self._clock() - self._asked < _GOOD_FOR
+
+    def _ask(self) -> None:
+        self._began = self._clock()
+        try:
+            usable = self._ping() is None
+        except JournalUnavailableError:
+            usable = False
+        self._usable, self._asked = usable, self._clock()
 
     @staticmethod
     def _say(resp: falcon.Response, status: HTTPStatus, word: str) -> None:

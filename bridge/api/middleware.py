@@ -1,12 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One line per request: which, who, what, how long.
+"""falcon middleware around every request: access log, request ids, size and authentication.
 
-Never a token, a body or a query, and nothing of the caller's unescaped.
-
-Behind a proxy: links and addresses as the proxy saw them, by oslo.middleware's http_proxy_to_wsgi.
-
-Off unless [oslo_middleware] enable_proxy_headers_parsing says that there is a proxy which sets these headers
-itself: from anybody else they would be made up.
+The access log holds one line per request, and never a token, a body, a query, or text of the caller's unescaped.
 """
 
 import logging
@@ -15,27 +10,12 @@ import uuid
 from typing import Final
 
 import falcon
-from oslo_config import cfg
-from oslo_middleware import http_proxy_to_wsgi
 
 from bridge.api.faults import not_found
 from bridge.api.identity import Authenticator
 from bridge.api.request import check_length
 from bridge.api.versions import DOCUMENT_PATH, VERSIONED_PATH
 from bridge.core.extend import clean_request_id
-from bridge.http.server import WsgiApp
-
-GROUP: Final = "oslo_middleware"
-
-
-def behind_proxy(app: WsgiApp, conf: cfg.ConfigOpts) -> WsgiApp:
-    """The application, in front of it the filter where it is switched on."""
-    conf.register_opts(http_proxy_to_wsgi.OPTS, group=GROUP)
-    if not conf[GROUP].enable_proxy_headers_parsing:
-        return app
-    wrapped: WsgiApp = http_proxy_to_wsgi.HTTPProxyToWSGI(app, conf)
-    return wrapped
-
 
 LOG = logging.getLogger(__name__)
 
@@ -43,7 +23,7 @@ _MAX_TEXT: Final = 200
 
 
 class AccessLog:
-    """falcon middleware; the first, so that refusals of the others are logged as well."""
+    """Logs requests. It is the first, so that refusals of the others are logged as well."""
 
     def process_request(self, req: falcon.Request, _resp: falcon.Response) -> None:
         """Note the time."""
@@ -67,14 +47,14 @@ class AccessLog:
 
 
 def shown(text: str) -> str:
-    """A text of the caller's as it may stand in a log line: printable ASCII, no quotes, at most 200 characters."""
+    """Return a caller's text for a log line: printable ASCII, quotes escaped, at most 200 characters."""
     if text.isascii() and text.isprintable() and '"' not in text and "\\" not in text:
         return text[:_MAX_TEXT]
     return text[:_MAX_TEXT].encode("unicode_escape").decode().replace('"', '\\"')[:_MAX_TEXT]
 
 
 class RequestIds:
-    """Our id of the request in both headers, as Nova; the caller's own becomes the global id."""
+    """Request ids: ours goes out in both headers, as Nova's; the caller's own becomes the global id."""
 
     def process_request(self, req: falcon.Request, _resp: falcon.Response) -> None:
         """Make the id and read the caller's."""
@@ -89,13 +69,13 @@ class RequestIds:
 
 
 class Doorkeeper:
-    """Size, then authentication. The version documents are open to everybody."""
+    """Checks the size, then the credentials. The version documents are open to all callers."""
 
     def __init__(self, auth: Authenticator) -> None:
         self._auth = auth
 
     def process_request(self, req: falcon.Request, _resp: falcon.Response) -> None:
-        """Raises FaultError 413 or 401."""
+        """Refuse a request; raises FaultError 413, or the one of the authenticator."""
         check_length(req)
         if VERSIONED_PATH.match(req.path) and not DOCUMENT_PATH.match(req.path):
             req.context.caller = self._auth.authenticate(req)

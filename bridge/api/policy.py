@@ -1,22 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a caller's roles allow: one oslo.policy rule, by Nova's name and with Nova's default of today.
+"""The permission of a caller: one oslo.policy rule, by Nova's name and with Nova's default of today.
 
 Source: nova/policies/server_external_events.py and base.py (34.0): rule:service_or_admin, project scope. The rules
 it is made of carry Nova's names as well, so that an operator's overrides mean the same here.
 """
 
 import logging
+import threading
 import time
 from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Final
 
 import yaml
+from cachetools import TTLCache
 from oslo_config import cfg
 from oslo_policy import policy as oslo_policy
 
 from bridge.api.faults import fault
 from bridge.api.identity import Identity
+from bridge.api.middleware import shown
 from bridge.core.errors import ConfigError
 
 LOG = logging.getLogger(__name__)
@@ -48,9 +51,10 @@ class OsloPolicy:
     """The rules, with what [oslo_policy] policy_file makes of them; the file is read again when it has changed."""
 
     def __init__(self, conf: cfg.ConfigOpts) -> None:
-        """Raises ConfigError for a policy file that cannot be used."""
+        """Load the rules; raises ConfigError for a policy file that cannot be used."""
         self._enforcer = enforcer(conf)
-        self._allowed: dict[Identity, float] = {}
+        self._lock = threading.Lock()
+        self._allowed: TTLCache[Identity, None] = TTLCache(_MAX_ALLOWED, _KEEP, timer=_now)
         try:
             self._enforcer.load_rules()
             self._enforcer.check_rules(raise_on_violation=True)
@@ -58,18 +62,17 @@ class OsloPolicy:
             raise ConfigError(f"[oslo_policy] policy_file: {' '.join(str(ex).split())}") from ex
 
     def check(self, who: Identity) -> None:
-        """FaultError 403 in Nova's words; 503 while the policy file cannot be read.
+        """Raise FaultError 403 in Nova's words; 503 while the policy file cannot be read.
 
-        Who was allowed is not looked at again for a second: oslo.policy inspects its checks' signatures and looks
+        An allowed caller is not looked at again for a second: oslo.policy inspects its checks' signatures and looks
         at its files each time, which costs half of what taking an event does.
         """
-        now = time.monotonic()
-        if now < self._allowed.get(who, 0.0):
-            return
+        with self._lock:
+            if who in self._allowed:
+                return
         self._decide(who)
-        if len(self._allowed) >= _MAX_ALLOWED:
-            self._allowed = {}
-        self._allowed[who] = now + _KEEP
+        with self._lock:
+            self._allowed[who] = None
 
     def _decide(self, who: Identity) -> None:
         creds = {
@@ -91,11 +94,30 @@ class OsloPolicy:
                 {"Retry-After": str(_RETRY_AFTER)},
             ) from ex
         if not allowed:
+            LOG.warning(
+                "answered 403 to user %s with the roles %s: %s",
+                shown(who.user),
+                shown(", ".join(sorted(who.roles)) or "none"),
+                self._hint(who),
+            )
             raise fault(HTTPStatus.FORBIDDEN, f"Policy doesn't allow {CREATE} to be performed.")
+
+    def _hint(self, who: Identity) -> str:
+        """Return what an operator has to look at for this refusal."""
+        overridden = sorted(rule.name for rule in _RULES if rule.name in self._enforcer.file_rules)
+        if overridden:
+            return f"the policy file {self._enforcer.policy_path} has rules of its own for {', '.join(overridden)}"
+        if who.project is None:
+            return "the token is not one of a project"
+        return "the role service or admin is missing, and no policy file says otherwise"
+
+
+def _now() -> float:
+    return time.monotonic()
 
 
 def enforcer(conf: cfg.ConfigOpts | None = None) -> oslo_policy.Enforcer:
-    """An enforcer with our rules; without `conf` one for oslo.policy's own tools."""
+    """Return an enforcer with our rules; without `conf` one for oslo.policy's own tools."""
     if conf is None:
         conf = cfg.ConfigOpts()
         conf([], project="extend-bridge")
@@ -105,5 +127,5 @@ def enforcer(conf: cfg.ConfigOpts | None = None) -> oslo_policy.Enforcer:
 
 
 def list_rules() -> Sequence[oslo_policy.RuleDefault]:
-    """For oslopolicy-sample-generator and the docs."""
+    """Return the rules for oslopolicy-sample-generator and the docs."""
     return _RULES

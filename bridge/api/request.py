@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is checked of every request before its resource, in Nova's order: microversion, content type, JSON, project.
+"""Checks of every request before its resource, in Nova's order: size, microversion, content type, JSON, project.
 
 Source: nova/api/openstack/wsgi.py, Resource.__call__ and Request.
-
-How much a request may bring, and reading no more than that.
 """
 
 import json
@@ -28,7 +26,7 @@ def check_length(req: falcon.Request) -> None:
 
 
 def read_body(req: falcon.Request) -> bytes:
-    """The whole body; b"" where there is none. Raises FaultError for one that is too large or broken off.
+    """Return the whole body; b"" where there is none. Raises FaultError for one that is too large or broken off.
 
     A chunked body has no length: it is read up to the limit.
     """
@@ -50,23 +48,24 @@ def read_body(req: falcon.Request) -> bytes:
 
 _JSON: Final = "application/json"
 _VENDOR: Final = "application/vnd.openstack.compute+json"
-_SUPPORTED: Final = (_JSON, _VENDOR)
+MEDIA_TYPES: Final = (_JSON, _VENDOR)
+"""Content types of a body with events."""
 _UNSAID: Final = frozenset({"", "text/plain"})  # what some servers make of an absent header
 _WITH_BODY: Final = frozenset({"POST", "PUT"})
 _PROJECT: Final = re.compile(r"[0-9a-f-]+")  # Nova's default project_id_regex: another segment is another path
 
 
 def negotiate(req: falcon.Request, resp: falcon.Response) -> versions.Version:
-    """The microversion to answer in, said in the answer's headers; raises FaultError 400 or 406."""
+    """Set the answer's version headers and return the microversion to answer in; raises FaultError 400 or 406."""
     version = versions.of_request(req)
     resp.set_headers(versions.headers(version))
     return version
 
 
 def parse(req: falcon.Request) -> Any:
-    """The JSON of the body, None where there is none; raises FaultError 415, 413 or 400."""
+    """Return the JSON of the body, None where there is none; raises FaultError 415, 413 or 400."""
     kind = (req.content_type or "").partition(";")[0]
-    if kind not in _SUPPORTED and kind not in _UNSAID:
+    if kind not in MEDIA_TYPES and kind not in _UNSAID:
         raise fault(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "Unsupported Content-Type")
     if req.method not in _WITH_BODY:
         return None
@@ -80,7 +79,7 @@ def parse(req: falcon.Request) -> Any:
 
 
 def check_project(project_id: str | None, caller: Identity) -> None:
-    """The project of the path must be the caller's; raises FaultError 400.
+    """Refuse a path with another project than the caller's; raises FaultError 400.
 
     A `project_id` of None stands for a path without one, a caller without a project may name any.
     """
@@ -93,13 +92,13 @@ def check_project(project_id: str | None, caller: Identity) -> None:
 
 
 def check_path(project_id: str | None) -> None:
-    """A segment that cannot be a project is a path nobody knows; raises FaultError 404."""
+    """Refuse a path whose segment cannot be a project; raises FaultError 404."""
     if project_id is not None and not _PROJECT.fullmatch(project_id):
         raise not_found()
 
 
 def answer_type(req: falcon.Request) -> str:
-    """The Content-Type of a good answer: Nova's own name for JSON where Accept prefers it, else application/json.
+    """Return the Content-Type of a good answer: Nova's own where Accept prefers it, else application/json.
 
     Source: nova/api/openstack/urlmap.py, Accept.best_match: the higher quality, then the mask with fewer wildcards.
     """
@@ -107,7 +106,7 @@ def answer_type(req: falcon.Request) -> str:
     if _VENDOR not in accept:  # by a wildcard alone the first of the two is taken
         return _JSON
     best, quality, mask = _JSON, -1.0, "*/*"
-    for offered in _SUPPORTED:
+    for offered in MEDIA_TYPES:
         for accepted, value in _masks(accept):
             if value < quality or (value == quality and mask.count("*") <= accepted.count("*")):
                 continue

@@ -21,27 +21,29 @@ _BASE_NAMES: Final = ("network-changed", "network-vif-plugged", "network-vif-unp
 _STATUSES: Final = ("failed", "completed", "in-progress")
 _KEYS: Final = frozenset({"server_uuid", "name", "status", "tag"})
 _TAG_MAX: Final = 255
+_MAX_DEPTH: Final = 200
+_MAX_SHOWN: Final = 1000
 
 _FORMATS: Final = jsonschema.FormatChecker(formats=())
 _FORMATS.checks("uuid")(uuidutils.is_uuid_like)
 
 
 def names(version: Version) -> Sequence[str]:
-    """The event names a microversion knows, in Nova's order."""
+    """Return the event names that a microversion knows, in Nova's order."""
     if version >= versions.VOLUME_EXTENDED:
         return (*_BASE_NAMES, VOLUME_EXTENDED)
     return _BASE_NAMES
 
 
 def refusal(body: object, version: Version) -> str | None:
-    """Why Nova's schema refuses the body, in Nova's words; None where it accepts it."""
+    """Return why Nova's schema refuses the body, in Nova's words; None where the schema accepts the body."""
     if accepts(body, version):
         return None
     return _words(body, version)
 
 
 def accepts(body: object, version: Version) -> bool:
-    """The same decision as the schema's, without its cost."""
+    """Decide as the schema does, without its cost."""
     if not isinstance(body, dict) or body.keys() != {"events"}:
         return False
     events = body["events"]
@@ -67,19 +69,43 @@ def _accepts_event(event: object, known: Sequence[str]) -> bool:
 
 
 def _words(body: object, version: Version) -> str:
-    try:
-        error = next(_validator(version).iter_errors(body), None)
-        if error is None:
-            return "Malformed request body"
-        if error.path:
-            return f"Invalid input for field/attribute {error.path[-1]}. Value: {error.instance}. {error.message}"
-        return str(error.message)
-    except RecursionError:
+    if _deeper(body, _MAX_DEPTH):
         return "Malformed request body"
+    error = next(_validator(version).iter_errors(body), None)
+    if error is None:
+        return "Malformed request body"
+    if not error.path:
+        return clipped(error.message)
+    value, message = clipped(str(error.instance)), clipped(error.message)
+    return f"Invalid input for field/attribute {clipped(str(error.path[-1]))}. Value: {value}. {message}"
+
+
+def clipped(text: str) -> str:
+    """Return a text of the caller's as it may come back in an answer: at most a thousand characters of it."""
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
+
+
+def _deeper(body: object, depth: int) -> bool:
+    """Return True for a body whose objects and lists are nested deeper than that.
+
+    Without recursion: how deep Python can go differs from version to version, and so does what ends it.
+    """
+    level = [body]
+    for _ in range(depth):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, dict | list)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, dict | list)
+        ]
+        if not level:
+            return False
+    return True
 
 
 def without_extras(body: object) -> object:
-    """A body sent to the legacy /v2, where Nova takes away unknown keys instead of refusing them.
+    """Return a body for the legacy /v2, where Nova takes unknown keys away instead of refusing them.
 
     An object that has unknown keys only keeps them, and is refused for what it lacks.
     """
@@ -102,7 +128,7 @@ def _validator(version: Version) -> jsonschema.Draft202012Validator:
 
 
 def schema(version: Version) -> Mapping[str, Any]:
-    """The JSON Schema of the request body, in Nova's order."""
+    """Return the JSON Schema of the request body, in Nova's order."""
     return {
         "type": "object",
         "properties": {

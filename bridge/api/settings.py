@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""[api]: where it listens, who may come in, whom it wakes."""
+"""Options of [api]: addresses, callers, limits, and the engine to wake."""
 
 import ipaddress
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
 from oslo_config import cfg
+from oslo_middleware import http_proxy_to_wsgi
 
+from bridge.api.forwarded import UNIX, ForwardedHeaders, Proxies, proxies
 from bridge.api.rate_limit import Rate
 from bridge.core.errors import ConfigError
 from bridge.http.tls import MINIMUM, TlsSettings
@@ -17,7 +20,7 @@ from bridge.runtime.config import LOCATOR_OPTS, OPS_OPTS, Driver, locator_settin
 
 
 class AuthStrategy(StrEnum):
-    """How a caller proves who it is."""
+    """The proof that a caller brings."""
 
     KEYSTONE = "keystone"  # by a token of Keystone's, X-Auth-Token
     HTTP_BASIC = "http_basic"  # by name and password, from an htpasswd file of bcrypt hashes
@@ -53,15 +56,33 @@ API_OPTS = [
         choices=sorted(MINIMUM),
         help="The oldest TLS version the built-in server speaks.",
     ),
+    cfg.ListOpt(
+        "trusted_proxies",
+        default=[],
+        help="Addresses and networks of the proxies in front of this API, and `unix` for proxies on a Unix socket "
+        "of the WSGI server. Their forwarding headers say where a request comes from; those of all others are "
+        "removed. Where several proxies stand in a row, list each: the caller is the last address that is not in "
+        "this list.",
+    ),
+    cfg.StrOpt(
+        "forwarded_headers",
+        default=ForwardedHeaders.X_FORWARDED.value,
+        choices=[
+            (ForwardedHeaders.X_FORWARDED.value, "X-Forwarded-For, -Proto, -Host and -Prefix."),
+            (ForwardedHeaders.FORWARDED.value, "Forwarded, as in RFC 7239."),
+        ],
+        help="The headers that the trusted proxies set. The other kind is removed: a proxy hands it on as its "
+        "caller made it up.",
+    ),
     cfg.StrOpt(
         "auth_strategy",
         default=AuthStrategy.NOAUTH.value,
         choices=[
             (AuthStrategy.KEYSTONE.value, "By Keystone's tokens; set [keystone_authtoken]."),
             (AuthStrategy.HTTP_BASIC.value, "By names and passwords; set http_basic_auth_user_file, and use TLS."),
-            (AuthStrategy.NOAUTH.value, "Everybody may send events; for a loopback address only."),
+            (AuthStrategy.NOAUTH.value, "Every caller may send events; for a loopback address only."),
         ],
-        help="How callers prove who they are.",
+        help="The proof that callers bring.",
     ),
     cfg.StrOpt(
         "http_basic_auth_user_file",
@@ -108,15 +129,21 @@ API_OPTS = [
     *OPS_OPTS,
 ]
 
+LOG = logging.getLogger(__name__)
+
+_MIDDLEWARE: Final = "oslo_middleware"
+_THIS_MACHINE: Final = ("127.0.0.0/8", "::1", UNIX)
 _RATE: Final = Rate(per_second=200, burst=400)
 _FAILURES: Final = Rate(per_second=5, burst=20)
+
+_NO_PROXIES: Final = Proxies()
 
 API_GROUPS: Final = (("api", API_OPTS), ("journal", JOURNAL_OPTS), ("locator", LOCATOR_OPTS))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiSettings:
-    """As [api], with the journal it writes to. A `wake_port` of 0 wakes nobody. `known_by`: who knows servers."""
+    """The options of [api], and the journal. `known_by`: where servers are known. A `wake_port` of 0: no engine."""
 
     journal: JournalSettings
     bind_host: str = "127.0.0.1"
@@ -135,6 +162,7 @@ class ApiSettings:
     wake_host: str = "127.0.0.1"
     wake_port: int = 9786
     known_by: Driver = Driver.INVENTORY
+    proxies: Proxies = _NO_PROXIES
 
 
 def api_settings(conf: cfg.ConfigOpts) -> ApiSettings:
@@ -157,7 +185,21 @@ def api_settings(conf: cfg.ConfigOpts) -> ApiSettings:
         wake_host=conf.api.wake_host,
         wake_port=conf.api.wake_port,
         known_by=locator_settings(conf).driver,
+        proxies=_proxies(conf),
     )
+
+
+def _proxies(conf: cfg.ConfigOpts) -> Proxies:
+    """Read the trusted proxies. oslo.middleware's option of 0.1.0 stands for proxies on this machine."""
+    known = proxies(conf.api.trusted_proxies, ForwardedHeaders(conf.api.forwarded_headers))
+    conf.register_opts(http_proxy_to_wsgi.OPTS, group=_MIDDLEWARE)
+    if conf[_MIDDLEWARE].enable_proxy_headers_parsing and not known.networks and not known.unix:
+        LOG.warning(
+            "[oslo_middleware] enable_proxy_headers_parsing counts for proxies on this machine only; name the "
+            "proxies in [api] trusted_proxies"
+        )
+        return proxies(_THIS_MACHINE)
+    return known
 
 
 def _tls(conf: cfg.ConfigOpts) -> TlsSettings | None:

@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 import falcon
 
-from bridge.api.faults import FaultError, fault
+from bridge.api.faults import FaultError, fault, too_long
 
 VERSIONED_PATH: Final = re.compile(r"/(v2|v2\.1)(/|\Z)")
 DOCUMENT_PATH: Final = re.compile(r"/(?P<path>v2|v2\.1)/?\Z")
@@ -99,6 +99,7 @@ def _unsupported(version: Version) -> FaultError:
 
 _UPDATED_V2: Final = "2025-07-04T12:00:00Z"  # as Nova's own documents say
 _UPDATED_V21: Final = "2013-07-23T11:33:21Z"
+_MAX_LINK: Final = 8192
 _PATH_SAFE: Final = "/~!$&'()*+,;=:@"  # what stands in a path as it is (RFC 3986)
 _IDS: Final = {"v2": "v2.0", "v2.1": "v2.1"}
 
@@ -117,8 +118,13 @@ def version_document(path: str, base: str) -> bytes:
 
 
 def choices_document(unversioned: str, base: str) -> bytes:
-    """Any path without a version: 300 and where it would be. `unversioned` is the path, decoded."""
+    """Return the links to an unversioned path under each version; raises FaultError 414 where they are too long.
+
+    `unversioned` is the path, decoded: encoding makes it up to nine times as long.
+    """
     rest = quote(unversioned.strip("/"), safe=_PATH_SAFE)
+    if len(rest) > _MAX_LINK:
+        raise too_long()
     return _encode(
         {
             "choices": [

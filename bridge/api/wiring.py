@@ -6,7 +6,6 @@ from bridge.api.auth import authenticator
 from bridge.api.healthcheck import PATH as HEALTHCHECK
 from bridge.api.healthcheck import journal_probe
 from bridge.api.identity import Authenticator
-from bridge.api.middleware import behind_proxy
 from bridge.api.policy import OsloPolicy
 from bridge.api.settings import ApiSettings, refuse_open_door
 from bridge.http.server import HttpServer, WsgiApp
@@ -49,7 +48,7 @@ def build_wsgi(settings: ApiSettings, process: Process) -> WsgiApp:
 
 
 def _application(settings: ApiSettings, process: Process, journal: Journal, auth: Authenticator | None) -> WsgiApp:
-    app = build_app(
+    return build_app(
         settings,
         journal,
         ApiMetrics(process.registry),
@@ -58,4 +57,3 @@ def _application(settings: ApiSettings, process: Process, journal: Journal, auth
         policy=OsloPolicy(process.conf),
         ping=journal.ping,
     )
-    return behind_proxy(app, process.conf)

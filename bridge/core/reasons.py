@@ -59,7 +59,10 @@ class Reason(StrEnum):
         "no_endpoint",
         "the catalogue has no such endpoint: set [endpoint] endpoint_override or its region",
     )
-    FORBIDDEN = "forbidden", "the endpoint answered 403: our user lacks the role service or admin"
+    FORBIDDEN = (
+        "forbidden",
+        "the endpoint answered 403: our user lacks the role service or admin, or a policy file there forbids it",
+    )
     WRONG_URL = "wrong_url", "the endpoint's URL answers 404 or 405: it is not the compute API"
     WRONG_VERSION = "wrong_version", "the endpoint answered 406: it does not speak compute 2.51"
     UNEXPECTED_STATUS = "unexpected_status", "the endpoint answered with a status nobody defines"

@@ -3,6 +3,9 @@
 
 import base64
 import os
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +35,13 @@ def file(tmp_path: Path) -> Path:
     return write(tmp_path / "htpasswd", "# who may\n\n" + line("cinder", "s3cret") + line("ünï", "pässword"))
 
 
-def request(header: str | None) -> falcon.Request:
-    return falcon.Request(testing.create_environ(headers={"Authorization": header} if header else {}))
+def request(header: str | None, address: str | None = None) -> falcon.Request:
+    headers = {"Authorization": header} if header else {}
+    return falcon.Request(testing.create_environ(headers=headers, remote_addr=address))
 
 
-def basic(name: str, password: str) -> falcon.Request:
-    return request("Basic " + base64.b64encode(f"{name}:{password}".encode()).decode())
+def basic(name: str, password: str, address: str | None = None) -> falcon.Request:
+    return request("Basic " + base64.b64encode(f"{name}:{password}".encode()).decode(), address)
 
 
 def refused(auth: HttpBasic, req: falcon.Request) -> FaultError:
@@ -141,3 +145,82 @@ def test_a_byte_order_mark_is_no_part_of_the_first_name(tmp_path: Path) -> None:
 def test_a_missing_file_names_the_option(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"http_basic_auth_user_file: .*No such file"):
         HttpBasic(str(tmp_path / "absent"))
+
+
+class SlowBcrypt:
+    """bcrypt whose checks end when they are told to."""
+
+    def __init__(self) -> None:
+        self.running = threading.Semaphore(0)
+        self.go_on = threading.Semaphore(0)
+        self.count = 0
+        self.most = 0
+        self._lock = threading.Lock()
+
+    def __call__(self, password: bytes, hashed: bytes) -> bool:
+        with self._lock:
+            self.count += 1
+            self.most = max(self.most, self.count)
+        self.running.release()
+        assert self.go_on.acquire(timeout=30)
+        with self._lock:
+            self.count -= 1
+        return bool(bcrypt.hashpw(password, hashed) == hashed)
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> Iterator[SlowBcrypt]:
+    check = SlowBcrypt()
+    monkeypatch.setattr("bridge.api.auth_basic.bcrypt.checkpw", check)
+    yield check
+    check.go_on.release(100)
+
+
+def outcome(auth: HttpBasic, req: falcon.Request) -> int:
+    try:
+        auth.authenticate(req)
+    except FaultError as ex:
+        return ex.status
+    return 200
+
+
+def test_two_checks_run_at_a_time_and_the_next_is_429(file: Path, slow: SlowBcrypt) -> None:
+    """At once, with a time to come back: a guesser holds neither the threads nor all processors."""
+    auth = HttpBasic(str(file))
+    with ThreadPoolExecutor() as pool:
+        checks = [pool.submit(outcome, auth, basic("cinder", "s3cret")) for _ in range(2)]
+        assert all(slow.running.acquire(timeout=30) for _ in range(2))
+        fault = refused(auth, basic("cinder", "s3cret"))
+        assert (fault.status, fault.headers["Retry-After"]) == (429, "1")
+        slow.go_on.release(2)
+        assert [check.result(30) for check in checks] == [200, 200]
+    assert slow.most == 2
+
+
+def test_a_remembered_caller_is_never_behind_a_check(file: Path, slow: SlowBcrypt) -> None:
+    auth = HttpBasic(str(file))
+    slow.go_on.release()
+    auth.authenticate(basic("cinder", "s3cret"))
+    assert slow.running.acquire(timeout=30)
+    with ThreadPoolExecutor() as pool:
+        guesses = [pool.submit(outcome, auth, basic("cinder", f"guess-{n}")) for n in range(2)]
+        assert all(slow.running.acquire(timeout=30) for _ in range(2))
+        assert auth.authenticate(basic("cinder", "s3cret")).user == "cinder"
+        slow.go_on.release(2)
+        assert [guess.result(30) for guess in guesses] == [401, 401]
+
+
+def test_guessers_leave_one_check_to_others(file: Path, slow: SlowBcrypt) -> None:
+    """A caller who is not known yet gets in beside them."""
+    auth = HttpBasic(str(file))
+    slow.go_on.release()
+    assert outcome(auth, basic("cinder", "guess", "192.0.2.1")) == 401
+    assert slow.running.acquire(timeout=30)
+    with ThreadPoolExecutor() as pool:
+        guess = pool.submit(outcome, auth, basic("cinder", "guess-1", "192.0.2.1"))
+        assert slow.running.acquire(timeout=30)
+        assert outcome(auth, basic("cinder", "guess-2", "192.0.2.1")) == 429
+        good = pool.submit(outcome, auth, basic("cinder", "s3cret", "192.0.2.2"))
+        assert slow.running.acquire(timeout=30)
+        slow.go_on.release(2)
+        assert (guess.result(30), good.result(30)) == (401, 200)

@@ -114,3 +114,21 @@ def test_who_was_allowed_is_not_looked_at_again_for_a_second(
     later = time.monotonic() + 1.5
     monkeypatch.setattr("bridge.api.policy.time.monotonic", lambda: later)
     assert [status(rules, who("service")), status(rules, who("admin"))] == [403, 200]
+
+
+@pytest.mark.parametrize(
+    ("text", "identity", "says"),
+    [
+        (None, who("member"), "the role service or admin is missing, and no policy file says otherwise"),
+        (None, who("admin", project=None, system=True), "the token is not one of a project"),
+        (f'"{CREATE}": "!"', who("admin"), f"policy.yaml has rules of its own for {CREATE}"),
+        ('"context_is_admin": "role:boss"', who("admin"), "rules of its own for context_is_admin"),
+        ('"os_compute_api:servers:create": "!"', who("member"), "the role service or admin is missing"),
+    ],
+)
+def test_a_refusal_says_in_the_log_where_to_look(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, text: str | None, identity: Identity, says: str
+) -> None:
+    """A role cannot mend what a policy file forbids."""
+    assert status(policy(tmp_path, text), identity) == 403
+    assert says in caplog.text

@@ -133,3 +133,46 @@ def test_who_was_known_a_moment_ago_is_not_asked_for_again(clock: Clock) -> None
 def test_who_was_known_is_still_counted(clock: Clock) -> None:
     guard = Guard(Counted(), requests=Rate(per_second=1, burst=2), failures=NO_LIMIT, clock=clock)
     assert [status(lambda: guard.authenticate(request())) for _ in range(3)] == [200, 200, 429]
+
+
+def test_a_slow_check_does_not_pay_for_the_next_guess(clock: Clock) -> None:
+    """bcrypt at a high cost, a slow Keystone: while it works the bucket would fill again."""
+
+    class Slow(Counted):
+        def authenticate(self, req: falcon.Request) -> Identity:
+            clock.now += 1.0
+            return super().authenticate(req)
+
+    guard = Guard(Slow(), requests=NO_LIMIT, failures=Rate(per_second=5, burst=20), clock=clock)
+    answers = [status(partial(guard.authenticate, request(f"guess-{n}"))) for n in range(50)]
+    assert 401 in answers
+    assert answers[-1] == 429
+    assert answers.count(401) <= 20
+
+
+def test_failures_are_counted_by_network(clock: Clock) -> None:
+    """One caller has all addresses of a /64."""
+    inner = Counted()
+    guard = Guard(inner, requests=NO_LIMIT, failures=Rate(per_second=1, burst=5), clock=clock)
+    for n in range(50):
+        status(partial(guard.authenticate, request(f"guess-{n}", f"2001:db8::{n:x}")))
+    assert inner.asked == 5
+
+
+def test_a_caller_is_remembered_for_as_long_as_its_identity_says(clock: Clock) -> None:
+    """Also while its authenticator cannot be asked."""
+
+    class Long(Counted):
+        def authenticate(self, req: falcon.Request) -> Identity:
+            return Identity(user=super().authenticate(req).user, good_for=30.0 if self.asked == 1 else 0.0)
+
+    inner = Long()
+    guard = Guard(inner, requests=NO_LIMIT, failures=NO_LIMIT, clock=clock)
+    for _ in range(29):
+        guard.authenticate(request())
+        clock.now += 1.0
+    assert inner.asked == 1
+    clock.now += 1.0
+    guard.authenticate(request())
+    guard.authenticate(request())
+    assert inner.asked == 3

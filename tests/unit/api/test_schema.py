@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The cheap check decides exactly as the JSON Schema does, and a refusal has Nova's words."""
 
+import sys
 from typing import Any
 
 import jsonschema
@@ -78,9 +79,36 @@ def test_volume_extended_begins_with_2_51() -> None:
     assert "'volume-extended' is not one of ['network-changed'" in words
 
 
-def test_a_value_too_deep_to_be_worded_is_still_a_refusal() -> None:
-    """Whatever the caller nests, it gets 400 and not our traceback."""
+@pytest.mark.parametrize("depth", [300, 5000, 100_000])
+@pytest.mark.parametrize("outer", ["list", "object", "both"])
+def test_a_value_too_deep_to_be_worded_is_still_a_refusal(depth: int, outer: str) -> None:
+    """Whatever the caller nests, it gets 400: on each Python, however deep that one can go."""
     deep: Any = []
-    for _ in range(5000):
-        deep = [deep]
-    assert schema.refusal({"events": [event(tag=deep)]}, MAX) == "Malformed request body"
+    for n in range(depth):
+        deep = [deep] if outer == "list" or (outer == "both" and n % 2) else {"a": deep}
+    with_limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(500_000)  # as Python 3.14: a repr of this does not end by a RecursionError
+    try:
+        assert schema.refusal({"events": [event(tag=deep)]}, MAX) == "Malformed request body"
+    finally:
+        sys.setrecursionlimit(with_limit)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"events": [event(name="x" * 100_000)]},
+        {"events": [event(tag="x" * 100_000)]},
+        {"events": [{**event(), "y" * 100_000: 1}]},
+        {"events": "z" * 100_000},
+        {"events": [], "a" * 50_000: "b" * 50_000},
+        [1] * 50_000,
+        {"events": [{"name": {"k" * 1000: ["v"] * 1000}}] * 50},
+    ],
+    ids=["name", "tag", "key", "events", "keys", "list", "many"],
+)
+def test_a_refusal_quotes_no_more_than_a_little_of_the_caller(body: Any) -> None:
+    words = schema.refusal(body, MAX)
+    assert words is not None
+    assert words != "Malformed request body"
+    assert len(words) < 3500
