@@ -1,27 +1,459 @@
 # SPDX-License-Identifier: Apache-2.0
-"""keystoneauth adapters from configuration: one way to reach any OpenStack endpoint, with or without Keystone.
+"""The REST client of every part: keystoneauth adapters, one total deadline per request, and the events of Nova.
 
-The libraries' own retries are off: every hop has one retry policy, and it is ours.
+A deadline covers the whole request: the address lookup's result, connecting, TLS, Keystone's token where one is
+needed, the headers and the body. A server that sends one byte a second cannot hold a thread longer than that.
+The libraries' own retries are off: each hop has one retry policy, and it is ours.
 """
 
 import copy
-from typing import Final
+import email.utils
+import http.client
+import io
+import json
+import logging
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any, Final
 
-from keystoneauth1 import adapter
+import requests
+import urllib3
+from keystoneauth1 import exceptions as ks_errors
 from keystoneauth1 import loading as ks
-from keystoneauth1.exceptions import ClientException
+from keystoneauth1.adapter import Adapter
 from keystoneauth1.exceptions.auth_plugins import AuthPluginException
+from keystoneauth1.session import Session, TCPKeepAliveAdapter
 from oslo_config import cfg
 
+from bridge.core.extend import ExtendKey
+from bridge.core.reasons import Reason
+from bridge.core.redact import safe_url
 from bridge.core.errors import ConfigError
 
+LOG = logging.getLogger(__name__)
+
 _PLUGINS: Final = ("password", "v3applicationcredential", "http_basic", "none")
+_DEFAULT_TIMEOUT: Final = 10.0  # seconds, where an operator has set [group] timeout to nothing
+_ANSWER_MAX: Final = 4 * 1024 * 1024
+_WIRE_MAX: Final = 64 * 1024 * 1024  # bytes of any answer, also of Keystone's, which keystoneauth reads whole
+_CHUNK: Final = 64 * 1024
+_DETAIL_MAX: Final = 300
+_WAIT_MAX: Final = 600.0  # seconds; whatever the endpoint asks for
+_DIGITS_MAX: Final = 9
+_ONCE_MORE: Final[Mapping[str, Any]] = {"connect_retries": 1, "connect_retry_delay": 0.05}
+
+EVENTS_PATH: Final = "/os-server-external-events"
+_EVENTS_HEADERS: Final = {
+    "OpenStack-API-Version": "compute 2.51",
+    "X-OpenStack-Nova-API-Version": "2.51",
+}
+EVENT_CODES: Final[Mapping[int, Reason]] = {
+    200: Reason.DELIVERED,
+    400: Reason.EVENT_BAD,
+    404: Reason.EVENT_UNKNOWN_SERVER,
+    422: Reason.EVENT_NO_HOST,
+}
+"""Codes Nova gives an event, in the body of a 200 or 207."""
+
+_NO_ANSWER: Final[tuple[tuple[type[Exception], Reason], ...]] = (
+    (ks_errors.ConnectTimeout, Reason.TIMED_OUT),  # also what keystoneauth makes of a read timeout
+    (ks_errors.Unauthorized, Reason.UNAUTHORIZED),  # Keystone's own word on our user
+    (ks_errors.Forbidden, Reason.UNAUTHORIZED),
+    (ks_errors.BadRequest, Reason.UNAUTHORIZED),  # Keystone: a domain or project is missing in our options
+    (ks_errors.CatalogException, Reason.NO_ENDPOINT),
+    (TimeoutError, Reason.TIMED_OUT),
+    (urllib3.exceptions.TimeoutError, Reason.TIMED_OUT),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """An HTTP answer. `body` is its JSON, None where there is none that can be read; `retry_after` in seconds.
+
+    `too_large`: the body was longer than the client reads, and is left out.
+    """
+
+    status: int
+    body: Any = None
+    retry_after: float | None = None
+    too_large: bool = field(default=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class NoAnswer:
+    """A request without an answer. It may or may not have been carried out, so repeating it must be harmless.
+
+    `detail` says which address was tried, what happened there, and what to set.
+    """
+
+    reason: Reason
+    detail: str = field(default="", compare=False)
+
+
+class _Deadline(threading.local):
+    """The moment at which the request of this thread has to be over; None outside a request."""
+
+    at: float | None = None
+
+
+_DEADLINE: Final = _Deadline()
+
+
+@contextmanager
+def total_deadline(seconds: float) -> Iterator[None]:
+    """Bound every HTTP request of this thread in the block to `seconds` together. An outer bound stays in force."""
+    before = _DEADLINE.at
+    at = time.monotonic() + seconds
+    _DEADLINE.at = at if before is None else min(at, before)
+    try:
+        yield
+    finally:
+        _DEADLINE.at = before
+
+
+def _left(at: float | None) -> float:
+    """Return the seconds until then; raises TimeoutError when there are none."""
+    if at is None:
+        return _DEFAULT_TIMEOUT
+    left = at - time.monotonic()
+    if left <= 0:
+        raise TimeoutError("timed out")
+    return left
+
+
+class _BoundedRaw(io.RawIOBase):
+    """The bytes of one connection, each read within the deadline of its request."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._file = sock.makefile("rb", buffering=0)
+        self._at = _DEADLINE.at
+        self._read = 0
+
+    def readable(self) -> bool:
+        """Return True: http.client asks."""
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        """Read what has come, within what is left of the deadline."""
+        self._sock.settimeout(_left(self._at))
+        count = self._file.readinto(buffer)
+        self._read += count or 0
+        if self._read > _WIRE_MAX:
+            raise OSError(f"the answer is longer than {_WIRE_MAX} bytes")
+        return count
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._file.close()
+        super().close()
+
+
+class _BoundedSocket:
+    """A socket as http.client's response uses it: only to make a file of it."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+
+    def makefile(self, *_: Any, **__: Any) -> io.BufferedReader:
+        """Return a reader that keeps the deadline."""
+        return io.BufferedReader(_BoundedRaw(self._sock))
+
+
+class _BoundedResponse(http.client.HTTPResponse):
+    """A response whose status line, headers and body all come within the deadline."""
+
+    def __init__(self, sock: Any, *args: Any, **more: Any) -> None:
+        super().__init__(_BoundedSocket(sock), *args, **more)  # type: ignore[arg-type]
+
+
+class _BoundedConnecting:
+    """The way a connection is made: each address of a name gets an equal share of the time that is left."""
+
+    def _new_conn(self: Any) -> socket.socket:
+        found = socket.getaddrinfo(self._dns_host, self.port, 0, socket.SOCK_STREAM)
+        at, trouble = _DEADLINE.at, OSError("the name has no address")
+        for number, (family, kind, protocol, _, address) in enumerate(found):
+            sock = socket.socket(family, kind, protocol)
+            try:
+                for option in self.socket_options or ():
+                    sock.setsockopt(*option)
+                sock.settimeout(_left(at) / (len(found) - number))
+                if self.source_address:
+                    sock.bind(self.source_address)
+                sock.connect(address)
+            except OSError as ex:
+                sock.close()
+                trouble = ex
+                continue
+            sock.settimeout(_left(at))  # for TLS, whose handshake is bounded as a whole
+            return sock
+        if isinstance(trouble, TimeoutError):
+            raise urllib3.exceptions.ConnectTimeoutError(self, f"no connection to {self.host} in time")
+        raise urllib3.exceptions.NewConnectionError(self, _os_error(trouble)) from trouble
+
+
+class _HTTPConnection(_BoundedConnecting, urllib3.connection.HTTPConnection):
+    """A plain connection that keeps the deadline."""
+
+    response_class = _BoundedResponse  # type: ignore[assignment]
+
+
+class _HTTPSConnection(_BoundedConnecting, urllib3.connection.HTTPSConnection):
+    """A TLS connection that keeps the deadline."""
+
+    response_class = _BoundedResponse  # type: ignore[assignment]
+
+
+class _HTTPPool(urllib3.HTTPConnectionPool):
+    """Plain connections to one host."""
+
+    ConnectionCls = _HTTPConnection
+
+
+class _HTTPSPool(urllib3.HTTPSConnectionPool):
+    """TLS connections to one host."""
+
+    ConnectionCls = _HTTPSConnection
+
+
+class _BoundedAdapter(TCPKeepAliveAdapter):
+    """The transport of a session: every request has a deadline, also those of keystoneauth itself."""
+
+    def __init__(self, *, seconds: float, **tls: Any) -> None:
+        self._seconds = seconds
+        super().__init__(**tls)
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        """Make the pools of bounded connections. See requests."""
+        super().init_poolmanager(*args, **kwargs)
+        self._bound(self.poolmanager)
+
+    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
+        """Return bounded pools for a proxy. See requests."""
+        manager = super().proxy_manager_for(*args, **kwargs)
+        self._bound(manager)
+        return manager
+
+    def send(self, request: Any, *args: Any, **kwargs: Any) -> requests.Response:
+        """Send one request within what is left of its deadline. See requests."""
+        with total_deadline(self._seconds):
+            try:
+                kwargs["timeout"] = _left(_DEADLINE.at)
+            except TimeoutError as ex:
+                raise requests.exceptions.ConnectTimeout(str(ex), request=request) from ex
+            response: requests.Response = super().send(request, *args, **kwargs)
+            return response
+
+    def _bound(self, manager: Any) -> None:
+        manager.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
+        options = manager.connection_pool_kw.setdefault("socket_options", [])
+        unacknowledged = (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(self._seconds * 1000))
+        if unacknowledged not in options:
+            options.append(unacknowledged)
+
+
+def bounded(session: Session, seconds: float) -> Session:
+    """Give every request of the session a total deadline of `seconds`; returns the same session."""
+    for scheme in ("http://", "https://"):
+        before = session.session.get_adapter(scheme)
+        tls = {name: getattr(before, name) for name in ("tls_ciphers", "tls_min_version") if hasattr(before, name)}
+        session.session.mount(scheme, _BoundedAdapter(seconds=seconds, **tls))
+    session.session.headers["Accept-Encoding"] = "identity"  # a small answer cannot become a large one
+    return session
+
+
+class RestClient:
+    """Requests to one endpoint, each with one total deadline. Never raises for what endpoint or network do.
+
+    `group` is the section of the configuration that describes the endpoint, for the words of errors; `timeout` in
+    seconds. `once_more`: a connection that had been kept open and turns out to be dead is made anew, once, because
+    uWSGI ends kept connections without a word.
+    """
+
+    def __init__(
+        self,
+        adapter: Adapter,
+        *,
+        timeout: float,
+        group: str = "endpoint",
+        largest: int = _ANSWER_MAX,
+        once_more: bool = True,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._adapter = adapter
+        self._group = group
+        self._timeout = timeout
+        self._largest = largest
+        self._more = _ONCE_MORE if once_more else {}
+        self._clock = clock
+        bounded(adapter.session, timeout)
+
+    def get(self, path: str, headers: Mapping[str, str]) -> Answer | NoAnswer:
+        """Read one resource."""
+        return self._request("GET", path, headers)
+
+    def post(self, path: str, body: object, headers: Mapping[str, str]) -> Answer | NoAnswer:
+        """Send one JSON body."""
+        return self._request("POST", path, headers, json=body)
+
+    def _request(self, method: str, path: str, headers: Mapping[str, str], **more: Any) -> Answer | NoAnswer:
+        try:
+            with total_deadline(self._timeout):
+                response = self._adapter.request(
+                    path,
+                    method,
+                    headers={"Accept": "application/json", **headers},
+                    raise_exc=False,
+                    redirect=False,
+                    log=False,  # keystoneauth would log headers and body at debug: Cinder's hold CHAP passwords
+                    stream=True,
+                    **self._more,
+                    **more,
+                )
+                with response:
+                    body, too_large = self._read(response)
+                    return Answer(
+                        status=response.status_code,
+                        body=body,
+                        retry_after=retry_after(response.headers.get("Retry-After"), self._clock()),
+                        too_large=too_large,
+                    )
+        except (ks_errors.ClientException, urllib3.exceptions.HTTPError, OSError) as ex:
+            reason = next((why for kind, why in _NO_ANSWER if isinstance(ex, kind)), Reason.UNREACHABLE)
+            detail = self._words(ex, reason)
+        LOG.warning("%s %s of [%s]: no answer (%s): %s", method, path, self._group, reason.value, detail)
+        return NoAnswer(reason, detail)
+
+    def _read(self, response: requests.Response) -> tuple[Any, bool]:
+        """Return the JSON of an answer of bearable size, and whether it was larger."""
+        text = bytearray()
+        while chunk := response.raw.read1(_CHUNK, decode_content=True):  # what has come; `read` would wait for more
+            text += chunk
+            if len(text) > self._largest:
+                return None, True
+        try:
+            return json.loads(text), False
+        except (ValueError, RecursionError):
+            return None, False
+
+    def _words(self, ex: Exception, reason: Reason) -> str:
+        """Say which address was tried, what happened there, and what to set."""
+        group, auth_url = self._group, getattr(self._auth(), "auth_url", None)
+        keystone = f"Keystone at {safe_url(str(auth_url))}" if auth_url else "Keystone"
+        if isinstance(ex, ks_errors.HttpError):
+            words = f"{keystone} answers {ex.http_status}"
+            if reason is Reason.UNAUTHORIZED:
+                words += (
+                    f": check username, password, project and domains of [{group}]"
+                    if ex.http_status != http.HTTPStatus.BAD_REQUEST
+                    else f": check user_domain_name and project_domain_name of [{group}]"
+                )
+            elif ex.http_status == http.HTTPStatus.NOT_FOUND:
+                words += f": [{group}] auth_url is not Keystone's"
+        elif isinstance(ex, ks_errors.DiscoveryFailure):
+            words = f"{keystone} tells no version of its API: check [{group}] auth_url"
+        elif reason is Reason.NO_ENDPOINT:
+            words = self._no_endpoint()
+        elif reason is Reason.TIMED_OUT:
+            words = f"no complete answer of {self._tried(ex)} in {self._timeout:g} s"
+        else:
+            words = f"{self._tried(ex)}: {_cause(ex)}"
+        return _printable(words)
+
+    def _no_endpoint(self) -> str:
+        wanted = self._adapter
+        interface = wanted.interface if isinstance(wanted.interface, str) else " or ".join(wanted.interface or ())
+        asked = f"interface {interface or 'public'}" + (
+            f", region {wanted.region_name}" if wanted.region_name else ""
+        )
+        there: list[str] = []
+        with suppress(Exception):  # the token is there already, and this is only for the words
+            with total_deadline(self._timeout):
+                catalogue = (
+                    self._auth()
+                    .get_access(wanted.session)
+                    .service_catalog.get_endpoints_data(service_type=wanted.service_type)
+                )
+            there = sorted({f"{x.interface} in {x.region_name}" for rows in catalogue.values() for x in rows})
+        has = f"it has {', '.join(there[:6])}" if there else "it has none of that type"
+        return (
+            f"Keystone's catalogue has no {wanted.service_type} endpoint with {asked} ({has}): set [{self._group}] "
+            f"valid_interfaces, region_name, service_type or endpoint_override"
+        )
+
+    def _auth(self) -> Any:
+        return self._adapter.auth or self._adapter.session.auth
+
+    def _tried(self, ex: Exception) -> str:
+        """Name the address a request went to, as far as the error or the options tell."""
+        for word in str(ex).split():
+            if word.startswith(("http://", "https://")):
+                return safe_url(word.rstrip(":,;"))
+        if self._adapter.endpoint_override:
+            return safe_url(str(self._adapter.endpoint_override))
+        return f"the endpoint of [{self._group}]"
+
+
+class NovaEventsClient:
+    """The one client of os-server-external-events: a Nova of any release, or the bridge's own API.
+
+    Mirrors what Cinder's own Nova client sends.
+    """
+
+    def __init__(self, rest: RestClient) -> None:
+        self._rest = rest
+
+    def post(self, events: Sequence[ExtendKey], request_id: str) -> Answer | NoAnswer:
+        """Send one request with an event for each of these disks."""
+        rows = [{"name": "volume-extended", "server_uuid": key.server_id, "tag": key.volume_id} for key in events]
+        headers = {**_EVENTS_HEADERS, "X-OpenStack-Request-ID": request_id}
+        return self._rest.post(EVENTS_PATH, {"events": rows}, headers)
+
+
+def event_codes(body: object) -> Mapping[ExtendKey, object] | None:
+    """Read the code of each event of an answer, in lower-case ids; None where the body is not such an answer."""
+    rows = body.get("events") if isinstance(body, Mapping) else None
+    if not isinstance(rows, list):
+        return None
+    codes: dict[ExtendKey, object] = {}
+    for row in rows:
+        if isinstance(row, Mapping):
+            server_id, volume_id = row.get("server_uuid"), row.get("tag")
+            if isinstance(server_id, str) and isinstance(volume_id, str):
+                codes.setdefault(ExtendKey(server_id.lower(), volume_id.lower()), row.get("code"))
+    return codes
+
+
+def event_reason(code: object) -> Reason:
+    """Return what the code of one event means; of an event that has none as well."""
+    if not isinstance(code, int) or isinstance(code, bool):
+        return Reason.EVENT_NO_CODE
+    return EVENT_CODES.get(code, Reason.EVENT_OTHER_CODE)
+
+
+def retry_after(header: str | None, now: float) -> float | None:
+    """Return the seconds of a Retry-After header, a number or an HTTP date; None where it is neither."""
+    if header is None:
+        return None
+    text = header.strip()
+    if text.isascii() and text.isdigit() and len(text) <= _DIGITS_MAX:
+        return min(float(text), _WAIT_MAX)
+    try:
+        at = email.utils.parsedate_to_datetime(text).timestamp()
+    except (ValueError, TypeError, OverflowError):
+        return None
+    return min(max(0.0, at - now), _WAIT_MAX)
 
 
 def endpoint_opts(service_type: str, *, timeout: float) -> list[cfg.Opt]:
-    """Options of a group that names an endpoint: auth_type, TLS, region, endpoint_override.
+    """Return the options of a group that names an endpoint: auth_type, TLS, region, endpoint_override.
 
-    `timeout` in seconds is the default of how long an answer may take.
+    `timeout` is the default of the seconds a whole request may take.
     """
     opts = copy.deepcopy(
         [
@@ -35,7 +467,7 @@ def endpoint_opts(service_type: str, *, timeout: float) -> list[cfg.Opt]:
 
 
 def endpoint_sample_opts(service_type: str, *, timeout: float) -> list[cfg.Opt]:
-    """The same with the options of the usual auth plugins, for the sample configuration."""
+    """Return the same with the options of the usual auth plugins, for the sample configuration."""
     opts = {opt.dest: opt for opt in endpoint_opts(service_type, timeout=timeout)}
     for plugin in _PLUGINS:
         for opt in ks.get_auth_plugin_conf_options(plugin):
@@ -43,13 +475,51 @@ def endpoint_sample_opts(service_type: str, *, timeout: float) -> list[cfg.Opt]:
     return list(opts.values())
 
 
-def open_adapter(conf: cfg.ConfigOpts, group: str, *, user_agent: str) -> adapter.Adapter:
-    """The adapter of one group. Nothing is contacted yet; raises ConfigError for options nobody can use."""
+def open_adapter(conf: cfg.ConfigOpts, group: str, *, user_agent: str) -> Adapter:
+    """Return the adapter of one group. Contacts nothing; raises ConfigError for options that cannot be used."""
     try:
         auth = ks.load_auth_from_conf_options(conf, group)
         session = ks.load_session_from_conf_options(conf, group, auth=auth)
         return ks.load_adapter_from_conf_options(
             conf, group, session=session, auth=auth, user_agent=user_agent, connect_retries=0, status_code_retries=0
         )
-    except (ClientException, AuthPluginException, cfg.Error) as ex:
+    except (ks_errors.ClientException, AuthPluginException, cfg.Error) as ex:
         raise ConfigError(f"[{group}] cannot be used: {' '.join(str(ex).split())}") from ex
+
+
+def open_client(
+    conf: cfg.ConfigOpts, group: str, *, user_agent: str, largest: int = _ANSWER_MAX, once_more: bool = True
+) -> RestClient:
+    """Return the client of one group. Contacts nothing; raises ConfigError."""
+    return RestClient(
+        open_adapter(conf, group, user_agent=user_agent),
+        timeout=conf[group].timeout or _DEFAULT_TIMEOUT,
+        group=group,
+        largest=largest,
+        once_more=once_more,
+    )
+
+
+def _cause(ex: BaseException) -> str:
+    """Return the root of a chain of errors in few words."""
+    root: BaseException = ex
+    for _ in range(8):
+        inner = root.__cause__ or root.__context__
+        reason = getattr(root, "reason", None)
+        if isinstance(reason, BaseException):
+            inner = reason
+        elif root.args and isinstance(root.args[0], BaseException):
+            inner = root.args[0]
+        if inner is None or inner is root:
+            break
+        root = inner
+    return _os_error(root)
+
+
+def _os_error(ex: BaseException) -> str:
+    text = getattr(ex, "strerror", None) or " ".join(str(ex).split())
+    return f"{text} ({type(ex).__name__})" if text else type(ex).__name__
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else "?" for c in text)[:_DETAIL_MAX]
