@@ -200,13 +200,13 @@ class _BoundedConnecting:
 class _HTTPConnection(_BoundedConnecting, urllib3.connection.HTTPConnection):
     """A plain connection that keeps the deadline."""
 
-    response_class = _BoundedResponse  # type: ignore[assignment]
+    response_class = _BoundedResponse
 
 
 class _HTTPSConnection(_BoundedConnecting, urllib3.connection.HTTPSConnection):
     """A TLS connection that keeps the deadline."""
 
-    response_class = _BoundedResponse  # type: ignore[assignment]
+    response_class = _BoundedResponse
 
 
 class _HTTPPool(urllib3.HTTPConnectionPool):

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The rabbitmqctl commands that give each part and each host a broker user of its own, and no right to spare.
+
+etc/rabbitmq holds the same rules as files; a test compares the two.
+"""
+
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from bridge.core.errors import OperatorError
+
+_HOST_MAX: Final = 255
+_PLAIN: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_")
+_PREFIX: Final = "extend-bridge-"
+_AGENT: Final = r"extend_bridge_agent|extend_bridge_agent\.HOST"
+
+
+class Vhost(StrEnum):
+    """A virtual host of the broker."""
+
+    CINDER = "cinder"  # where Cinder's notifications are
+    BRIDGE = "bridge"  # ours
+
+
+class BrokerPart(StrEnum):
+    """A part that speaks to the broker. The API does not."""
+
+    LISTENER = "listener"  # hears Cinder, writes the lanes
+    ENGINE = "engine"  # casts orders, hears the hosts
+    HOSTAGENT = "hostagent"  # one user for each host
+    OPERATOR = "operator"  # a person with extend-bridge
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
+    """A line of etc/rabbitmq/permissions. `name` is the user there; HOST stands for the host's name."""
+
+    name: str
+    vhost: Vhost
+    configure: str
+    write: str
+    read: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TopicGrant:
+    """A line of etc/rabbitmq/topic_permissions: routing keys a user may write and read at an exchange."""
+
+    name: str
+    vhost: Vhost
+    exchange: str
+    write: str
+    read: str
+
+
+GRANTS: Final = (
+    Grant(
+        name="listener-topic", vhost=Vhost.CINDER, configure="^$", write="^$",
+        read=r"^(extend_bridge\.info|extend_bridge\.error)$",
+    ),
+    Grant(
+        name="listener-bind", vhost=Vhost.CINDER, configure=r"^extend_bridge\.notifications$",
+        write=r"^extend_bridge\.notifications$", read=r"^(openstack|extend_bridge\.notifications)$",
+    ),
+    Grant(
+        name="listener", vhost=Vhost.BRIDGE,
+        configure=r"^(extend_bridge\.due|extend_bridge\.slow\..*|extend_bridge\.parked|extend_bridge\.unreadable)$",
+        write=r"^amq\.default$", read=r"^(extend_bridge\.due|extend_bridge\.slow\..*)$",
+    ),
+    Grant(
+        name="engine", vhost=Vhost.BRIDGE,
+        configure=r"^(extend_bridge|extend_bridge\.reports|extend_bridge\.hosts|extend_bridge\.from_hosts)$",
+        write=r"^(extend_bridge|extend_bridge\.reports)$",
+        read=r"^(extend_bridge\.reports|extend_bridge\.hosts|extend_bridge\.from_hosts)$",
+    ),
+    Grant(
+        name="hostagent", vhost=Vhost.BRIDGE,
+        configure=rf"^(extend_bridge|{_AGENT}|extend_bridge_agent_fanout|extend_bridge_agent_fanout_.*)$",
+        write=rf"^({_AGENT}|extend_bridge_agent_fanout_.*|extend_bridge\.hosts)$",
+        read=rf"^(extend_bridge|{_AGENT}|extend_bridge_agent_fanout|extend_bridge_agent_fanout_.*)$",
+    ),
+    Grant(
+        name="operator", vhost=Vhost.CINDER, configure=r"^extend_bridge\.record\..*$",
+        write=r"^extend_bridge\.record\..*$", read=r"^(openstack|extend_bridge\.record\..*)$",
+    ),
+    Grant(
+        name="operator", vhost=Vhost.BRIDGE, configure=r"^extend_bridge\.parked\.looked_at$",
+        write=r"^amq\.default$", read=r"^extend_bridge\.parked$",
+    ),
+)  # fmt: skip
+
+TOPIC_GRANTS: Final = (
+    TopicGrant(
+        name="hostagent", vhost=Vhost.BRIDGE, exchange="extend_bridge", write="^$",
+        read=r"^extend_bridge_agent(\.HOST)?$",
+    ),
+    TopicGrant(name="hostagent", vhost=Vhost.BRIDGE, exchange="extend_bridge.hosts", write="^HOST$", read="^$"),
+)  # fmt: skip
+
+
+def commands(
+    parts: Sequence[BrokerPart], hosts: Sequence[str], *, bridge: str, cinder: str, intake: str
+) -> Iterator[str]:
+    """Yield the shell lines for these parts, and for a host agent on each of these hosts; raises OperatorError.
+
+    `bridge` and `cinder` are the virtual hosts, `intake` is [notifications] intake. add_user asks for the password.
+    """
+    vhosts = {Vhost.BRIDGE: bridge, Vhost.CINDER: cinder}
+    if bridge != "/":
+        yield f"# {Vhost.BRIDGE.value}: [bus] transport_url\n{_line('add_vhost', bridge)}"
+    for part in parts:
+        if part is not BrokerPart.HOSTAGENT:
+            names = {part.value, f"{part.value}-{intake}"}
+            yield from _user(f"{_PREFIX}{part.value}", names, vhosts, "")
+    for host in hosts:
+        _check(host)
+        yield from _user(f"{_PREFIX}hostagent-{host}", {BrokerPart.HOSTAGENT.value}, vhosts, host)
+
+
+def literal(host: str) -> str:
+    """Return the regular expression of RabbitMQ that matches this name alone."""
+    return "".join(c if c in _PLAIN else f"\\{c}" for c in host)
+
+
+def _user(user: str, names: set[str], vhosts: dict[Vhost, str], host: str) -> Iterator[str]:
+    yield f"\n# {user}"
+    yield _line("add_user", user)
+    name = literal(host)
+    for grant in GRANTS:
+        if grant.name in names:
+            rights = (each.replace("HOST", name) for each in (grant.configure, grant.write, grant.read))
+            yield _line("set_permissions", "-p", vhosts[grant.vhost], user, *rights)
+    for topic in TOPIC_GRANTS:
+        if topic.name in names:
+            rights = (each.replace("HOST", name) for each in (topic.write, topic.read))
+            yield _line("set_topic_permissions", "-p", vhosts[topic.vhost], user, topic.exchange, *rights)
+
+
+def _check(host: str) -> None:
+    if not host or len(host.encode()) > _HOST_MAX or not host.isprintable() or any(c.isspace() for c in host):
+        raise OperatorError(f"--host: {host!r} is not a name of 1 to {_HOST_MAX} bytes without spaces")
+
+
+def _line(*words: str) -> str:
+    return f"rabbitmqctl {' '.join(shlex.quote(word) for word in words)}"

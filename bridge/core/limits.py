@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Limits on what a host may say to the engine, and what happens beyond each: the table of doc/source/limits.rst."""
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limit:
+    """One limit. `of` names what is counted, `beyond` what becomes of the rest."""
+
+    most: int
+    of: str
+    beyond: str
+
+
+MESSAGE_BYTES: Final = Limit(
+    most=8 * 1024 * 1024, of="bytes of one message", beyond="the message is dropped, with an alarm"
+)
+HOST_NAME: Final = Limit(most=255, of="characters of a host's name", beyond="the message is dropped")
+REPORTS: Final = Limit(
+    most=1000, of="reports in one message", beyond="the others are left out; their orders are cast again"
+)
+STEPS: Final = Limit(most=64, of="steps in one report", beyond="the others are left out")
+DETAIL: Final = Limit(most=500, of="characters of a report's or a step's detail", beyond="cut off")
+CODE: Final = Limit(most=64, of="characters of a reason, a step's name or a volume type", beyond="cut off")
+DOMAINS: Final = Limit(
+    most=4000,
+    of="domains in one inventory, and domains that are gone",
+    beyond="the others stay as they were known, with an alarm",
+)
+DISKS: Final = Limit(most=256, of="volumes of one domain", beyond="the others are left out, with an alarm")
+VOLUME_TYPES: Final = Limit(most=64, of="volume types a host can extend, and cannot", beyond="left out")
+WHY: Final = Limit(most=200, of="characters of why a volume type cannot be extended", beyond="cut off")
+SIZE: Final = Limit(most=2**63 - 1, of="bytes of a disk", beyond="the disk's size counts as unknown")
+ROWS: Final = Limit(
+    most=2000, of="domains, volumes and reports in one transaction", beyond="they go into several transactions"
+)
+
+ALL: Final = (
+    MESSAGE_BYTES, HOST_NAME, REPORTS, STEPS, DETAIL, CODE, DOMAINS, DISKS, VOLUME_TYPES, WHY, SIZE, ROWS,
+)  # fmt: skip
+"""In the order of the documentation."""
