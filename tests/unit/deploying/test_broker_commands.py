@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The printed rabbitmqctl commands are the rules of etc/rabbitmq, and safe to paste into a shell."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from bridge.cmd.broker_commands import GRANTS, TOPIC_GRANTS, BrokerPart, commands, literal
+from bridge.core.errors import OperatorError
+from tests.lab.paths import ROOT
+
+PERMISSIONS = ROOT / "etc" / "rabbitmq" / "permissions"
+TOPICS = ROOT / "etc" / "rabbitmq" / "topic_permissions"
+
+
+def rows(path: Path) -> list[list[str]]:
+    return [line.split() for line in path.read_text().splitlines() if line and not line.startswith("#")]
+
+
+def words(*hosts: str, parts: tuple[BrokerPart, ...] = ()) -> list[list[str]]:
+    printed = "\n".join(commands(parts, hosts, bridge="eb", cinder="/", intake="topic"))
+    return [shlex.split(line) for line in printed.splitlines() if line and not line.startswith("#")]
+
+
+def test_the_rules_are_those_of_the_files() -> None:
+    assert [[g.name, g.vhost.value, g.configure, g.write, g.read] for g in GRANTS] == rows(PERMISSIONS)
+    assert [[g.name, g.vhost.value, g.exchange, g.write, g.read] for g in TOPIC_GRANTS] == rows(TOPICS)
+
+
+def test_a_host_gets_a_user_that_may_write_its_own_routing_key_alone() -> None:
+    printed = words("cmp-1.example")
+    user = "extend-bridge-hostagent-cmp-1.example"
+    assert ["rabbitmqctl", "add_user", user] in printed
+    (key,) = (
+        line[6] for line in printed if line[1] == "set_topic_permissions" and line[5] == "extend_bridge.hosts"
+    )
+    assert re.fullmatch(key, "cmp-1.example")
+    assert not re.fullmatch(key, "cmp-1xexample")
+    assert not re.search(key, "cmp-1.example.evil")
+
+
+def test_each_part_gets_its_users_rights_at_both_virtual_hosts() -> None:
+    printed = words(parts=(BrokerPart.LISTENER, BrokerPart.ENGINE))
+    assert {(line[3], line[4]) for line in printed if line[1] == "set_permissions"} == {
+        ("/", "extend-bridge-listener"), ("eb", "extend-bridge-listener"), ("eb", "extend-bridge-engine"),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("host", ["$(reboot)", "a'b", "a;b", "a|b", "a*b"])
+def test_a_strange_name_stays_one_word_and_matches_itself_alone(host: str) -> None:
+    assert re.fullmatch(literal(host), host)
+    assert f"extend-bridge-hostagent-{host}" in [line[2] for line in words(host)]
+
+
+@pytest.mark.parametrize("host", ["", "a b", "a\nb", "x" * 256])
+def test_what_cannot_be_a_hosts_name_is_refused(host: str) -> None:
+    with pytest.raises(OperatorError, match="--host"):
+        words(host)
