@@ -9,10 +9,11 @@ an HTTP 404 `itemNotFound`.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Final
+from typing import Final
 
 from bridge.core.extend import ExtendKey
 from bridge.core.reasons import Reason
+from bridge.runtime.rest import EVENT_CODES, Answer, NoAnswer, event_codes
 
 
 class Kind(Enum):
@@ -28,22 +29,6 @@ class Verdict:
     """The end of one event's delivery, as far as this answer goes."""
 
     kind: Kind
-    reason: Reason
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """An HTTP answer. `body` is the JSON in it, None where there is none; `retry_after` in seconds."""
-
-    status: int
-    body: Any = None
-    retry_after: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class NoAnswer:
-    """The request was not answered; it may or may not have been carried out, so it is sent again."""
-
     reason: Reason
 
 
@@ -75,12 +60,8 @@ Judgement = Settle | Split | Hold
 MANY: Final = 10
 """From so many distinct servers on, a 404 for each of them says something of the endpoint, not of the servers."""
 
-_BY_CODE: Final[Mapping[int, Verdict]] = {
-    200: Verdict(Kind.DELIVERED, Reason.DELIVERED),
-    400: Verdict(Kind.PARK, Reason.EVENT_BAD),
-    404: Verdict(Kind.SLOW, Reason.EVENT_UNKNOWN_SERVER),
-    422: Verdict(Kind.SLOW, Reason.EVENT_NO_HOST),
-}
+_KINDS: Final[Mapping[int, Kind]] = {200: Kind.DELIVERED, 400: Kind.PARK, 404: Kind.SLOW, 422: Kind.SLOW}
+_BY_CODE: Final = {code: Verdict(_KINDS[code], reason) for code, reason in EVENT_CODES.items()}
 _MISSING: Final = Verdict(Kind.SLOW, Reason.EVENT_NO_CODE)
 _OTHER: Final = Verdict(Kind.SLOW, Reason.EVENT_OTHER_CODE)
 
@@ -133,16 +114,9 @@ def _about_events(answer: Answer) -> bool:
 
 
 def _per_event(sent: Sequence[ExtendKey], body: object, sees_servers: bool) -> Judgement:
-    rows = body.get("events") if isinstance(body, Mapping) else None
-    if not isinstance(rows, list):
+    codes = event_codes(body)
+    if codes is None:
         return Hold(Reason.BAD_ANSWER)
-    codes: dict[ExtendKey, object] = {}
-    for row in rows:
-        server_id, volume_id = (
-            (row.get("server_uuid"), row.get("tag")) if isinstance(row, Mapping) else (None, None)
-        )
-        if isinstance(server_id, str) and isinstance(volume_id, str):
-            codes.setdefault(ExtendKey(server_id.lower(), volume_id.lower()), row.get("code"))
     if not sees_servers and len({key.server_id for key in sent}) >= MANY and _all_hidden(sent, codes):
         return Hold(Reason.ALL_HIDDEN)
     return Settle({key: _verdict(codes.get(key)) for key in sent})

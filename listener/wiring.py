@@ -8,11 +8,11 @@ from bridge.runtime.broker import check_url, is_memory, kombu_connection
 from bridge.runtime.daemon import Part, Supervised
 from bridge.runtime.metrics import ListenerMetrics
 from bridge.runtime.process import Process
-from bridge.runtime.rest import open_adapter
+from bridge.runtime.rest import NovaEventsClient, open_client
 from listener.consumer import DUE, NOTIFICATIONS, CheckNames, Loop
 from listener.decode import DueReader, NotificationReader, Reader
 from listener.delivery import Worker
-from listener.endpoint import EndpointClient, NovaEndpoint
+from listener.endpoint import EndpointClient
 from listener.lane_writer import LaneWriter
 from listener.lanes import DUE as DUE_SPEC
 from listener.lanes import Lanes
@@ -64,9 +64,7 @@ def _part(
         lambda: kombu_connection(bus.transport_url, heartbeat=0, name=f"{_AGENT} lanes"),
         slow=not is_memory(bus.transport_url),
     )
-    endpoint = NovaEndpoint(
-        open_adapter(process.conf, "endpoint", user_agent=_AGENT), timeout=settings.endpoint_timeout
-    )
+    endpoint = NovaEventsClient(open_client(process.conf, "endpoint", user_agent=_AGENT, once_more=False))
     worker = Worker(
         limits=settings.limits,
         reader=reader,

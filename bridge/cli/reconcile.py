@@ -12,7 +12,7 @@ from tqdm import tqdm
 from bridge.cli.journal import Reads, Rows
 from bridge.core.errors import OperatorError
 from bridge.core.extend import is_uuid, new_id
-from bridge.engine.cinder import CinderReader, Gone, NotNow, Page
+from bridge.engine.cinder import LARGEST_ANSWER, CinderReader, Gone, NotNow, Page
 from bridge.engine.compare import Comparison
 from bridge.engine.reconcile import open_found, survey_page
 from bridge.engine.settings import engine_groups, engine_settings
@@ -21,7 +21,7 @@ from bridge.journal.findings import FindingState
 from bridge.runtime import commands, config
 from bridge.runtime.config import EXIT_UNREACHABLE
 from bridge.runtime.listing import Listing
-from bridge.runtime.rest import open_adapter
+from bridge.runtime.rest import open_client
 
 _MINUTE: Final = 60.0
 
@@ -57,7 +57,9 @@ class Reconcile(Reads, Listing):
             raise OperatorError(f"--volume {volume!r} is no volume id")
         conf = commands.load(parsed_args, engine_groups())
         settings = config.read(conf, engine_settings)
-        cinder = CinderReader(open_adapter(conf, "cinder", user_agent="extend-bridge-reconcile"))
+        cinder = CinderReader(
+            open_client(conf, "cinder", user_agent="extend-bridge-reconcile", largest=LARGEST_ANSWER)
+        )
         rows: list[tuple[Any, ...]] = []
         audit, request_id = commands.audit(conf), f"req-{new_id()}"
         portion = max(1, settings.reconcile_opens // 6)
@@ -94,7 +96,7 @@ def _pages(cinder: CinderReader, volume_id: str | None, size: int, stop: threadi
     if volume_id is not None:
         answer = cinder.volume(volume_id.lower())
         if isinstance(answer, NotNow):
-            raise OperatorError(answer.reason.text, code=EXIT_UNREACHABLE)
+            raise OperatorError(str(answer), code=EXIT_UNREACHABLE)
         if isinstance(answer, Gone):
             raise OperatorError(f"Cinder does not know volume {volume_id}", code=1)
         if answer.extending:
@@ -105,7 +107,7 @@ def _pages(cinder: CinderReader, volume_id: str | None, size: int, stop: threadi
     while not stop.is_set():
         page = cinder.in_use(marker=marker, limit=size)
         if isinstance(page, NotNow):
-            raise OperatorError(page.reason.text, code=EXIT_UNREACHABLE)
+            raise OperatorError(str(page), code=EXIT_UNREACHABLE)
         if isinstance(page, Gone):
             raise OperatorError("a volume was deleted while the list was read; run it again", code=1)
         yield page

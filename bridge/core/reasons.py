@@ -87,12 +87,22 @@ class Reason(StrEnum):
     UNDELIVERABLE = "undeliverable", "the broker has no queue for the host agent"
     CAST_FAILED = "cast_failed", "the broker did not take the cast"
     CINDER_UNREACHABLE = "cinder_unreachable", "Cinder cannot be reached or answered 5xx"
+    CINDER_TIMED_OUT = "cinder_timed_out", "Cinder, or Keystone before it, did not answer in time"
+    CINDER_UNAUTHORIZED = "cinder_unauthorized", "Keystone refuses the user of [cinder]"
+    CINDER_NO_ENDPOINT = "cinder_no_endpoint", "Keystone's catalogue has no such endpoint for [cinder]"
+    CINDER_WRONG_URL = "cinder_wrong_url", "the URL of [cinder] is not Cinder's API, version 3"
+    CINDER_WRONG_VERSION = "cinder_wrong_version", "Cinder answered 406: it does not speak volume 3.27"
     CINDER_REFUSED = (
         "cinder_refused",
         "Cinder refuses: our user may not read this volume, or not every project's",
     )
     CINDER_BAD_ANSWER = "cinder_bad_answer", "Cinder's answer is not a volume"
     NOVA_UNREACHABLE = "nova_unreachable", "Nova cannot be reached or answered 5xx"
+    NOVA_TIMED_OUT = "nova_timed_out", "Nova, or Keystone before it, did not answer in time"
+    NOVA_UNAUTHORIZED = "nova_unauthorized", "Keystone refuses the user of [nova]"
+    NOVA_NO_ENDPOINT = "nova_no_endpoint", "Keystone's catalogue has no such endpoint for [nova]"
+    NOVA_WRONG_URL = "nova_wrong_url", "the URL of [nova] is not Nova's API, version 2.1"
+    NOVA_WRONG_VERSION = "nova_wrong_version", "Nova answered 406: it does not speak compute 2.69"
     NOVA_REFUSED = "nova_refused", "Nova does not tell our user where servers are: it lacks the role admin"
     NOVA_CELL_DOWN = "nova_cell_down", "the server's cell is down: Nova knows no more of it than its id"
     NOVA_BAD_ANSWER = "nova_bad_answer", "Nova's answer is not a server"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What Cinder says of a volume now: its size, its status, and which servers it is attached to.
+"""Cinder's word on a volume: its size, its status, and the servers it is attached to.
 
 Mirrors GET /v3/volumes/{id} (size in whole GiB; `attachments` lists attached rows only) and
 GET /v3/attachments/{id} (3.27+: connection_info flat, with secrets, which are left behind here); of encrypted
@@ -13,27 +13,36 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from http import HTTPStatus
 from typing import Any, Final
-
-from keystoneauth1.adapter import Adapter
-from keystoneauth1.exceptions import ClientException
 
 from bridge.core.encryption import Encryption
 from bridge.core.extend import Bytes, gib, is_uuid
 from bridge.core.reasons import Reason
 from bridge.core.redact import scrub_connection
 from bridge.core.wire import BadMessageError
+from bridge.engine.upstream import REFUSED, RestReader, RightsProof, ServiceReasons, Trouble
+from bridge.runtime.rest import Answer, NoAnswer
 
 LOG = logging.getLogger(__name__)
 
-_HEADERS: Final = {"OpenStack-API-Version": "volume 3.27", "Accept": "application/json"}
+_HEADERS: Final = {"OpenStack-API-Version": "volume 3.27"}
 _LARGEST_GIB: Final = 2**33  # what fits a signed 64-bit number of bytes
-_OK, _NOT_FOUND = 200, 404
-_REFUSED: Final = frozenset({401, 403})
-_FORBIDDEN: Final = 403
 ADMINS_ONLY: Final = "/os-services?binary=cinder-scheduler"
 """By Cinder's default policy for admins alone, and a short answer."""
-_RIGHTS_HOLD: Final = 300.0  # seconds a proof of our rights is believed
+LARGEST_ANSWER: Final = 32 * 1024 * 1024
+"""Bytes of an answer that are read: a page of 1,000 volumes with their metadata."""
+
+CINDER_REASONS: Final = ServiceReasons(
+    section="cinder",
+    unreachable=Reason.CINDER_UNREACHABLE,
+    timed_out=Reason.CINDER_TIMED_OUT,
+    unauthorized=Reason.CINDER_UNAUTHORIZED,
+    no_endpoint=Reason.CINDER_NO_ENDPOINT,
+    refused=Reason.CINDER_REFUSED,
+    wrong_url=Reason.CINDER_WRONG_URL,
+    wrong_version=Reason.CINDER_WRONG_VERSION,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,14 +71,10 @@ class Gone:
     """Cinder does not know the volume."""
 
 
-@dataclass(frozen=True, slots=True)
-class NotNow:
-    """Cinder could not be asked, or not understood; says nothing about the volume."""
+NotNow = Trouble
+"""Cinder could not be asked, or not understood; says nothing about the volume."""
 
-    reason: Reason
-
-
-Answer = CinderVolume | Gone | NotNow
+CinderAnswer = CinderVolume | Gone | NotNow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,19 +86,16 @@ class Page:
 
 
 class CinderReader:
-    """Reads; never changes anything in Cinder. One request per call, no retries: the journal has those."""
+    """Reads of Cinder; changes nothing there. One request per call, no retries: the journal has those."""
 
-    def __init__(self, adapter: Adapter, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._adapter = adapter
-        self._clock = clock
-        self._may_until = -_RIGHTS_HOLD
+    def __init__(self, rest: RestReader, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._rest = rest
+        self._rights = RightsProof(clock)
 
-    def volume(self, volume_id: str, *, global_request_id: str | None = None) -> Answer:
-        """The volume now. Never raises for what Cinder does."""
-        status, body = self._get(f"/volumes/{volume_id}", global_request_id)
-        if status is None:
-            return NotNow(Reason.CINDER_UNREACHABLE)
-        answer = read_volume(status, body, volume_id)
+    def volume(self, volume_id: str, *, global_request_id: str | None = None) -> CinderAnswer:
+        """Read the volume now. Never raises for what Cinder does."""
+        path = f"/volumes/{volume_id}"
+        answer = read_volume(self._get(path, global_request_id), volume_id)
         if isinstance(answer, Gone):
             return self._blind() or answer
         if not isinstance(answer, CinderVolume) or not answer.encrypted or answer.extending or not answer.attached:
@@ -102,113 +104,114 @@ class CinderReader:
         return encryption if isinstance(encryption, NotNow) else replace(answer, encryption=encryption)
 
     def in_use(self, *, marker: str | None, limit: int) -> Page | Gone | NotNow:
-        """A page of the volumes in use, of all projects; Gone where the marker's volume is no more.
+        """Read a page of the volumes in use, of all projects; Gone where the marker's volume is no more.
 
         Never raises for what Cinder does.
         """
         if marker is None and (blind := self._blind()) is not None:
             return blind
         query = f"all_tenants=1&status=in-use&sort=created_at:asc,id:asc&limit={limit}"
-        status, body = self._get(f"/volumes/detail?{query}{f'&marker={marker}' if marker else ''}", None)
-        if status is None:
-            return NotNow(Reason.CINDER_UNREACHABLE)
-        return Gone() if marker and status == _NOT_FOUND else read_page(status, body)
+        answer = self._get(f"/volumes/detail?{query}{f'&marker={marker}' if marker else ''}", None)
+        gone = marker is not None and isinstance(answer, Answer) and answer.status == HTTPStatus.NOT_FOUND
+        return Gone() if gone else read_page(answer)
 
     def connection(self, attachment: Attached, *, global_request_id: str | None = None) -> Mapping[str, Any] | None:
-        """The attachment's connection data without its secrets, None where Cinder gives none.
+        """Read the attachment's connection data without its secrets; None where Cinder gives none.
 
         None is no failure: the host then goes by what it sees itself (the local strategy).
         """
-        status, body = self._get(f"/attachments/{attachment.attachment_id}", global_request_id)
-        record = body.get("attachment") if status == _OK and isinstance(body, Mapping) else None
+        answer = self._get(f"/attachments/{attachment.attachment_id}", global_request_id)
+        body = answer.body if isinstance(answer, Answer) and answer.status == HTTPStatus.OK else None
+        record = body.get("attachment") if isinstance(body, Mapping) else None
         flat = record.get("connection_info") if isinstance(record, Mapping) else None
         return scrub_connection(flat) if isinstance(flat, Mapping) else None
 
     def _blind(self) -> NotNow | None:
-        """Why it must not be believed that Cinder has no more volumes than it shows us; None where it may be.
+        """Say why Cinder may have more volumes than it shows our user; None where it shows all.
 
-        Only a refusal speaks against us: what has no such resource cannot tell.
+        Only a refusal speaks against our user: a Cinder without the resource cannot tell.
         """
-        if self._clock() < self._may_until:
+        if self._rights.holds():
             return None
-        status, _ = self._get(ADMINS_ONLY, None)
-        if status in _REFUSED:
-            LOG.warning("Cinder shows us one project's volumes only: the user of [cinder] needs the role admin")
-            return NotNow(Reason.CINDER_REFUSED)
-        if status not in {_OK, _NOT_FOUND}:
-            return NotNow(Reason.CINDER_UNREACHABLE)
-        self._may_until = self._clock() + _RIGHTS_HOLD
-        return None
+        answer = self._get(ADMINS_ONLY, None)
+        status = answer.status if isinstance(answer, Answer) else None
+        if status in {HTTPStatus.OK, HTTPStatus.NOT_FOUND}:
+            self._rights.renew()
+            return None
+        trouble = CINDER_REASONS.trouble(answer, ADMINS_ONLY)
+        if status in REFUSED:
+            LOG.warning("Cinder shows one project's volumes only: the user of [cinder] needs the role admin")
+        return trouble
 
     def _encryption(self, volume_id: str, global_request_id: str | None) -> Encryption | NotNow | None:
-        """How it is opened. None where Cinder will not tell: most encrypted volumes can be extended without."""
-        status, body = self._get(f"/volumes/{volume_id}/encryption", global_request_id)
-        if status not in {_FORBIDDEN, _NOT_FOUND}:
-            return read_encryption(status, body)
+        """Read how the volume is opened. None where Cinder does not say: most can be extended without."""
+        answer = self._get(f"/volumes/{volume_id}/encryption", global_request_id)
+        if not isinstance(answer, Answer) or answer.status not in {HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND}:
+            return read_encryption(answer)
         LOG.warning(
-            "volume %s is encrypted, and Cinder answers %s for how: is a policy in our way?", volume_id, status
+            "volume %s is encrypted, and Cinder answers %s to how: does a policy forbid it?",
+            volume_id,
+            answer.status,
         )
         return None
 
-    def _get(self, path: str, global_request_id: str | None) -> tuple[int | None, Any]:
+    def _get(self, path: str, global_request_id: str | None) -> Answer | NoAnswer:
         headers = dict(_HEADERS)
         if global_request_id is not None:
             headers["X-OpenStack-Request-ID"] = global_request_id
-        try:  # log=False: at debug keystoneauth would log the answer, and Cinder's answers hold CHAP passwords
-            response = self._adapter.get(path, headers=headers, raise_exc=False, log=False)
-        except ClientException as ex:
-            LOG.warning("Cinder cannot be asked for %s: %s", path, type(ex).__name__)
-            return None, None
-        try:
-            return response.status_code, response.json()
-        except ValueError:
-            return response.status_code, None
+        return self._rest.get(path, headers)
 
 
-def read_volume(status: int, body: object, volume_id: str) -> Answer:
-    """What an answer of GET /volumes/{id} means."""
-    if status == _NOT_FOUND:
-        return Gone() if isinstance(body, Mapping) and "itemNotFound" in body else NotNow(Reason.CINDER_BAD_ANSWER)
-    if status in _REFUSED:
-        return NotNow(Reason.CINDER_REFUSED)
-    if status != _OK:
-        return NotNow(Reason.CINDER_UNREACHABLE)
-    record = body.get("volume") if isinstance(body, Mapping) else None
+def read_volume(answer: Answer | NoAnswer, volume_id: str) -> CinderAnswer:
+    """Return what an answer of GET /volumes/{id} means."""
+    if not isinstance(answer, Answer) or answer.status != HTTPStatus.OK:
+        cinders_own = (
+            isinstance(answer, Answer)
+            and answer.status == HTTPStatus.NOT_FOUND
+            and isinstance(answer.body, Mapping)
+            and "itemNotFound" in answer.body
+        )
+        return Gone() if cinders_own else CINDER_REASONS.trouble(answer, f"/volumes/{volume_id}")
+    record = answer.body.get("volume") if isinstance(answer.body, Mapping) else None
     volume = _volume(record)
-    return volume if volume is not None and volume.id == volume_id else NotNow(Reason.CINDER_BAD_ANSWER)
+    if volume is None or volume.id != volume_id:
+        return NotNow(Reason.CINDER_BAD_ANSWER, f"for GET /volumes/{volume_id}")
+    return volume
 
 
-def read_encryption(status: int | None, body: object) -> Encryption | NotNow | None:
-    """What an answer of GET /volumes/{id}/encryption means; None where it names no key."""
-    if status in _REFUSED:
-        return NotNow(Reason.CINDER_REFUSED)
-    if status != _OK:
-        return NotNow(Reason.CINDER_UNREACHABLE)
+def read_encryption(answer: Answer | NoAnswer) -> Encryption | NotNow | None:
+    """Return what an answer of GET /volumes/{id}/encryption means; None where it names no key."""
+    if not isinstance(answer, Answer) or answer.status != HTTPStatus.OK:
+        return CINDER_REASONS.trouble(answer, "/volumes/{id}/encryption")
     try:
-        return Encryption.from_wire(body)
+        return Encryption.from_wire(answer.body)
     except BadMessageError:
         return None
 
 
-def read_page(status: int, body: object) -> Page | NotNow:
-    """What an answer of GET /volumes/detail means. Rows that cannot be read are left out: others must be seen."""
-    if status in _REFUSED:
-        return NotNow(Reason.CINDER_REFUSED)
-    if status != _OK:
-        return NotNow(Reason.CINDER_UNREACHABLE)
+def read_page(answer: Answer | NoAnswer) -> Page | NotNow:
+    """Return what an answer of GET /volumes/detail means, without the rows that cannot be read."""
+    if not isinstance(answer, Answer) or answer.status != HTTPStatus.OK:
+        return CINDER_REASONS.trouble(answer, "/volumes/detail")
+    if answer.too_large:
+        return NotNow(
+            Reason.CINDER_BAD_ANSWER,
+            f"a page is longer than {LARGEST_ANSWER} bytes: set [engine] reconcile_page lower",
+        )
+    body = answer.body
     rows = body.get("volumes") if isinstance(body, Mapping) else None
     if not isinstance(body, Mapping) or not isinstance(rows, list):
-        return NotNow(Reason.CINDER_BAD_ANSWER)
+        return NotNow(Reason.CINDER_BAD_ANSWER, "for GET /volumes/detail")
     last = rows[-1].get("id") if rows and isinstance(rows[-1], Mapping) else None
     more = bool(body.get("volumes_links"))
     if more and not is_uuid(last):  # taken for the end, the pass would be whole without all the others
-        return NotNow(Reason.CINDER_BAD_ANSWER)
+        return NotNow(Reason.CINDER_BAD_ANSWER, "for GET /volumes/detail")
     volumes = tuple(volume for volume in map(_volume, rows) if volume is not None)
     return Page(volumes=volumes, marker=str(last) if more else None)
 
 
 def _volume(record: object) -> CinderVolume | None:
-    """One volume of Cinder's, None where it cannot be read."""
+    """Read one volume of an answer; None where it cannot be read."""
     if not isinstance(record, Mapping) or not is_uuid(record.get("id")):
         return None
     size, state, rows = record.get("size"), record.get("status"), record.get("attachments")

@@ -12,10 +12,11 @@ from bridge.core.errors import JournalUnavailableError
 from bridge.core.extend import new_id
 from bridge.core.messages import Order
 from bridge.core.reasons import Reason
-from bridge.engine.cinder import Answer, Attached, NotNow
+from bridge.engine.cinder import CINDER_REASONS, Attached, CinderAnswer, NotNow
 from bridge.engine.locator import Locator
 from bridge.engine.plan import Cast, Plan, plan
 from bridge.engine.settings import EngineSettings
+from bridge.engine.upstream import OutageBreaker
 from bridge.journal.claims import Claims, Ended, Later, NewAttempt
 from bridge.journal.states import Extend
 from bridge.runtime.audit import AuditLog
@@ -29,8 +30,8 @@ LOG = logging.getLogger(__name__)
 _POLL: Final = 1.0  # seconds: stands behind a lost wake-up
 _ORDERS_PER_CAST: Final = 50
 _PORTION: Final = 1.0  # seconds of asking Cinder after which what is answered goes out
-_AWAY: Final = NotNow(Reason.CINDER_UNREACHABLE)
-_AWAY_AFTER: Final = 3  # unreachable in a row: the rest of the batch is put off without asking
+_ROUND: Final = 20.0  # seconds of asking Cinder in one round; the rest is put off, uncounted
+_TOO_LATE: Final = NotNow(Reason.CINDER_TIMED_OUT, f"the volumes before took {_ROUND:g} s")
 _DATABASE: Final = "engine.database"
 CINDER: Final = "engine.cinder"
 
@@ -38,7 +39,7 @@ CINDER: Final = "engine.cinder"
 class Cinder(Protocol):
     """What is asked of Cinder."""
 
-    def volume(self, volume_id: str, *, global_request_id: str | None = None) -> Answer:
+    def volume(self, volume_id: str, *, global_request_id: str | None = None) -> CinderAnswer:
         """The volume now."""
 
     def connection(self, attachment: Attached, *, global_request_id: str | None = None) -> Mapping[str, Any] | None:
@@ -112,7 +113,7 @@ class Dispatcher:
             self._carry_out(part, answers)
         return len(claimed)
 
-    def _carry_out(self, part: Sequence[Extend], answers: Mapping[str, Answer]) -> None:
+    def _carry_out(self, part: Sequence[Extend], answers: Mapping[str, CinderAnswer]) -> None:
         locations = self._locator.locate(part)
         now = self._clock()
         plans: list[Plan] = [
@@ -138,35 +139,39 @@ class Dispatcher:
             )  # fmt: skip
         self._audit.write(*(self._record(AuditEvent.WAITING, x, reason=Reason.NOT_REPORTED.value) for x in extends))
 
-    def _answered(self, claimed: Sequence[Extend]) -> Iterator[tuple[list[Extend], dict[str, Answer]]]:
-        """Ask Cinder once per volume; hand out what is answered every so often, so that a slow Cinder does not keep
-        the first of a batch waiting for the last. One that is away is not asked for each of them."""
-        answers: dict[str, Answer] = {}
+    def _answered(self, claimed: Sequence[Extend]) -> Iterator[tuple[list[Extend], dict[str, CinderAnswer]]]:
+        """Read each volume once; yield the extends that are answered, at the latest every second.
+
+        So a slow Cinder does not keep the first of a batch waiting for the last, nor what becomes due meanwhile
+        waiting for the batch.
+        """
+        answers: dict[str, CinderAnswer] = {}
         part: list[Extend] = []
-        unreachable, began = 0, time.monotonic()
+        breaker = OutageBreaker(CINDER_REASONS)
+        began = part_began = time.monotonic()
         for extend in claimed:
             volume_id = extend.key.volume_id
             if volume_id not in answers:
-                answers[volume_id] = (
-                    _AWAY
-                    if unreachable >= _AWAY_AFTER
-                    else self._cinder.volume(volume_id, global_request_id=extend.global_request_id)
-                )
-                unreachable = unreachable + 1 if answers[volume_id] == _AWAY else 0
+                late = _TOO_LATE if time.monotonic() - began > _ROUND else None
+                answer: CinderAnswer | None = breaker.open() or late
+                if answer is None:
+                    answer = self._cinder.volume(volume_id, global_request_id=extend.global_request_id)
+                    breaker.note(answer)
+                answers[volume_id] = answer
             part.append(extend)
-            if time.monotonic() - began > _PORTION:
+            if time.monotonic() - part_began > _PORTION:
                 yield part, answers
-                part, began = [], time.monotonic()
-        self._say_cinder(answers)
+                part, part_began = [], time.monotonic()
+        self._show_cinder(answers)
         if part:
             yield part, answers
 
-    def _say_cinder(self, answers: Mapping[str, Answer]) -> None:
-        troubles = [answer.reason for answer in answers.values() if isinstance(answer, NotNow)]
+    def _show_cinder(self, answers: Mapping[str, CinderAnswer]) -> None:
+        troubles = [answer for answer in answers.values() if isinstance(answer, NotNow)]
         if len(troubles) < len(answers):
             self._health.ok(CINDER)
         else:
-            self._health.bad(CINDER, troubles[-1].text)
+            self._health.bad(CINDER, str(troubles[-1]))
 
     def _put_off(self, later: Sequence[Later]) -> None:
         self._work.wait(later)

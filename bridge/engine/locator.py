@@ -1,52 +1,55 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the servers of claimed extends are: by what the host agents report, or by what Nova says."""
+"""Finds the servers of claimed extends: by the host agents' reports, or by Nova's word."""
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final, Protocol
 
+from cachetools import TTLCache
+
 from bridge.core.reasons import Reason
-from bridge.engine.nova import Answer, Deleted, Server, Unsure
+from bridge.engine.nova import NOVA_REASONS, Deleted, NovaAnswer, Server, Unsure
 from bridge.engine.plan import Whereabouts
+from bridge.engine.upstream import OutageBreaker
 from bridge.journal.claims import Claims
 from bridge.journal.hosts import Location
 from bridge.journal.states import Extend
 from bridge.runtime.health import Health
 
 NOVA: Final = "engine.nova"
-_AWAY: Final = Unsure(Reason.NOVA_UNREACHABLE)
-_AWAY_AFTER: Final = 3  # unreachable in a row: the rest of the batch is not asked for
 _KEPT_MOST: Final = 10_000
+_LONGEST: Final = 20.0  # seconds of asking Nova for one batch; the rest is put off, uncounted
+_TOO_LATE: Final = Unsure(Reason.NOVA_TIMED_OUT, f"the servers before took {_LONGEST:g} s")
 
 
 class Locator(Protocol):
     """Finds servers."""
 
     def locate(self, claimed: Sequence[Extend]) -> Mapping[str, Whereabouts]:
-        """By server. One that is absent is on no host. Raises JournalUnavailableError."""
+        """Return the hosts by server; a server that is absent is on none. Raises JournalUnavailableError."""
 
 
 class InventoryLocator:
-    """By the agents' reports."""
+    """Finds servers by the agents' reports."""
 
     def __init__(self, work: Claims, *, host_timeout: float) -> None:
         self._work = work
         self._host_timeout = host_timeout
 
     def locate(self, claimed: Sequence[Extend]) -> Mapping[str, Whereabouts]:
-        """See Locator."""
+        """Return the hosts that report each server."""
         return self._work.locate(claimed, host_timeout=self._host_timeout)
 
 
 class NovaLookup(Protocol):
-    """Whom it is asked."""
+    """A reader of Nova."""
 
-    def server(self, server_id: str) -> Answer:
-        """Where a server is."""
+    def server(self, server_id: str) -> NovaAnswer:
+        """Read where a server is."""
 
 
 class NovaLocator:
-    """By Nova's word; whether the host's agent lives is the journal's. For one thread."""
+    """Finds servers by Nova's word; the journal says which agents are alive. For one thread."""
 
     def __init__(
         self,
@@ -60,54 +63,44 @@ class NovaLocator:
         """`living` says which of some hosts are alive; an answer is believed for `keep` seconds."""
         self._nova = nova
         self._living = living
-        self._keep = keep
         self._health = health
-        self._clock = clock
-        self._kept: dict[str, tuple[float, Server]] = {}
+        self._kept: TTLCache[str, Server] = TTLCache(maxsize=_KEPT_MOST, ttl=keep, timer=clock)
         health.ok(NOVA, "not asked yet")
 
     def locate(self, claimed: Sequence[Extend]) -> Mapping[str, Whereabouts]:
-        """See Locator."""
+        """Return the hosts Nova names; raises JournalUnavailableError."""
         answers = self._ask(dict.fromkeys(extend.key.server_id for extend in claimed))
         hosts = {host for answer in answers.values() if isinstance(answer, Server) for host in answer.hosts}
         living = self._living(hosts) if hosts else ()
         return {server_id: _where(answer, living) for server_id, answer in answers.items()}
 
-    def _ask(self, server_ids: Collection[str]) -> dict[str, Answer]:
-        answers: dict[str, Answer] = {}
-        unreachable = 0
+    def _ask(self, server_ids: Collection[str]) -> dict[str, NovaAnswer]:
+        answers: dict[str, NovaAnswer] = {}
+        breaker, began = OutageBreaker(NOVA_REASONS), time.monotonic()
         for server_id in server_ids:
-            answer: Answer | None = self._known(server_id)
+            answer: NovaAnswer | None = self._kept.get(server_id) or breaker.open()
+            if answer is None and time.monotonic() - began > _LONGEST:
+                answer = _TOO_LATE
             if answer is None:
-                answer = _AWAY if unreachable >= _AWAY_AFTER else self._nova.server(server_id)
-                unreachable = unreachable + 1 if answer == _AWAY else 0
-                self._remember(server_id, answer)
+                answer = self._nova.server(server_id)
+                breaker.note(answer)
+                # a server on its way is asked for again: the answer is wrong as soon as the server has arrived
+                if isinstance(answer, Server) and answer.hosts and not answer.moving:
+                    self._kept[server_id] = answer
             answers[server_id] = answer
-        self._say(answers)
+        self._show(answers)
         return answers
 
-    def _known(self, server_id: str) -> Server | None:
-        until, server = self._kept.get(server_id, (0.0, None))
-        return server if self._clock() < until else None
-
-    def _remember(self, server_id: str, answer: Answer) -> None:
-        """A server on its way is asked for again: the answer is wrong as soon as it has arrived."""
-        self._kept.pop(server_id, None)
-        if isinstance(answer, Server) and answer.hosts and not answer.moving:
-            if len(self._kept) >= _KEPT_MOST:
-                self._kept.clear()
-            self._kept[server_id] = (self._clock() + self._keep, answer)
-
-    def _say(self, answers: Mapping[str, Answer]) -> None:
-        troubles = [answer.reason for answer in answers.values() if isinstance(answer, Unsure)]
-        general = [reason for reason in troubles if reason is not Reason.NOVA_CELL_DOWN]
+    def _show(self, answers: Mapping[str, NovaAnswer]) -> None:
+        troubles = [answer for answer in answers.values() if isinstance(answer, Unsure)]
+        general = [trouble for trouble in troubles if trouble.reason is not Reason.NOVA_CELL_DOWN]
         if general and len(general) == len(answers):
-            self._health.bad(NOVA, general[-1].text)
+            self._health.bad(NOVA, str(general[-1]))
         elif answers:
             self._health.ok(NOVA)
 
 
-def _where(answer: Answer, living: Collection[str]) -> Whereabouts:
+def _where(answer: NovaAnswer, living: Collection[str]) -> Whereabouts:
     match answer:
         case Deleted():
             return Reason.SERVER_DELETED

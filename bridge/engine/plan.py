@@ -9,7 +9,7 @@ from typing import Final
 from bridge.core.messages import GuestState
 from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
-from bridge.engine.cinder import Answer, Attached, CinderVolume, Gone, NotNow
+from bridge.engine.cinder import Attached, CinderAnswer, CinderVolume, Gone, NotNow
 from bridge.journal.claims import Ended, Later
 from bridge.journal.hosts import Location
 from bridge.journal.states import Extend
@@ -38,7 +38,7 @@ Whereabouts = Sequence[Location] | Reason
 """The hosts that have a server, or why nobody can tell."""
 
 
-def plan(extend: Extend, answer: Answer, locations: Whereabouts, *, now: float, backoff: Backoff) -> Plan:
+def plan(extend: Extend, answer: CinderAnswer, locations: Whereabouts, *, now: float, backoff: Backoff) -> Plan:
     """Decide on one extend."""
     match answer:
         case Gone():

@@ -109,7 +109,7 @@ class Reconciler:
         while not stop.is_set():
             page = self._cinder.in_use(marker=turn.marker, limit=self._pace.page)
             if isinstance(page, NotNow):
-                self._health.bad(RECONCILE, page.reason.text)
+                self._health.bad(RECONCILE, str(page))
                 return False
             if isinstance(page, Gone):
                 LOG.info("volume %s, the last of a page, is gone: the pass begins anew", turn.marker)

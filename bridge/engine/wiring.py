@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from bridge.core.reasons import Reason
-from bridge.engine.cinder import CinderReader
+from bridge.engine.cinder import LARGEST_ANSWER, CinderReader
 from bridge.engine.dispatch import CINDER, Dispatcher
 from bridge.engine.housekeeping import Sweeper
 from bridge.engine.locator import InventoryLocator, Locator, NovaLocator
@@ -34,7 +34,7 @@ from bridge.runtime.config import Driver
 from bridge.runtime.daemon import Part, Supervised
 from bridge.runtime.metrics import EngineMetrics, ReconcileMetrics
 from bridge.runtime.process import Process
-from bridge.runtime.rest import open_adapter
+from bridge.runtime.rest import NovaEventsClient, open_client
 from bridge.runtime.wakeup import Wake
 
 LOG = logging.getLogger(__name__)
@@ -52,7 +52,9 @@ def build(settings: EngineSettings, process: Process) -> list[Part]:
     wake = Wake(settings.wake)
 
     def reader() -> CinderReader:
-        return CinderReader(open_adapter(process.conf, "cinder", user_agent="extend-bridge-engine"))
+        return CinderReader(
+            open_client(process.conf, "cinder", user_agent="extend-bridge-engine", largest=LARGEST_ANSWER)
+        )
 
     dispatcher = Dispatcher(
         settings=settings,
@@ -134,7 +136,7 @@ def _locator(settings: EngineSettings, process: Process, work: Claims) -> Locato
     if settings.locator.driver is Driver.INVENTORY:
         return InventoryLocator(work, host_timeout=settings.host_timeout)
     return NovaLocator(
-        NovaReader(open_adapter(process.conf, "nova", user_agent="extend-bridge-engine")),
+        NovaReader(open_client(process.conf, "nova", user_agent="extend-bridge-engine")),
         living=partial(work.living, host_timeout=settings.host_timeout),
         keep=settings.locator.cache_seconds,
         health=process.health,
@@ -146,5 +148,5 @@ def _prompt(
 ) -> Callable[[Sequence[Extend]], Reason | None]:
     if settings.mode is Mode.EXTEND:
         return lambda _: None
-    adapter = open_adapter(process.conf, "nova", user_agent="extend-bridge-engine")
-    return Renotifier(adapter, audit=audit, health=process.health)
+    events = NovaEventsClient(open_client(process.conf, "nova", user_agent="extend-bridge-engine"))
+    return Renotifier(events, audit=audit, health=process.health)

@@ -29,10 +29,10 @@ from keystoneauth1.exceptions.auth_plugins import AuthPluginException
 from keystoneauth1.session import Session, TCPKeepAliveAdapter
 from oslo_config import cfg
 
+from bridge.core.errors import ConfigError
 from bridge.core.extend import ExtendKey
 from bridge.core.reasons import Reason
 from bridge.core.redact import safe_url
-from bridge.core.errors import ConfigError
 
 LOG = logging.getLogger(__name__)
 
@@ -480,6 +480,7 @@ def open_adapter(conf: cfg.ConfigOpts, group: str, *, user_agent: str) -> Adapte
     try:
         auth = ks.load_auth_from_conf_options(conf, group)
         session = ks.load_session_from_conf_options(conf, group, auth=auth)
+        bounded(session, conf[group].timeout or _DEFAULT_TIMEOUT)
         return ks.load_adapter_from_conf_options(
             conf, group, session=session, auth=auth, user_agent=user_agent, connect_retries=0, status_code_retries=0
         )

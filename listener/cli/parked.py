@@ -30,9 +30,9 @@ from bridge.runtime import commands, config
 from bridge.runtime.broker import BROKER_ERRORS, PARKED_QUEUE, check_url, kombu_connection
 from bridge.runtime.listing import Listing, Showing
 from bridge.runtime.publisher import NotPublishedError, SafePublisher
-from bridge.runtime.rest import open_adapter
+from bridge.runtime.rest import NovaEventsClient, open_client
 from listener.cli.sender import EndpointTarget
-from listener.endpoint import EndpointClient, NovaEndpoint
+from listener.endpoint import EndpointClient
 from listener.settings import listener_groups, listener_settings
 
 _GUARD: Final = f"{PARKED_QUEUE}.looked_at"
@@ -186,9 +186,9 @@ class ParkedReplay(_Chosen):
     def take_action(self, parsed_args: argparse.Namespace) -> int:
         """See cliff."""
         conf = self.conf(parsed_args)
-        timeout = config.read(conf, listener_settings).endpoint_timeout
+        config.read(conf, listener_settings)
         target = EndpointTarget(
-            EndpointClient(NovaEndpoint(open_adapter(conf, "endpoint", user_agent=_AGENT), timeout=timeout))
+            EndpointClient(NovaEventsClient(open_client(conf, "endpoint", user_agent=_AGENT, once_more=False)))
         )
         audit = commands.audit(conf)
         done: list[str] = []

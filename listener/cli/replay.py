@@ -18,10 +18,10 @@ from bridge.core.extend import ExtendKey, is_uuid
 from bridge.runtime import commands, config
 from bridge.runtime.broker import check_url, kombu_connection
 from bridge.runtime.publisher import SafePublisher
-from bridge.runtime.rest import open_adapter
+from bridge.runtime.rest import NovaEventsClient, open_client
 from listener.cli.recordings import Item, read
 from listener.cli.sender import BrokerTarget, EndpointTarget, Progress, ReplayRate, Target, send
-from listener.endpoint import EndpointClient, NovaEndpoint
+from listener.endpoint import EndpointClient
 from listener.settings import ListenerSettings, listener_groups, listener_settings
 from listener.sources import BindSource, TopicSource
 
@@ -120,9 +120,8 @@ def _target(conf: cfg.ConfigOpts, parsed: argparse.Namespace) -> Iterator[Target
         if parsed.endpoint:
             conf.set_override("auth_type", "none", group="endpoint")
             conf.set_override("endpoint_override", parsed.endpoint, group="endpoint")
-        timeout = conf.endpoint.timeout or 10
         yield EndpointTarget(
-            EndpointClient(NovaEndpoint(open_adapter(conf, "endpoint", user_agent=_AGENT), timeout=timeout))
+            EndpointClient(NovaEventsClient(open_client(conf, "endpoint", user_agent=_AGENT, once_more=False)))
         )
         return
     settings = config.read(conf, listener_settings)

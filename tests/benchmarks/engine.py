@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 
 from bridge.core.extend import Arrival, ExtendKey, gib, new_id
 from bridge.core.messages import Order
-from bridge.engine.cinder import Answer, Attached, CinderReader, CinderVolume
+from bridge.engine.cinder import Attached, CinderAnswer, CinderReader, CinderVolume
 from bridge.engine.dispatch import Cinder, Dispatcher
 from bridge.engine.locator import InventoryLocator
 from bridge.engine.rpc import Agents
@@ -20,7 +20,7 @@ from bridge.runtime.broker import rpc_transport
 from bridge.runtime.config import load
 from bridge.runtime.health import Health
 from bridge.runtime.metrics import EngineMetrics
-from bridge.runtime.rest import open_adapter
+from bridge.runtime.rest import open_client
 from bridge.runtime.wakeup import Wake
 from tests.benchmarks.measure import Row, median, per_item
 from tests.benchmarks.rig import HOST, Rig
@@ -43,7 +43,7 @@ class _Known:
             for key in keys
         }  # fmt: skip
 
-    def volume(self, volume_id: str, *, global_request_id: str | None = None) -> Answer:
+    def volume(self, volume_id: str, *, global_request_id: str | None = None) -> CinderAnswer:
         """Of the volumes there are."""
         del global_request_id
         return self._volumes[volume_id]
@@ -112,7 +112,7 @@ _NOBODY: Final = Attached(server_id="", attachment_id="", host=None)
 def _reads(workspace: Workspace, here: Place) -> Iterator[Row]:
     """Volume and attachment, as for each extend."""
     conf = _conf(here)
-    reader = CinderReader(open_adapter(conf, "cinder", user_agent="bench"))
+    reader = CinderReader(open_client(conf, "cinder", user_agent="bench"))
     keys = here.volumes[: workspace.count(_BATCH)]
     attached = []
     for key in keys:

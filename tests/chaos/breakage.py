@@ -63,11 +63,11 @@ def _no_generation() -> None:
 
 def _stale_sizes() -> None:
     """Keeps Cinder's answers for a while, each engine its own."""
-    from bridge.engine.cinder import Answer, CinderReader  # noqa: PLC0415
+    from bridge.engine.cinder import CinderAnswer, CinderReader  # noqa: PLC0415
 
-    ask, kept = CinderReader.volume, dict[str, tuple[float, Answer]]()
+    ask, kept = CinderReader.volume, dict[str, tuple[float, CinderAnswer]]()
 
-    def volume(self: CinderReader, volume_id: str, **more: Any) -> Answer:
+    def volume(self: CinderReader, volume_id: str, **more: Any) -> CinderAnswer:
         at, answer = kept.get(volume_id, (0.0, None))
         if answer is None or time.monotonic() - at > _STALE:
             answer = ask(self, volume_id, **more)

@@ -12,7 +12,8 @@ from keystoneauth1.token_endpoint import Token
 
 from bridge.core.extend import ExtendKey
 from bridge.core.reasons import Reason
-from listener.endpoint import EndpointClient, NovaEndpoint
+from bridge.runtime.rest import NovaEventsClient, RestClient
+from listener.endpoint import EndpointClient
 from listener.verdicts import Hold, Judgement, Kind, Settle
 from tests.lab.conformance.exchange import Exchange, read_exchanges, read_rows
 from tests.lab.endpoint import RecordingEndpoint
@@ -32,7 +33,8 @@ def courier(nova: RecordedNova) -> Iterator[tuple[EndpointClient, RecordingEndpo
     with RecordingEndpoint() as endpoint:
         endpoint.behaviour = nova
         session = Session(auth=Token(endpoint.url, "<admin>"), timeout=5)
-        yield EndpointClient(NovaEndpoint(Adapter(session, endpoint_override=endpoint.url), timeout=5)), endpoint
+        client = RestClient(Adapter(session, endpoint_override=endpoint.url), timeout=5, once_more=False)
+        yield EndpointClient(NovaEventsClient(client)), endpoint
 
 
 def keys(exchange: Exchange) -> list[ExtendKey]:

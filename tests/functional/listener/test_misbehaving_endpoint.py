@@ -13,8 +13,7 @@ from keystoneauth1.session import Session
 
 from bridge.core.extend import ExtendKey, new_id
 from bridge.core.reasons import Reason
-from listener.endpoint import NovaEndpoint
-from listener.verdicts import Answer, NoAnswer
+from bridge.runtime.rest import Answer, NoAnswer, NovaEventsClient, RestClient
 from tests.lab.endpoint import Behaviour, Event, RecordingEndpoint, Reply, takes_all
 
 pytestmark = pytest.mark.functional
@@ -23,11 +22,10 @@ TIMEOUT: Final = 1.0
 KEY: Final = ExtendKey(new_id(), new_id())
 
 
-def courier(url: str) -> NovaEndpoint:
+def courier(url: str) -> NovaEventsClient:
     session = Session(auth=NoAuth(), timeout=TIMEOUT)
-    return NovaEndpoint(
-        Adapter(session, endpoint_override=url, connect_retries=0, status_code_retries=0), timeout=TIMEOUT
-    )
+    adapter = Adapter(session, endpoint_override=url, connect_retries=0, status_code_retries=0)
+    return NovaEventsClient(RestClient(adapter, timeout=TIMEOUT, once_more=False))
 
 
 def whole(events: Sequence[Event]) -> bytes:

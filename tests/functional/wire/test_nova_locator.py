@@ -11,6 +11,7 @@ from keystoneauth1.token_endpoint import Token
 from bridge.core.extend import new_id
 from bridge.core.reasons import Reason
 from bridge.engine.nova import Deleted, NovaReader, Server, Unsure
+from bridge.runtime.rest import RestClient
 from tests.functional.wire.conftest import ROWS
 from tests.lab.nova import RealNova
 
@@ -23,7 +24,9 @@ SHOWN = [row for row in ROWS.values() if not row["key"].startswith("bulk")]
 def reader(nova: RealNova) -> Callable[[str], NovaReader]:
     """Of the user of a token."""
     url = f"http://127.0.0.1:{nova.port}/v2.1"
-    return lambda token: NovaReader(Adapter(Session(auth=Token(url, token), timeout=60), endpoint_override=url))
+    return lambda token: NovaReader(
+        RestClient(Adapter(Session(auth=Token(url, token)), endpoint_override=url), timeout=60, group="nova")
+    )
 
 
 def test_a_real_nova_tells_an_admin_where_servers_are(reader: Callable[[str], NovaReader]) -> None:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What Cinder's answers mean."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from bridge.core.encryption import Encryption
 from bridge.core.extend import gib, new_id
 from bridge.core.reasons import Reason
 from bridge.engine.cinder import CinderReader, CinderVolume, Gone, NotNow, Page, read_volume
+from bridge.runtime.rest import Answer
 
 ID = new_id()
 SERVER = new_id()
@@ -38,16 +40,16 @@ def body(**changes: Any) -> dict[str, Any]:
 
 
 def test_size_is_whole_gibibytes_and_attachments_without_a_server_are_left_out() -> None:
-    answer = read_volume(200, body(), ID)
+    answer = read_volume(Answer(status=200, body=body()), ID)
     assert isinstance(answer, CinderVolume)
     assert answer.size == gib(2)
     assert [(a.server_id, a.host) for a in answer.attached] == [(SERVER, "cmp-1")]
 
 
 def test_only_cinders_own_404_means_that_the_volume_is_gone() -> None:
-    assert read_volume(404, {"itemNotFound": {"code": 404, "message": "..."}}, ID) == Gone()
-    assert read_volume(404, {"message": "no such page"}, ID) == NotNow(Reason.CINDER_BAD_ANSWER)
-    assert read_volume(404, None, ID) == NotNow(Reason.CINDER_BAD_ANSWER)
+    assert read_volume(Answer(status=404, body={"itemNotFound": {"code": 404, "message": "..."}}), ID) == Gone()
+    assert read_volume(Answer(status=404, body={"message": "no such page"}), ID) == NotNow(Reason.CINDER_WRONG_URL)
+    assert read_volume(Answer(status=404, body=None), ID) == NotNow(Reason.CINDER_WRONG_URL)
 
 
 @pytest.mark.parametrize(
@@ -61,7 +63,7 @@ def test_only_cinders_own_404_means_that_the_volume_is_gone() -> None:
     ],
 )
 def test_an_error_says_nothing_about_the_volume(status: int, reason: Reason) -> None:
-    assert read_volume(status, body(), ID) == NotNow(reason)
+    assert read_volume(Answer(status=status, body=body()), ID) == NotNow(reason)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +79,7 @@ def test_an_error_says_nothing_about_the_volume(status: int, reason: Reason) -> 
     ],
 )
 def test_a_200_that_is_not_this_volume_is_not_believed(changes: dict[str, Any]) -> None:
-    assert read_volume(200, body(**changes), ID) == NotNow(Reason.CINDER_BAD_ANSWER)
+    assert read_volume(Answer(status=200, body=body(**changes)), ID) == NotNow(Reason.CINDER_BAD_ANSWER)
 
 
 _JSON = st.recursive(
@@ -92,7 +94,7 @@ _JSON = st.recursive(
 
 @given(status=st.integers(100, 599), answer=_JSON)
 def test_no_answer_raises(status: int, answer: object) -> None:
-    assert isinstance(read_volume(status, answer, ID), CinderVolume | Gone | NotNow)
+    assert isinstance(read_volume(Answer(status=status, body=answer), ID), CinderVolume | Gone | NotNow)
 
 
 ENCRYPTION = {
@@ -104,31 +106,22 @@ ENCRYPTION = {
 }
 
 
-class FakeAnswer:
-    """Of an adapter."""
-
-    def __init__(self, status: int, body: Any) -> None:
-        self.status_code, self._body = status, body
-
-    def json(self) -> Any:
-        return self._body
-
-
-class FakeAdapter:
-    """A Cinder with one volume; `encryption`: status and body of the answer for how it is opened."""
+class FakeClient:
+    """A client of a Cinder with one volume; `encryption`: status and body of the answer for how it is opened."""
 
     def __init__(self, volume: Any, encryption: tuple[int, Any]) -> None:
         self.volume, self.encryption = volume, encryption
         self.asked: list[str] = []
 
-    def get(self, path: str, **_more: Any) -> FakeAnswer:
+    def get(self, path: str, _headers: Mapping[str, str]) -> Answer:
         self.asked.append(path)
-        return FakeAnswer(*self.encryption) if path.endswith("/encryption") else FakeAnswer(200, self.volume)
+        status, body = self.encryption if path.endswith("/encryption") else (200, self.volume)
+        return Answer(status=status, body=body)
 
 
 def ask(encryption: tuple[int, Any] = (200, ENCRYPTION), **changes: Any) -> tuple[Any, list[str]]:
     """What the reader says of a volume, and what it asked."""
-    adapter = FakeAdapter(body(**changes), encryption)
+    adapter = FakeClient(body(**changes), encryption)
     return CinderReader(adapter).volume(ID), adapter.asked
 
 
@@ -179,13 +172,15 @@ class OneProjectsCinder:
         self.rights = rights
         self.asked: list[str] = []
 
-    def get(self, path: str, **_more: Any) -> FakeAnswer:
+    def get(self, path: str, _headers: Mapping[str, str]) -> Answer:
         self.asked.append(path.partition("?")[0])
         if path.startswith("/os-services"):
-            return FakeAnswer(self.rights, {"services": []})
+            return Answer(status=self.rights, body={"services": []})
         if path.startswith("/volumes/detail"):
-            return FakeAnswer(200, {"volumes": []})  # all_tenants is left out in silence where the role is missing
-        return FakeAnswer(404, {"itemNotFound": {"code": 404, "message": "Volume could not be found."}})
+            return Answer(
+                status=200, body={"volumes": []}
+            )  # all_tenants is left out in silence where the role is missing
+        return Answer(status=404, body={"itemNotFound": {"code": 404, "message": "Volume could not be found."}})
 
 
 @pytest.mark.parametrize(

@@ -1,18 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """A round of the engine on a real SQLite journal, with a Cinder and a broker that behave as told."""
 
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from keystoneauth1.adapter import Adapter
+from keystoneauth1.noauth import NoAuth
+from keystoneauth1.session import Session
 from prometheus_client import CollectorRegistry
 
 from bridge.core.encryption import Encryption
 from bridge.core.extend import ExtendKey, gib, new_id
 from bridge.core.messages import Order
 from bridge.core.reasons import Reason
-from bridge.engine.cinder import Answer, Attached, CinderVolume, Gone, NotNow
+from bridge.engine.cinder import Attached, CinderAnswer, CinderReader, CinderVolume, Gone, NotNow
 from bridge.engine.dispatch import CINDER, Dispatcher
 from bridge.engine.locator import InventoryLocator
 from bridge.engine.settings import EngineSettings
@@ -23,8 +27,10 @@ from bridge.runtime.audit import StreamAudit
 from bridge.runtime.config import BusSettings
 from bridge.runtime.health import Health
 from bridge.runtime.metrics import EngineMetrics
+from bridge.runtime.rest import RestClient
 from bridge.runtime.retry import Backoff
 from bridge.runtime.wakeup import Wake
+from tests.lab.slow_server import Slowness, SlowServer
 from tests.unit.journal.conftest import Bench
 
 
@@ -32,11 +38,11 @@ class FakeCinder:
     """Answers as told, `volume` by default; counts what it was asked."""
 
     def __init__(self) -> None:
-        self.answers: dict[str, Answer] = {}
+        self.answers: dict[str, CinderAnswer] = {}
         self.attached: dict[str, list[str]] = {}
         self.asked: list[str] = []
 
-    def volume(self, volume_id: str, *, global_request_id: str | None = None) -> Answer:
+    def volume(self, volume_id: str, *, global_request_id: str | None = None) -> CinderAnswer:
         self.asked.append(volume_id)
         rows = tuple(
             Attached(server_id=s, attachment_id=new_id(), host=None) for s in self.attached.get(volume_id, ())
@@ -222,3 +228,22 @@ def test_a_slow_cinder_does_not_keep_the_first_waiting_for_the_last(
     rig.dispatcher.round()
     assert asked_when_cast[0] < 6
     assert len(rig.broker.cast_to["h1"]) == 6
+
+
+def test_a_cinder_that_drips_holds_up_no_other_volume(rig: Rig) -> None:
+    """It would drip for ever; the dispatcher leaves it at its deadline and casts what is answered."""
+    slow, good = rig.extend("h1"), rig.extend("h2")
+    with SlowServer(Slowness.BODY) as server:
+        adapter = Adapter(Session(auth=NoAuth()), endpoint_override=server.url)
+        reader = CinderReader(RestClient(adapter, timeout=0.3, group="cinder"))
+        healthy = rig.cinder.volume
+
+        def volume(volume_id: str, *, global_request_id: str | None = None) -> CinderAnswer:
+            return (reader.volume if volume_id == slow.volume_id else healthy)(volume_id)
+
+        rig.cinder.volume = volume  # type: ignore[method-assign]
+        thread = threading.Thread(target=rig.dispatcher.round, daemon=True)
+        thread.start()
+        thread.join(60)
+    assert [order.key for order in rig.broker.cast_to["h2"]] == [good]
+    assert "h1" not in rig.broker.cast_to

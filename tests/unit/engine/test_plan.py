@@ -7,7 +7,7 @@ from bridge.core.extend import ExtendKey, gib, new_id
 from bridge.core.messages import GuestState
 from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
-from bridge.engine.cinder import Answer, Attached, CinderVolume, Gone, NotNow
+from bridge.engine.cinder import Attached, CinderAnswer, CinderVolume, Gone, NotNow
 from bridge.engine.plan import Cast, Plan, home, plan
 from bridge.journal.claims import Ended, Later
 from bridge.journal.hosts import Location
@@ -33,7 +33,7 @@ def row(host: str | None = "h1", server_id: str = KEY.server_id) -> Attached:
     return Attached(server_id=server_id, attachment_id=new_id(), host=host)
 
 
-def decide(answer: Answer, *locations: Location, failures: int = 0) -> Plan:
+def decide(answer: CinderAnswer, *locations: Location, failures: int = 0) -> Plan:
     """plan() for an extend of KEY."""
     extend = Extend(
         id="e", key=KEY, wanted_gen=1, attempt=1, failures=failures, opened_at=0.0, request_id=None,

@@ -26,6 +26,7 @@ from bridge.journal.sweeps import Passes
 from bridge.journal.tables import sightings
 from bridge.runtime.health import Health
 from bridge.runtime.metrics import ReconcileMetrics
+from bridge.runtime.rest import Answer
 from tests.unit.journal.conftest import Bench
 
 HOST = "cmp-1"
@@ -375,12 +376,12 @@ def test_a_pass_that_cannot_go_on_stays_not_ready_whatever_the_last_one_saw(clou
 def test_a_page_keeps_what_can_be_read_and_its_marker() -> None:
     good = {"id": new_id(), "size": 2, "status": "in-use", "attachments": []}
     links = [{"rel": "next", "href": "http://cinder/v3/volumes/detail?marker=x"}]
-    page = read_page(200, {"volumes": [good, None, {"id": "x"}, good], "volumes_links": links})
+    page = read_page(Answer(status=200, body={"volumes": [good, None, {"id": "x"}, good], "volumes_links": links}))
     assert isinstance(page, Page)
     assert (len(page.volumes), page.marker) == (2, good["id"])
-    assert read_page(200, {"volumes": [good]}) == Page(volumes=page.volumes[:1], marker=None)
-    endless = read_page(200, {"volumes": [good, {"id": "x"}], "volumes_links": links})
+    assert read_page(Answer(status=200, body={"volumes": [good]})) == Page(volumes=page.volumes[:1], marker=None)
+    endless = read_page(Answer(status=200, body={"volumes": [good, {"id": "x"}], "volumes_links": links}))
     assert endless == NotNow(Reason.CINDER_BAD_ANSWER)  # there are more, and no way to them
-    assert read_page(200, {"volumes": "many"}) == NotNow(Reason.CINDER_BAD_ANSWER)
-    assert read_page(403, None) == NotNow(Reason.CINDER_REFUSED)
-    assert read_page(502, None) == NotNow(Reason.CINDER_UNREACHABLE)
+    assert read_page(Answer(status=200, body={"volumes": "many"})) == NotNow(Reason.CINDER_BAD_ANSWER)
+    assert read_page(Answer(status=403, body=None)) == NotNow(Reason.CINDER_REFUSED)
+    assert read_page(Answer(status=502, body=None)) == NotNow(Reason.CINDER_UNREACHABLE)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Beside Nova: who is told again and who is not, and what Nova's answers mean; over HTTP against a stand-in."""
 
+import dataclasses
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,10 +15,13 @@ from keystoneauth1.token_endpoint import Token
 from bridge.core.extend import ExtendKey, new_id
 from bridge.core.reasons import Reason
 from bridge.engine.renotify import NOVA_EVENTS, Renotifier, read_answer
+from bridge.engine.upstream import Trouble
 from bridge.journal.states import Extend
 from bridge.runtime.audit import StreamAudit
 from bridge.runtime.health import Health
+from bridge.runtime.rest import Answer, NovaEventsClient, RestClient
 from tests.lab.endpoint import RecordingEndpoint, answered, refuses, says
+from tests.lab.slow_server import Slowness, SlowServer
 
 
 @dataclass
@@ -36,7 +40,8 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
     with RecordingEndpoint() as nova:
         health, audit = Health(), tmp_path / "audit.log"
         adapter = Adapter(Session(auth=Token(nova.url, "t"), timeout=5), endpoint_override=nova.url)
-        yield Rig(nova, Renotifier(adapter, audit=StreamAudit("engine", str(audit)), health=health), health, audit)
+        events = NovaEventsClient(RestClient(adapter, timeout=5, group="nova"))
+        yield Rig(nova, Renotifier(events, audit=StreamAudit("engine", str(audit)), health=health), health, audit)
 
 
 def extend(attempt: int = 2) -> Extend:
@@ -96,9 +101,30 @@ def test_a_nova_that_is_away_is_waited_for(rig: Rig) -> None:
     assert rig.prompt([extend()]) is Reason.NOVA_UNREACHABLE
 
 
-def test_answers_nobody_can_read_are_no_yes() -> None:
-    assert read_answer(200, None) is Reason.BAD_ANSWER
-    row = {"server_uuid": "s", "tag": "v"}
-    key = ExtendKey("s", "v")
-    assert read_answer(207, {"events": [row, 7, {"tag": 3}]}) == {key: Reason.EVENT_NO_CODE}
-    assert read_answer(207, {"events": [{**row, "code": 418}]}) == {key: Reason.EVENT_OTHER_CODE}
+def test_answers_that_cannot_be_read_are_no_yes() -> None:
+    assert read_answer(Answer(status=200)) == Trouble(Reason.BAD_ANSWER)
+    row = {"server_uuid": "S", "tag": "V"}
+    body = {"events": [row, 7, {"tag": 3}]}
+    assert read_answer(Answer(status=207, body=body)) == {ExtendKey("s", "v"): None}
+
+
+def test_extends_of_several_users_are_told_under_an_id_of_their_own_that_the_audit_log_maps(rig: Rig) -> None:
+    late = [extend(), dataclasses.replace(extend(), global_request_id="req-other")]
+    assert rig.prompt(late) is None
+    ((headers, _),) = rig.nova.requests
+    posted_as = headers["X-OpenStack-Request-ID"]
+    assert posted_as not in {x.global_request_id for x in late}
+    lines = [json.loads(line) for line in rig.audit.read_text().splitlines()]
+    assert [(line["global_request_id"], line["data"]["posted_as"]) for line in lines] == [
+        ("req-global", posted_as), ("req-other", posted_as),
+    ]  # fmt: skip
+
+
+def test_a_nova_that_drips_its_answer_is_left_after_its_time(tmp_path: Path) -> None:
+    with SlowServer(Slowness.BODY) as nova:
+        adapter = Adapter(Session(auth=Token(nova.url, "t")), endpoint_override=nova.url)
+        events = NovaEventsClient(RestClient(adapter, timeout=0.3, group="nova"))
+        health = Health()
+        prompt = Renotifier(events, audit=StreamAudit("engine", str(tmp_path / "a")), health=health)
+        assert prompt([extend()]) is Reason.NOVA_TIMED_OUT
+        assert nova.url in health.checks()[NOVA_EVENTS].reason

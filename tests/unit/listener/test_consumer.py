@@ -16,6 +16,7 @@ from bridge.core.reasons import Reason
 from bridge.runtime.broker import MEMORY, kombu_connection
 from bridge.runtime.health import Health
 from bridge.runtime.metrics import ListenerMetrics
+from bridge.runtime.rest import Answer, NoAnswer
 from listener import intake
 from listener.consumer import NOTIFICATIONS, Loop
 from listener.decode import NotificationReader
@@ -26,7 +27,6 @@ from listener.lanes import Deferred, Parked
 from listener.retry_policy import DeliveryLimits, RetryPolicy, SlowDelay
 from listener.sources import TopicSource
 from listener.telemetry import Telemetry
-from listener.verdicts import Answer, NoAnswer
 from tests.lab.waiting import until
 from tests.unit.listener.messages import SERVER, enveloped, one_server, recorded
 

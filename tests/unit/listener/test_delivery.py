@@ -20,6 +20,7 @@ from bridge.core.reasons import Reason
 from bridge.runtime.health import Health
 from bridge.runtime.metrics import ListenerMetrics
 from bridge.runtime.publisher import NotPublishedError
+from bridge.runtime.rest import Answer, NoAnswer
 from listener.batch import ShuttingDownError
 from listener.decode import DueReader, NotificationReader
 from listener.delivery import Away, Worker
@@ -30,7 +31,6 @@ from listener.lanes import Deferred, Parked
 from listener.notification import Origin
 from listener.retry_policy import DeliveryLimits, RetryPolicy, SlowDelay
 from listener.telemetry import Telemetry
-from listener.verdicts import Answer, NoAnswer
 from tests.unit.listener.messages import enveloped, one_server, opened, recorded
 
 LIMITS = DeliveryLimits(batch=4, retry_cap=30, hold=60, patience=RetryPolicy(attempts=5, seconds=3600))

@@ -18,8 +18,9 @@ from keystoneauth1.token_endpoint import Token
 
 from bridge.core.extend import ExtendKey
 from bridge.core.reasons import Reason
-from listener.endpoint import EndpointClient, NovaEndpoint, retry_after
-from listener.verdicts import Answer, Hold, NoAnswer, Settle, Split
+from bridge.runtime.rest import Answer, NoAnswer, NovaEventsClient, RestClient, retry_after
+from listener.endpoint import EndpointClient
+from listener.verdicts import Hold, Settle, Split
 
 BASE: Final = "http://nova.test/v2.1"
 URL: Final = f"{BASE}/os-server-external-events"
@@ -29,12 +30,13 @@ CLOCK: Final = 1_000_000_000.0
 
 
 @pytest.fixture
-def endpoint() -> NovaEndpoint:
+def endpoint() -> NovaEventsClient:
     session = Session(auth=Token(BASE, "token"), timeout=5)
-    return NovaEndpoint(Adapter(session, endpoint_override=BASE), timeout=5, clock=lambda: CLOCK)
+    client = RestClient(Adapter(session, endpoint_override=BASE), timeout=5, once_more=False, clock=lambda: CLOCK)
+    return NovaEventsClient(client)
 
 
-def test_the_request_is_cinders_own(endpoint: NovaEndpoint, requests_mock: requests_mock.Mocker) -> None:
+def test_the_request_is_cinders_own(endpoint: NovaEventsClient, requests_mock: requests_mock.Mocker) -> None:
     requests_mock.post(URL, json={"events": []})
     endpoint.post(KEYS[:2], "req-of-the-user")
     (sent,) = requests_mock.request_history
@@ -51,7 +53,7 @@ def test_the_request_is_cinders_own(endpoint: NovaEndpoint, requests_mock: reque
 
 
 def test_an_answer_is_its_status_its_json_and_when_to_come_back(
-    endpoint: NovaEndpoint, requests_mock: requests_mock.Mocker
+    endpoint: NovaEventsClient, requests_mock: requests_mock.Mocker
 ) -> None:
     requests_mock.post(URL, status_code=503, json={"a": 1}, headers={"Retry-After": "7"})
     assert endpoint.post(KEYS[:1], "req-1") == Answer(status=503, body={"a": 1}, retry_after=7.0)
@@ -61,7 +63,7 @@ def test_an_answer_is_its_status_its_json_and_when_to_come_back(
     "body", [b"", b"<html>", b"\xff\xfe\xfd", b"[" * 200_000, b'"' + b"x" * (5 * 1024 * 1024) + b'"']
 )
 def test_a_body_that_is_no_bearable_json_is_none(
-    body: bytes, endpoint: NovaEndpoint, requests_mock: requests_mock.Mocker
+    body: bytes, endpoint: NovaEventsClient, requests_mock: requests_mock.Mocker
 ) -> None:
     requests_mock.post(URL, content=body)
     assert endpoint.post(KEYS[:1], "req-1") == Answer(status=200)
@@ -79,7 +81,7 @@ def test_a_body_that_is_no_bearable_json_is_none(
     ],
 )
 def test_no_answer_is_a_value(
-    error: type[Exception], reason: Reason, endpoint: NovaEndpoint, requests_mock: requests_mock.Mocker
+    error: type[Exception], reason: Reason, endpoint: NovaEventsClient, requests_mock: requests_mock.Mocker
 ) -> None:
     requests_mock.post(URL, exc=error)
     assert endpoint.post(KEYS[:1], "req-1") == NoAnswer(reason)
@@ -87,13 +89,13 @@ def test_no_answer_is_a_value(
 
 
 def test_a_redirect_is_an_answer_and_not_followed(
-    endpoint: NovaEndpoint, requests_mock: requests_mock.Mocker
+    endpoint: NovaEventsClient, requests_mock: requests_mock.Mocker
 ) -> None:
     requests_mock.post(URL, status_code=302, headers={"Location": "http://elsewhere.test/"})
     assert endpoint.post(KEYS[:1], "req-1") == Answer(status=302)
 
 
-def with_keystone(mocker: requests_mock.Mocker, token: Callable[[], dict[str, Any]]) -> NovaEndpoint:
+def with_keystone(mocker: requests_mock.Mocker, token: Callable[[], dict[str, Any]]) -> NovaEventsClient:
     mocker.get(KEYSTONE, json={"version": {"id": "v3.14", "links": [{"rel": "self", "href": KEYSTONE}]}})
     mocker.post(f"{KEYSTONE}/auth/tokens", **token())
     auth = Password(
@@ -101,7 +103,7 @@ def with_keystone(mocker: requests_mock.Mocker, token: Callable[[], dict[str, An
         user_domain_id="default", project_domain_id="default",
     )  # fmt: skip
     adapter = Adapter(Session(auth=auth), endpoint_override=BASE, connect_retries=0, status_code_retries=0)
-    return NovaEndpoint(adapter, timeout=5)
+    return NovaEventsClient(RestClient(adapter, timeout=5, once_more=False))
 
 
 def token() -> dict[str, Any]:
@@ -140,7 +142,7 @@ def test_keystones_own_refusal_is_named_as_such(requests_mock: requests_mock.Moc
 
 def test_a_catalogue_without_the_endpoint_is_named_as_such(requests_mock: requests_mock.Mocker) -> None:
     endpoint = with_keystone(requests_mock, token)
-    endpoint._adapter.endpoint_override = None
+    endpoint._rest._adapter.endpoint_override = None
     assert endpoint.post(KEYS[:1], "req-1") == NoAnswer(Reason.NO_ENDPOINT)
 
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from bridge.core.extend import ExtendKey
 from bridge.core.reasons import Reason
-from listener.verdicts import MANY, Answer, Hold, Judgement, Kind, NoAnswer, Settle, Split, Verdict, judge
+from bridge.runtime.rest import Answer, NoAnswer
+from listener.verdicts import MANY, Hold, Judgement, Kind, Settle, Split, Verdict, judge
 
 VOLUME = "b953ff75-3e6a-47b0-a57e-fa3e1ca311ad"
 

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reads of Cinder and of Nova: what both have in common."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Final, Protocol
+
+from bridge.core.reasons import Reason
+from bridge.runtime.rest import Answer, NoAnswer
+
+REFUSED: Final = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
+_NOT_THE_API: Final = frozenset(
+    {
+        HTTPStatus.MULTIPLE_CHOICES,  # the list of versions: the URL lacks /v3 or /v2.1
+        HTTPStatus.MOVED_PERMANENTLY,
+        HTTPStatus.FOUND,
+        HTTPStatus.TEMPORARY_REDIRECT,
+        HTTPStatus.PERMANENT_REDIRECT,
+        HTTPStatus.NOT_FOUND,
+        HTTPStatus.METHOD_NOT_ALLOWED,
+    }
+)
+_AWAY_AFTER: Final = 3  # requests without an answer in a row: the rest of a batch is not asked for
+_RIGHTS_HOLD: Final = 300.0  # seconds a proof of our rights is believed
+
+
+class RestReader(Protocol):
+    """A client of one endpoint."""
+
+    def get(self, path: str, headers: Mapping[str, str]) -> Answer | NoAnswer:
+        """Read one resource; never raises for what endpoint or network do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Why there is no answer about what was asked for. `detail` says which address, what happened, what to set."""
+
+    reason: Reason
+    detail: str = field(default="", compare=False)
+
+    def __str__(self) -> str:
+        return f"{self.reason.text}: {self.detail}" if self.detail else self.reason.text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceReasons:
+    """The reason codes of one service for what can happen to any request."""
+
+    section: str
+    unreachable: Reason
+    timed_out: Reason
+    unauthorized: Reason
+    no_endpoint: Reason
+    refused: Reason
+    wrong_url: Reason
+    wrong_version: Reason
+
+    def trouble(self, answer: Answer | NoAnswer, path: str) -> Trouble:
+        """Say what an answer other than 200 means, where it is not about the resource that was asked for."""
+        if isinstance(answer, NoAnswer):
+            reasons = {
+                Reason.TIMED_OUT: self.timed_out,
+                Reason.UNAUTHORIZED: self.unauthorized,
+                Reason.NO_ENDPOINT: self.no_endpoint,
+            }
+            return Trouble(reasons.get(answer.reason, self.unreachable), answer.detail)
+        said = f"{answer.status} for GET {path.partition('?')[0]}"
+        if answer.status in REFUSED:
+            return Trouble(self.refused, said)
+        if answer.status == HTTPStatus.NOT_ACCEPTABLE:
+            return Trouble(self.wrong_version, said)
+        if answer.status in _NOT_THE_API:
+            return Trouble(self.wrong_url, f"{said}: check [{self.section}] endpoint_override or the catalogue")
+        return Trouble(self.unreachable, said)
+
+    def about_the_service(self, reason: Reason) -> bool:
+        """Whether the reason says that the next request will get no answer either."""
+        return reason in {self.unreachable, self.timed_out, self.unauthorized, self.no_endpoint}
+
+
+class OutageBreaker:
+    """Counts requests of one batch that got no answer: after some in a row the others need not be sent."""
+
+    def __init__(self, reasons: ServiceReasons) -> None:
+        self._reasons = reasons
+        self._in_a_row = 0
+        self._last: Trouble | None = None
+
+    def open(self) -> Trouble | None:
+        """Return what to take for the answer to a request that is not worth sending; None to send it."""
+        return self._last if self._in_a_row >= _AWAY_AFTER else None
+
+    def note(self, answer: object) -> None:
+        """Count an answer."""
+        if isinstance(answer, Trouble) and self._reasons.about_the_service(answer.reason):
+            self._in_a_row, self._last = self._in_a_row + 1, answer
+        else:
+            self._in_a_row = 0
+
+
+class RightsProof:
+    """The proof that our user sees the resources of every project; believed for five minutes."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._until = -_RIGHTS_HOLD
+
+    def holds(self) -> bool:
+        """Whether the last proof is fresh."""
+        return self._clock() < self._until
+
+    def renew(self) -> None:
+        """Note that the proof was given now."""
+        self._until = self._clock() + _RIGHTS_HOLD
