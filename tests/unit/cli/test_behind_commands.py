@@ -151,7 +151,7 @@ def test_what_cannot_be_done_is_said_in_one_line(cloud: Cloud) -> None:
         assert (code, len(err.splitlines())) == (wanted, 1), err
     cloud.cinder.fail(Fault.UNAVAILABLE)
     code, _, err = cloud.run("reconcile", "--once")
-    assert (code, err.splitlines()[-1]) == (3, "Cinder cannot be reached or answered 5xx")
+    assert (code, err.splitlines()[-1]) == (3, "Cinder cannot be reached or answered 5xx: 503 for GET /os-services")
     assert cloud.open() == []
 
 

@@ -216,7 +216,7 @@ def test_a_slow_cinder_does_not_keep_the_first_waiting_for_the_last(
     for _ in range(6):
         rig.extend()
     seconds = iter(range(0, 1000, 1))
-    monkeypatch.setattr("bridge.engine.dispatch.time.monotonic", lambda: float(next(seconds)))
+    monkeypatch.setattr("bridge.engine.dispatch.time.monotonic", lambda: next(seconds) / 4)
     asked_when_cast: list[int] = []
     cast = rig.broker.cast
 
