@@ -12,11 +12,12 @@ from typing import Any, Final
 from bridge.core.errors import ConfigError
 from bridge.core.messages import Order, Report
 from bridge.core.outcome import Outcome
-from bridge.runtime.broker import check_url, kombu_connection
+from bridge.runtime.broker import kombu_connection
+from bridge.runtime.bus_url import check_url
 from bridge.runtime.daemon import Part, Supervised
 from bridge.runtime.metrics import AgentMetrics
 from bridge.runtime.process import Process
-from bridge.runtime.publisher import SafePublisher
+from bridge.runtime.publisher import BusPublisher
 from hostagent import hostcheck
 from hostagent.brick import key_manager
 from hostagent.brick.pool import BrickPool
@@ -134,10 +135,11 @@ def build(
     outside = look_outside(settings)
     outbox, touched = Outbox(metrics), Touched()
     devices = RememberedDevices(DeviceMemory(None if settings.read_only else settings.state_path, health))
-    bus = kombu_connection(
-        settings.bus.transport_url,
-        heartbeat=settings.bus.heartbeat,
-        name=f"extend-bridge-hostagent {settings.host}",
+    sender = BusPublisher(
+        lambda: kombu_connection(
+            settings.bus.transport_url, heartbeat=0, name=f"extend-bridge-hostagent {settings.host}"
+        ),
+        on_blocked=process.on_blocked,
     )
 
     def session(share: float = 1.0) -> Session:
@@ -193,7 +195,7 @@ def build(
     reporter = Reporter(
         settings.host,
         outbox,
-        lambda: ToEngine(SafePublisher(bus)),
+        lambda: ToEngine(sender),
         heartbeat_interval=settings.heartbeat_interval,
         health=health,
     )
@@ -212,7 +214,7 @@ def build(
     rpc = RpcServer(process.conf, settings.bus.transport_url, settings.host, workers.submit, health)
     return [
         PartWithCleanup(
-            Supervised("hostagent.reporter", reporter.run, health), wake=outbox.close, after=bus.release
+            Supervised("hostagent.reporter", reporter.run, health), wake=outbox.close, after=sender.close
         ),
         PartWithCleanup(Supervised("hostagent.inventory", keeper.run, health), wake=touched.close),
         *outside.parts,

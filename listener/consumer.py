@@ -7,7 +7,6 @@ what was counted often. What a lost connection leaves unacknowledged comes again
 
 import logging
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
@@ -16,8 +15,9 @@ from typing import Final
 import kombu
 
 from bridge.runtime.broker import BROKER_ERRORS
+from bridge.runtime.bus_url import failure_words
 from bridge.runtime.health import Health
-from bridge.runtime.retry import Backoff
+from bridge.runtime.retry import Backoff, keep_trying
 from listener.batch import ShuttingDownError
 from listener.delivery import Away, Worker
 from listener.intake import Intake
@@ -26,13 +26,12 @@ from listener.telemetry import Telemetry
 
 LOG = logging.getLogger(__name__)
 
-_SETTLED: Final = 60.0  # seconds a connection has to last for its loss to count as the first again
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckNames:
-    """The names of one loop's health checks: one loop must not hide what another has to say."""
+    """The names of one loop's health checks, and of its bus: one loop must not hide what another has to say."""
 
+    bus: str
     broker: str
     queue: str
     endpoint: str
@@ -40,9 +39,14 @@ class CheckNames:
 
 
 NOTIFICATIONS: Final = CheckNames(
-    broker="listener.broker", queue="listener.queue", endpoint="listener.endpoint", lanes="listener.lanes"
+    bus="the notification bus",
+    broker="listener.broker",
+    queue="listener.queue",
+    endpoint="listener.endpoint",
+    lanes="listener.lanes",
 )
 DUE: Final = CheckNames(
+    bus="our bus",
     broker="listener.due_broker",
     queue="listener.due_queue",
     endpoint="listener.due_endpoint",
@@ -75,20 +79,26 @@ class Loop:
         self._chronicle = chronicle
 
     def run(self, stop: threading.Event) -> None:
-        """Until told to stop; a lost broker is connected to again, with back-off."""
-        away, failures = Backoff(first=0.5, cap=10, floor=0.2), 0
-        while not stop.is_set():
-            started = time.monotonic()
+        """Run until told to stop; connect again, with back-off, when the broker is lost."""
+
+        def session() -> None:
             try:
                 with self._connect() as connection:
                     self._session(connection, stop)
             except ShuttingDownError:
                 LOG.info("stopped with messages in hand; the broker delivers them again")
-            except BROKER_ERRORS as ex:
-                self._health.bad(self._checks.broker, f"the broker is away: {type(ex).__name__}; connecting again")
-            self._chronicle.in_hand(0)
-            failures = 1 if time.monotonic() - started > _SETTLED else failures + 1
-            stop.wait(away.delay(failures))
+            finally:
+                self._chronicle.in_hand(0)
+
+        keep_trying(
+            stop,
+            Backoff(first=0.5, cap=10, floor=0.2),
+            self._health,
+            self._checks.broker,
+            BROKER_ERRORS,
+            session,
+            words=lambda error: f"{self._checks.bus} cannot be used: {failure_words(error)}",
+        )
 
     def _session(self, connection: kombu.Connection, stop: threading.Event) -> None:
         intake = Intake(

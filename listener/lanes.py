@@ -15,8 +15,8 @@ import kombu
 
 from bridge.core.extend import ExtendKey, clean_request_id, is_uuid
 from bridge.core.reasons import Reason
-from bridge.runtime.broker import BROKER_ERRORS, DUE_QUEUE, PARKED_QUEUE, UNREADABLE_QUEUE, QueueSpec, ensure_queue
-from bridge.runtime.publisher import NotPublishedError, SafePublisher
+from bridge.runtime.broker import DUE_QUEUE, PARKED_QUEUE, UNREADABLE_QUEUE, QueueSpec, ensure_queue
+from bridge.runtime.publisher import BusPublisher
 from listener.notification import Origin, clean_stamp
 from listener.retry_policy import SlowDelay
 
@@ -160,13 +160,12 @@ class Lanes:
         connect: Callable[[], kombu.Connection],
         *,
         slow: bool = True,
+        on_blocked: Callable[[bool], None] = lambda _blocked: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._connect = connect
         self.slow: Final = slow
         self._clock = clock
-        self._connection: kombu.Connection | None = None
-        self._publisher: SafePublisher | None = None
+        self._publisher = BusPublisher(connect, prepare=self._have_queues, on_blocked=on_blocked)
 
     def defer(self, deferred: Deferred, step: SlowDelay) -> None:
         """Have it back after a while."""
@@ -184,9 +183,7 @@ class Lanes:
 
     def close(self) -> None:
         """Let go of the broker."""
-        connection, self._connection, self._publisher = self._connection, None, None
-        if connection is not None:
-            connection.release()
+        self._publisher.close()
 
     def _publish(
         self,
@@ -196,20 +193,8 @@ class Lanes:
         content_type: str = "application/json",
         headers: dict[str, str] | None = None,
     ) -> None:
-        try:
-            self._open().publish(queue, body, content_type=content_type, headers=headers)
-        except NotPublishedError:
-            self.close()  # the queue may be gone: it is looked for again
-            raise
-        except BROKER_ERRORS as ex:
-            self.close()
-            raise NotPublishedError(Reason.UNREACHABLE, queue, type(ex).__name__) from ex
+        self._publisher.publish(queue, body, content_type=content_type, headers=headers)
 
-    def _open(self) -> SafePublisher:
-        if self._publisher is None:
-            connection = self._connect()
-            self._connection = connection
-            for spec in (*_ENDS, *(_SLOW if self.slow else ())):
-                ensure_queue(connection, spec)
-            self._publisher = SafePublisher(connection)
-        return self._publisher
+    def _have_queues(self, connection: kombu.Connection) -> None:
+        for spec in (*_ENDS, *(_SLOW if self.slow else ())):
+            ensure_queue(connection, spec)

@@ -7,7 +7,7 @@ from enum import Enum
 from oslo_config import cfg
 
 from bridge.core.errors import ConfigError
-from bridge.runtime.broker import is_memory
+from bridge.runtime.bus_url import is_memory, with_rabbit_options
 from bridge.runtime.config import OPS_OPTS, BusSettings, OptGroups, bus_settings
 from bridge.runtime.rest import endpoint_opts, endpoint_sample_opts
 from listener.retry_policy import DeliveryLimits, RetryPolicy
@@ -119,7 +119,7 @@ def listener_groups() -> OptGroups:
 
 def listener_settings(conf: cfg.ConfigOpts) -> ListenerSettings:
     """Read them; raises ConfigError."""
-    url = conf.notifications.transport_url
+    url = with_rabbit_options(conf, conf.notifications.transport_url or "")
     if not url:
         raise ConfigError("[notifications] transport_url is not set: say where Cinder's notifications are")
     intake = IntakeMode(conf.notifications.intake)

@@ -4,7 +4,8 @@
 import threading
 from typing import Final
 
-from bridge.runtime.broker import check_url, is_memory, kombu_connection
+from bridge.runtime.broker import kombu_connection
+from bridge.runtime.bus_url import check_url, is_memory
 from bridge.runtime.daemon import Part, Supervised
 from bridge.runtime.metrics import ListenerMetrics
 from bridge.runtime.process import Process
@@ -63,6 +64,7 @@ def _part(
     lanes = Lanes(
         lambda: kombu_connection(bus.transport_url, heartbeat=0, name=f"{_AGENT} lanes"),
         slow=not is_memory(bus.transport_url),
+        on_blocked=process.on_blocked,
     )
     endpoint = NovaEventsClient(open_client(process.conf, "endpoint", user_agent=_AGENT, once_more=False))
     worker = Worker(

@@ -19,8 +19,9 @@ from bridge.journal.admin import Admin
 from bridge.journal.behind import Behind
 from bridge.journal.sweeps import last_survey
 from bridge.runtime import commands
-from bridge.runtime.broker import BROKER_ERRORS, PARKED_QUEUE, check_url, is_memory, kombu_connection
-from bridge.runtime.config import OPS_OPTS, OptGroups
+from bridge.runtime.broker import BROKER_ERRORS, PARKED_QUEUE, kombu_connection
+from bridge.runtime.bus_url import check_url, is_memory
+from bridge.runtime.config import OPS_OPTS, OptGroups, bus_settings
 from bridge.runtime.listing import Showing
 
 _PARTS: Final = ("listener", "api", "engine", "hostagent", "all_in_one")
@@ -34,7 +35,7 @@ def count_parked(conf: cfg.ConfigOpts) -> tuple[int | str, bool]:
 
     Takes none of them: the broker is asked for the number.
     """
-    url = conf.bus.transport_url
+    url = bus_settings(conf).transport_url
     check_url(url, "[bus] transport_url")
     if is_memory(url):
         return "inside the process: see its metrics", False

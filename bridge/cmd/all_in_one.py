@@ -16,7 +16,7 @@ from bridge.api.wiring import build as build_api
 from bridge.engine.settings import EngineSettings, engine_groups, engine_settings
 from bridge.engine.wiring import build as build_engine
 from bridge.runtime import process as processes
-from bridge.runtime.broker import MEMORY
+from bridge.runtime.bus_url import MEMORY
 from bridge.runtime.config import OPS_OPTS, OptGroups
 from bridge.runtime.daemon import Daemon, Part
 from bridge.runtime.process import Process

@@ -31,7 +31,8 @@ from bridge.journal import migrate
 from bridge.journal.database import Database, missing_file
 from bridge.journal.settings import journal_settings
 from bridge.runtime import config
-from bridge.runtime.broker import BROKER_ERRORS, check_url, is_memory, kombu_connection
+from bridge.runtime.broker import BROKER_ERRORS, kombu_connection
+from bridge.runtime.bus_url import check_url, failure_words, is_memory, with_rabbit_options
 from bridge.runtime.rest import open_adapter
 from hostagent.hostcheck import probes
 from hostagent.settings import hostagent_groups, hostagent_settings
@@ -146,7 +147,7 @@ class UpgradeChecks(upgradecheck.UpgradeCommands):  # type: ignore[misc,unused-i
 
     def bus(self) -> Result:
         """Our own bus takes our user."""
-        return _reached("[bus] transport_url", self._conf.bus.transport_url)
+        return _reached("[bus] transport_url", config.bus_settings(self._conf).transport_url)
 
     def notifications(self) -> Result:
         """Cinder's bus takes our user, and our queue is there."""
@@ -182,7 +183,9 @@ class UpgradeChecks(upgradecheck.UpgradeCommands):  # type: ignore[misc,unused-i
         """Cinder's usual queue has a reader, or does not grow."""
         if not self._conf.notifications.transport_url:
             return Result(Code.SUCCESS, _NOT_ASKED)
-        depth = _depth(self._conf.notifications.transport_url, "notifications.info")
+        depth = _depth(
+            with_rabbit_options(self._conf, self._conf.notifications.transport_url), "notifications.info"
+        )
         if depth is None or depth[1] or not depth[0]:
             return Result(Code.SUCCESS, "notifications.info is drained, not there, or not shown to us")
         return Result(
@@ -270,7 +273,7 @@ def _reached(option: str, url: str) -> Result:
         with kombu_connection(url, heartbeat=0, name=_PROG) as connection:
             connection.ensure_connection(max_retries=1, timeout=5)
     except BROKER_ERRORS as ex:
-        return Result(Code.FAILURE, f"{option} cannot be reached: {type(ex).__name__}")
+        return Result(Code.FAILURE, f"{option} cannot be reached: {failure_words(ex)}")
     return Result(Code.SUCCESS, "takes our user")
 
 

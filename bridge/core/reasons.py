@@ -150,4 +150,6 @@ class Reason(StrEnum):
     # Transport.
     RETURNED = "returned", "the broker has no queue for the message (mandatory return)"
     NACKED = "nacked", "the broker refused the message (nack)"
+    BUS_BLOCKED = "bus_blocked", "the broker takes no messages now: its alarm of memory or disk space"
+    BUS_UNREACHABLE = "bus_unreachable", "our bus cannot be reached"
     NOT_PERMITTED = "not_permitted", "the broker does not let our user write there: see etc/rabbitmq/permissions"

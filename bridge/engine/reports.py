@@ -27,10 +27,11 @@ from bridge.runtime.broker import (
     ensure_way,
     is_memory_connection,
 )
+from bridge.runtime.bus_url import failure_words
 from bridge.runtime.health import Health
 from bridge.runtime.metrics import EngineMetrics
 from bridge.runtime.raw_messages import as_sent
-from bridge.runtime.retry import Backoff
+from bridge.runtime.retry import Backoff, keep_trying
 
 LOG = logging.getLogger(__name__)
 
@@ -118,20 +119,23 @@ class ReportsConsumer:
         self._no_way = ""
 
     def run(self, stop: threading.Event) -> None:
-        """Until told to stop; a lost broker is connected to again, with back-off."""
-        away = Backoff(first=0.5, cap=10, floor=0.2)
-        failures = 0
-        while not stop.is_set():
-            try:
-                with self._connect() as connection:
-                    ensure_queue(connection, QueueSpec(name=REPORTS_QUEUE))
-                    failures = 0
-                    self._in_memory = is_memory_connection(connection)
-                    self._consume(connection, stop)
-            except BROKER_ERRORS as ex:
-                failures += 1
-                self._health.bad(_BUS, f"our bus cannot be reached: {type(ex).__name__}")
-                stop.wait(away.delay(failures))
+        """Run until told to stop; connect again, with back-off, when the broker is lost."""
+
+        def session() -> None:
+            with self._connect() as connection:
+                ensure_queue(connection, QueueSpec(name=REPORTS_QUEUE))
+                self._in_memory = is_memory_connection(connection)
+                self._consume(connection, stop)
+
+        keep_trying(
+            stop,
+            Backoff(first=0.5, cap=10, floor=0.2),
+            self._health,
+            _BUS,
+            BROKER_ERRORS,
+            session,
+            words=lambda error: f"our bus cannot be used: {failure_words(error)}",
+        )
 
     def _consume(self, connection: kombu.Connection, stop: threading.Event) -> None:
         inbox = _Inbox()

@@ -29,7 +29,8 @@ from bridge.journal.retention import Retention
 from bridge.journal.states import Extend
 from bridge.journal.sweeps import Passes
 from bridge.runtime.audit import AuditLog
-from bridge.runtime.broker import check_url, kombu_connection, rpc_transport
+from bridge.runtime.broker import kombu_connection, rpc_transport
+from bridge.runtime.bus_url import check_url
 from bridge.runtime.config import Driver
 from bridge.runtime.daemon import Part, Supervised
 from bridge.runtime.metrics import EngineMetrics, ReconcileMetrics

@@ -16,17 +16,17 @@ import oslo_messaging
 from kombu.exceptions import OperationalError
 from oslo_config import cfg
 
-from bridge.core.errors import ConfigError
-from bridge.core.redact import safe_url
+from bridge.runtime.amqp_socket import BoundedTransport
+from bridge.runtime.bus_url import MEMORY, is_memory, parse_bus_url
 
 LOG = logging.getLogger(__name__)
 
-MEMORY: Final = "memory://"
 _NO_LIMIT: Final = 2**31 - 1
 """RabbitMQ 4 drops what it delivered 20 times unless told otherwise, and counts each lost connection as a delivery.
 Its own word for none, -1, is refused by 3.x."""
 _MEMORY_POLL: Final = 0.01  # seconds; kombu's memory transport polls once a second unless told otherwise
-_CONNECT_TIMEOUT: Final = 5.0
+_SILENCE: Final = 0.8
+"""Of the heartbeat: the broker speaks once in half of it at least, so this much silence is no coincidence."""
 
 REPORTS_QUEUE: Final = "extend_bridge.reports"
 REPORTS_EXCHANGE: Final = "extend_bridge.from_hosts"
@@ -50,7 +50,6 @@ BROKER_ERRORS: Final = (
     OSError,
     OperationalError,
     amqp.exceptions.AMQPError,
-    amqp.exceptions.RecoverableConnectionError,
 )
 """What any use of a broker connection may raise when the broker is away or refuses us."""
 
@@ -83,56 +82,24 @@ class QueueSpec:
         return arguments
 
 
-def is_memory(url: str) -> bool:
-    """Whether the URL means "inside this process"."""
-    return url.startswith(MEMORY)
-
-
-def check_url(url: str, option: str) -> None:
-    """Refuse a transport_url nobody can use, in words; raises ConfigError."""
-    if is_memory(url):
-        return
-    try:
-        parsed = oslo_messaging.TransportURL.parse(cfg.ConfigOpts(), url)
-    except Exception as ex:
-        raise ConfigError(f"{option}: {safe_url(url)!r} is not a transport_url ({ex})") from ex
-    if parsed.transport not in {"rabbit", "kombu"}:
-        raise ConfigError(
-            f"{option}: transport {parsed.transport!r} is unknown; use rabbit://user:password@host:port/vhost or memory://"
-        )
-    if not parsed.hosts or not all(host.hostname for host in parsed.hosts):
-        raise ConfigError(f"{option}: {safe_url(url)!r} names no host")
-
-
 def kombu_connection(url: str, *, heartbeat: int, name: str) -> kombu.Connection:
-    """A lazy connection to any node of the transport_url, publisher confirms on. Raises nothing yet."""
+    """Return a lazy connection to any node of the transport_url, publisher confirms on. Raises nothing yet.
+
+    A broker that is silent for `heartbeat` seconds counts as frozen; 0: only an answer that does not come tells.
+    """
     if is_memory(url):
         return kombu.Connection(MEMORY, transport_options={"polling_interval": _MEMORY_POLL})
-    parsed = oslo_messaging.TransportURL.parse(cfg.ConfigOpts(), url)
-    first, *others = [
-        kombu.Connection(
-            transport="amqp",
-            hostname=host.hostname,
-            port=host.port or 5672,
-            userid=host.username,
-            password=host.password,
-            virtual_host=parsed.virtual_host or "/",
-        ).as_uri(include_password=True)
-        for host in parsed.hosts
-    ]
+    bus = parse_bus_url(url)
+    first = bus.hosts[0]
     return kombu.Connection(
-        first,
-        alternates=others,
-        failover_strategy="round-robin",
-        heartbeat=heartbeat,
-        connect_timeout=_CONNECT_TIMEOUT,
-        transport_options={
-            "confirm_publish": True,
-            "client_properties": {"connection_name": name},
-            "connect_timeout": _CONNECT_TIMEOUT,
-            "read_timeout": heartbeat * 2,
-            "write_timeout": heartbeat,
-        },
+        hostname=first.hostname,
+        port=first.port,
+        userid=first.username,
+        password=first.password,
+        virtual_host=bus.vhost,
+        transport=BoundedTransport,
+        heartbeat=heartbeat // 2,  # the broker's own heartbeats come twice in this time
+        transport_options={"bus": bus, "silence": heartbeat * _SILENCE, "name": name},
     )
 
 

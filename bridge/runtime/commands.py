@@ -15,7 +15,7 @@ from oslo_config import cfg
 from bridge.core.errors import OperatorError
 from bridge.runtime import config
 from bridge.runtime.audit import AuditLog, open_audit
-from bridge.runtime.broker import is_memory
+from bridge.runtime.bus_url import is_memory
 
 CONFIG_FILE: Final = "/etc/extend-bridge/extend-bridge.conf"
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}

@@ -21,6 +21,7 @@ from oslo_messaging import opts as messaging_opts
 
 from bridge import VERSION
 from bridge.core.errors import ConfigError
+from bridge.runtime.bus_url import with_rabbit_options
 
 
 class Driver(StrEnum):
@@ -134,7 +135,9 @@ def default_host() -> str:
 
 def bus_settings(conf: cfg.ConfigOpts) -> BusSettings:
     """Read [bus]."""
-    return BusSettings(transport_url=conf.bus.transport_url, heartbeat=conf.bus.heartbeat)
+    return BusSettings(
+        transport_url=with_rabbit_options(conf, conf.bus.transport_url), heartbeat=conf.bus.heartbeat
+    )
 
 
 def ops_settings(conf: cfg.ConfigOpts, group: str) -> OpsSettings:

@@ -30,6 +30,15 @@ def audit_lost(registry: CollectorRegistry) -> Counter:
     return Counter("extend_bridge_audit_lost_lines", "Lines the audit log could not take", registry=registry)
 
 
+def bus_blocked(registry: CollectorRegistry) -> Gauge:
+    """Return the count of this process's connections that the broker takes no messages from."""
+    return Gauge(
+        "extend_bridge_bus_blocked",
+        "Connections the broker takes no messages from: its alarm of memory or disk space",
+        registry=registry,
+    )
+
+
 class ReadyCollector(Collector):
     """Each health check and the age of the oldest due thing of each part, so that an alert can say what waits."""
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from oslo_config import cfg
-from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from bridge.runtime import config
 from bridge.runtime.audit import AuditLog, open_audit
 from bridge.runtime.daemon import Daemon, Part
 from bridge.runtime.health import Health
-from bridge.runtime.metrics import ReadyCollector, audit_lost, new_registry
+from bridge.runtime.metrics import ReadyCollector, audit_lost, bus_blocked, new_registry
 from bridge.runtime.ops import OpsServer
 
 S = TypeVar("S")
@@ -29,6 +29,12 @@ class Process:
     audit_file: str | None = None
     audit_journald: bool = False
     audit_lost: Counter | None = None
+    blocked: Gauge | None = None
+
+    def on_blocked(self, blocked: bool) -> None:
+        """Count a connection that the broker takes no messages from, or takes messages from again."""
+        if self.blocked is not None:
+            self.blocked.inc(1 if blocked else -1)
 
     def audit(self, part: str) -> AuditLog:
         """The audit log under the name of one part; raises ConfigError."""
@@ -69,6 +75,7 @@ def daemon(
         audit_file=conf.audit.file,
         audit_journald=conf.audit.journald,
         audit_lost=audit_lost(registry),
+        blocked=bus_blocked(registry),
     )
     server = OpsServer(ops, process.health, process.registry)
     return Daemon(

@@ -5,6 +5,9 @@ Mandatory, confirmed, not returned, not nacked. A confirm alone is positive also
 sends the return before the confirm, so both belong to the message just sent: one is on its way at a time.
 """
 
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -12,9 +15,18 @@ import kombu
 from amqp.exceptions import AccessRefused, MessageNacked, NotFound
 
 from bridge.core.reasons import Reason
+from bridge.runtime.amqp_socket import BoundedConnection, ConnectionBlockedError
 from bridge.runtime.broker import BROKER_ERRORS, is_memory_connection
+from bridge.runtime.bus_url import failure_words
 
 _JSON: Final = "application/json"
+_TIMEOUT: Final = 10.0
+"""Seconds from the call to the broker's confirm."""
+_REUSED: Final = 5.0
+"""Seconds for a connection that has been used before: where it turned silent meanwhile, a new one is as safe."""
+_BLOCKED_FOR: Final = 30.0
+"""Seconds until a blocked connection is given up. Each one that is may leave a copy of its message behind."""
+_LOOK: Final = 0.05  # seconds
 
 
 class NotPublishedError(Exception):
@@ -28,10 +40,10 @@ class NotPublishedError(Exception):
 class SafePublisher:
     """Publishes bytes to queues of our own, through the default exchange unless told otherwise. For one thread.
 
-    Uses the connection it is given; after a broker error the channel is made anew at the next publish.
+    Uses the connection it is given. After a timeout the connection is dropped; the next publish makes a new one.
     """
 
-    def __init__(self, connection: kombu.Connection, *, timeout: float = 10.0) -> None:
+    def __init__(self, connection: kombu.Connection, *, timeout: float = _TIMEOUT) -> None:
         self._connection = connection
         self._timeout = timeout
         self._channel: Any = None
@@ -45,10 +57,12 @@ class SafePublisher:
         content_type: str = _JSON,
         headers: dict[str, Any] | None = None,
         exchange: str = "",
+        timeout: float | None = None,
     ) -> None:
         """Put one message into `queue`; raises NotPublishedError. A bus in memory has the default exchange only."""
         try:
-            self._publish(queue, body, content_type, headers or {}, exchange)
+            with _limit(self._connection, timeout or self._timeout):
+                self._publish(queue, body, content_type, headers or {}, exchange, timeout or self._timeout)
         except MessageNacked as ex:
             raise NotPublishedError(Reason.NACKED, queue) from ex
         except NotFound as ex:
@@ -57,9 +71,13 @@ class SafePublisher:
         except AccessRefused as ex:
             self.close()
             raise NotPublishedError(Reason.NOT_PERMITTED, queue, f"exchange {exchange or 'amq.default'}") from ex
+        except ConnectionBlockedError as ex:
+            self._channel = None  # its confirm may still come: it must not be taken for that of another message
+            raise NotPublishedError(Reason.BUS_BLOCKED, queue, str(ex.reply_text)) from ex
         except BROKER_ERRORS as ex:
-            self.close()
-            raise NotPublishedError(Reason.UNREACHABLE, queue, type(ex).__name__) from ex
+            self._channel = None
+            self._connection.collect()
+            raise NotPublishedError(Reason.BUS_UNREACHABLE, queue, failure_words(ex)) from ex
 
     def close(self) -> None:
         """Give the channel back; the connection stays with its owner."""
@@ -78,7 +96,9 @@ class SafePublisher:
     ) -> None:
         self.close()
 
-    def _publish(self, queue: str, body: bytes, content_type: str, headers: dict[str, Any], exchange: str) -> None:
+    def _publish(
+        self, queue: str, body: bytes, content_type: str, headers: dict[str, Any], exchange: str, timeout: float
+    ) -> None:
         channel = self._ready_channel()
         self._returned.clear()
         memory = is_memory_connection(self._connection)
@@ -90,7 +110,7 @@ class SafePublisher:
             content_encoding="utf-8" if content_type == _JSON and not memory else "binary",
             delivery_mode=2,
             headers=headers,
-            **({} if memory else {"mandatory": True, "timeout": self._timeout, "confirm_timeout": self._timeout}),
+            **({} if memory else {"mandatory": True, "timeout": timeout, "confirm_timeout": timeout}),
         )
         if self._returned:
             raise NotPublishedError(Reason.RETURNED, queue, self._returned[0])
@@ -106,3 +126,134 @@ class SafePublisher:
     def _on_return(self, exception: Exception, exchange: str, routing_key: str, message: object) -> None:
         del exchange, routing_key, message
         self._returned.append(type(exception).__name__)
+
+
+class BusPublisher:
+    """A safe publisher with a connection of its own, made when first needed. For one thread.
+
+    `prepare` has what is published to: queues, exchanges. A connection that died since its last use shows at the
+    next publish, which is then tried once more on a new one. While the broker blocks us, its connection is kept and
+    listened to: a new one for each try would leave a copy of the message behind each time.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[], kombu.Connection],
+        *,
+        prepare: Callable[[kombu.Connection], None] = lambda _connection: None,
+        on_blocked: Callable[[bool], None] = lambda _blocked: None,
+        timeout: float = _TIMEOUT,
+    ) -> None:
+        self._connect = connect
+        self._prepare = prepare
+        self._on_blocked = on_blocked
+        self._timeout = timeout
+        self._connection: kombu.Connection | None = None
+        self._publisher: SafePublisher | None = None
+        self._blocked_at: float | None = None
+
+    def publish(
+        self,
+        queue: str,
+        body: bytes,
+        *,
+        content_type: str = _JSON,
+        headers: dict[str, Any] | None = None,
+        exchange: str = "",
+    ) -> None:
+        """Put one message into `queue`; raises NotPublishedError."""
+        self._look_at_the_block(queue)
+        reused = self._publisher is not None
+        try:
+            self._once(
+                queue, body, content_type, headers, exchange, min(_REUSED, self._timeout) if reused else None
+            )
+        except NotPublishedError as ex:
+            if not reused or ex.reason is not Reason.BUS_UNREACHABLE:
+                raise
+            self._once(queue, body, content_type, headers, exchange, None)
+
+    def close(self) -> None:
+        """Let go of the broker."""
+        connection, self._connection, self._publisher = self._connection, None, None
+        self._unblocked()
+        if connection is not None:
+            connection.release()
+
+    def _once(
+        self,
+        queue: str,
+        body: bytes,
+        content_type: str,
+        headers: dict[str, Any] | None,
+        exchange: str,
+        timeout: float | None,
+    ) -> None:
+        try:
+            self._open().publish(
+                queue, body, content_type=content_type, headers=headers, exchange=exchange, timeout=timeout
+            )
+        except NotPublishedError as ex:
+            if ex.reason is Reason.BUS_BLOCKED:
+                self._blocked_at = time.monotonic()
+                self._on_blocked(True)
+            else:
+                self._drop()  # a queue may be gone: it is looked for again
+            raise
+        except BROKER_ERRORS as ex:
+            self._drop()
+            raise NotPublishedError(Reason.BUS_UNREACHABLE, queue, failure_words(ex)) from ex
+
+    def _open(self) -> SafePublisher:
+        if self._publisher is None:
+            connection = self._connect()
+            self._connection = connection
+            connection.connect()
+            self._prepare(connection)
+            if not is_memory_connection(connection):
+                connection.connection.publishing = True
+            self._publisher = SafePublisher(connection, timeout=self._timeout)
+        return self._publisher
+
+    def _drop(self) -> None:
+        """Forget the connection without a word to a broker that may not listen."""
+        connection, self._connection, self._publisher = self._connection, None, None
+        self._unblocked()
+        if connection is not None:
+            connection.collect()
+
+    def _unblocked(self) -> None:
+        if self._blocked_at is not None:
+            self._blocked_at = None
+            self._on_blocked(False)
+
+    def _look_at_the_block(self, queue: str) -> None:
+        """Refuse while the broker blocks us; once it does not, start on a new connection."""
+        connection = self._connection
+        if self._blocked_at is None or connection is None:
+            return
+        bounded: BoundedConnection = connection.connection
+        reason = bounded.blocked
+        try:
+            bounded.publishing = False
+            bounded.drain_events(timeout=_LOOK)
+        except TimeoutError:
+            pass
+        except BROKER_ERRORS:
+            bounded.blocked = None
+        finally:
+            bounded.publishing = True
+        if bounded.blocked is not None and time.monotonic() - self._blocked_at < _BLOCKED_FOR:
+            raise NotPublishedError(Reason.BUS_BLOCKED, queue, reason or "")
+        self._drop()
+
+
+@contextmanager
+def _limit(connection: kombu.Connection, seconds: float) -> Iterator[None]:
+    """Bound a publish as a whole: its channel, its frames, its confirm."""
+    bounded = None if is_memory_connection(connection) or not connection.connected else connection.connection
+    if isinstance(bounded, BoundedConnection):
+        with bounded.within(seconds):
+            yield
+    else:
+        yield

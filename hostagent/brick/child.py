@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""os-brick in a process of its own, `python -m hostagent.brick.child`; no other module but encryptor.py imports it.
+"""os-brick, as a process of its own: `python -m hostagent.brick`. But for encryptor.py nobody else imports it.
 
 os-brick waits up to 600 s for a command, and holds a host-wide file lock meanwhile. A process can be killed, and
-its lock goes with it. The protocol is JSON lines: the first line in is the set-up, each further one a request
+its lock goes with it. It speaks JSON lines: the first line in is its set-up, each further one a request
 {"id", "what", "protocol", "properties"}, each answered by {"id", "size"}, {"id", "paths"}, {"id"} alone (a rescan,
 a dm-crypt map) or {"id", "error": kind, "detail"}. When standard input ends, the agent is gone, and the process
 ends itself with all it has started.

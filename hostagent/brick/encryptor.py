@@ -2,7 +2,7 @@
 """A volume's key, from castellan through os-brick's encryptor into cryptsetup's standard input.
 
 For brick.py alone: the key is in the memory of that process and of what it starts, and the process ends once the
-call is answered (pool.py). It is in no argument, message, log line or error.
+call is answered (brick_pool.py). It is in no argument, message, log line or error.
 """
 
 import queue

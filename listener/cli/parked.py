@@ -27,7 +27,8 @@ from bridge.core.audit import AuditEvent, AuditRecord
 from bridge.core.errors import OperatorError
 from bridge.core.extend import ExtendKey, clean_request_id, is_uuid, replay_id
 from bridge.runtime import commands, config
-from bridge.runtime.broker import BROKER_ERRORS, PARKED_QUEUE, check_url, kombu_connection
+from bridge.runtime.broker import BROKER_ERRORS, PARKED_QUEUE, kombu_connection
+from bridge.runtime.bus_url import check_url
 from bridge.runtime.listing import Listing, Showing
 from bridge.runtime.publisher import NotPublishedError, SafePublisher
 from bridge.runtime.rest import NovaEventsClient, open_client

@@ -22,7 +22,8 @@ from cliff.command import Command
 from bridge.core.errors import OperatorError
 from bridge.core.extend import new_id
 from bridge.runtime import commands, config
-from bridge.runtime.broker import BROKER_ERRORS, check_url, kombu_connection
+from bridge.runtime.broker import BROKER_ERRORS, kombu_connection
+from bridge.runtime.bus_url import check_url
 from bridge.runtime.raw_messages import COMPRESSION, as_sent
 from listener.notification import EVENT_TYPE, Origin, ResizeEnd, Row, inflated, is_other_event, parse
 from listener.settings import listener_groups, listener_settings

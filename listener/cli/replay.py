@@ -16,7 +16,8 @@ from oslo_config import cfg
 from bridge.core.errors import OperatorError
 from bridge.core.extend import ExtendKey, is_uuid
 from bridge.runtime import commands, config
-from bridge.runtime.broker import check_url, kombu_connection
+from bridge.runtime.broker import kombu_connection
+from bridge.runtime.bus_url import check_url
 from bridge.runtime.publisher import SafePublisher
 from bridge.runtime.rest import NovaEventsClient, open_client
 from listener.cli.recordings import Item, read

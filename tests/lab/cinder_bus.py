@@ -10,7 +10,8 @@ from typing import Any, Final
 
 import kombu
 
-from bridge.runtime.broker import is_memory, kombu_connection
+from bridge.runtime.broker import kombu_connection
+from bridge.runtime.bus_url import is_memory
 from tests.lab.paths import ROOT
 
 RECORDED: Final = ROOT / "tests" / "fixtures" / "cinder29" / "one_server.json"

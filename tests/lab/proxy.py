@@ -96,6 +96,7 @@ class Link:
         self._rules = {Way.UP: _CLEAR, Way.DOWN: _CLEAR}
         self._changed = asyncio.Event()
         self._pumps: asyncio.Future[list[None]] | None = None
+        self._answers: set[asyncio.Task[None]] = set()
 
     def freeze(self, way: Way = Way.BOTH) -> None:
         """Move nothing from now on. For a Look; from a test's thread use Proxy.freeze."""
@@ -108,6 +109,16 @@ class Link:
     def heal(self) -> None:
         """Move everything again."""
         self.set(_CLEAR, Way.BOTH)
+
+    def answer(self, data: bytes) -> None:
+        """Send bytes to the client in the server's place. For a Look, between two whole messages only."""
+        task = asyncio.get_running_loop().create_task(self._answer(data))
+        self._answers.add(task)
+        task.add_done_callback(self._answers.discard)
+
+    async def _answer(self, data: bytes) -> None:
+        with contextlib.suppress(OSError):
+            await asyncio.get_running_loop().sock_sendall(self._client, data)
 
     def reset(self) -> None:
         """Break the connection on both sides with RST."""

@@ -17,7 +17,8 @@ from bridge.core.messages import HostMessage
 from bridge.engine import reports
 from bridge.engine.reports import ReportsConsumer
 from bridge.journal.reports import BatchResult, Reported
-from bridge.runtime.broker import MEMORY, REPORTS_QUEUE, kombu_connection
+from bridge.runtime.broker import REPORTS_QUEUE, kombu_connection
+from bridge.runtime.bus_url import MEMORY
 from bridge.runtime.health import Health
 from bridge.runtime.metrics import EngineMetrics
 from tests.lab.waiting import until

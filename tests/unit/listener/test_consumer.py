@@ -13,7 +13,8 @@ from prometheus_client import CollectorRegistry
 from bridge.core.audit import AuditRecord
 from bridge.core.extend import ExtendKey, new_id
 from bridge.core.reasons import Reason
-from bridge.runtime.broker import MEMORY, kombu_connection
+from bridge.runtime.broker import kombu_connection
+from bridge.runtime.bus_url import MEMORY
 from bridge.runtime.health import Health
 from bridge.runtime.metrics import ListenerMetrics
 from bridge.runtime.rest import Answer, NoAnswer
@@ -224,7 +225,7 @@ def test_a_broker_that_is_away_is_connected_to_again(error: Exception, cloud: Cl
         return kombu_connection(MEMORY, heartbeat=0, name="test")
 
     with cloud.listening(connect):
-        until(lambda: "broker is away" in cloud.check("broker")[1], "it says so")
+        until(lambda: "notification bus cannot be used" in cloud.check("broker")[1], "it says so")
         away.clear()
         until(cloud.settled(1), "it is settled")
         assert cloud.health.ready()

@@ -8,7 +8,8 @@ import kombu
 import pytest
 
 from bridge.core.extend import new_id
-from bridge.runtime.broker import MEMORY, kombu_connection
+from bridge.runtime.broker import kombu_connection
+from bridge.runtime.bus_url import MEMORY
 from bridge.runtime.health import Health
 from listener import intake as module
 from listener.intake import Intake

@@ -7,7 +7,7 @@ import pytest
 
 from bridge.core.errors import ConfigError
 from bridge.runtime import config
-from bridge.runtime.broker import check_url
+from bridge.runtime.bus_url import check_url
 
 
 def load(path: Path, text: str) -> object:

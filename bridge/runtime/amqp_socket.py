@@ -1,0 +1,292 @@
+# SPDX-License-Identifier: Apache-2.0
+"""AMQP connections whose every wait ends: py-amqp's, with one deadline over each operation.
+
+py-amqp restarts its timeout with every byte it reads, and waits without any for most answers. A frozen broker then
+holds the caller until a person restarts it, and a polite close waits on the very socket that is dead. Here an
+operation has one deadline; when it passes, the socket is dropped and nothing more is asked of it.
+"""
+
+import select
+import socket
+import ssl
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final
+
+import amqp.exceptions
+from amqp import spec
+from amqp.transport import SSLTransport, TCPTransport
+from kombu.transport import pyamqp
+
+from bridge.runtime.bus_url import BusHost, BusUrl, NotConnectedError, connect_failure
+
+OPERATION_LIMIT: Final = 10.0
+"""Seconds that an answer of the broker may take where the caller names no limit."""
+CONNECT_LIMIT: Final = 5.0
+"""Seconds from the first packet to an open connection, for each host."""
+_CLOSE_LIMIT: Final = 2.0
+_SHORTEST: Final = 0.001  # seconds; a timeout of 0 would make the socket non-blocking in the middle of a frame
+
+SOCKET_SETTINGS: Final[Mapping[str, int]] = {
+    "TCP_USER_TIMEOUT": 20_000,  # milliseconds that sent bytes may stay without an acknowledgement
+    "TCP_KEEPIDLE": 10,
+    "TCP_KEEPINTVL": 5,
+    "TCP_KEEPCNT": 2,
+}
+
+
+class ConnectionBlockedError(amqp.exceptions.RecoverableConnectionError):
+    """The broker takes no messages from this connection: an alarm of memory or disk. The text is its reason."""
+
+
+class _Deadline:
+    """The clock of one socket. `end`: the moment at which every read and write under way gives up."""
+
+    end: float | None = None
+    sock: Any
+    connected: bool
+
+    def left(self) -> float:
+        """Return the seconds until the deadline, or the ordinary limit where none is set."""
+        return OPERATION_LIMIT if self.end is None else self.end - time.monotonic()
+
+    @contextmanager
+    def within(self, seconds: float) -> Iterator[None]:
+        """Bound everything inside by `seconds`, and by a deadline that is set already."""
+        before, end = self.end, time.monotonic() + seconds
+        self.end = end if before is None else min(before, end)
+        try:
+            yield
+        finally:
+            self.end = before
+
+    @contextmanager
+    def having_timeout(self, timeout: float | None) -> Iterator[Any]:
+        """Bound one read of py-amqp; a socket that has nothing to give raises TimeoutError."""
+        with self.within(OPERATION_LIMIT if timeout is None else timeout):
+            try:
+                yield self.sock
+            except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError) as ex:
+                raise TimeoutError from ex
+
+    def bounded(self, recv: Callable[[int], bytes]) -> Callable[[int], bytes]:
+        """Return `recv` held to the deadline. What has arrived already is read even after it."""
+
+        def read(size: int) -> bytes:
+            left = self.left()
+            if left <= 0 and not _readable(self.sock):
+                raise TimeoutError("the broker sent nothing in time")
+            self.sock.settimeout(max(left, _SHORTEST))
+            return recv(size)
+
+        return read
+
+    def start_write(self) -> None:
+        """Hold the next write to the deadline."""
+        self.sock.settimeout(max(self.left(), _SHORTEST))
+
+
+class _TcpTransport(_Deadline, TCPTransport):
+    """A plain socket."""
+
+    def _setup_transport(self) -> None:
+        super()._setup_transport()
+        self._quick_recv = self.bounded(self.sock.recv)
+
+    def write(self, s: Any) -> None:
+        """Write a whole frame; a part of one leaves a connection that cannot be used."""
+        self.start_write()
+        super().write(s)
+
+
+class _TlsTransport(_Deadline, SSLTransport):
+    """A TLS socket, verified by the context of its bus. Nothing is said at its end: the peer may be frozen."""
+
+    def _setup_transport(self) -> None:
+        context: ssl.SSLContext = self.sslopts["context"]
+        self.sock.settimeout(max(self.left(), _SHORTEST))
+        self.sock = context.wrap_socket(self.sock, server_hostname=self.host)
+        self._quick_recv = self.bounded(self.sock.read)
+
+    def _shutdown_transport(self) -> None:
+        return
+
+    def _write(self, s: Any) -> None:
+        left = memoryview(s)
+        while left:
+            self.start_write()
+            left = left[self.sock.write(left) :]
+
+    def write(self, s: Any) -> None:
+        """Write a whole frame; a part of one leaves a connection that cannot be used."""
+        super().write(s)
+
+
+class BoundedChannel(pyamqp.Channel):
+    """A channel whose synchronous methods end."""
+
+    def wait(self, method: Any, callback: Any = None, timeout: float | None = None, **more: Any) -> Any:
+        """Wait for an answer of the broker; drop the connection where none comes in time."""
+        connection = self.connection
+        if connection is None:
+            return super().wait(method, callback=callback, timeout=timeout, **more)
+        with connection.answering(timeout):
+            return super().wait(method, callback=callback, timeout=timeout, **more)
+
+
+class BoundedConnection(pyamqp.Connection):
+    """A connection to one host.
+
+    `silence`: seconds without a frame after which the broker counts as frozen, 0: never. `blocked`: why the broker
+    takes no messages from this connection now, else None. `publishing`: raise as soon as it is blocked.
+    """
+
+    Channel = BoundedChannel
+    # py-amqp reads the method without its argument, which is the reason
+    _METHODS: Final = {
+        **pyamqp.Connection._METHODS,  # noqa: SLF001 - a subclass may
+        spec.Connection.Blocked: spec.method(spec.Connection.Blocked, "s"),
+    }
+
+    def __init__(self, *arguments: Any, silence: float = 0.0, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.blocked: str | None = None
+        self.publishing = False
+        self._silence = silence
+        self._connect_end: float | None = None
+
+    def Transport(self, host: str, connect_timeout: float, ssl: Any = False, *_: Any, **more: Any) -> Any:  # noqa: N802 - py-amqp's name
+        """Return the socket to be; the deadline of the connect covers TLS and the greeting."""
+        if ssl:
+            transport: Any = _TlsTransport(
+                host, connect_timeout=connect_timeout, ssl=ssl, socket_settings=more.get("socket_settings")
+            )
+        else:
+            transport = _TcpTransport(
+                host, connect_timeout=connect_timeout, socket_settings=more.get("socket_settings")
+            )
+        transport.end = self._connect_end
+        return transport
+
+    def connect(self, callback: Any = None) -> Any:
+        """Connect within the limit, or leave nothing behind."""
+        self._connect_end = time.monotonic() + (self.connect_timeout or CONNECT_LIMIT)
+        try:
+            done = super().connect(callback)
+        except BaseException:
+            self.collect()
+            raise
+        self._transport.end = None
+        return done
+
+    @contextmanager
+    def within(self, seconds: float) -> Iterator[None]:
+        """Bound every read and write inside by one deadline."""
+        transport = self._transport
+        if transport is None:
+            yield
+            return
+        with transport.within(seconds):
+            yield
+
+    @contextmanager
+    def answering(self, timeout: float | None) -> Iterator[None]:
+        """Bound the wait for an answer. One that does not come leaves a connection of unknown state: drop it."""
+        try:
+            with self.within(OPERATION_LIMIT if timeout is None else timeout):
+                yield
+        except OSError:
+            if not self.blocked:
+                self.collect()
+            raise
+
+    def wait(self, method: Any, callback: Any = None, timeout: float | None = None, **more: Any) -> Any:
+        """Wait for an answer on channel 0, as BoundedChannel does."""
+        with self.answering(timeout):
+            return super().wait(method, callback=callback, timeout=timeout, **more)
+
+    def drain_events(self, timeout: float | None = None) -> None:
+        """Read until one method is complete. A frame that drips is read on in the next call."""
+        with self.within(OPERATION_LIMIT if timeout is None else timeout):
+            super().drain_events(timeout)
+
+    def heartbeat_tick(self, rate: int = 2) -> None:
+        """Send a heartbeat when one is due; drop the connection of a broker that was silent for too long."""
+        try:
+            super().heartbeat_tick(rate)
+        except (amqp.exceptions.ConnectionForced, OSError):
+            self.collect()
+            raise
+        silent = time.monotonic() - self.last_heartbeat_received
+        if self.heartbeat and self.last_heartbeat_received and 0 < self._silence < silent:
+            self.collect()
+            raise amqp.exceptions.ConnectionForced(f"the broker was silent for {silent:.0f} s")
+
+    def close(self, *arguments: Any, **named: Any) -> Any:
+        """Say goodbye where the broker listens; drop the socket in any case."""
+        try:
+            with self.within(_CLOSE_LIMIT):
+                return super().close(*arguments, **named)
+        finally:
+            self.collect()
+
+    def collect(self) -> None:
+        """Drop the socket and forget every channel, without a word to the broker."""
+        if self._transport is not None or self.channels is not None:
+            super().collect()
+
+    def _on_blocked(self, reason: str = "") -> None:
+        self.blocked = reason or "no reason given"
+        if self.publishing:
+            raise ConnectionBlockedError(self.blocked)
+
+    def _on_unblocked(self) -> None:
+        self.blocked = None
+
+
+class BoundedTransport(pyamqp.Transport):
+    """kombu's transport: tries each host of a bus until one of them takes us."""
+
+    Connection = BoundedConnection
+
+    def establish_connection(self) -> BoundedConnection:
+        """Connect; raises NotConnectedError with the words of each host."""
+        options = self.client.transport_options
+        bus: BusUrl = options["bus"]
+        failures: list[tuple[BusHost, str]] = []
+        for host in bus.shuffled():
+            connection = BoundedConnection(
+                host=host.address,
+                userid=host.username,
+                password=host.password,
+                login_method=bus.login_method,
+                virtual_host=bus.vhost,
+                ssl={"context": bus.tls.context()} if bus.tls is not None else False,
+                connect_timeout=CONNECT_LIMIT,
+                heartbeat=self.client.heartbeat,
+                silence=options["silence"],
+                confirm_publish=True,
+                client_properties={"connection_name": options["name"]},
+                socket_settings=_settings(),
+            )
+            connection.client = self.client
+            try:
+                connection.connect()
+            except (OSError, amqp.exceptions.AMQPError) as ex:
+                failures.append((host, connect_failure(bus, host, ex)))
+            else:
+                return connection
+        raise NotConnectedError(failures)
+
+
+def _settings() -> dict[int, int]:
+    return {getattr(socket, name): value for name, value in SOCKET_SETTINGS.items() if hasattr(socket, name)}
+
+
+def _readable(sock: Any) -> bool:
+    if isinstance(sock, ssl.SSLSocket) and sock.pending():
+        return True
+    look = select.poll()
+    look.register(sock, select.POLLIN)
+    return bool(look.poll(0))

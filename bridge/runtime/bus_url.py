@@ -1,0 +1,316 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An oslo transport_url, read once: hosts, virtual host, TLS; and words for a host that does not take us.
+
+TLS is set as in every other service: in the URL's query or in [oslo_messaging_rabbit]. Here it is always verified.
+"""
+
+import random
+import socket
+import ssl
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+import amqp.exceptions
+import oslo_messaging
+from kombu.exceptions import OperationalError
+from oslo_config import cfg
+
+from bridge.core.errors import ConfigError
+from bridge.core.redact import safe_url
+
+MEMORY: Final = "memory://"
+_PORT: Final = 5672
+_LOGINS: Final = ("PLAIN", "AMQPLAIN", "EXTERNAL")
+_TLS_FILES: Final = ("ssl_ca_file", "ssl_cert_file", "ssl_key_file")
+_QUERY: Final = (
+    "ssl",
+    *_TLS_FILES,
+    "ssl_version",
+    "ssl_enforce_hostname_verification",
+    "rabbit_login_method",
+)
+"""What a URL may say behind its `?`, under the names of [oslo_messaging_rabbit]. Anything else is refused: whoever
+writes `?ssl=1` and gets a connection in clear text has been told a lie."""
+_VERSIONS: Final = {
+    "": (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.MAXIMUM_SUPPORTED),
+    "tlsv1_2": (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_2),
+    "sslv23": (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.MAXIMUM_SUPPORTED),  # OpenSSL's old name for "negotiate"
+}
+_WORDS: Final[Sequence[tuple[type[BaseException] | tuple[type[BaseException], ...], str]]] = (
+    (
+        amqp.exceptions.AccessRefused,
+        "the broker refuses the login of {user}: {reply}; check the transport_url",
+    ),
+    (amqp.exceptions.NotAllowed, "the broker refuses virtual host {vhost} to user {user}: {reply}"),
+    (amqp.exceptions.ConnectionForced, "the broker closed the connection: {reply}"),
+    (socket.gaierror, "the host name does not resolve: {strerror}"),
+    (ConnectionRefusedError, "connection refused: no broker listens on this port"),
+    (ssl.SSLCertVerificationError, "the broker's certificate is not trusted: {verify}; set ssl_ca_file"),
+    (ssl.SSLError, "TLS failed ({reason}): does this port speak TLS, and does it want a client certificate?"),
+    (TimeoutError, "no answer in time: the host or the broker is frozen, or a firewall drops our packets"),
+    ((FileNotFoundError, PermissionError), "a file of TLS cannot be read: {said}"),
+)
+"""The words for each kind of failure, the first that fits."""
+_FORM: Final = (
+    "write rabbit://user:password@host:port/vhost, with : / @ # ? of user and password as %3A %2F %40 %23 %3F"
+)
+_BOOLEANS: Final = {
+    **dict.fromkeys(("1", "true", "yes", "on"), True),
+    **dict.fromkeys(("0", "false", "no", "off"), False),
+}
+
+
+class NotConnectedError(OperationalError):
+    """No host of a bus takes us. The text has the words of each."""
+
+    def __init__(self, failures: "Sequence[tuple[BusHost, str]]") -> None:
+        hosts: dict[str, list[str]] = {}
+        for host, words in failures:
+            hosts.setdefault(words, []).append(host.address)
+        super().__init__("; ".join(f"{', '.join(names)}: {words}" for words, names in hosts.items()))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BusHost:
+    """A broker node and the login for it."""
+
+    hostname: str
+    port: int
+    username: str
+    password: str
+
+    @property
+    def address(self) -> str:
+        """Host and port as py-amqp reads them."""
+        return f"[{self.hostname}]:{self.port}" if ":" in self.hostname else f"{self.hostname}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tls:
+    """How the broker is verified, and who we are to it. Files are read at each connect, so they may be renewed."""
+
+    ca_file: str | None = None
+    cert_file: str | None = None
+    key_file: str | None = None
+    check_hostname: bool = True
+    version: str = ""
+
+    def context(self) -> ssl.SSLContext:
+        """Return the context of a new connection; raises OSError for a file that cannot be used."""
+        context = ssl.create_default_context(cafile=self.ca_file)
+        context.check_hostname = self.check_hostname
+        context.minimum_version, context.maximum_version = _VERSIONS[self.version]
+        if self.cert_file is not None:
+            context.load_cert_chain(self.cert_file, self.key_file)
+        return context
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BusUrl:
+    """A transport_url that can be used."""
+
+    hosts: tuple[BusHost, ...]
+    vhost: str
+    tls: Tls | None
+    login_method: str
+
+    def shuffled(self) -> list[BusHost]:
+        """Return the hosts in a random order, so that clients spread over a cluster."""
+        return random.sample(self.hosts, len(self.hosts))
+
+    @property
+    def addresses(self) -> str:
+        """Return every host and port, for a message."""
+        return ", ".join(host.address for host in self.hosts)
+
+
+def is_memory(url: str) -> bool:
+    """Return true when the URL means "inside this process"."""
+    return url.startswith(MEMORY)
+
+
+def parse_bus_url(url: str, option: str = "transport_url") -> BusUrl:
+    """Read a transport_url of rabbit; raises ConfigError, under the option's name, for what cannot be honoured."""
+    try:
+        fragment = urlsplit(url).fragment
+        parsed = oslo_messaging.TransportURL.parse(cfg.ConfigOpts(), url)
+    except Exception as ex:
+        # the words of the error may hold the password
+        raise ConfigError(f"{option}: this is not a transport_url; {_FORM}") from ex
+    if fragment:
+        raise ConfigError(f"{option}: a # begins what nobody reads; {_FORM}")
+    if parsed.transport not in {"rabbit", "kombu"}:
+        raise ConfigError(
+            f"{option}: transport {parsed.transport!r} is unknown; use rabbit or memory://, with ?ssl=1 for "
+            f"TLS; {_FORM}"
+        )
+    if not parsed.hosts or not all(host.hostname for host in parsed.hosts):
+        raise ConfigError(f"{option}: {safe_url(url)!r} names no host")
+    query = _query(url)
+    hosts = tuple(
+        BusHost(
+            hostname=host.hostname,
+            port=host.port or _PORT,
+            username=host.username or "guest",
+            password=host.password or "guest",
+        )
+        for host in parsed.hosts
+    )
+    return BusUrl(
+        hosts=hosts,
+        vhost=parsed.virtual_host or "/",
+        tls=_tls(query, option),
+        login_method=_login(query.get("rabbit_login_method", "PLAIN"), option),
+    )
+
+
+def check_url(url: str, option: str) -> None:
+    """Refuse a transport_url that cannot be used; raises ConfigError."""
+    if is_memory(url):
+        return
+    bus = parse_bus_url(url, option)
+    if bus.tls is not None:
+        _check_files(bus.tls, option)
+
+
+def with_rabbit_options(conf: cfg.ConfigOpts, url: str) -> str:
+    """Return the URL with what [oslo_messaging_rabbit] says about TLS and login, unless the URL says it itself.
+
+    One section serves both buses, as in every OpenStack service.
+    """
+    if not url or is_memory(url) or "oslo_messaging_rabbit" not in conf:
+        return url
+    section: Mapping[str, Any] = conf.oslo_messaging_rabbit
+    own = dict(_query(url))
+    added = {}
+    for name in _QUERY:
+        value = section[name]
+        if name in own or not _is_set(conf, name) or value in {"", None}:
+            continue
+        added[name] = str(value).lower() if isinstance(value, bool) else str(value)
+    tls = _BOOLEANS.get(own.get("ssl", added.get("ssl", "false")).lower(), True)
+    kept = {name: value for name, value in added.items() if tls or not name.startswith("ssl")}
+    if not kept:
+        return url
+    return f"{url}{'&' if '?' in url else '?'}{urlencode(kept)}"
+
+
+def _query(url: str) -> Mapping[str, str]:
+    """Return what the URL says behind its `?`, blank values included: oslo.messaging forgets those."""
+    return dict(parse_qsl(urlsplit(url).query, keep_blank_values=True))
+
+
+def connect_failure(bus: BusUrl, host: BusHost, error: BaseException) -> str:
+    """Say why a host does not take us, in the broker's own words, and what to set."""
+    said = " ".join(str(error).split())
+    for kinds, words in _WORDS:
+        if isinstance(error, kinds):
+            return words.format(
+                user=host.username,
+                vhost=bus.vhost,
+                said=said,
+                reply=_reply(error),
+                verify=getattr(error, "verify_message", said),
+                reason=getattr(error, "reason", None) or said,
+                strerror=getattr(error, "strerror", None) or said,
+            )
+    if _ended_early(error) and bus.tls is None:
+        return f"the connection ended before the greeting ({said}): is this a TLS port? Then set ssl = true"
+    if _ended_early(error):
+        return f"the connection ended after the TLS handshake ({said}): does the broker want a client certificate?"
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+
+
+def failure_words(error: BaseException) -> str:
+    """Say what went wrong on a connection that was open, in the broker's own words where it gave some."""
+    if isinstance(error, NotConnectedError):
+        return str(error)
+    if isinstance(error, TimeoutError):
+        return "the broker did not answer in time"
+    if isinstance(error, ConnectionResetError | BrokenPipeError) or "unexpectedly closed" in str(error):
+        return "the connection broke"
+    said = _reply(error)
+    return said if isinstance(error, amqp.exceptions.AMQPError) and said else f"{type(error).__name__}: {said}"
+
+
+def _ended_early(error: BaseException) -> bool:
+    """Return true for what a plain client sees of a TLS port: an alert in place of a frame, or the end."""
+    return isinstance(error, ConnectionResetError | BrokenPipeError | amqp.exceptions.UnexpectedFrame) or (
+        "unexpectedly closed" in str(error)
+    )
+
+
+def _reply(error: BaseException) -> str:
+    return " ".join(str(getattr(error, "reply_text", None) or error).split())
+
+
+def _is_set(conf: cfg.ConfigOpts, name: str) -> bool:
+    """Return true when an operator wrote the option, in whatever file."""
+    location = conf.get_location(name, "oslo_messaging_rabbit")
+    return location is not None and bool(location.location.is_user_controlled)
+
+
+def _tls(query: Mapping[str, str], option: str) -> Tls | None:
+    if unknown := sorted(set(query) - set(_QUERY)):
+        raise ConfigError(
+            f"{option}: ?{unknown[0]}= is not honoured; a transport_url may say {', '.join(_QUERY)}"
+            f"{', and the heartbeat is [bus] heartbeat' if 'heartbeat' in unknown[0] else ''}"
+        )
+    wanted = _boolean(query.get("ssl", "false"), "ssl", option)
+    check_hostname = _boolean(
+        query.get("ssl_enforce_hostname_verification", "true"), "ssl_enforce_hostname_verification", option
+    )
+    if not wanted:
+        if alone := [name for name in query if name.startswith("ssl_")]:
+            raise ConfigError(f"{option}: ?{alone[0]}= without ssl=1 would be ignored: say ssl=1 as well")
+        return None
+    version = query.get("ssl_version", "").lower()
+    if version not in _VERSIONS:
+        raise ConfigError(
+            f"{option}: ssl_version {query['ssl_version']} is not honoured; leave it out or use TLSv1_2"
+        )
+    files = {name: query.get(name) or None for name in _TLS_FILES}
+    if files["ssl_key_file"] and not files["ssl_cert_file"]:
+        raise ConfigError(f"{option}: ssl_key_file without ssl_cert_file")
+    return Tls(
+        ca_file=files["ssl_ca_file"],
+        cert_file=files["ssl_cert_file"],
+        key_file=files["ssl_key_file"],
+        check_hostname=check_hostname,
+        version=version,
+    )
+
+
+def _boolean(text: str, name: str, option: str) -> bool:
+    try:
+        return _BOOLEANS[text.lower()]
+    except KeyError:
+        raise ConfigError(f"{option}: {name}={text} is neither true nor false") from None
+
+
+def _login(method: str, option: str) -> str:
+    if method not in _LOGINS:
+        raise ConfigError(
+            f"{option}: rabbit_login_method {method!r} is not honoured; use one of {', '.join(_LOGINS)}"
+        )
+    return method
+
+
+def _check_files(tls: Tls, option: str) -> None:
+    for name, path in (
+        ("ssl_ca_file", tls.ca_file),
+        ("ssl_cert_file", tls.cert_file),
+        ("ssl_key_file", tls.key_file),
+    ):
+        if path is not None:
+            try:
+                Path(path).read_bytes()
+            except OSError as ex:
+                raise ConfigError(f"{option}: {name} {path}: {ex.strerror}") from ex
+    try:
+        tls.context()
+    except (OSError, ValueError) as ex:  # SSLError is an OSError
+        raise ConfigError(f"{option}: the TLS files cannot be used: {' '.join(str(ex).split())}") from ex

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The invariant of gray faults: no second in which every part reads ready while the oldest due thing stands still.
+
+Looked at from outside, as an operator's monitoring does: readiness over HTTP, sizes in the ledgers.
+"""
+
+import json
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from tests.chaos.ledger import DiskId
+
+PATIENCE: Final = 30.0
+"""Seconds the oldest due thing may stand still before somebody has to say why."""
+_LOOK_EVERY: Final = 1.0
+_ANSWER: Final = 3.0  # seconds a readiness may take; none is an answer too
+
+
+@dataclass(slots=True)
+class StandingStill:
+    """The disks that are behind, and since when each has not moved."""
+
+    _since: dict[DiskId, tuple[int, float]] = field(default_factory=dict)
+
+    def look(self, behind: Mapping[DiskId, int], now: float) -> float:
+        """Take in the disks that are behind, with their size now; return the seconds the oldest stands still."""
+        self._since = {
+            disk: (size, self._since[disk][1])
+            if disk in self._since and self._since[disk][0] == size
+            else (size, now)
+            for disk, size in behind.items()
+        }
+        return max((now - since for _, since in self._since.values()), default=0.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlindSecond:
+    """A stretch in which nothing was said: when it was seen, how long, and the faults in force."""
+
+    at: float
+    seconds: float
+    standing: float
+    faults: tuple[str, ...]
+
+
+class BlindWatch:
+    """Looks once a second, in a thread of its own.
+
+    `ports`: the ops port of each process; `behind`: each disk that is behind with its size; `in_force`: the faults.
+    """
+
+    def __init__(
+        self,
+        ports: Mapping[str, int],
+        behind: Callable[[], Mapping[DiskId, int]],
+        in_force: Callable[[], tuple[str, ...]],
+    ) -> None:
+        self._ports = ports
+        self._behind = behind
+        self._in_force = in_force
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="blind-watch", daemon=True)
+        self.blind: list[BlindSecond] = []
+        self.longest = 0.0
+        self.reasons: dict[str, str] = {}
+
+    def start(self) -> None:
+        """Begin to look."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop looking."""
+        self._stop.set()
+        self._thread.join(_ANSWER * 2)
+
+    @property
+    def seconds(self) -> float:
+        """The seconds beyond the patience in which every part read ready."""
+        return sum(second.seconds for second in self.blind)
+
+    def _run(self) -> None:
+        standing_still, began = StandingStill(), time.monotonic()
+        last = began
+        while not self._stop.wait(_LOOK_EVERY):
+            now = time.monotonic()
+            standing = standing_still.look(self._behind(), now)
+            self.longest = max(self.longest, standing)
+            since, last = now - last, now
+            if standing <= PATIENCE:
+                continue
+            if all(self._ready(name, port) for name, port in self._ports.items()):
+                self.blind.append(
+                    BlindSecond(at=now - began, seconds=since, standing=standing, faults=self._in_force())
+                )
+
+    def _ready(self, name: str, port: int) -> bool:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz/ready", timeout=_ANSWER):
+                return True
+        except urllib.error.HTTPError as error:
+            self.reasons[name] = _why(error)
+        except OSError as error:
+            self.reasons[name] = f"no answer: {error}"
+        return False
+
+
+def _why(error: urllib.error.HTTPError) -> str:
+    try:
+        checks = json.load(error)["checks"]
+    except (ValueError, KeyError, OSError):
+        return f"{error.code}"
+    return "; ".join(f"{name}: {check['reason']}" for name, check in checks.items() if not check["ok"])

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Gray faults and when they come: everything a seed decides. Pure.
+
+The first half of them comes alone, each with time to be noticed and healed; the others overlap.
+"""
+
+import random
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import cycle
+from typing import Final
+
+from tests.chaos.links import USES, Service
+from tests.chaos.options import Options
+
+
+class Gray(StrEnum):
+    """A fault that leaves things half alive."""
+
+    FREEZE_OLD = "freeze-old"  # open connections stay open and nothing moves on them; new ones work
+    FREEZE = "freeze"  # the same of new connections
+    LOSE = "lose"  # what is sent is taken and thrown away
+    DRIP = "drip"  # a byte now and then
+    DELAY = "delay"  # each piece comes late
+    RESET = "reset"  # open connections break
+    REFUSE = "refuse"  # new connections are turned away, the open ones break
+    BLOCKED = "blocked"  # the broker's memory alarm: it takes no messages
+    READ_ONLY = "read-only"  # the database takes no writes
+    LOCKED = "locked"  # a lock on the journal's tables that is not let go
+    FULL = "full"  # the journal's disk is full
+
+
+LINK_FAULTS: Final = (
+    Gray.FREEZE_OLD,
+    Gray.DRIP,
+    Gray.FREEZE,
+    Gray.LOSE,
+    Gray.REFUSE,
+    Gray.DELAY,
+    Gray.RESET,
+)
+_JOURNAL_FAULTS: Final = {
+    "sqlite": (Gray.LOCKED, Gray.FULL),
+    "postgresql": (Gray.READ_ONLY, Gray.LOCKED),
+    "mariadb": (Gray.READ_ONLY, Gray.LOCKED),
+}
+_LASTS: Final = (35.0, 50.0)  # seconds: longer than a check may read ready without a reason
+_AT_ONCE: Final = frozenset({Gray.RESET})  # over as soon as they are done
+_HEAD: Final = 3.0
+_HEALS_IN: Final = 20.0  # seconds from one fault alone to the next
+_OVERLAP: Final = (5.0, 25.0)  # seconds from one to the next of those that overlap
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GrayFault:
+    """One fault: from `at` on, for `seconds`. `kind` of process and `service` name the connections, None: a server.
+
+    `copies`: the numbers of the processes it is done to, empty: all of them.
+    """
+
+    at: float
+    seconds: float
+    fault: Gray
+    kind: str
+    service: Service | None
+    copies: tuple[int, ...] = ()
+
+    def __str__(self) -> str:
+        where = f"{self.kind}{list(self.copies) or ''} -> {self.service}" if self.service else self.kind
+        return f"{self.at:7.1f} s  {self.fault.value:12} {where:32} {self.seconds:4.1f} s"
+
+
+def gray_plan(options: Options) -> list[GrayFault]:
+    """Return the faults of a seed, in order; the same for the same options."""
+    rng = random.Random(f"gray {options.seed}")
+    deck = _deck(options, rng)
+    alone = (options.kills + 1) // 2
+    at, faults = _HEAD, []
+    for n in range(options.kills):
+        fault, kind, service = next(deck)
+        seconds = 0.0 if fault in _AT_ONCE else rng.uniform(*_LASTS)
+        together = n >= alone
+        copies = (rng.randrange(2),) if together and service is not None and rng.random() < 0.5 else ()
+        faults.append(GrayFault(at=at, seconds=seconds, fault=fault, kind=kind, service=service, copies=copies))
+        at += rng.uniform(*_OVERLAP) if together else seconds + _HEALS_IN
+    return faults
+
+
+def gray_spread(options: Options) -> float:
+    """Return the seconds from the first fault to the end of the last."""
+    return max((fault.at + fault.seconds for fault in gray_plan(options)), default=_HEAD)
+
+
+def show_gray(options: Options) -> None:
+    """Print the plan."""
+    for fault in gray_plan(options):
+        sys.stdout.write(f"{fault}\n")
+
+
+def _deck(options: Options, rng: random.Random) -> Iterator[tuple[Gray, str, Service | None]]:
+    """Every fault of every link and server, shuffled, with the kinds of fault and the links taking turns."""
+    links: list[tuple[str, Service]] = [
+        (kind, service)
+        for kind, services in USES.items()
+        for service in services
+        if service is not Service.JOURNAL or options.db != "sqlite"
+    ]
+    rng.shuffle(links)
+    servers: list[tuple[Gray, str, Service | None]] = [(Gray.BLOCKED, "broker", None)]
+    servers += [(fault, "database", None) for fault in _JOURNAL_FAULTS[options.db]]
+    cards: list[tuple[Gray, str, Service | None]] = []
+    for turn in range(len(LINK_FAULTS)):
+        order = _rotated(links, turn)
+        cards += [(LINK_FAULTS[(turn + n) % len(LINK_FAULTS)], *link) for n, link in enumerate(order)]
+        if servers:
+            cards.insert(len(cards) - len(order) // 2, servers.pop(0))
+    return cycle(cards)
+
+
+def _rotated(links: Sequence[tuple[str, Service]], by: int) -> list[tuple[str, Service]]:
+    return [*links[by % len(links) :], *links[: by % len(links)]]
