@@ -6,31 +6,91 @@ import bridge.runtime.threads  # noqa: F401 - must come before anything that imp
 # isort: split
 import faulthandler
 import os
+import tempfile
+from pathlib import Path
 from typing import Final, NoReturn
 
 import hypothesis
 import pytest
 from cheroot.server import HTTPServer
+from xdist.scheduler import LoadScopeScheduling
 
-# what a busy machine is slow at is no fault of a test
+from tests.lab.install import LEFT_OUT
+from tests.lab.leftovers import RUN, TIMES, guarded, of_run
+from tests.lab.waiting import LONGEST, until
+
+# a busy machine is not a fault of a test
 hypothesis.settings.register_profile("busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("busy")
 
 HTTPServer.expiration_interval = 0.05  # seconds between looks of the built-in server whether it is to end, else 0.5
 
-
-_TO_END: Final = 60.0
+_GUARDED: Final = guarded(os.environ)
+"""Whether this process is the one that is guarded: neither a worker of it nor a part of another run."""
+tempfile.tempdir = os.environ.get("TMPDIR")
+_SHARED: Final = ("tests/functional/qemu/", "tests/functional/wire/", "tests/functional/journal/")
+"""Folders whose tests share a real part that takes long to start: one worker runs them all."""
+_TO_LEAVE: Final = 20.0
+"""Seconds that the processes of the tests may take to end after the last test."""
+_TO_END: Final = 600.0
 """Seconds from the last test to the end of the process."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Put the temporary directories of the tests into the run's directory, where the guard removes them."""
+    if _GUARDED and config.option.basetemp is None:
+        config.option.basetemp = Path(os.environ[RUN]) / "t"  # short: sockets lie below it (108 bytes)
+
+
+class _ByFile(LoadScopeScheduling):
+    """Tests of one file, or of one folder with a shared real part, go to one worker."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return next((folder for folder in _SHARED if file.startswith(folder)), file)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> _ByFile:
+    """Return the scheduler of tests in several processes."""
+    return _ByFile(config, log)
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Write down each ended phase of a test for tools/test."""
+    if _GUARDED and TIMES in os.environ:
+        with Path(os.environ[TIMES]).open("a") as times:
+            times.write(f"{report.duration:.2f} {report.nodeid}\n")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail a run that leaves a process running, and name the process; the guard ends it."""
+    if not _GUARDED:
+        return
+    directory = Path(os.environ[RUN])
+    try:
+        until(
+            lambda: not of_run(directory),
+            "every process has ended",
+            seconds=min(_TO_LEAVE, LONGEST),
+        )
+    except AssertionError:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        for pid, command in of_run(directory).items():
+            session.config.get_terminal_writer().line(f"\nleft running: {pid} {command[:300]}", red=True)
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_unconfigure() -> None:
-    """A thread that never ends would hold the process after the last test: it is shown, and the run fails."""
+    """End a process that a thread holds after the last test: the thread is shown, and the run fails."""
     faulthandler.dump_traceback_later(_TO_END, exit=True, file=2)
 
 
-def missing(part: str) -> NoReturn:
-    """A real part is not installed: skip on a laptop, fail in CI."""
-    if os.environ.get("CI") == "true":
+def missing(part: str, *, extra: str = "") -> NoReturn:
+    """Skip a test whose real part is missing; in CI fail it, unless the set-up left out `extra` by name."""
+    left_out = LEFT_OUT.read_text().split() if LEFT_OUT.exists() else []
+    if os.environ.get("CI") == "true" and extra not in left_out:
         pytest.fail(f"{part} is missing; in CI every real part must be there (tools/test installs it)")
     pytest.skip(f"{part} is missing; tools/test installs it")

@@ -15,6 +15,7 @@ from typing import Final
 
 from tests.chaos.options import TOOL, Options, options
 from tests.chaos.plan import plan, show
+from tests.lab.leftovers import OUTSIDE
 
 _SHOWN: Final = 10
 
@@ -25,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if chosen.dry_run:
         show(chosen)
         return 0
-    directory = chosen.keep or Path(tempfile.mkdtemp(prefix="eb-chaos-"))
+    directory = chosen.keep or Path(tempfile.mkdtemp(prefix="eb-chaos-", dir=os.environ.get(OUTSIDE)))
     directory.mkdir(parents=True, exist_ok=True)
     logging.basicConfig(
         filename=directory / "chaos.log", level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"

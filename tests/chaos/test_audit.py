@@ -15,7 +15,6 @@ from tests.lab.rabbitmq import have_rabbitmq
 pytestmark = pytest.mark.functional
 
 
-@pytest.mark.timeout(600)
 def test_logs_alone_give_the_totals_of_the_journal_and_the_story_of_any_volume(tmp_path: Path) -> None:
     """Every extend the journal holds, all ended; with one part's logs missing it is said what cannot be known."""
     if not have_rabbitmq():

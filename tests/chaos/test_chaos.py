@@ -12,7 +12,7 @@ from tests.conftest import missing
 from tests.lab.paths import ROOT
 from tests.lab.rabbitmq import have_rabbitmq
 
-pytestmark = [pytest.mark.functional, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.functional
 
 HEALED = re.compile(r"lost (\d+) shrunk (\d+) stuck (\d+) healed (\d+) named (\d+) passes \d+ healed_in [\d.]+ s")
 LAST_LINE = re.compile(r"lost (\d+) shrunk (\d+) stuck (\d+) parked \d+ duplicates \d+ recovered_in [\d.]+ s")

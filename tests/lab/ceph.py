@@ -11,19 +11,17 @@ import signal
 import subprocess
 import tempfile
 import uuid
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self
 from xml.sax.saxutils import quoteattr
 
 from tests.lab.ports import steady_port
-from tests.lab.waiting import until
+from tests.lab.process import ServerProcess
 
 POOL: Final = "volumes"
 USER: Final = "cinder"
-_START_SECONDS: Final = 60.0
-_STOP_SECONDS: Final = 10.0
+_COMMAND_SECONDS: Final = 300.0
 
 _CONF: Final = """[global]
 fsid = {fsid}
@@ -70,7 +68,8 @@ class CephCluster:
         self.directory = Path(tempfile.mkdtemp(prefix="eb-ceph-"))
         self.conf = self.directory / "ceph.conf"
         self.port = steady_port()
-        self._daemons: list[subprocess.Popen[bytes]] = []
+        self._monitor = ServerProcess("ceph-mon", self.directory / "mon.out")
+        self._osd = ServerProcess("ceph-osd", self.directory / "osd.out")
 
     def start(self) -> Self:
         """From nothing to a pool that takes images. Raises CalledProcessError or AssertionError."""
@@ -88,11 +87,8 @@ class CephCluster:
 
     def stop(self) -> None:
         """End the daemons by their pids and throw everything away."""
-        for daemon in reversed(self._daemons):
-            daemon.kill()
-        for daemon in self._daemons:
-            with suppress(subprocess.TimeoutExpired):
-                daemon.wait(_STOP_SECONDS)
+        self._osd.stop(signal.SIGKILL)
+        self._monitor.stop(signal.SIGKILL)
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def key(self) -> str:
@@ -101,11 +97,11 @@ class CephCluster:
 
     def pause(self) -> None:
         """Freeze the OSD, as a cluster that has lost its quorum of OSDs looks to its clients."""
-        self._daemons[1].send_signal(signal.SIGSTOP)
+        self._osd.send(signal.SIGSTOP)
 
     def go_on(self) -> None:
         """Let it run again."""
-        self._daemons[1].send_signal(signal.SIGCONT)
+        self._osd.send(signal.SIGCONT)
 
     def ceph(self, *arguments: str) -> str:
         """Run ceph; what it printed."""
@@ -131,7 +127,9 @@ class CephCluster:
         monmap = str(directory / "monmap")
         self._run("monmaptool", "--create", "--fsid", fsid, "--addv", "a", f"[v2:127.0.0.1:{self.port}]", monmap)
         self._run("ceph-mon", "--mkfs", "-i", "a", "--monmap", monmap, "--keyring", keyring, "-c", str(self.conf))
-        self._daemon("ceph-mon", "-i", "a")
+        self._monitor.start(
+            ["ceph-mon", "-i", "a", "-f", "-c", str(self.conf)], answers=lambda: bool(self.ceph("mon", "stat"))
+        )
 
     def _start_osd(self) -> None:
         osd_id = str(uuid.uuid4())
@@ -141,22 +139,14 @@ class CephCluster:
         self.ceph("osd", "new", osd_id)
         self.ceph("auth", "add", "osd.0", "mon", "allow profile osd", "osd", "allow *", "-i", str(keyring))
         self._run("ceph-osd", "-i", "0", "--mkfs", "--osd-uuid", osd_id, "-c", str(self.conf))
-        self._daemon("ceph-osd", "-i", "0")
-        until(lambda: "1 up" in self.ceph("osd", "stat"), "the OSD is up", seconds=_START_SECONDS)
-
-    def _daemon(self, *command: str) -> None:
-        with (self.directory / "daemons.out").open("ab") as output:
-            self._daemons.append(
-                subprocess.Popen(
-                    [*command, "-f", "-c", str(self.conf)],
-                    stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
-                )
-            )  # fmt: skip
+        self._osd.start(
+            ["ceph-osd", "-i", "0", "-f", "-c", str(self.conf)], answers=lambda: "1 up" in self.ceph("osd", "stat")
+        )
 
     def _run(self, *command: str) -> str:
         environment = dict(os.environ, CEPH_CONF=str(self.conf))
         done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, check=False, timeout=_START_SECONDS
+            command, env=environment, capture_output=True, text=True, check=False, timeout=_COMMAND_SECONDS
         )
         if done.returncode != 0:
             raise RuntimeError(f"{' '.join(command[:3])} ended with {done.returncode}: {done.stderr[-1000:]}")

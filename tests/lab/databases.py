@@ -10,20 +10,17 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import time
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Self
 
 import sqlalchemy as sa
 
 from tests.lab.ports import steady_port
-
-_SECONDS: Final = 60.0
-_POLL: Final = 0.05
+from tests.lab.process import ServerProcess
 
 
 def have_mariadb() -> bool:
@@ -42,28 +39,20 @@ class Server(ABC):
     def __init__(self) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="eb-db-"))
         self.port = steady_port()
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process = ServerProcess("the database", self.log)
 
     def start(self) -> Self:
         """Start and wait until it answers; raises RuntimeError with the end of its log."""
-        with self.log.open("ab") as output:
-            self._process = subprocess.Popen(
-                self._command(), stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
-            )
-        deadline = time.monotonic() + _SECONDS
-        while not self._answers():
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"the database did not start:\n{self.log.read_text(errors='replace')[-2000:]}")
-            time.sleep(_POLL)
+        self._process.start(self._command(), answers=self._answers)
         return self
 
     def stop(self) -> None:
         """As an operator does."""
-        self._end(self._stop_signal)
+        self._process.stop(self._stop_signal)
 
     def kill(self) -> None:
         """As a power cut does."""
-        self._end(signal.SIGKILL)
+        self._process.stop(signal.SIGKILL)
 
     def close(self) -> None:
         """Stop it and remove its directory."""
@@ -82,7 +71,7 @@ class Server(ABC):
     @property
     def pid(self) -> int | None:
         """The pid of the server's process group, None while it is down."""
-        return self._process.pid if self._process is not None else None
+        return self._process.pid
 
     @property
     def log(self) -> Path:
@@ -110,17 +99,6 @@ class Server(ABC):
             return False
         finally:
             engine.dispose()
-
-    def _end(self, number: int) -> None:
-        process, self._process = self._process, None
-        if process is None:
-            return
-        os.killpg(process.pid, number)
-        try:
-            process.wait(_SECONDS)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
 
     def __enter__(self) -> Self:
         try:

@@ -13,18 +13,28 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NoReturn
+
+from tests.lab import leftovers
 
 TREE: Final = Path(__file__).resolve().parents[2]
 VENV: Final = TREE / ".venv"
 _STAMP: Final = VENV / ".extend-bridge"
+_POLICY: Final = Path("/usr/sbin/policy-rc.d")
 
 HYPERVISOR_PACKAGES: Final = (
     "qemu-system-x86", "qemu-utils", "libvirt-daemon", "libvirt-daemon-driver-qemu", "libvirt-dev", "gcc",
-    "libc6-dev", "pkg-config", "util-linux",
+    "libc6-dev", "libcrypt-dev", "pkg-config", "util-linux",
 )  # fmt: skip
+NEWER_PACKAGES: Final = ("libvirt-daemon-driver-secret",)
+"""Parts of the hypervisor that newer releases have in packages of their own; elsewhere they are left out."""
+OPTIONAL_EXTRAS: Final = ("serving",)
+"""Extras whose packages cannot be built everywhere (uWSGI); the set-up goes on without them and says so."""
+LEFT_OUT: Final = VENV / ".left-out"
+"""The extras that could not be installed, one a line."""
 LIBVIRT_PACKAGES: Final = ("libvirt-dev", "gcc", "libc6-dev", "pkg-config")
 """What building libvirt-python takes; no hypervisor."""
 BROKER_PACKAGES: Final = ("rabbitmq-server",)
@@ -39,6 +49,9 @@ STORAGE_PACKAGES: Final = (
 )  # fmt: skip
 """What the storage VM boots with and finds inside; its kernel is downloaded and unpacked, never installed."""
 
+GUESTS_PACKAGES: Final = ("busybox-static", "cpio", "kmod")
+"""What a guest with Debian's kernel boots with; the kernel is downloaded and unpacked, never installed."""
+
 EXIT_UNREACHABLE: Final = 3
 
 
@@ -47,13 +60,16 @@ def ensure(*, packages: Sequence[str], extras: Sequence[str]) -> Path:
 
     Ends the process with one line that says what to do where it cannot.
     """
-    _packages([*packages, *_python_packages()])
+    add_packages([*packages, *_python_packages()])
     return _virtualenv(extras)
 
 
 def run_in_venv(python: Path, module: str, argv: Sequence[str]) -> NoReturn:
     """Become `python -m module argv` of the virtualenv, from the top of the tree."""
     environment = dict(os.environ, PYTHONPATH=str(TREE), PYTHONUNBUFFERED="1")
+    outside = tempfile.gettempdir()
+    if leftovers.guarded(environment):
+        environment[leftovers.OUTSIDE] = outside
     os.chdir(TREE)
     os.execve(python, [str(python), "-m", module, *argv], environment)
 
@@ -79,7 +95,10 @@ def _has_ensurepip() -> bool:
     )
 
 
-def _packages(wanted: Sequence[str]) -> None:
+def add_packages(wanted: Sequence[str]) -> None:
+    """Install the Debian packages that are missing; no service is started or left enabled."""
+    if any(package in HYPERVISOR_PACKAGES for package in wanted):
+        wanted = [*wanted, *filter(_available, NEWER_PACKAGES)]
     missing = [package for package in wanted if not _installed(package)]
     if not missing:
         return
@@ -88,11 +107,44 @@ def _packages(wanted: Sequence[str]) -> None:
         _give_up(f"this machine has no apt-get; install what Debian calls {' '.join(missing)}, then run this again")
     if os.geteuid() != 0:
         _give_up(f"some packages are missing; as root run `{command}`, then run this again")
-    # RUNLEVEL=1 keeps packages from starting daemons of their own; we start private ones
-    environment = dict(os.environ, DEBIAN_FRONTEND="noninteractive", RUNLEVEL="1")
+    environment = dict(os.environ, DEBIAN_FRONTEND="noninteractive")
     _step("package lists", ["apt-get", "update", "-q"], environment)
     install = ["apt-get", "install", "-y", "-q", "--no-install-recommends", *missing]
-    _step(f"packages {' '.join(missing)}", install, environment)
+    with _no_services():
+        _step(f"packages {' '.join(missing)}", install, environment)
+
+
+@contextmanager
+def _no_services() -> Iterator[None]:
+    """Keep packages from starting their services, and disable those that they enable; tests start private ones."""
+    before = _enabled_units()
+    ours = not _POLICY.exists()
+    if ours:
+        _POLICY.write_text("#!/bin/sh\n# tools/test is installing packages\nexit 101\n")
+        _POLICY.chmod(0o755)
+    try:
+        yield
+    finally:
+        if ours:
+            _POLICY.unlink(missing_ok=True)
+        if enabled := sorted(_enabled_units() - before):
+            subprocess.run(["systemctl", "--root=/", "-q", "disable", *enabled], check=False, capture_output=True)
+
+
+def _enabled_units() -> set[str]:
+    """Return the enabled units of systemd; none where there is no systemd."""
+    if shutil.which("systemctl") is None:
+        return set()
+    command = ["systemctl", "--root=/", "list-unit-files", "--state=enabled", "--no-legend", "--plain"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return {line.split()[0] for line in done.stdout.splitlines() if line.strip()}
+
+
+def _available(package: str) -> bool:
+    """Return whether this release has a package of that name."""
+    if shutil.which("apt-cache") is None:
+        return False
+    return bool(subprocess.run(["apt-cache", "show", package], capture_output=True, check=False).stdout)
 
 
 def _installed(package: str) -> bool:
@@ -114,16 +166,27 @@ def _virtualenv(extras: Sequence[str]) -> Path:
     if not python.exists():
         _step("virtualenv .venv", [sys.executable, "-m", "venv", str(VENV)])
     every = sorted(have | set(extras))
-    target = f"{TREE}[{','.join(every)}]" if every else str(TREE)
-    _step(
-        f"project with {', '.join(every) or 'no extras'}", [str(python), "-m", "pip", "install", "-q", "-e", target]
-    )
+    without = [extra for extra in every if extra not in OPTIONAL_EXTRAS]
+    left_out: list[str] = []
+    if not _install(python, every, may_fail=every != without):
+        left_out = [extra for extra in every if extra not in without]
+        say(f"set-up: left out, since it cannot be built here: {', '.join(left_out)}")
+        _install(python, without, may_fail=False)
+    LEFT_OUT.write_text("".join(f"{extra}\n" for extra in left_out))
     _STAMP.write_text("\n".join([fingerprint, *every]))
     return python
 
 
-def _step(what: str, command: Sequence[str], environment: dict[str, str] | None = None) -> None:
-    """Run one command of the set-up quietly; on failure show the end of what it said."""
+def _install(python: Path, extras: Sequence[str], *, may_fail: bool) -> bool:
+    target = f"{TREE}[{','.join(extras)}]" if extras else str(TREE)
+    command = [str(python), "-m", "pip", "install", "-q", "-e", target]
+    return _step(f"project with {', '.join(extras) or 'no extras'}", command, may_fail=may_fail)
+
+
+def _step(
+    what: str, command: Sequence[str], environment: dict[str, str] | None = None, *, may_fail: bool = False
+) -> bool:
+    """Run one command of the set-up quietly; when it fails, show the end of its output and end the process."""
     started = time.monotonic()
     sys.stderr.write(f"set-up: {what} ...")
     sys.stderr.flush()
@@ -132,10 +195,11 @@ def _step(what: str, command: Sequence[str], environment: dict[str, str] | None 
             command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment, check=False
         )
         say(f" {time.monotonic() - started:.0f} s" if done.returncode == 0 else " failed")
-        if done.returncode != 0:
+        if done.returncode != 0 and not may_fail:
             output.seek(0)
             say(output.read().decode(errors="replace")[-3000:])
             _give_up(f"{' '.join(command[:4])} ... ended with {done.returncode}; mend that and run this again")
+        return done.returncode == 0
 
 
 def _give_up(why: str) -> NoReturn:

@@ -7,10 +7,8 @@ working tree; setting one up takes some seconds, once per test run.
 
 import os
 import shutil
-import signal
 import subprocess
 import tempfile
-import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -18,11 +16,11 @@ from typing import Any, Final, Self
 import requests
 
 from tests.lab.ports import steady_port
+from tests.lab.process import ServerProcess
 from tests.lab.venvs import own_python
 
 REQUIREMENTS: Final = ("keystone==30.0.0", "cheroot>=10", "setuptools<82")
 _PASSWORD: Final = "lab-secret"
-_SECONDS: Final = 90.0
 _HERE: Final = Path(__file__).parent
 
 
@@ -41,7 +39,7 @@ class Keystone:
         self._python = keystone_python()
         self._conf = self.directory / "keystone.conf"
         self._log = self.directory / "server.log"
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process = ServerProcess("Keystone", self._log)
         self._admin = ""
         self.projects: dict[str, str] = {}
         self._setup()
@@ -54,29 +52,13 @@ class Keystone:
     def start(self, *, token_seconds: int = 3600) -> Self:
         """Start, and wait until it answers. Its new tokens live so long."""
         self._conf.write_text(f"{self._common}expiration = {token_seconds}\n")
-        with self._log.open("ab") as output:
-            self._process = subprocess.Popen(
-                [str(self._python), "-P", str(_HERE / "keystone_server.py"), str(self._conf), str(self.port)],
-                stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
-            )  # fmt: skip
-        deadline = time.monotonic() + _SECONDS
-        while not self._answers():
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"Keystone did not start:\n{self._said()[-2000:]}")
-            time.sleep(0.1)
+        command = [str(self._python), "-P", str(_HERE / "keystone_server.py"), str(self._conf), str(self.port)]
+        self._process.start(command, answers=self._answers)
         return self
 
     def stop(self) -> None:
         """As an operator does."""
-        process, self._process = self._process, None
-        if process is None or process.poll() is not None:
-            return
-        os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        self._process.stop()
 
     def populate(self) -> Self:
         """Make the projects, users and their roles."""

@@ -11,8 +11,6 @@ import shlex
 import shutil
 import signal
 import socket
-import subprocess
-import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -20,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.lab.paths import lab_cache
+from tests.lab.process import ServerProcess
 
 _DAEMON: Final = "/usr/sbin/libvirtd"
 _BOUND: Final = ("/run/libvirt", "/var/lib/libvirt", "/var/cache/libvirt", "/var/log/libvirt", "/etc/libvirt")
@@ -48,7 +47,7 @@ class Libvirtd:
         self.root = directory
         self.uri = f"qemu+unix:///system?socket={directory}/libvirt-sock"
         self._fs = directory / "fs"
-        self._daemon: subprocess.Popen[bytes] | None = None
+        self._daemon = ServerProcess("libvirtd", directory / "out.log")
         for path in _BOUND:
             self._inside(path).mkdir(parents=True, exist_ok=True)
         (self._inside("/etc/libvirt") / "qemu.conf").write_text(_QEMU_CONF)
@@ -70,39 +69,25 @@ class Libvirtd:
         )
         run = f"exec {_DAEMON} -f {self.root}/libvirtd.conf -p {self.root}/libvirtd.pid"
         script = f"{binds} && hostname {shlex.quote(self.name)} && {run}"
-        with (self.root / "out.log").open("ab") as output:
-            self._daemon = subprocess.Popen(
-                ["unshare", "--mount", "--uts", "--propagation", "private", "sh", "-c", script],
-                stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
-            )  # fmt: skip
-        deadline = time.monotonic() + 30
-        while not _listens(address):
-            if self._daemon.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"libvirtd does not start: {self._said()[-2000:]}")
-            time.sleep(0.02)
+        command = ["unshare", "--mount", "--uts", "--propagation", "private", "sh", "-c", script]
+        try:
+            self._daemon.start(command, answers=lambda: _listens(address))
+        except RuntimeError as ex:
+            log = self.root / "libvirtd.log"
+            said = log.read_text(errors="replace")[-2000:] if log.exists() else ""
+            raise RuntimeError(f"{ex}\n{said}") from ex
 
     def stop(self, number: int = signal.SIGTERM) -> None:
         """End it, by SIGKILL where that is wanted; its guests go on."""
-        daemon, self._daemon = self._daemon, None
-        if daemon is None:
-            return
-        daemon.send_signal(number)
-        daemon.send_signal(signal.SIGCONT)
-        try:
-            daemon.wait(10)
-        except subprocess.TimeoutExpired:
-            daemon.kill()
-            daemon.wait()
+        self._daemon.stop(number)
 
     def hang(self) -> None:
         """Stop the process: it keeps its sockets and answers nobody."""
-        assert self._daemon is not None
-        os.kill(self._daemon.pid, signal.SIGSTOP)
+        self._daemon.send(signal.SIGSTOP)
 
     def go_on(self) -> None:
         """Undo `hang`."""
-        assert self._daemon is not None
-        os.kill(self._daemon.pid, signal.SIGCONT)
+        self._daemon.send(signal.SIGCONT)
 
     def pids(self) -> dict[str, int]:
         """Guest name → pid of its QEMU, for those alive that carry this guest's name in their command line."""
@@ -124,10 +109,6 @@ class Libvirtd:
         probed = self._inside("/var/cache/libvirt/qemu/capabilities")
         if probed.is_dir():
             shutil.copytree(probed, kept, dirs_exist_ok=True)
-
-    def _said(self) -> str:
-        logs = (self.root / "out.log", self.root / "libvirtd.log")
-        return "\n".join(log.read_text(errors="replace") for log in logs if log.exists())
 
     def _inside(self, path: str) -> Path:
         return self._fs / path.lstrip("/")

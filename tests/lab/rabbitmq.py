@@ -11,9 +11,6 @@ import signal
 import socket
 import subprocess
 import tempfile
-import time
-from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -22,12 +19,10 @@ import kombu
 
 from bridge.runtime.broker import BROKER_ERRORS
 from tests.lab.ports import steady_port
+from tests.lab.process import ServerProcess
 
 _BIN: Final = Path("/usr/lib/rabbitmq/bin")
 _COOKIE: Final = ".erlang.cookie"
-_START_SECONDS: Final = 90.0
-_STOP_SECONDS: Final = 30.0
-_POLL: Final = 0.05
 
 
 def have_rabbitmq() -> bool:
@@ -51,8 +46,8 @@ class RabbitNode:
         self._beside = beside
         self.name = f"eb{self.port}@localhost"
         self._config = config
-        self._epmd: subprocess.Popen[bytes] | None = None
-        self._server: subprocess.Popen[bytes] | None = None
+        self._epmd = ServerProcess("epmd", self.directory / "epmd.out")
+        self._server = ServerProcess("RabbitMQ", self.directory / "server.out")
 
     @property
     def url(self) -> str:
@@ -66,7 +61,7 @@ class RabbitNode:
     @property
     def pid(self) -> int | None:
         """The pid of the server's process group, None while it is down."""
-        return self._server.pid if self._server is not None else None
+        return self._server.pid
 
     def start(self) -> Self:
         """Start and wait until a client can log in. Raises RuntimeError with the end of the log."""
@@ -78,18 +73,12 @@ class RabbitNode:
         environment = self._environment()
         if self._beside is not None:
             self._share_cookie(self._beside)
-        elif self._epmd is None or self._epmd.poll() is not None:
-            self._epmd = subprocess.Popen(
+        elif not self._epmd.running:
+            self._epmd.start(
                 ["epmd", "-port", str(self._epmd_port), "-address", "127.0.0.1"],
-                env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                answers=lambda: _accepts(self._epmd_port), environment=environment,
             )  # fmt: skip
-            self._wait(lambda: _accepts(self._epmd_port))
-        with (self.directory / "server.out").open("ab") as output:
-            self._server = subprocess.Popen(
-                [str(_BIN / "rabbitmq-server")],
-                env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
-            )  # fmt: skip
-        self._wait(self._logs_in)
+        self._server.start([str(_BIN / "rabbitmq-server")], answers=self._logs_in, environment=environment)
         return self
 
     def join(self) -> None:
@@ -100,11 +89,11 @@ class RabbitNode:
 
     def stop(self) -> None:
         """Stop as an operator does; what is durable stays on disk."""
-        self._end(signal.SIGTERM)
+        self._server.stop()
 
     def kill(self) -> None:
         """Stop as a power cut does."""
-        self._end(signal.SIGKILL)
+        self._server.stop(signal.SIGKILL)
 
     def restart(self) -> None:
         """Stop and start again, same ports, same data."""
@@ -121,10 +110,7 @@ class RabbitNode:
     def close(self) -> None:
         """Stop node and port mapper and remove what they wrote."""
         self.stop()
-        if self._epmd is not None:
-            self._epmd.terminate()
-            self._epmd.wait(10)
-            self._epmd = None
+        self._epmd.stop()
         if self._own:
             shutil.rmtree(self.directory, ignore_errors=True)
 
@@ -170,46 +156,12 @@ class RabbitNode:
             cookie.chmod(0o400)
 
     def _logs_in(self) -> bool:
-        if self._server is None or self._server.poll() is not None:
-            raise RuntimeError(f"RabbitMQ did not start:\n{self._said()}")
         try:
             with kombu.Connection(f"amqp://guest:guest@127.0.0.1:{self.port}//", connect_timeout=5) as connection:
                 connection.connect()
                 return True
         except BROKER_ERRORS:
             return False
-
-    def _wait(self, condition: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + _START_SECONDS
-        while not condition():
-            if time.monotonic() > deadline:
-                raise RuntimeError(f"RabbitMQ did not start within {_START_SECONDS:.0f} s:\n{self._said()}")
-            time.sleep(_POLL)
-
-    def _said(self) -> str:
-        output = self.directory / "server.out"
-        return output.read_text(errors="replace")[-2000:] if output.exists() else ""
-
-    def _end(self, number: int) -> None:
-        server, self._server = self._server, None
-        if server is None:
-            return
-        with suppress(ProcessLookupError):
-            os.killpg(server.pid, number)
-        deadline = time.monotonic() + _STOP_SECONDS
-        while server.poll() is None or _group_lives(server.pid):
-            if time.monotonic() > deadline:
-                with suppress(ProcessLookupError):
-                    os.killpg(server.pid, signal.SIGKILL)
-            time.sleep(_POLL)
-
-
-def _group_lives(group: int) -> bool:
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 def _accepts(port: int) -> bool:

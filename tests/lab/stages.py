@@ -2,13 +2,15 @@
 """tools/test: the stages of a run, cheapest first. Standard library only."""
 
 import argparse
+import ctypes
 import json
 import os
 import resource
 import signal
 import subprocess
-import threading
+import tempfile
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,25 +27,25 @@ from tests.lab.install import (
     TREE,
     say,
 )
+from tests.lab.leftovers import TIMES
 
 
 @dataclass(frozen=True)
 class Stage:
-    """Commands of a run; `{bin}` is the virtualenv's bin directory.
-
-    `limit` in seconds of CPU time, None: no limit. Not of the clock: a busy machine is no fault of the tests; and
-    half as much again as is wanted, since virtual machines change their speed from minute to minute.
-    """
+    """Commands of a run; `{bin}` is the virtualenv's bin directory."""
 
     name: str
     about: str
     commands: tuple[tuple[str, ...], ...]
-    limit: float | None = None
     thorough: tuple[tuple[str, ...], ...] = ()  # the commands with --long, where there are others
+    only_long: bool = False  # runs with --long or when it is named, never by default
     real: bool = False  # needs the hypervisor and the broker
     again: bool = False  # a few tests that fail are run once more, by themselves, and named
     packages: tuple[str, ...] = ()  # Debian packages that only this stage needs
 
+
+_SIDE_BY_SIDE: Final = "-n2"
+"""Tests in two processes: real parts are mostly waited for. Each process has real parts of its own."""
 
 STAGES: Final = (
     Stage(
@@ -57,18 +59,17 @@ STAGES: Final = (
         ),
     ),
     Stage("type", "mypy --strict", (("{bin}/mypy",),)),
-    Stage("unit", "unit tests, under 30 s", (("{bin}/pytest", "-q", "tests/unit"),), limit=45),
+    Stage(
+        "unit",
+        "unit tests, with every import of eventlet and greenlet blocked",
+        (("{bin}/pytest", "-q", _SIDE_BY_SIDE, "-p", "tests.lab.noeventlet", "tests/unit"),),
+    ),
     Stage("wire", "the API's contract, in this process", (("{bin}/pytest", "-q", "tests/wire"),)),
     Stage(
         "fuzz",
         "20,000 mutated notifications through the listener's parser; 1,000,000 with --long",
         (("{bin}/python", "-m", "tests.fuzz", "--count", "20000"),),
         thorough=(("{bin}/python", "-m", "tests.fuzz", "--count", "1000000"),),
-    ),
-    Stage(
-        "noeventlet",
-        "unit tests with every import of eventlet and greenlet blocked",
-        (("{bin}/pytest", "-q", "-p", "tests.lab.noeventlet", "tests/unit"),),
     ),
     Stage(
         "docs",
@@ -92,9 +93,9 @@ STAGES: Final = (
     Stage(
         "functional",
         "real RabbitMQ, libvirt, Ceph and guests",
-        (("{bin}/pytest", "--durations=5", "tests/functional"),),
+        (("{bin}/pytest", _SIDE_BY_SIDE, "tests/functional"),),
         thorough=(
-            ("{bin}/pytest", "--durations=5", "tests/functional"),
+            ("{bin}/pytest", _SIDE_BY_SIDE, "tests/functional"),
             ("env", "EXTEND_BRIDGE_STEPS=2100", "{bin}/pytest", "-s", "tests/functional/qemu/test_never_shrink.py"),
         ),
         packages=CEPH_PACKAGES,
@@ -119,13 +120,16 @@ STAGES: Final = (
 
 
 _TESTS_FAILED: Final = 1
-"""pytest's exit code for that; every other one but 0 says that the run itself went wrong."""
+"""pytest's exit code for that; every other code but 0 says that the run itself went wrong."""
 _FEW: Final = 3
 """Tests of real parts that may fail at the first try: a machine that stood still, not a defect they share."""
 _LAST_FAILED: Final = Path(".pytest_cache/v/cache/lastfailed")
-_LONGEST: Final = 2400.0
-"""Seconds a command may take."""
+_SILENT: Final = 7200.0
+"""Seconds after which a command hangs when neither the command nor one of its tests has ended."""
+_LOOK_EVERY: Final = 60.0  # seconds
+_SLOWEST: Final = 10
 _EXTRAS: Final = ("docs", "hostagent", "keymanager", "mysql", "postgresql", "serving", "test")
+_PR_SET_PDEATHSIG: Final = 1
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -138,19 +142,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("stage", nargs="*", help=f"stages to run, of {', '.join(names)}; all by default")
     parser.add_argument(
-        "--long", action="store_true", help="the long form of stages that have one: more of the same"
+        "--long", action="store_true", help="run every stage, each in its long form where it has one"
     )
     parser.add_argument("--storage", action="store_true", help="the same as naming the stage storage")
     parser.add_argument("--list", action="store_true", help="say what each stage does and end")
     options = parser.parse_args(argv)
     if options.list:
         for stage in STAGES:
-            print(f"{stage.name:12} {stage.about}")
+            print(f"{stage.name:12} {stage.about}{' (--long)' if stage.only_long else ''}")
         return 0
     if unknown := sorted(set(options.stage) - set(names)):
         parser.error(f"no stage named {', '.join(unknown)}; there are {', '.join(names)}")
     named = [*options.stage, *(["storage"] if options.storage else [])]
-    wanted = [stage for stage in STAGES if not named or stage.name in named]
+    wanted = [
+        stage for stage in STAGES if stage.name in named or (not named and (options.long or not stage.only_long))
+    ]
     real = any(stage.real for stage in wanted)
     particular = dict.fromkeys(package for stage in wanted for package in stage.packages)
     packages = [
@@ -165,42 +171,48 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(stages: Sequence[Stage], bin_directory: Path, *, long: bool) -> int:
-    """In CI a stage that fails does not keep the others from saying what they know."""
+    """Run stages in order; in CI a stage that fails does not keep the others from running."""
     path = f"{bin_directory}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
-    environment = dict(os.environ, PYTHONPATH=str(TREE), PATH=path)
     times: list[tuple[str, float]] = []
     failed: list[str] = []
     unsteady: list[str] = []
-    for stage in stages:
-        say(f"=== {stage.name}: {stage.about}")
-        started, cpu = time.monotonic(), _cpu()
-        commands = [
-            [part.format(bin=bin_directory) for part in command]
-            for command in (stage.thorough if long else ()) or stage.commands
-        ]
-        wrong = next((line for line in commands if not _passes(stage, line, environment, unsteady)), None)
-        took, used = time.monotonic() - started, _cpu() - cpu
-        times.append((stage.name, took))
-        if wrong is not None:
-            say(
-                f"=== {stage.name} failed after {took:.1f} s: {' '.join(wrong)}".replace(
-                    str(bin_directory), ".venv/bin"
-                )
-            )
-        elif stage.limit is not None and used > stage.limit:
-            say(f"=== {stage.name} used {used:.0f} s of CPU, its limit is {stage.limit:.0f} s")
-        else:
-            say(f"=== {stage.name} passed in {took:.1f} s ({used:.1f} s of CPU)")
-            continue
-        failed.append(stage.name)
-        if environment.get("CI") != "true":
-            break
+    with tempfile.NamedTemporaryFile("r", prefix="eb-times-") as ended:
+        environment = dict(os.environ, PYTHONPATH=str(TREE), PATH=path, **{TIMES: ended.name})
+        for stage in stages:
+            say(f"=== {stage.name}: {stage.about}")
+            started, cpu = time.monotonic(), _cpu()
+            commands = [
+                [part.format(bin=bin_directory) for part in command]
+                for command in (stage.thorough if long else ()) or stage.commands
+            ]
+            wrong = next((line for line in commands if not _passes(stage, line, environment, unsteady)), None)
+            took, used = time.monotonic() - started, _cpu() - cpu
+            times.append((stage.name, took))
+            if wrong is None:
+                say(f"=== {stage.name} passed in {took:.1f} s ({used:.1f} s of CPU)")
+                continue
+            command = " ".join(wrong).replace(str(bin_directory), ".venv/bin")
+            say(f"=== {stage.name} failed after {took:.1f} s: {command}")
+            failed.append(stage.name)
+            if environment.get("CI") != "true":
+                break
+        for seconds, test in slowest(ended.read()):
+            say(f"=== {seconds:6.1f} s {test}")
     say("=== " + ", ".join(f"{name} {took:.1f} s" for name, took in times))
     for test in unsteady:
         say(f"=== passed at the second try only, find out why: {test}")
     if failed:
         say(f"=== failed: {', '.join(failed)}")
     return 1 if failed else 0
+
+
+def slowest(ended: str) -> list[tuple[float, str]]:
+    """Return the slowest tests; `ended` has a line of seconds and name for each phase of a test."""
+    seconds: Counter[str] = Counter()
+    for line in ended.splitlines():
+        took, _, test = line.partition(" ")
+        seconds[test] += float(took)  # type: ignore[assignment]
+    return [(took, test) for test, took in seconds.most_common(_SLOWEST)]
 
 
 def _passes(stage: Stage, line: Sequence[str], environment: dict[str, str], unsteady: list[str]) -> bool:
@@ -215,25 +227,37 @@ def _passes(stage: Stage, line: Sequence[str], environment: dict[str, str], unst
     if not 0 < len(few) <= _FEW:
         return False
     say(f"=== {stage.name}: once more {', '.join(few)}")
-    if _run_within([*line[:-1], *few], environment) != 0:
+    if _run_within([*(part for part in line[:-1] if part != _SIDE_BY_SIDE), *few], environment) != 0:
         return False
     unsteady += few
     return True
 
 
 def _run_within(command: Sequence[str], environment: dict[str, str]) -> int:
-    """The exit code. One that hangs is told to abort, at which pytest shows what each of its threads is at."""
-    with subprocess.Popen(command, cwd=TREE, env=environment) as process:
-        watch = threading.Timer(_LONGEST, process.send_signal, (signal.SIGABRT,))
-        watch.daemon = True
-        watch.start()
+    """Return the exit code of a command, which ends with this process.
+
+    A command that hangs is aborted: pytest then shows the stack of each of its threads.
+    """
+    ended = Path(environment.get(TIMES, os.devnull))
+    began = time.time()
+    with subprocess.Popen(command, cwd=TREE, env=environment, preexec_fn=_end_with_parent) as process:  # noqa: PLW1509
         try:
-            return process.wait()
+            while True:
+                try:
+                    return process.wait(_LOOK_EVERY)
+                except subprocess.TimeoutExpired:
+                    if time.time() - max(began, ended.stat().st_mtime) > _SILENT:
+                        process.send_signal(signal.SIGABRT)
         finally:
-            watch.cancel()
+            process.terminate()
+
+
+def _end_with_parent() -> None:
+    """Have the kernel end this command when tools/test is gone, in whatever way."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _cpu() -> float:
-    """Seconds of CPU that ended children used."""
+    """Return the seconds of CPU that ended children used."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime

@@ -22,7 +22,7 @@ import trustme
 from tests.functional.api.conftest import EVENT, PATH, V251, Served, built_in, write_conf
 from tests.lab.waiting import until
 
-pytestmark = [pytest.mark.functional, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.functional
 
 
 def test_a_name_and_password_come_in(tmp_path: Path) -> None:

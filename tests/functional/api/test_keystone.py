@@ -13,7 +13,7 @@ from tests.functional.api.conftest import PATH, Served, built_in
 from tests.lab.keystone import Keystone
 from tests.lab.waiting import until
 
-pytestmark = [pytest.mark.functional, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.functional
 
 IN = 207
 

@@ -24,7 +24,7 @@ from tests.lab.paths import ROOT
 from tests.lab.ports import steady_port
 from tests.lab.waiting import until
 
-pytestmark = [pytest.mark.functional, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.functional
 
 WORKERS = 3
 REQUESTS = 90
@@ -62,7 +62,7 @@ def serve(request: pytest.FixtureRequest, tmp_path: Path) -> Serve:
     """Run the server with these lines in [api]."""
     make: Callable[[Path, Path, int], list[str]] = request.param
     if shutil.which(make.__name__, path=BIN) is None:
-        missing(make.__name__)
+        missing(make.__name__, extra="serving")
 
     def run(api: str, answers: int = 200) -> AbstractContextManager[Served]:
         port = steady_port()

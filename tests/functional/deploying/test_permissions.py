@@ -170,7 +170,6 @@ def reported(case: Case) -> bool:
         journal.database.dispose()
 
 
-@pytest.mark.timeout(180)
 def test_every_part_does_its_work_with_its_own_permissions(rabbit: RabbitNode, tmp_path: Path) -> None:
     """Notification to report, the slow lane and the unreadable lane; then the operator's commands."""
     broker, volume = Broker(rabbit, tmp_path), new_id()
@@ -193,7 +192,6 @@ def test_every_part_does_its_work_with_its_own_permissions(rabbit: RabbitNode, t
         assert not case.refused(), case.said()
 
 
-@pytest.mark.timeout(120)
 def test_the_permissions_of_before_the_exchange_of_reports_go_on_working(
     rabbit: RabbitNode, tmp_path: Path
 ) -> None:
@@ -211,7 +209,6 @@ def test_the_permissions_of_before_the_exchange_of_reports_go_on_working(
         until(lambda: words in case.log("hostagent").read_text(), "the agent says it", seconds=30)
 
 
-@pytest.mark.timeout(400)
 def test_with_any_permission_less_it_does_not_and_says_so(
     rabbit: RabbitNode, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -17,7 +17,7 @@ from tests.lab.endpoint import RecordingEndpoint
 from tests.lab.rabbitmq import RabbitNode, have_rabbitmq
 from tests.lab.waiting import until
 
-pytestmark = [pytest.mark.functional, pytest.mark.timeout(420)]
+pytestmark = pytest.mark.functional
 
 EXTENDS = 10_000
 AWAY = 120.0  # seconds

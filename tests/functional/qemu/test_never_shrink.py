@@ -189,7 +189,6 @@ def test_the_marks_would_notice(host: Host, image: Callable[[int], RbdImage], tm
             volume.check()
 
 
-@pytest.mark.timeout(120 + 3 * STEPS)
 def test_random_steps(host: Host, bench: Bench, image: Callable[[int], RbdImage], tmp_path: Path) -> None:
     """No mark is ever lost, no disk ever smaller, no image ever of another size than Cinder made it."""
     chance = random.Random(SEED)

@@ -17,7 +17,7 @@ from tests.lab.conformance.site import Site
 from tests.lab.nova import PROJECTS, RealNova
 from tests.lab.paths import ROOT
 
-pytestmark = [pytest.mark.functional, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.functional
 
 FIXTURES = ROOT / "tests" / "fixtures" / "nova34"
 RECORDED = [exchange for name in ("answers", "more") for exchange in read_exchanges(FIXTURES / f"{name}.jsonl")]

@@ -59,7 +59,6 @@ def resident(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096
 
 
-@pytest.mark.timeout(300)
 def test_a_thousand_hostile_requests(site: Site) -> None:
     """Among them a good one from time to time, which is always answered."""
     unanswered, before = [], 0

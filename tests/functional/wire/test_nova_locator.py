@@ -15,7 +15,7 @@ from bridge.runtime.rest import RestClient
 from tests.functional.wire.conftest import ROWS
 from tests.lab.nova import RealNova
 
-pytestmark = [pytest.mark.functional, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.functional
 
 SHOWN = [row for row in ROWS.values() if not row["key"].startswith("bulk")]
 

@@ -4,9 +4,7 @@
 import http.client
 import json
 import os
-import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -17,11 +15,11 @@ from bridge.journal.settings import JournalSettings
 from tests.lab.conformance import inventory
 from tests.lab.paths import ROOT
 from tests.lab.ports import steady_port
+from tests.lab.process import ServerProcess
 
 TOKENS: Final = "EXTEND_BRIDGE_TEST_TOKENS"
 """Environment variable of the process: a JSON object, token → {"project_id", "roles"}."""
 _SERVER: Final = "tests.lab.conformance.server"
-_PATIENCE: Final = 30.0
 
 
 class SiteError(Exception):
@@ -38,13 +36,13 @@ class Site:
         self._connection = f"sqlite:///{directory / 'journal.sqlite3'}"
         self._conf, self.log = directory / "api.conf", directory / "api.log"
         self.port, self._ops_port = steady_port(), steady_port()
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process = ServerProcess("the API", directory / "api.out")
         self._audit = directory / "audit.jsonl"
 
     @property
     def pid(self) -> int:
         """Of the API's process."""
-        assert self._process is not None
+        assert self._process.pid is not None
         return self._process.pid
 
     def __enter__(self) -> "Site":
@@ -56,39 +54,23 @@ class Site:
             f"[journal]\nconnection = {self._connection}\n[audit]\nfile = {self._audit}\n"
         )
         arguments = ["--config-file", str(self._conf), "--log-file", str(self.log)]
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", _SERVER, *arguments],
-            cwd=ROOT,
-            env=dict(os.environ, **{TOKENS: json.dumps(self._tokens)}),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-        )
-        self._wait()
+        try:
+            self._process.start(
+                [sys.executable, "-m", _SERVER, *arguments],
+                answers=self._ready,
+                environment=dict(os.environ, **{TOKENS: json.dumps(self._tokens)}),
+                directory=ROOT,
+            )
+        except RuntimeError as ex:
+            self._process.stop()
+            log = self.log.read_text(errors="replace") if self.log.exists() else ""
+            raise SiteError(f"{ex}\n{log[-2000:]}") from ex
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        process = self._process
-        if process is not None:
-            process.terminate()
-            try:
-                process.communicate(timeout=_PATIENCE)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.communicate()
-
-    def _wait(self) -> None:
-        deadline = time.monotonic() + _PATIENCE
-        while not self._ready():
-            process = self._process
-            assert process is not None
-            if process.poll() is not None or time.monotonic() > deadline:
-                process.kill()
-                said = process.communicate()[1].decode(errors="replace")
-                log = self.log.read_text(errors="replace") if self.log.exists() else ""
-                raise SiteError(f"the API did not come up:\n{said[-2000:]}{log[-2000:]}")
-            time.sleep(0.05)
+        self._process.stop()
 
     def _ready(self) -> bool:
         connection = http.client.HTTPConnection("127.0.0.1", self._ops_port, timeout=5)

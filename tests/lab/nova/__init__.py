@@ -8,10 +8,8 @@ needed. It has the servers of tests/fixtures/nova34/rows.json, no nova-compute a
 import json
 import os
 import shutil
-import signal
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -20,12 +18,12 @@ from typing import Any, Final, Self
 import requests
 
 from tests.lab.ports import steady_port
+from tests.lab.process import ServerProcess
 from tests.lab.venvs import own_python
 
 REQUIREMENTS: Final = ("nova==34.0.0", "uwsgi==2.0.31", "setuptools<82")
 PROJECTS: Final = {"<admin>": "89a3d909ccda438da2cab32ecf0e57cd", "<service>": "b" * 32, "<demo>": "c" * 32}
 """Of its tokens (tokens.py); the first as in the recordings."""
-_SECONDS: Final = 90.0
 _HERE: Final = Path(__file__).parent
 
 
@@ -38,7 +36,7 @@ class RealNova:
         self._python = own_python("nova", REQUIREMENTS)
         self.directory = Path(tempfile.mkdtemp(prefix="eb-nova-"))
         self.port = steady_port()
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process = ServerProcess("Nova", self.directory / "uwsgi.log")
         self._environment = dict(
             os.environ,
             OS_NOVA_DISABLE_EVENTLET_PATCHING="1",
@@ -51,23 +49,18 @@ class RealNova:
         self._set_up()
 
     def __enter__(self) -> Self:
-        log = self.directory / "uwsgi.log"
-        self._process = subprocess.Popen(
-            [
-                str(self._python.parent / "uwsgi"), "--http-socket", f"127.0.0.1:{self.port}",
-                "--module", "nova.wsgi.osapi_compute:application", "--processes", "1", "--threads", "2",
-                "--enable-threads", "--lazy-apps", "--buffer-size", "65535", "--die-on-term", "--logto", str(log),
-            ],
-            cwd=self.directory, env=self._environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL, start_new_session=True,
-        )  # fmt: skip
-        deadline = time.monotonic() + _SECONDS
-        while not self._answers():
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                said = log.read_text(errors="replace")[-2000:] if log.exists() else ""
-                self.close()
-                raise RuntimeError(f"Nova did not start:\n{said}")
-            time.sleep(0.1)
+        command = [
+            str(self._python.parent / "uwsgi"), "--http-socket", f"127.0.0.1:{self.port}",
+            "--module", "nova.wsgi.osapi_compute:application", "--processes", "1", "--threads", "2",
+            "--enable-threads", "--lazy-apps", "--buffer-size", "65535", "--die-on-term",
+        ]  # fmt: skip
+        try:
+            self._process.start(
+                command, answers=self._answers, environment=self._environment, directory=self.directory
+            )
+        except BaseException:
+            self.close()
+            raise
         return self
 
     def __exit__(
@@ -77,14 +70,7 @@ class RealNova:
 
     def close(self) -> None:
         """Stop it and remove its directory."""
-        process, self._process = self._process, None
-        if process is not None and process.poll() is None:
-            os.killpg(process.pid, signal.SIGTERM)
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+        self._process.stop()
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def _configure(self) -> None:

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -51,7 +52,7 @@ def initramfs(kernel: Kernel, directory: Path) -> Path:
     shutil.copy(_BUSYBOX, root / "bin" / "busybox")
     shutil.copy(_INIT, root / "init")
     (root / "init").chmod(0o755)
-    for number, module in enumerate(_in_order(kernel)):
+    for number, module in enumerate(modules_in_order(kernel, _MODULES)):
         shutil.copy(kernel.modules / module, root / "mod" / f"{number:02}-{Path(module).name}")
     archive = directory / "initramfs.cpio"
     names = "\n".join(str(path.relative_to(root)) for path in sorted(root.rglob("*")))
@@ -78,13 +79,12 @@ def _package() -> str:
     return found[1]
 
 
-def _in_order(kernel: Kernel) -> list[str]:
-    """The modules init needs, each after those it depends on."""
+def modules_in_order(kernel: Kernel, modules: Sequence[str]) -> list[str]:
+    """Return the files of those of these modules that the kernel has, each after the ones it depends on."""
     lines = (kernel.modules / "modules.dep").read_text().splitlines()
     needs = {name: rest.split() for name, _, rest in (line.partition(":") for line in lines)}
     path_of = {Path(name).name.partition(".")[0].replace("-", "_"): name for name in needs}
     ordered: dict[str, None] = {}
-    for module in _MODULES:
-        path = path_of[module]
+    for path in (path_of[module] for module in modules if module in path_of):
         ordered.update(dict.fromkeys([*reversed(needs[path]), path]))
     return list(ordered)

@@ -5,8 +5,6 @@ import signal
 import subprocess
 import sys
 
-import pytest
-
 from tests.lab.paths import ROOT
 
 _STUCK = """
@@ -25,7 +23,6 @@ raise SystemExit(Daemon("d", [Stuck()], grace=0.1).run())
 """
 
 
-@pytest.mark.timeout(30)
 def test_a_part_that_hangs_does_not_hold_the_process() -> None:
     """Its thread is no daemon thread, as those of the API's server: Python would wait for it."""
     argv = [sys.executable, "-c", _STUCK]

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""tools/guests: play each way, print what the guest saw, and how many disks were told."""
+
+import bridge.runtime.threads  # noqa: F401, I001 - native threads, before anything that makes one
+
+import sys
+from collections.abc import Sequence
+
+from tests.guests.lab import GuestLab, Verdict, running_lab
+from tests.guests.options import KINDS, SHORT_KINDS, options
+from tests.guests.stock import lacking
+from tests.guests.volumes import QEMU_GROWS
+from tests.guests.ways import WAYS, Way
+
+_EXIT_UNREACHABLE = 3
+
+
+def main() -> int:
+    """Run it; the exit code."""
+    chosen = options()
+    ways = [
+        way
+        for way in WAYS
+        if way.name in (chosen.way or ()) or (not chosen.way and (way.short or not chosen.short))
+    ]
+    unknown = set(chosen.way or ()) - {way.name for way in WAYS}
+    if unknown:
+        print(f"no way named {', '.join(sorted(unknown))}; --list names them", file=sys.stderr)
+        return 2
+    if chosen.list:
+        for way in ways:
+            print(f"{way.name:24} {way.about}")
+        return 0
+    if (missing := lacking()) is not None:
+        print(f"missing: {missing}", file=sys.stderr)
+        return _EXIT_UNREACHABLE
+    verdicts: list[Verdict] = []
+    kinds = SHORT_KINDS if chosen.short else KINDS
+    with running_lab(kinds=kinds, limit=chosen.limit, keep=chosen.keep) as lab:
+        for way in ways:
+            verdicts += played(lab, way)
+    told = sum(verdict.told for verdict in verdicts)
+    print(f"told {told} of {len(verdicts)}")
+    return 0 if told == len(verdicts) else 1
+
+
+def played(lab: GuestLab, way: Way) -> list[Verdict]:
+    """Play one way and print its line; the guest's disks that were not told have a line each."""
+    try:
+        ended = way.play(lab)
+    except AssertionError as ex:
+        verdicts = [
+            Verdict(way=way.name, volume=volume.name, told=False, seconds=None, words=f"the way failed: {ex}")
+            for volume in lab.volumes.all
+        ]
+        _show(way, verdicts)
+        return verdicts
+    judged = [v for v in lab.volumes.all if not (ended.silent and v.backing in QEMU_GROWS)]
+    if ended.silent:
+        judged = [v for v in judged if v.bus in {"virtio", "scsi"}]
+    verdicts = lab.judge(way.name, judged, ended.since, booted=ended.booted)
+    if ended.silent:
+        lab.send_events()
+    lab.wait_ended()
+    _show(way, verdicts)
+    return verdicts
+
+
+def _show(way: Way, verdicts: Sequence[Verdict]) -> None:
+    seconds = [verdict.seconds for verdict in verdicts if verdict.seconds is not None]
+    named = sum(verdict.told and verdict.seconds is None for verdict in verdicts)
+    told = sum(verdict.told for verdict in verdicts)
+    slowest = f"slowest {max(seconds):.2f} s" if seconds else ""
+    print(
+        f"{way.name:24} {told:2} of {len(verdicts):2}  {slowest:16} {f'{named} at restart' if named else ''}",
+        flush=True,
+    )
+    for verdict in verdicts:
+        if not verdict.told:
+            print(f"    {verdict.volume:12} {verdict.words}", flush=True)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line of tools/guests. Standard library only, because it is read before anything is installed."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+TOOL: Final = "tools/guests"
+_TOLD: Final = tuple((bus, backing) for bus in ("virtio", "scsi") for backing in ("loop", "raw", "qcow2", "rbd"))
+KINDS: Final = (*_TOLD, ("sata", "loop"), ("sata", "qcow2"), ("usb", "loop"), ("usb", "raw"))
+SHORT_KINDS: Final = (("virtio", "loop"), ("virtio", "qcow2"), ("scsi", "loop"), ("sata", "loop"))
+
+_EPILOG: Final = """\
+The guest runs Debian's kernel, whose drivers look at a disk's size at boot and when the device interrupts them.
+Every way is played with every disk: Cinder extends each volume, and the guest's console says what its kernel sees.
+
+A disk on SATA or USB is looked at only at boot. Until then it counts as told where its extend is closed with the
+reason seen_at_restart.
+
+The last line
+  told N of N
+The exit code is 0 when every disk was told in every way, else 1.
+
+examples:
+  tools/guests
+  tools/guests --short
+  tools/guests --way saved --way migrated --keep /tmp/guests
+"""
+
+
+def options(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        prog=TOOL,
+        description="Shows that a stock kernel is told of its disks' sizes, in whatever way the guest comes back.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--short", action="store_true", help="a few ways and disks, without Ceph: what CI runs")
+    parser.add_argument("--way", action="append", metavar="NAME", help="play this way only; may be repeated")
+    parser.add_argument("--list", action="store_true", help="name the ways and end")
+    parser.add_argument(
+        "--limit", type=float, default=30.0, metavar="SECONDS", help="wait so long for each way; default 30"
+    )
+    parser.add_argument("--keep", type=Path, metavar="DIRECTORY", help="copy logs and the guest's console there")
+    return parser.parse_args(argv)
