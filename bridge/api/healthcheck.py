@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""GET /healthcheck for load balancers, and the readiness check of the journal.
+"""GET /healthcheck for load balancers: can this API take events now? No token, no version.
 
 Path and words are those of oslo.middleware's healthcheck, which Nova has at the same place; ours also asks the
-journal. The readiness check is for the built-in server only: a process that uWSGI forks has no threads of ours.
+journal. Under the built-in server the answer is the check that a thread keeps. A process that uWSGI forks has no
+thread of ours, so a request asks the journal there.
 """
 
 import threading
@@ -14,47 +15,10 @@ from typing import Final
 
 import falcon
 
-from bridge.core.errors import JournalUnavailableError
-from bridge.runtime.daemon import Supervised
-from bridge.runtime.health import Health
-
-CHECK: Final = "api.database"
-
-
-def journal_probe(
-    ping: Callable[[], str | None],
-    health: Health,
-    *,
-    prepare: Callable[[], object] | None = None,
-    every: float = 5.0,
-) -> Supervised:
-    """A part that asks `ping` every `every` seconds: None is ready, a text is why not.
-
-    `prepare` runs once before the first ping that is to succeed (bringing the tables up to date).
-    """
-    health.expect(CHECK)
-
-    def body(stop: threading.Event) -> None:
-        ready = prepare is None
-        while not stop.is_set():
-            try:
-                if not ready and prepare is not None:
-                    prepare()
-                    ready = True
-                why = ping()
-            except JournalUnavailableError as ex:
-                why = str(ex)
-            if why is None:
-                health.ok(CHECK)
-            else:
-                health.bad(CHECK, why)
-            stop.wait(every)
-
-    return Supervised(CHECK, body, health)
-
+from bridge.core.errors import JournalRefusedError, JournalUnavailableError
 
 PATH: Final = "/healthcheck"
-_KEEP: Final = 1.0  # seconds an answer of the journal is good for: balancers ask often, and from everywhere
+_KEEP: Final = 1.0  # seconds an answer of the journal counts: balancers ask often, and from everywhere
 _MOMENT: Final = 1.0
 _GOOD_FOR: Final = 10.0  # seconds after which an answer says nothing while the next one does not come
 
@@ -108,7 +72,7 @@ class Healthcheck:
         self._began = self._clock()
         try:
             usable = self._ping() is None
-        except JournalUnavailableError:
+        except (JournalRefusedError, JournalUnavailableError):
             usable = False
         self._usable, self._asked = usable, self._clock()
 

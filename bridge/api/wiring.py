@@ -1,32 +1,42 @@
 # SPDX-License-Identifier: Apache-2.0
 """The API process, wired."""
 
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, Final
+
 from bridge.api.app import build as build_app
 from bridge.api.auth import authenticator
 from bridge.api.healthcheck import PATH as HEALTHCHECK
-from bridge.api.healthcheck import journal_probe
 from bridge.api.identity import Authenticator
 from bridge.api.policy import OsloPolicy
 from bridge.api.settings import ApiSettings, refuse_open_door
-from bridge.http.server import HttpServer, WsgiApp
-from bridge.journal import migrate
+from bridge.http.server import HttpServer, StartResponse, WsgiApp
 from bridge.journal.accept import Journal, open_journal
+from bridge.journal.watch import DatabaseCheck, DatabaseProbe
 from bridge.runtime.daemon import Part
+from bridge.runtime.health import Health, InFlight
 from bridge.runtime.metrics import ApiMetrics
 from bridge.runtime.process import Process
+
+DATABASE: Final = "api.database"
+_REQUESTS: Final = "api.requests"
 
 
 def build(settings: ApiSettings, process: Process, *, auth: Authenticator | None = None) -> list[Part]:
     """Built-in server and journal probe; raises ConfigError. `auth` replaces the strategy of the settings."""
     refuse_open_door(settings, built_in=True)
-    journal = open_journal(settings.journal)
-    app = _application(settings, process, journal, auth)
-    prepare = (lambda: migrate.upgrade(journal.database)) if settings.journal.sync_on_startup else None
+    check = DatabaseCheck(process.health, DATABASE)
+    journal = open_journal(settings.journal, results=check)
+    probe = DatabaseProbe(journal.database, check, sync=settings.journal.sync_on_startup)
+    app = _application(settings, process, journal, auth, ping=partial(_last_word, process.health))
+    requests = InFlight()
+    process.health.due(_REQUESTS, requests.oldest, what="request")
     return [
-        journal_probe(journal.ping, process.health, prepare=prepare),
+        probe.part(DATABASE, process.health),
         HttpServer(
             "api",
-            app,
+            _counted(app, requests),
             host=settings.bind_host,
             port=settings.bind_port,
             threads=settings.threads,
@@ -44,10 +54,34 @@ def build(settings: ApiSettings, process: Process, *, auth: Authenticator | None
 def build_wsgi(settings: ApiSettings, process: Process) -> WsgiApp:
     """The application alone, for a WSGI server of the operator's; raises ConfigError."""
     refuse_open_door(settings, built_in=False)
-    return _application(settings, process, open_journal(settings.journal), None)
+    journal = open_journal(settings.journal)
+    return _application(settings, process, journal, None, ping=journal.ping)
 
 
-def _application(settings: ApiSettings, process: Process, journal: Journal, auth: Authenticator | None) -> WsgiApp:
+def _last_word(health: Health) -> str | None:
+    """Return why the journal cannot be used, as its check says, without asking it."""
+    check = health.checks()[DATABASE]
+    return None if check.ok else check.reason
+
+
+def _counted(app: WsgiApp, in_flight: InFlight) -> WsgiApp:
+    """Return the application; requests that are worked on are in flight."""
+
+    def counted(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+        with in_flight.one():
+            return app(environ, start_response)
+
+    return counted
+
+
+def _application(
+    settings: ApiSettings,
+    process: Process,
+    journal: Journal,
+    auth: Authenticator | None,
+    *,
+    ping: Callable[[], str | None],
+) -> WsgiApp:
     return build_app(
         settings,
         journal,
@@ -55,5 +89,5 @@ def _application(settings: ApiSettings, process: Process, journal: Journal, auth
         process.audit("api"),
         auth=auth or authenticator(settings, process.conf),
         policy=OsloPolicy(process.conf),
-        ping=journal.ping,
+        ping=ping,
     )

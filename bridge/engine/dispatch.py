@@ -32,7 +32,6 @@ _ORDERS_PER_CAST: Final = 50
 _PORTION: Final = 1.0  # seconds of asking Cinder after which what is answered goes out
 _ROUND: Final = 20.0  # seconds of asking Cinder in one round; the rest is put off, uncounted
 _TOO_LATE: Final = NotNow(Reason.CINDER_TIMED_OUT, f"the volumes before took {_ROUND:g} s")
-_DATABASE: Final = "engine.database"
 CINDER: Final = "engine.cinder"
 
 
@@ -93,13 +92,11 @@ class Dispatcher:
         while not stop.is_set():
             try:
                 taken = self.round()
-            except JournalUnavailableError as ex:
+            except JournalUnavailableError:  # the database's check says why
                 failures += 1
-                self._health.bad(_DATABASE, str(ex))
                 stop.wait(away.delay(failures))
                 continue
             failures = 0
-            self._health.ok(_DATABASE)
             if taken < self._settings.batch:
                 self._wake.wait(_POLL)
 

@@ -218,7 +218,6 @@ class ReportsConsumer:
                 return []
             except JournalUnavailableError as ex:
                 failures += 1
-                self._health.bad("engine.database", str(ex))
                 if stop.wait(away.delay(failures)):
                     raise ShuttingDownError from ex
 

@@ -23,22 +23,26 @@ from bridge.journal.behind import Behind
 from bridge.journal.claims import Claims
 from bridge.journal.database import Database
 from bridge.journal.findings import Findings
-from bridge.journal.migrate import until_usable
 from bridge.journal.reports import Reported
 from bridge.journal.retention import Retention
 from bridge.journal.states import Extend
 from bridge.journal.sweeps import Passes
+from bridge.journal.watch import DatabaseCheck, DatabaseProbe, DueWatch
 from bridge.runtime.audit import AuditLog
 from bridge.runtime.broker import kombu_connection, rpc_transport
 from bridge.runtime.bus_url import check_url
 from bridge.runtime.config import Driver
 from bridge.runtime.daemon import Part, Supervised
+from bridge.runtime.health import LIMIT
 from bridge.runtime.metrics import EngineMetrics, ReconcileMetrics
 from bridge.runtime.process import Process
 from bridge.runtime.rest import NovaEventsClient, open_client
 from bridge.runtime.wakeup import Wake
 
 LOG = logging.getLogger(__name__)
+_DATABASE = "engine.database"
+_DUE = "engine.due"
+_MOVES_WITHIN = LIMIT
 _HORIZON = 2  # times the longest wait we ever write
 
 
@@ -46,9 +50,13 @@ def build(settings: EngineSettings, process: Process) -> list[Part]:
     """The engine's parts. Connects to nothing yet; raises ConfigError."""
     check_url(settings.bus.transport_url, "[bus] transport_url")
     health, metrics, audit = process.health, EngineMetrics(process.registry), process.audit("engine")
-    health.expect("engine.database", "engine.bus")
+    health.expect("engine.bus")
     health.ok(CINDER, "not asked yet")
-    database = Database(settings.journal)
+    check = DatabaseCheck(health, _DATABASE)
+    database = Database(settings.journal, results=check)
+    due = DueWatch()
+    health.due(_DUE, due.oldest, what="extend")
+    probe = DatabaseProbe(database, check, sync=settings.journal.sync_on_startup, look=due.look)
     work = Claims(database, horizon=_HORIZON * max(settings.backoff.cap, settings.report_within))
     wake = Wake(settings.wake)
 
@@ -80,24 +88,20 @@ def build(settings: EngineSettings, process: Process) -> list[Part]:
         audit=audit,
     )
 
-    def when_usable(body: Callable[[threading.Event], None]) -> Callable[[threading.Event], None]:
-        def run(stop: threading.Event) -> None:
-            if until_usable(
-                database, sync=settings.journal.sync_on_startup, health=health, stop=stop, name="engine.database"
-            ):
-                body(stop)
-
-        return run
-
     retention = Retention(database, settings.journal.keep)
     sweep = Sweeper(
         work=work, behind=Behind(database), retention=retention, overdue_after=settings.overdue_after,
         metrics=metrics, audit=audit,
     )  # fmt: skip
+
+    def loop(name: str, body: Callable[[threading.Event], None]) -> Supervised:
+        return Supervised(name, probe.when_usable(body), health, moves_within=_MOVES_WITHIN)
+
     parts: list[Part] = [
-        Supervised("engine.reports", when_usable(consumer.run), health),
-        Supervised("engine.dispatch", when_usable(dispatcher.run), health),
-        Supervised("engine.sweep", when_usable(sweep.run), health),
+        probe.part(_DATABASE, health),
+        loop("engine.reports", consumer.run),
+        loop("engine.dispatch", dispatcher.run),
+        loop("engine.sweep", sweep.run),
     ]
     if settings.reconcile_interval:
         reconciler = Reconciler(
@@ -117,7 +121,7 @@ def build(settings: EngineSettings, process: Process) -> list[Part]:
             metrics=ReconcileMetrics(process.registry),
             audit=audit,
         )
-        parts.append(Supervised(RECONCILE, when_usable(reconciler.run), health))
+        parts.append(loop(RECONCILE, reconciler.run))
     return parts
 
 

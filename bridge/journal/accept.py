@@ -11,20 +11,21 @@ from bridge.core.audit import AuditEvent
 from bridge.core.errors import JournalUnavailableError
 from bridge.core.extend import Arrival, ExtendKey, ServerState, new_id
 from bridge.journal import migrate
-from bridge.journal.database import Database
+from bridge.journal.database import Database, Results
 from bridge.journal.hosts import GONE
 from bridge.journal.settings import JournalSettings
 from bridge.journal.statements import Prepared, PreparedForRows, names
 from bridge.journal.states import State
 from bridge.journal.tables import domains, extends, transitions
+from bridge.journal.watch import prove_write
 
 _COUNT_EVERY: Final = 1.0  # seconds; a limit that is a second late is still a limit
 _FULL_RETRY: Final = 30.0
 
 
-def open_journal(settings: JournalSettings) -> "Journal":
-    """The journal of these settings. Connects later; raises ConfigError for a URL nobody can use."""
-    return Journal(Database(settings), max_open=settings.max_open)
+def open_journal(settings: JournalSettings, *, results: Results | None = None) -> "Journal":
+    """Return the journal of these settings. Connects later; raises ConfigError for a URL that cannot be used."""
+    return Journal(Database(settings, results=results), max_open=settings.max_open)
 
 
 class Journal:
@@ -40,8 +41,10 @@ class Journal:
         self._open = 0
 
     def ping(self) -> str | None:
-        """None when the journal can be used, else why not, in words. Raises JournalUnavailableError."""
-        return migrate.problem(self.database)
+        """Prove a write; None when that worked, else why not. Raises JournalUnavailableError."""
+        if (why_not := migrate.problem(self.database)) is None:
+            self.database.write(prove_write)
+        return why_not
 
     def standing(self, server_ids: Collection[str]) -> Mapping[str, ServerState]:
         """What is known of each server; a server that is absent from the answer is unknown.

@@ -51,6 +51,9 @@ READ_ONLY: Final[frozenset[str | int]] = frozenset(
         1290,  # MariaDB, MySQL: read_only, super_read_only
         1792,  # the transaction is READ ONLY
         1836,  # InnoDB is in read-only mode
+        "SQLITE_READONLY",
+        "SQLITE_READONLY_DBMOVED",
+        "SQLITE_READONLY_DIRECTORY",
     }
 )
 NOT_READY: Final[frozenset[str | int]] = frozenset(
@@ -75,7 +78,7 @@ CONTENDED: Final[frozenset[str | int]] = frozenset(
 )  # fmt: skip
 TOO_SLOW: Final[frozenset[str | int]] = frozenset({"57014", 1969, 3024})
 """The server ended a statement that took too long."""
-FULL: Final[frozenset[str | int]] = frozenset({"53100", 1021, 1114, 3, 28})
+FULL: Final[frozenset[str | int]] = frozenset({"53100", 1021, 1114, "SQLITE_FULL"})
 CROWDED: Final[frozenset[str | int]] = frozenset({"53300", 1040, 1203})
 
 
@@ -84,10 +87,11 @@ _CONNECTION_CLASS: Final = re.compile(r"08\w{3}$")
 
 
 def error_code(ex: BaseException | None) -> str | int | None:
-    """The SQLSTATE of PostgreSQL or the number of MariaDB; None where the error has none."""
+    """Return the SQLSTATE of PostgreSQL, the number of MariaDB, the name of SQLite, or None where there is none."""
     if isinstance(ex, DBAPIError):
         ex = ex.orig
-    code = getattr(ex, "sqlstate", None) or (ex.args[0] if ex is not None and ex.args else None)
+    code = getattr(ex, "sqlstate", None) or getattr(ex, "sqlite_errorname", None)
+    code = code or (ex.args[0] if ex is not None and ex.args else None)
     return code if isinstance(code, str | int) else None
 
 
@@ -105,6 +109,13 @@ def is_worth_another_try(ex: BaseException) -> bool:
     if isinstance(ex, IntegrityError):
         return True
     return isinstance(ex, DBAPIError) and (ex.connection_invalidated or error_code(ex) in CONTENDED)
+
+
+def is_general(ex: BaseException) -> bool:
+    """Tell whether any other transaction would have failed as well: no connection, or no use of it."""
+    if not isinstance(ex, DBAPIError):
+        return True  # of the pool
+    return ex.connection_invalidated or ex.statement is None or is_useless(error_code(ex))
 
 
 def explain(ex: BaseException | None, *, expired: bool, limits: DatabaseLimits = LIMITS) -> str:
@@ -126,7 +137,7 @@ _ADVICE: Final[tuple[tuple[frozenset[str | int], str], ...]] = (
     (
         READ_ONLY,
         (
-            "this server takes no writes; after a fail-over [journal] connection must lead to the new primary "
+            "no writes are taken here; after a fail-over [journal] connection must lead to the new primary "
             "(target_session_attrs=read-write for PostgreSQL, or a proxy that checks for it)"
         ),
     ),
@@ -136,6 +147,10 @@ _ADVICE: Final[tuple[tuple[frozenset[str | int], str], ...]] = (
         "other transactions hold these rows or tables: look for a backup, a migration or a dead client",
     ),
     (TOO_SLOW, "the server ended the statement: look at its load and its locks"),
+    (
+        frozenset({"SQLITE_BUSY"}),
+        "another process holds the write lock: look for a shell or a backup with an open transaction",
+    ),
     (FULL, "make room where the database keeps its files"),
     (CROWDED, "raise the server's limit of connections, or put a pooler before it"),
 )

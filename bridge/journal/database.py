@@ -26,10 +26,12 @@ from bridge.journal.connect import (
     begin_of_postgresql,
     engine_options,
     explain,
+    is_general,
     is_worth_another_try,
     listen,
 )
 from bridge.journal.settings import JournalSettings
+from bridge.runtime.daemon import moving
 from bridge.runtime.deadline import DEADLINES, Deadline
 
 T = TypeVar("T")
@@ -41,11 +43,11 @@ _WRITE: Final = "journal_write"
 class Results(Protocol):
     """Receives the result of each transaction: the database check of a daemon."""
 
-    def committed(self) -> None:
-        """A transaction that wrote was committed."""
+    def succeeded(self, kind: str, *, wrote: bool) -> None:
+        """A transaction was committed; `kind` names the code that ran in it."""
 
-    def failed(self, why: str) -> None:
-        """A transaction failed for a reason that is the database's."""
+    def failed(self, kind: str, why: str, *, general: bool) -> None:
+        """A transaction failed; `general` where any other would have failed as well."""
 
 
 class Database:
@@ -55,6 +57,7 @@ class Database:
         self, settings: JournalSettings, *, limits: DatabaseLimits | None = LIMITS, results: Results | None = None
     ) -> None:
         """Without `limits` a transaction may take as long as it takes, as a migration does."""
+        self._settings = settings
         self._limits = limits
         self.results = results
         try:
@@ -93,14 +96,15 @@ class Database:
 
         Raises JournalUnavailableError, and JournalRefusedError for a value no row can hold.
         """
-        result = self._run(work, write=True)
-        if self.results is not None:
-            self.results.committed()
-        return result
+        return self._run(work, write=True)
 
     def read(self, work: Callable[[sa.Connection], T]) -> T:
         """Run `work` in a transaction that only reads. Raises JournalUnavailableError."""
         return self._run(work, write=False)
+
+    def without_limits(self) -> "Database":
+        """Return the same database for work that may take long, such as a migration; the caller disposes of it."""
+        return Database(self._settings, limits=None)
 
     def dispose(self) -> None:
         """Close all connections."""
@@ -121,16 +125,21 @@ class Database:
         def may_go_on(state: tenacity.RetryCallState) -> bool:
             return state.attempt_number >= _TRIES or time.monotonic() >= until
 
+        kind = getattr(work, "__qualname__", type(work).__name__)
         try:
             result: T = self._attempts.copy(stop=may_go_on)(once)
-            return result
         except (DataError, OverflowError, UnicodeError) as ex:  # drivers raise the last two as they are
             raise JournalRefusedError(f"the journal {self._name} refuses a value: {type(ex).__name__}") from ex
         except SQLAlchemyError as ex:
             why = f"the journal {self._name} cannot be used: {explain(ex, expired=expired)}"
             if self.results is not None:
-                self.results.failed(why)
+                self.results.failed(kind, why, general=is_general(ex))
             raise JournalUnavailableError(why) from ex
+        finally:
+            moving()
+        if self.results is not None:
+            self.results.succeeded(kind, wrote=write)
+        return result
 
     def _once(self, work: Callable[[sa.Connection], T], write: bool) -> T:
         with self.engine.connect().execution_options(**{_WRITE: write}) as connection, connection.begin():

@@ -6,17 +6,12 @@ code wants takes one row and the names of the migrations.
 """
 
 import functools
-import itertools
-import threading
 from pathlib import Path
 from typing import Final
 
 import sqlalchemy as sa
 
-from bridge.core.errors import JournalUnavailableError
 from bridge.journal.database import Database
-from bridge.runtime.health import Health
-from bridge.runtime.retry import Backoff
 
 _MIGRATIONS: Final = Path(__file__).parent / "migrations"
 _VERSION: Final = sa.table("alembic_version", sa.column("version_num"))
@@ -43,7 +38,11 @@ def upgrade(database: Database, version: str = "head") -> str:
         command.upgrade(config, version)
         return want
 
-    return database.write(work)
+    patient = database.without_limits()
+    try:
+        return patient.write(work)
+    finally:
+        patient.dispose()
 
 
 @functools.cache
@@ -67,25 +66,6 @@ def problem(database: Database) -> str | None:
     if have is not None and int(have) - int(want) in {0, 1}:
         return None
     return f"the journal's tables are at version {have or 'none'}, not {want}: run `extend-bridge-manage db sync`"
-
-
-def until_usable(database: Database, *, sync: bool, health: Health, stop: threading.Event, name: str) -> bool:
-    """Wait until the journal can be used, saying in health what it waits for; False when told to stop before."""
-    away = Backoff(first=0.5, cap=10, floor=0.2)
-    for failures in itertools.count(1):
-        try:
-            if sync:
-                upgrade(database)
-            why_not = problem(database)
-        except JournalUnavailableError as ex:
-            why_not = str(ex)
-        if why_not is None:
-            health.ok(name)
-            return True
-        health.bad(name, why_not)
-        if stop.wait(away.delay(failures)):
-            break
-    return False
 
 
 def _current(connection: sa.Connection) -> str | None:
