@@ -6,6 +6,7 @@ the deadline; until that thread returns, the same thing is not read again, and `
 """
 
 import logging
+import queue
 import threading
 import time
 from collections.abc import Callable
@@ -20,6 +21,7 @@ LOG = logging.getLogger(__name__)
 T = TypeVar("T")
 
 HEALTH: Final = "hostagent.storage"
+_IDLE: Final = 30.0  # seconds a reading thread waits for the next read
 _NAMED: Final = 5  # of the things that hang, in the check's reason
 
 
@@ -50,6 +52,7 @@ class StorageReads:
         self._gauge = gauge
         self._lock = threading.Lock()
         self._hanging: dict[str, _Read[Any]] = {}
+        self._idle: list[queue.SimpleQueue[_Read[Any]]] = []
         health.ok(HEALTH)
 
     def read(self, about: str, work: Callable[[], T], *, limit: float | None = None) -> T:
@@ -60,7 +63,7 @@ class StorageReads:
         limit = self._limit if limit is None else limit
         self._check(about)
         read = _Read(about, work)
-        threading.Thread(target=self._run, args=(read,), name=f"read {about}"[:60], daemon=True).start()
+        self._begin(read)
         if not read.done.wait(limit) and self._abandon(read):
             raise StorageSilentError(f"{about} does not answer within {limit:g} s")
         if read.error is not None:
@@ -82,7 +85,32 @@ class StorageReads:
             if len(self._hanging) >= self._most:
                 raise StorageSilentError(f"{about} is not read: {len(self._hanging)} other reads of storage hang")
 
-    def _run(self, read: _Read[Any]) -> None:
+    def _begin(self, read: _Read[Any]) -> None:
+        """Hand the read to an idle thread, or to a new one."""
+        with self._lock:
+            jobs = self._idle.pop() if self._idle else None
+        if jobs is None:
+            jobs = queue.SimpleQueue()
+            threading.Thread(target=self._serve, args=(jobs,), name="storage-read", daemon=True).start()
+        jobs.put(read)
+
+    def _serve(self, jobs: "queue.SimpleQueue[_Read[Any]]") -> None:
+        """Do reads until none came for a while; a thread that was left behind ends with its read."""
+        while True:
+            try:
+                read = jobs.get(timeout=_IDLE)
+            except queue.Empty:
+                with self._lock:
+                    if jobs in self._idle:
+                        self._idle.remove(jobs)
+                        return
+                continue  # a read is on its way to this thread
+            if not self._run(read, jobs):
+                return
+            del read
+
+    def _run(self, read: _Read[Any], jobs: "queue.SimpleQueue[_Read[Any]]") -> bool:
+        """Do one read; False where nobody waited for it any more."""
         try:
             read.value = read.work()
         except BaseException as ex:  # noqa: BLE001 - the caller's, who gets it in his own thread
@@ -90,11 +118,13 @@ class StorageReads:
         with self._lock:
             read.done.set()
             if not read.abandoned:
-                return
+                self._idle.append(jobs)
+                return True
             if self._hanging.get(read.about) is read:
                 del self._hanging[read.about]
             LOG.info("%s answers again after %.0f s", read.about, time.monotonic() - read.began)
             self._show()
+            return False
 
     def _abandon(self, read: _Read[Any]) -> bool:
         """Leave the read behind; False where it returned in the last moment."""

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The orders of this host: one owner per volume, several volumes at once, a report for every attempt.
+"""The orders of this host: one owner per volume, several volumes at once, a report for each attempt.
 
-Orders for a volume that is being worked on wait for its owner. What has gathered by then is one piece of work: of
-the orders for the same guest the newest is done, and the older ones are settled by what it found.
+Orders for a volume that is being worked on wait for its owner. The orders that have gathered by then are one piece of
+work: of those for the same guest the newest is done, and the older ones are settled by its result.
 
-How long one order may wait for its device: as long as it likes while nobody else waits for the worker.
+Storage that hangs holds the worker of its volume. So more workers are started while volumes wait and every worker has
+been busy for a moment; they end once there is nothing to do. A check shows orders that wait too long and workers that
+do not come back.
 """
 
 import logging
@@ -26,12 +28,15 @@ class Stopping(Protocol):
     """threading.Event, as far as it is used."""
 
     def wait(self, timeout: float) -> bool:
-        """Whether it is set, after so many seconds at most."""
+        """Return whether the event is set, after so many seconds at most."""
 
 
 class FairTurn:
-    """One worker's. An array that shows its volumes' sizes late would otherwise hold every worker, and volumes of
-    other storage would wait behind it; the order that gives way is cast again."""
+    """The share of one worker's order in the time for waiting: without limit while no other volume waits.
+
+    An array that shows its volumes' sizes late would otherwise hold every worker, and volumes of other storage would
+    wait behind it. The order that gives way is cast again.
+    """
 
     def __init__(
         self,
@@ -41,7 +46,7 @@ class FairTurn:
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`fair`: seconds of a turn nobody has to give up; `crowded`: whether volumes wait for a worker."""
+        """`fair`: seconds that each order has in any case; `crowded`: whether volumes wait for a worker."""
         self._stopping = stopping
         self._crowded = crowded
         self._fair = fair
@@ -49,11 +54,11 @@ class FairTurn:
         self._until = 0.0
 
     def begin(self) -> None:
-        """A new order."""
+        """Begin the turn of a new order."""
         self._until = self._clock() + self._fair
 
     def sleep(self, seconds: float) -> bool:
-        """Whether the order is to stop waiting: the agent ends, or others wait and it had its turn."""
+        """Return whether the order is to stop waiting: the agent ends, or others wait and it had its turn."""
         if self._stopping.wait(seconds):
             return True
         return self._clock() >= self._until and self._crowded()
@@ -68,13 +73,13 @@ Do = Callable[[Order], Report]
 
 
 class Tool(Protocol):
-    """What a worker thread works with; one per thread."""
+    """The tool of a worker thread; one per thread."""
 
     def __call__(self, order: Order) -> Report:
         """Work on one order; does not raise."""
 
     def close(self) -> None:
-        """Give back what it holds."""
+        """Give back its connection."""
 
 
 class Orders:
@@ -84,12 +89,13 @@ class Orders:
         self._changed = threading.Condition()
         self._waiting: dict[str, list[Order]] = {}
         self._free: deque[str] = deque()
+        self._free_since: dict[str, float] = {}
         self._owned: set[str] = set()
         self._count = 0
         self._closed = False
 
     def put(self, orders: Iterable[Order]) -> list[Order]:
-        """Take orders; returns those there is no room for."""
+        """Take orders; return those there is no room for."""
         refused = []
         with self._changed:
             for order in orders:
@@ -100,40 +106,63 @@ class Orders:
                 if volume_id not in self._waiting:
                     self._waiting[volume_id] = []
                     if volume_id not in self._owned:
-                        self._free.append(volume_id)
+                        self._set_free(volume_id)
                 self._waiting[volume_id].append(order)
                 self._count += 1
             self._changed.notify_all()
         return refused
 
-    def take(self) -> tuple[str, list[Order]] | None:
-        """Wait for a volume nobody owns, own it, and take all its orders. None: closed."""
+    def take(self, seconds: float | None = None) -> tuple[str, list[Order]] | None:
+        """Wait for a volume without an owner, own it, and take all its orders. None: closed, or `seconds` passed."""
         with self._changed:
-            while not self._free and not self._closed:
-                self._changed.wait()
-            if self._closed:
+            self._changed.wait_for(lambda: self._free or self._closed, seconds)
+            if self._closed or not self._free:
                 return None
             volume_id = self._free.popleft()
+            self._free_since.pop(volume_id, None)
             self._owned.add(volume_id)
             orders = self._waiting.pop(volume_id)
             self._count -= len(orders)
             return volume_id, orders
 
     def crowded(self) -> bool:
-        """Whether volumes wait for somebody to own them."""
+        """Return whether volumes wait for an owner."""
         with self._changed:
             return bool(self._free)
 
+    def longest_wait(self) -> float:
+        """Return the seconds that the first volume in the queue has waited for an owner; 0 where none waits."""
+        with self._changed:
+            return time.monotonic() - self._free_since[self._free[0]] if self._free else 0.0
+
+    def withdraw(self, volume_id: str) -> list[Order]:
+        """Take the orders that wait for a volume's owner out of the queue."""
+        with self._changed:
+            if volume_id not in self._owned:
+                return []
+            orders = self._waiting.pop(volume_id, [])
+            self._count -= len(orders)
+            return orders
+
+    def closed(self) -> bool:
+        """Return whether no order is given out any more."""
+        with self._changed:
+            return self._closed
+
+    def _set_free(self, volume_id: str) -> None:
+        self._free.append(volume_id)
+        self._free_since[volume_id] = time.monotonic()
+
     def done(self, volume_id: str) -> None:
-        """The owner lets go; what came meanwhile is free to be taken."""
+        """Let go of a volume; orders that came meanwhile are free to be taken."""
         with self._changed:
             self._owned.discard(volume_id)
             if volume_id in self._waiting:
-                self._free.append(volume_id)
+                self._set_free(volume_id)
                 self._changed.notify()
 
     def close(self) -> None:
-        """Nobody gets an order any more. Those that wait are dropped: the journal casts them again."""
+        """Give out no more orders. Those that wait are dropped: the journal casts them again."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()

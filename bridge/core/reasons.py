@@ -126,6 +126,7 @@ class Reason(StrEnum):
     DOMAIN_OFF = "domain_off", "the domain is shut off, saved or crashed"
     DEVICE_SMALLER = "device_smaller", "after the refresh the host device is still smaller than the volume"
     IMAGE_UNREADABLE = "image_unreadable", "the image's true size cannot be read from its storage"
+    STORAGE_SILENT = "storage_silent", "the storage does not answer: a read of it was given up"
     WOULD_SHRINK = "would_shrink", "the size asked for is below the disk's current capacity"
     WRONG_DEVICE = "wrong_device", "the domain's disk is not the device the connection data names"
     BLOCK_JOB = "block_job", "a block job holds the disk"

@@ -1,30 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The true size of an RBD image, as QEMU's own client sees it: `qemu-img info` with the domain's source and key.
+"""Images: files that QEMU grows itself, and RBD images that QEMU's own client opens.
 
-libvirt's blockInfo says what the guest has, and no call of it asks Ceph. qemu-img needs nothing a hypervisor lacks:
-no ceph.conf, no keyring, no Ceph tools, no Python module outside the virtualenv. It opens the image read-only.
+A file has no device to refresh; as in Nova (libvirt/volume/nfs.py: extend_volume), the requested size is right. Its
+format is the one in the domain's XML and is never probed, because a guest can write any header into a raw file.
 
-Files, local or on a share: there is no device to refresh, QEMU grows the file when the guest's disk is resized.
-
-As Nova does it (libvirt/volume/nfs.py: extend_volume returns the requested size). The format is the one the
-domain's XML names; it is never probed, since a guest can write any header into a raw file.
-
-RBD: no device of this host. Cinder has grown the image in Ceph, and QEMU's client has yet to be told.
-
-QEMU would resize the image itself, up or down, to whatever it is told. So the image's true size is read first, and
-this strategy only ever waits for it: it makes no image larger (hostagent/resize.py has the guard).
+Cinder grows an RBD image in Ceph. QEMU would resize the image to whatever it is told, up or down, so the true size
+is read first by `qemu-img info`, with the domain's own source and key: no ceph.conf, keyring, Ceph tool or Python
+module is needed, and the image is opened read-only. hostagent/resize.py has the guard.
 """
 
 import base64
 import json
 import os
+import signal
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
 from hostagent.devices.base import volume_type
+from hostagent.devices.luks2 import OFFSET_MAX
 from hostagent.domain import Disk, NetworkSource, SourceKind
 from hostagent.errors import StepFailedError
 from hostagent.ports import Images
@@ -33,20 +30,20 @@ _FORMATS = frozenset({"raw", "qcow2"})
 
 
 class FileStrategy:
-    """Raw and qcow2 files."""
+    """Raw and qcow2 files. Of LUKS inside of qcow2 libvirt takes the size that the guest sees."""
 
     name = "file"
 
     def takes(self, disk: Disk, connection: Mapping[str, Any] | None) -> bool:
-        """Files QEMU can grow. With QEMU's own encryption the payload is smaller than the file: not here."""
+        """Take the files that QEMU can grow."""
         del connection
         return disk.kind is SourceKind.FILE and disk.driver_format in _FORMATS and not disk.encrypted
 
     def refresh(self, disk: Disk, connection: Mapping[str, Any] | None) -> None:
-        """See Strategy: nothing to refresh."""
+        """Refresh nothing."""
 
     def size(self, disk: Disk) -> None:
-        """See Strategy: no device."""
+        """Return None: a file is not a device of this host."""
 
 
 class RbdStrategy:
@@ -58,7 +55,7 @@ class RbdStrategy:
         self._images = images
 
     def takes(self, disk: Disk, connection: Mapping[str, Any] | None) -> bool:
-        """See Strategy. The domain itself says how its image is reached."""
+        """Take raw images; the domain itself says how they are reached."""
         return (
             disk.kind is SourceKind.NETWORK
             and disk.network is not None
@@ -69,15 +66,17 @@ class RbdStrategy:
         )
 
     def refresh(self, disk: Disk, connection: Mapping[str, Any] | None) -> int:
-        """See Strategy: there is nothing to nudge."""
+        """Return the size: Ceph needs no rescan."""
         del connection
         return self.size(disk)
 
     def size(self, disk: Disk) -> int:
-        """See Strategy: what Ceph says."""
+        """Return the size that Ceph tells."""
         return self._images.reader(disk)()
 
 
+_REAP: Final = 1.0  # seconds for a killed command to end
+_SIZE_MAX: Final = 1 << 63
 _WORDS: Final = 200  # of what qemu-img says at its end
 _MISSING: Final = "qemu-img with its RBD driver is needed (Debian: qemu-utils, qemu-block-extra)"
 
@@ -103,13 +102,15 @@ class QemuImages:
     def luks_header(self, disk: Disk) -> int:
         """See ports.Images."""
         info = self._info({"driver": "luks", "file": image_options(disk)}, self._key(disk))
-        offset = info.get("format-specific", {}).get("data", {}).get("payload-offset")
-        if not isinstance(offset, int):
-            raise _unreadable("qemu-img says no payload-offset")
+        specific = info.get("format-specific")
+        data = specific.get("data") if isinstance(specific, dict) else None
+        offset = data.get("payload-offset") if isinstance(data, dict) else None
+        if isinstance(offset, bool) or not isinstance(offset, int) or not 0 <= offset <= OFFSET_MAX:
+            raise _unreadable("qemu-img tells no payload-offset")
         return offset
 
     def _key(self, disk: Disk) -> bytes | None:
-        """None: the host's own ceph.conf and keyring have to do."""
+        """Return the domain's key; None leaves it to the host's own ceph.conf and keyring."""
         secret_id = disk.network.secret_id if disk.network is not None else None
         return self._secret(secret_id) if secret_id is not None else None
 
@@ -130,27 +131,47 @@ class QemuImages:
     def _run(self, options: dict[str, Any], secret: Sequence[str], pass_fds: Sequence[int]) -> dict[str, Any]:
         command = [*self._command, "info", "--output=json", *secret, f"json:{json.dumps(options)}"]
         try:
-            done = subprocess.run(
-                command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False,
-                timeout=self._limit, pass_fds=pass_fds, env={**os.environ, "LC_ALL": "C"}, start_new_session=True,
-            )  # fmt: skip
+            code, said, complaint = run_within(self._limit, command, pass_fds)
         except FileNotFoundError as ex:
             raise StepFailedError(Outcome.UNSUPPORTED, Reason.NO_STRATEGY, _MISSING) from ex
-        except subprocess.TimeoutExpired as ex:
+        except TimeoutError as ex:
             raise _unreadable(f"qemu-img took longer than {self._limit:g} s") from ex
-        if "Unknown driver" in done.stderr:
+        if "Unknown driver" in complaint:
             raise StepFailedError(Outcome.UNSUPPORTED, Reason.NO_STRATEGY, _MISSING)
         try:
-            info = json.loads(done.stdout) if done.returncode == 0 else None
-        except ValueError:
+            info = json.loads(said) if code == 0 else None
+        except (ValueError, RecursionError):
             info = None
         if not isinstance(info, dict):
-            raise _unreadable(f"qemu-img ended with {done.returncode}: {done.stderr.strip()[-_WORDS:]}")
+            raise _unreadable(f"qemu-img ended with {code}: {complaint.strip()[-_WORDS:]}")
         return info
 
 
+def run_within(limit: float, command: Sequence[str], pass_fds: Sequence[int] = ()) -> tuple[int, str, str]:
+    """Run a command; its exit code, output and error output. Raises TimeoutError after `limit` seconds.
+
+    A command that cannot die, since its storage holds it inside the kernel, is left behind: nobody waits for it.
+    """
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        errors="replace", pass_fds=pass_fds, env={**os.environ, "LC_ALL": "C"}, start_new_session=True,
+    )  # fmt: skip
+    try:
+        said, complaint = process.communicate(timeout=limit)
+    except subprocess.TimeoutExpired as ex:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        with suppress(subprocess.TimeoutExpired):
+            process.communicate(timeout=_REAP)
+        for pipe in (process.stdout, process.stderr):
+            if pipe is not None:
+                pipe.close()
+        raise TimeoutError from ex
+    return process.returncode, said, complaint
+
+
 def image_options(disk: Disk) -> dict[str, Any]:
-    """QEMU's block options for the disk, as libvirt builds them (qemuBlockStorageSourceGetRBDProps). Pure."""
+    """Return QEMU's options for the disk, as libvirt's qemuBlockStorageSourceGetRBDProps builds them. Pure."""
     network, name = disk.network, disk.source or ""
     parts = name.split("/")
     if network is None or len(parts) not in {2, 3} or not all(parts):
@@ -174,8 +195,8 @@ def _way_in(network: NetworkSource) -> dict[str, Any]:
 
 def _size(info: dict[str, Any]) -> int:
     size = info.get("virtual-size")
-    if not isinstance(size, int):
-        raise _unreadable("qemu-img says no virtual-size")
+    if isinstance(size, bool) or not isinstance(size, int) or not 0 <= size < _SIZE_MAX:
+        raise _unreadable("qemu-img tells no virtual-size")
     return size
 
 

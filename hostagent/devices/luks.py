@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""LUKS: how many bytes of the volume are header, which the guest does not see.
+"""LUKS headers: the bytes at the beginning of a volume that its guest does not see.
 
 The header belongs to the host: the guest writes behind it. QEMU itself opens LUKS1, dm-crypt on the host both.
 Layout of LUKS1: LUKS On-Disk Format 1.2.3, table "phdr".
@@ -25,9 +25,9 @@ _SECTOR: Final = 512
 
 
 def payload_offset(header: bytes) -> int:
-    """Bytes before the payload; raises ValueError in words for what is no LUKS1 header."""
+    """Return the bytes before the payload; raises ValueError in words for what is not a LUKS1 header."""
     if len(header) < HEADER or not header.startswith(_MAGIC):
-        raise ValueError("no LUKS header")
+        raise ValueError("not a LUKS header")
     (version,) = struct.unpack_from(">H", header, _VERSION_AT)
     if version != 1:
         raise ValueError(f"LUKS version {version}, QEMU opens 1")
@@ -36,8 +36,11 @@ def payload_offset(header: bytes) -> int:
 
 
 def hidden_bytes(disk: Disk, images: Images | None) -> int:
-    """Bytes of the volume that the guest does not see; 0 unless QEMU decrypts LUKS1. Raises StoppedError."""
-    if not disk.luks:
+    """Return the bytes that the guest does not see; 0 unless QEMU decrypts LUKS1. Raises StepFailedError.
+
+    LUKS1 inside of qcow2 hides nothing: the virtual size is the payload's, and the header lies beside it.
+    """
+    if not disk.luks or disk.driver_format == "qcow2":
         return 0
     if disk.kind is SourceKind.NETWORK and images is not None:
         return images.luks_header(disk)
@@ -47,7 +50,7 @@ def hidden_bytes(disk: Disk, images: Images | None) -> int:
 
 
 def header_of_map(beneath: str, kind: str) -> int:
-    """Bytes before the payload of a dm-crypt map of this kind, from the device beneath it. Raises StoppedError."""
+    """Return the bytes before the payload of a dm-crypt map of this kind. Raises StepFailedError."""
     if kind == "LUKS1":
         return _explained(beneath, lambda path: payload_offset(_read(path, HEADER)))
     if kind == "LUKS2":

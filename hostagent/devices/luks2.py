@@ -1,17 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the payload of a LUKS2 volume begins. Layout: LUKS2 On-Disk Format 1.1.1, "binary header" and "segments".
+"""The beginning of a LUKS2 volume's payload. Layout: LUKS2 On-Disk Format 1.1.1, "binary header" and "segments".
 
-The checksum is looked at as well: half a header must not become a size.
+The checksum is compared as well: half a header must not become a size.
 """
 
 import hashlib
 import json
+import re
 import struct
 from collections.abc import Mapping
 from typing import Any, Final
 
 SIZES: Final = frozenset(1 << power for power in range(14, 23))  # 16 KiB to 4 MiB: all that cryptsetup writes
 FIRST: Final = 4096  # bytes of the binary header, the JSON area behind it
+OFFSET_MAX: Final = 1 << 40
+"""Bytes before a payload, at most; cryptsetup writes 16 MiB."""
+_OFFSET: Final = re.compile(r"[0-9]{1,13}")
 _MAGIC: Final = b"LUKS\xba\xbe"
 _SIZE_AT: Final = 8
 _ALGORITHM_AT: Final = slice(72, 104)
@@ -20,9 +24,9 @@ _SUM_AT: Final = slice(448, 512)
 
 
 def header_size(binary: bytes) -> int:
-    """Bytes of the whole header, read from its first FIRST bytes; raises ValueError in words."""
+    """Return the bytes of the whole header, read from its first FIRST bytes; raises ValueError in words."""
     if len(binary) < FIRST or not binary.startswith(_MAGIC):
-        raise ValueError("no LUKS header")
+        raise ValueError("not a LUKS header")
     version, size = struct.unpack_from(">HQ", binary, len(_MAGIC))
     if version != 2 or size not in SIZES:  # noqa: PLR2004
         raise ValueError(f"LUKS version {version} with a header of {size} bytes")
@@ -30,7 +34,7 @@ def header_size(binary: bytes) -> int:
 
 
 def payload_offset(header: bytes) -> int:
-    """Bytes before the payload, from the whole header; raises ValueError in words."""
+    """Return the bytes before the payload, from the whole header; raises ValueError in words."""
     algorithm = header[_ALGORITHM_AT].rstrip(b"\0").decode(errors="replace")
     if algorithm not in _ALGORITHMS:
         raise ValueError("a LUKS2 header with an unknown checksum")
@@ -48,4 +52,7 @@ def _only_segment(area: Mapping[str, Any]) -> int:
     [segment] = area["segments"].values()
     if segment["type"] != "crypt" or segment["size"] != "dynamic":
         raise ValueError
-    return int(segment["offset"])
+    offset = segment["offset"]
+    if not isinstance(offset, str) or not _OFFSET.fullmatch(offset) or int(offset) > OFFSET_MAX:
+        raise ValueError
+    return int(offset)

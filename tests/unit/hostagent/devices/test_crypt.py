@@ -267,8 +267,25 @@ SEGMENT = {"type": "crypt", "offset": "4096", "size": "dynamic"}
         luks2_header(segments={"0": {**SEGMENT, "type": "linear"}}),
         luks2_header(segments={"0": {**SEGMENT, "size": "1048576"}}),
         luks2_header(offset=None),
+        luks2_header(offset="9" * 4000),
+        luks2_header(offset="-4096"),
+        luks2_header(offset="\u0664\u0660"),
+        luks2_header(segments={"0": {**SEGMENT, "offset": 4096}}),
     ],
-    ids=["short", "size", "checksum", "none", "two", "linear", "fixed", "no offset"],
+    ids=[
+        "short",
+        "size",
+        "checksum",
+        "none",
+        "two",
+        "linear",
+        "fixed",
+        "no offset",
+        "4,000 digits",
+        "below 0",
+        "other digits",
+        "a number",
+    ],
 )
 def test_what_is_not_one_segment_to_the_end_is_said_in_words(header: bytes) -> None:
     """A volume that is being reencrypted has several."""

@@ -55,6 +55,11 @@ def test_a_disk_without_luks_hides_nothing(tmp_path: Path) -> None:
     assert hidden_bytes(disk, None) == 0
 
 
+def test_luks_inside_of_qcow2_hides_nothing(tmp_path: Path) -> None:
+    """The virtual size is what the guest sees; the file is not read."""
+    assert hidden_bytes(luks(tmp_path / "absent", SourceKind.FILE, "qcow2"), None) == 0
+
+
 def test_a_header_that_cannot_be_read_is_tried_again(tmp_path: Path) -> None:
     """The device may come back."""
     with pytest.raises(StepFailedError) as caught:
@@ -62,7 +67,7 @@ def test_a_header_that_cannot_be_read_is_tried_again(tmp_path: Path) -> None:
     assert caught.value.outcome is Outcome.DEVICE_STALE
 
 
-@pytest.mark.parametrize(("kind", "fmt"), [(SourceKind.FILE, "qcow2"), (SourceKind.OTHER, "raw")])
+@pytest.mark.parametrize(("kind", "fmt"), [(SourceKind.FILE, "vmdk"), (SourceKind.OTHER, "raw")])
 def test_luks_inside_another_format_is_unsupported(tmp_path: Path, kind: SourceKind, fmt: str) -> None:
     """The header is not where it was looked for."""
     with pytest.raises(StepFailedError) as caught:
