@@ -21,6 +21,7 @@ from hostagent.attempt import find_disk, reported
 from hostagent.devices import choose, crypt
 from hostagent.devices.base import Strategy, volume_type
 from hostagent.devices.checks import check_identity
+from hostagent.devices.headers import LuksHeaders
 from hostagent.devices.sysfs import CryptMap
 from hostagent.domain import Disk, Domain, SourceKind
 from hostagent.errors import StepFailedError
@@ -83,6 +84,7 @@ class ExtendTools:
     images: Images | None = None
     encryptor: Encryptor | None = None
     guard: DeviceGuard | None = None
+    headers: LuksHeaders | None = None
     refreshed: Refreshed = field(default_factory=Refreshed)
     clock: Callable[[], float] = time.monotonic
 
@@ -150,7 +152,7 @@ class _ExtendAttempt:
     def _behind_its_header(self, disk: Disk) -> Disk:
         """The volume as its storage has it: QEMU's own LUKS is a header in front, and changes nothing else."""
         with self._step("header") as seen:
-            self.header = seen.size = crypt.hidden_bytes(disk, self.tools.images)
+            self.header = seen.size = self._hidden_bytes(disk)
         return replace(disk, encrypted=False)
 
     def _behind_its_map(self, disk: Disk, mapped: CryptMap) -> None:
@@ -158,11 +160,15 @@ class _ExtendAttempt:
         self.mapped = mapped
         with self._step("header") as seen:
             try:
-                self.header = seen.size = crypt.hidden_bytes(disk, None)
+                self.header = seen.size = self._hidden_bytes(disk)
             except StepFailedError as ex:
                 if self._why_not(mapped) is None:
                     raise
                 seen.detail = ex.detail
+
+    def _hidden_bytes(self, disk: Disk) -> int:
+        headers, images = self.tools.headers, self.tools.images
+        return headers.hidden_bytes(disk, images) if headers is not None else crypt.hidden_bytes(disk, images)
 
     def _why_not(self, mapped: CryptMap) -> str | None:
         return crypt.why_not(mapped, self.order.encryption, opted_in=self.tools.encryptor is not None)

@@ -38,7 +38,8 @@ HOSTAGENT_OPTS = [
         default=8,
         min=1,
         max=64,
-        help="Volumes worked on at once. Each worker has a libvirt connection of its own.",
+        help="Volumes worked on at once. Each worker has a libvirt connection of its own. While workers hang and "
+        "volumes wait, up to four times as many are started.",
     ),
     cfg.IntOpt(
         "brick_processes",
@@ -67,6 +68,14 @@ HOSTAGENT_OPTS = [
         min=0.1,
         help="Seconds a libvirt call may take. A call that takes longer is given up on and its connection left "
         "behind; its guest is not touched again until it returned.",
+    ),
+    cfg.FloatOpt(
+        "storage_limit",
+        default=5,
+        min=0.1,
+        help="Seconds a read of storage by the agent itself may take (LUKS headers, sysfs of a device). One that "
+        "takes longer is given up; the same device is not read again until it returned. A header that was read "
+        "once is remembered.",
     ),
     cfg.IntOpt(
         "abandoned_max",
@@ -160,6 +169,7 @@ class HostAgentSettings:
     crowded_wait: float
     nudge_every: float
     libvirt_limit: float
+    storage_limit: float
     abandoned_max: int
     inventory_interval: float
     heartbeat_interval: float
@@ -192,6 +202,7 @@ def hostagent_settings(conf: cfg.ConfigOpts) -> HostAgentSettings:
         crowded_wait=section.crowded_wait,
         nudge_every=section.nudge_every,
         libvirt_limit=section.libvirt_limit,
+        storage_limit=section.storage_limit,
         abandoned_max=section.abandoned_max,
         inventory_interval=section.inventory_interval,
         heartbeat_interval=section.heartbeat_interval,

@@ -24,8 +24,8 @@ from hostagent.brick.pool import BrickPool
 from hostagent.capabilities import volume_types
 from hostagent.devices import all_strategies
 from hostagent.devices.base import Strategy
-from hostagent.devices.crypt import hidden_bytes
 from hostagent.devices.guard import RememberedDevices
+from hostagent.devices.headers import LuksHeaders
 from hostagent.devices.image import QemuImages, RbdStrategy
 from hostagent.drivers.libvirt.connect import open_libvirt, open_read_only
 from hostagent.drivers.libvirt.session import Abandoned, Session
@@ -37,10 +37,13 @@ from hostagent.ports import Encryptor
 from hostagent.reporter import Outbox, Reporter, ToEngine
 from hostagent.rpc import RpcServer
 from hostagent.settings import HostAgentSettings
+from hostagent.storage_reads import StorageReads
 from hostagent.workers import FairTurn, Workers
 
 LOG = logging.getLogger(__name__)
 
+_READS_MAX: Final = 64
+"""Reads of storage that may hang at once; each holds a thread."""
 _INVENTORY_SHARE: Final = 0.25
 """Of [hostagent] abandoned_max: where the storage of many guests hangs, the others' orders must still pass."""
 
@@ -118,6 +121,12 @@ class PartWithCleanup:
         return ended
 
 
+def _longest_order(settings: HostAgentSettings) -> float:
+    """Return the seconds after which an order cannot be on its way any more: the sum of its limits, twice over."""
+    brick = settings.brick.limit + settings.brick.lock_limit
+    return 2 * (settings.device_wait + brick + 8 * settings.libvirt_limit + settings.storage_limit)
+
+
 def build(
     settings: HostAgentSettings,
     process: Process,
@@ -134,7 +143,9 @@ def build(
     stopping = threading.Event()
     outside = look_outside(settings)
     outbox, touched = Outbox(metrics), Touched()
-    devices = RememberedDevices(DeviceMemory(None if settings.read_only else settings.state_path, health))
+    reads = StorageReads(limit=settings.storage_limit, most=_READS_MAX, health=health, gauge=metrics.storage_reads)
+    headers = LuksHeaders(reads)
+    devices = RememberedDevices(DeviceMemory(None if settings.read_only else settings.state_path, health), reads)
     sender = BusPublisher(
         lambda: kombu_connection(
             settings.bus.transport_url, heartbeat=0, name=f"extend-bridge-hostagent {settings.host}"
@@ -156,7 +167,7 @@ def build(
         if settings.read_only:
             eyes = ObserveTools(
                 hypervisor=own, wait=settings.observe_wait, sleep=stopping.wait, clock=time.monotonic,
-                hidden=partial(hidden_bytes, images=images_of(own)),
+                hidden=partial(headers.hidden_bytes, images=images_of(own)),
             )  # fmt: skip
             return WorkerTool(own, lambda order: observe(order, eyes))
         patience = DeviceWait(device_wait=settings.device_wait, nudge_every=settings.nudge_every)
@@ -170,6 +181,7 @@ def build(
             images=images,
             encryptor=outside.encryptor,
             guard=devices,
+            headers=headers,
             sleep=turn.sleep,
         )
 
@@ -205,12 +217,15 @@ def build(
         tell=outbox.add_inventory,
         touched=touched,
         volume_types=can_extend(),
-        hidden=partial(hidden_bytes, images=images_of(looking)),
+        hidden=partial(headers.hidden_bytes, images=images_of(looking)),
         devices=devices,
         interval=settings.inventory_interval,
         health=health,
     )
-    workers = Workers(settings.workers, make_tool=bench, report=hand_over, stopping=stopping, metrics=metrics)
+    workers = Workers(
+        settings.workers, make_tool=bench, report=hand_over, stopping=stopping, metrics=metrics, health=health,
+        stuck_after=_longest_order(settings),
+    )  # fmt: skip
     rpc = RpcServer(process.conf, settings.bus.transport_url, settings.host, workers.submit, health)
     return [
         PartWithCleanup(

@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The orders of this host: one owner per volume, several volumes at once, a report for each attempt.
 
-Orders for a volume that is being worked on wait for its owner. The orders that have gathered by then are one piece of
-work: of those for the same guest the newest is done, and the older ones are settled by its result.
+Orders for a volume that is being worked on wait for its owner. The orders that have gathered by then are one piece
+of work: of those for the same guest the newest is done, and the older ones are settled by its result.
 
-Storage that hangs holds the worker of its volume. So more workers are started while volumes wait and every worker has
-been busy for a moment; they end once there is nothing to do. A check shows orders that wait too long and workers that
-do not come back.
+Storage that hangs holds the worker of its volume. So more workers are started while volumes wait and none comes
+free; they end once there is nothing to do. Checks show orders that wait too long and workers that do not come back.
 """
 
 import logging
@@ -21,6 +20,7 @@ from bridge.core.extend import ExtendKey
 from bridge.core.messages import Order, Report, StepReport
 from bridge.core.outcome import THEN, Outcome, Then
 from bridge.core.reasons import Reason
+from bridge.runtime.health import Health
 from bridge.runtime.metrics import AgentMetrics
 
 
@@ -34,8 +34,8 @@ class Stopping(Protocol):
 class FairTurn:
     """The share of one worker's order in the time for waiting: without limit while no other volume waits.
 
-    An array that shows its volumes' sizes late would otherwise hold every worker, and volumes of other storage would
-    wait behind it. The order that gives way is cast again.
+    An array that shows its volumes' sizes late would otherwise hold every worker, and volumes of other storage
+    would wait behind it. The order that gives way is cast again.
     """
 
     def __init__(
@@ -68,6 +68,13 @@ LOG = logging.getLogger(__name__)
 
 WAITING_MAX: Final = 10_000
 """Orders held at most; above it they are reported as `busy` and come again."""
+MORE: Final = 4
+"""Times [hostagent] workers, the most threads there are while others hang."""
+WAITING_HEALTH: Final = "hostagent.orders"
+STUCK_HEALTH: Final = "hostagent.workers"
+_IDLE: Final = 30.0  # seconds without an order after which an additional worker ends
+_QUEUE_PATIENCE: Final = 5.0  # seconds a volume may wait although workers come free
+_WATCH_EVERY: Final = 0.25
 
 Do = Callable[[Order], Report]
 
@@ -83,7 +90,7 @@ class Tool(Protocol):
 
 
 class Orders:
-    """The waiting orders by volume, and which volumes have an owner. For several threads; no effects."""
+    """The waiting orders by volume, and the volumes that have an owner. For several threads; no effects."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -113,7 +120,7 @@ class Orders:
         return refused
 
     def take(self, seconds: float | None = None) -> tuple[str, list[Order]] | None:
-        """Wait for a volume without an owner, own it, and take all its orders. None: closed, or `seconds` passed."""
+        """Wait for a volume without an owner, own it, and take all its orders. None: closed, or time is up."""
         with self._changed:
             self._changed.wait_for(lambda: self._free or self._closed, seconds)
             if self._closed or not self._free:
@@ -130,10 +137,15 @@ class Orders:
         with self._changed:
             return bool(self._free)
 
-    def longest_wait(self) -> float:
-        """Return the seconds that the first volume in the queue has waited for an owner; 0 where none waits."""
+    def waited(self) -> float | None:
+        """Return the seconds for which the first volume in the queue has waited for an owner, None without one."""
         with self._changed:
-            return time.monotonic() - self._free_since[self._free[0]] if self._free else 0.0
+            return time.monotonic() - self._free_since[self._free[0]] if self._free else None
+
+    def wait_for_crowd(self) -> None:
+        """Return once a volume has no owner or several are in hand; asleep otherwise, for as long as it takes."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._free or self._owned or self._closed)
 
     def withdraw(self, volume_id: str) -> list[Order]:
         """Take the orders that wait for a volume's owner out of the queue."""
@@ -169,7 +181,7 @@ class Orders:
 
 
 def work_off(orders: Sequence[Order], do: Do) -> list[Report]:
-    """Do what has gathered for one volume; one report per order, in their order.
+    """Do the orders that have gathered for one volume; return one report per order, in their order.
 
     Per guest the newest order (generation, then target) is done. An older one has the same end, unless that end is
     a success that says nothing about a larger size it asked for: then it is done as well.
@@ -199,7 +211,13 @@ def _settled_by(lead: Report, order: Order) -> Report:
 
 
 class Workers:
-    """A part: threads that work orders off and hand over the reports."""
+    """A part: threads that work orders off and hand over the reports.
+
+    `count` threads stay. More are started, up to MORE times as many, while a volume waits for an owner and none has
+    come free for `patience` seconds; each ends when it finds no order for a while. `stuck_after`: seconds after
+    which an order in hand is said not to come back. Its volume keeps its owner, lest a late resize overtake a newer
+    one, and further orders for it are reported as `busy`.
+    """
 
     def __init__(
         self,
@@ -209,54 +227,116 @@ class Workers:
         report: Callable[[Sequence[Report]], None],
         stopping: threading.Event,
         metrics: AgentMetrics,
+        health: Health | None = None,
+        stuck_after: float = 900.0,
+        patience: float = 0.5,
     ) -> None:
         self._orders = Orders()
         self._make_tool = make_tool
         self._report = report
         self._stopping = stopping
         self._metrics = metrics
-        self._threads = [threading.Thread(target=self._run, name=f"worker-{n}", daemon=True) for n in range(count)]
+        self._count = count
+        self._most = count * MORE
+        self._stuck_after = stuck_after
+        self._patience = patience
+        self._lock = threading.Lock()
+        self._threads: set[threading.Thread] = set()
+        self._in_hand: dict[str, float] = {}
+        self._came_free = 0.0
+        self._watch = threading.Thread(target=self._watch_orders, name="workers-watch", daemon=True)
+        if health is not None:
+            health.due(WAITING_HEALTH, self._orders.waited, what="order without a worker")
+            health.due(STUCK_HEALTH, self._oldest_in_hand, what="order in hand", limit=stuck_after)
 
     def submit(self, orders: Sequence[Order]) -> None:
         """Take orders and return at once."""
         self._metrics.in_flight.inc(len(orders))
         if refused := self._orders.put(orders):
             LOG.warning("no room for %d orders: %d wait already", len(refused), WAITING_MAX)
-            self._hand_over(refused, [_refused(order) for order in refused])
+            self._hand_over(refused, [_busy(order, "this host has too many orders") for order in refused])
 
     def crowded(self) -> bool:
-        """Whether volumes wait for a worker."""
+        """Return whether volumes wait for a worker."""
         return self._orders.crowded()
 
     def start(self) -> None:
         """Start the threads."""
-        for thread in self._threads:
-            thread.start()
+        for _ in range(self._count):
+            self._start_thread(stays=True)
+        self._watch.start()
 
     def stop(self) -> None:
-        """Take no more orders; what is being waited for is given up on."""
+        """Take no more orders and give up every wait."""
         self._stopping.set()
         self._orders.close()
 
     def join(self, seconds: float) -> bool:
         """Wait for the orders in hand."""
         deadline = time.monotonic() + seconds
-        for thread in self._threads:
+        with self._lock:
+            threads = list(self._threads)
+        for thread in threads:
             thread.join(max(0.0, deadline - time.monotonic()))
-        return not any(thread.is_alive() for thread in self._threads)
+        return not any(thread.is_alive() for thread in threads)
 
-    def _run(self) -> None:
+    def _start_thread(self, *, stays: bool) -> None:
+        with self._lock:
+            if len(self._threads) >= self._most:
+                return
+            thread = threading.Thread(
+                target=self._run, args=(None if stays else _IDLE,), name=f"worker-{len(self._threads)}", daemon=True
+            )
+            self._threads.add(thread)
+        thread.start()
+
+    def _run(self, idle: float | None) -> None:
+        """Work until the orders are closed; with `idle`, until none came for so many seconds."""
         tool = self._make_tool()
-        while (taken := self._orders.take()) is not None:
+        while (taken := self._orders.take(idle)) is not None:
             volume_id, orders = taken
+            with self._lock:
+                self._in_hand[volume_id] = time.monotonic()
             try:
                 self._hand_over(orders, work_off(orders, tool))
             except Exception:
                 LOG.exception("volume %s: the worker failed", volume_id)
                 self._metrics.in_flight.dec(len(orders))
             finally:
+                with self._lock:
+                    del self._in_hand[volume_id]
+                    self._came_free = time.monotonic()
                 self._orders.done(volume_id)
         tool.close()
+        with self._lock:
+            self._threads.discard(threading.current_thread())
+
+    def _watch_orders(self) -> None:
+        """Start workers where volumes wait, and answer for those whose worker does not come back."""
+        while not self._orders.closed():
+            self._orders.wait_for_crowd()
+            if self._too_long(self._orders.waited() or 0.0):
+                self._start_thread(stays=False)
+            for volume_id, seconds in self._stuck().items():
+                orders = self._orders.withdraw(volume_id)
+                words = f"an earlier order of this volume hangs since {seconds:.0f} s"
+                self._hand_over(orders, [_busy(order, words) for order in orders])
+            self._stopping.wait(_WATCH_EVERY)
+
+    def _too_long(self, waited: float) -> bool:
+        """Return whether a volume waits in vain: no worker has come free, or too few for the queue."""
+        if waited <= self._patience:
+            return False
+        return time.monotonic() - self._came_free > self._patience or waited > _QUEUE_PATIENCE
+
+    def _stuck(self) -> dict[str, float]:
+        now = time.monotonic()
+        with self._lock:
+            return {volume: now - at for volume, at in self._in_hand.items() if now - at > self._stuck_after}
+
+    def _oldest_in_hand(self) -> float | None:
+        with self._lock:
+            return time.monotonic() - min(self._in_hand.values()) if self._in_hand else None
 
     def _hand_over(self, orders: Sequence[Order], reports: Sequence[Report]) -> None:
         for order, report in zip(orders, reports, strict=True):
@@ -279,7 +359,7 @@ class Workers:
         self._report(reports)
 
 
-def _refused(order: Order) -> Report:
+def _busy(order: Order, detail: str) -> Report:
     return Report(
         attempt_id=order.attempt_id,
         key=order.key,
@@ -287,5 +367,5 @@ def _refused(order: Order) -> Report:
         outcome=Outcome.BUSY,
         reason=Reason.UNCERTAIN.value,
         target=order.target,
-        detail="this host has too many orders",
+        detail=detail,
     )

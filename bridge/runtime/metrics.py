@@ -218,3 +218,8 @@ class AgentMetrics:
             "Libvirt calls given up on that have not returned",
             registry=registry,
         )
+        self.storage_reads = Gauge(
+            "extend_bridge_hostagent_storage_reads_hanging",
+            "Reads of storage given up that have not returned",
+            registry=registry,
+        )

@@ -13,6 +13,7 @@ from hostagent.devices import sysfs
 from hostagent.domain import Disk, Domain, SourceKind
 from hostagent.errors import StepFailedError
 from hostagent.identity import AttachEvidence, DeviceMemory, Verdict
+from hostagent.storage_reads import StorageReads, StorageSilentError
 
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 _REMEDY: Final = "detach the volume and attach it again once its storage is right"
@@ -21,8 +22,9 @@ _REMEDY: Final = "detach the volume and attach it again once its storage is righ
 class RememberedDevices:
     """See ports.DeviceGuard; for several threads."""
 
-    def __init__(self, memory: DeviceMemory, root: Path = sysfs.SYS) -> None:
+    def __init__(self, memory: DeviceMemory, reads: StorageReads, root: Path = sysfs.SYS) -> None:
         self._memory = memory
+        self._reads = reads
         self._root = root
         self._boot = sysfs.text(_BOOT_ID)
 
@@ -50,7 +52,7 @@ class RememberedDevices:
         disks = {}
         for disk in domain.disks:
             if disk.volume_id is not None:
-                names = (self._names(disk) if active else None) or frozenset()
+                names = self._names_or_none(disk) if active else frozenset()
                 disks[disk.volume_id] = (names, self._evidence(domain, disk, None))
         gone = set(detached)
         removed = [disk.volume_id for disk in domain.disks if disk.volume_id is not None and disk.alias in gone]
@@ -60,11 +62,25 @@ class RememberedDevices:
         """Note which guests are on this host."""
         self._memory.observe_host(server_ids)
 
+    def _names_or_none(self, disk: Disk) -> frozenset[str]:
+        """Return the names; none where the device does not answer: one disk must not spoil a look at a host."""
+        try:
+            return self._names(disk) or frozenset()
+        except StepFailedError:
+            return frozenset()
+
     def _names(self, disk: Disk) -> frozenset[str] | None:
         """The device's worldwide names; None for what is not a block device, or has no device on this host."""
         if disk.kind is not SourceKind.BLOCK or disk.source is None:
             return None
-        number = sysfs.device_number(disk.source)
+        source = disk.source
+        try:
+            return self._reads.read(source, lambda: self._read(source))
+        except StorageSilentError as ex:
+            raise StepFailedError(Outcome.DEVICE_STALE, Reason.STORAGE_SILENT, str(ex)) from ex
+
+    def _read(self, source: str) -> frozenset[str] | None:
+        number = sysfs.device_number(source)
         return sysfs.worldwide_names(number, self._root) if number is not None else None
 
     def _evidence(self, domain: Domain, disk: Disk, attachment_id: str | None) -> AttachEvidence:

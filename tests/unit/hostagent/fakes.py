@@ -10,15 +10,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from prometheus_client import CollectorRegistry, Gauge
+
 from bridge.core.extend import Bytes, ExtendKey
 from bridge.core.messages import GuestState, Order
 from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
+from bridge.runtime.health import Health
 from hostagent.domain import Disk, Domain, SourceKind
 from hostagent.drivers.libvirt import errors
 from hostagent.errors import StepFailedError
 from hostagent.extend import DeviceWait, ExtendTools
 from hostagent.ports import Capacity, LibvirtDomain
+from hostagent.storage_reads import StorageReads
 
 T = TypeVar("T")
 MIB = 1 << 20
@@ -242,3 +246,9 @@ def tools(hypervisor: FakeHypervisor, *strategies: Any, wait: float = 10.0) -> E
 def brick_failed() -> StepFailedError:
     """What a killed os-brick process raises."""
     return StepFailedError(Outcome.BRICK_FAILED, Reason.BRICK_DIED)
+
+
+def storage_reads(limit: float = 30.0) -> StorageReads:
+    """Bounded reads whose health nobody looks at."""
+    gauge = Gauge("reads", "reads", registry=CollectorRegistry())
+    return StorageReads(limit=limit, most=8, health=Health(), gauge=gauge)

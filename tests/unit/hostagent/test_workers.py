@@ -3,16 +3,20 @@
 
 import threading
 import time
+import uuid
 from collections.abc import Callable, Sequence
 
+import pytest
 from prometheus_client import CollectorRegistry
 
 from bridge.core.extend import Bytes
 from bridge.core.messages import Order, Report
 from bridge.core.outcome import Outcome
+from bridge.runtime.health import Health
 from bridge.runtime.metrics import AgentMetrics
 from hostagent import workers as worker
 from hostagent.workers import FairTurn, Orders, Workers, work_off
+from tests.lab.waiting import until
 from tests.unit.hostagent.fakes import FakeTime, order
 
 S1, S2 = "11111111-0000-0000-0000-000000000001", "11111111-0000-0000-0000-000000000002"
@@ -151,7 +155,9 @@ class Tool:
         """Nothing."""
 
 
-def workers(count: int, do: Callable[[Order], Report]) -> tuple[Workers, list[Report], threading.Semaphore]:
+def workers(
+    count: int, do: Callable[[Order], Report], *, health: Health | None = None, stuck_after: float = 900.0
+) -> tuple[Workers, list[Report], threading.Semaphore]:
     reports: list[Report] = []
     came = threading.Semaphore(0)
 
@@ -162,7 +168,7 @@ def workers(count: int, do: Callable[[Order], Report]) -> tuple[Workers, list[Re
 
     made = Workers(
         count, make_tool=lambda: Tool(do), report=take, stopping=threading.Event(),
-        metrics=AgentMetrics(CollectorRegistry()),
+        metrics=AgentMetrics(CollectorRegistry()), health=health, stuck_after=stuck_after,
     )  # fmt: skip
     made.start()
     return made, reports, came
@@ -183,6 +189,72 @@ def test_one_hanging_volume_does_not_hold_another() -> None:
     assert [r.key.volume_id for r in reports] == [V2]
     hangs.set()
     assert came.acquire(timeout=LONG)
+    made.stop()
+    assert made.join(LONG)
+
+
+def test_eight_hung_volumes_leave_the_ninth_its_usual_time() -> None:
+    """More workers are started where none comes free, and end when there is nothing to do."""
+    hangs = threading.Event()
+    healthy = str(uuid.uuid4())
+
+    def do(one: Order) -> Report:
+        if one.key.volume_id != healthy:
+            hangs.wait(LONG * 3)
+        return report_of(one)
+
+    made, reports, came = workers(8, do)
+    made.submit([order(S1, str(uuid.uuid4()), 1) for _ in range(8)])
+    made.submit([order(S2, healthy, 1)])
+    assert came.acquire(timeout=LONG)
+    assert [r.key.volume_id for r in reports] == [healthy]
+    hangs.set()
+    made.stop()
+    assert made.join(LONG)
+
+
+def test_a_worker_that_does_not_come_back_shows_and_later_orders_are_answered() -> None:
+    """The volume keeps its owner: a late resize must not overtake a newer one."""
+    hangs, health = threading.Event(), Health()
+    began = []
+
+    def do(one: Order) -> Report:
+        began.append(one.gen)
+        hangs.wait(LONG * 3)
+        return report_of(one)
+
+    made, reports, came = workers(1, do, health=health, stuck_after=0.1)
+    made.submit([order(S1, V1, 1)])
+    until(lambda: began, "the order is in hand")
+    made.submit([order(S1, V1, 2, gen=2)])
+    assert came.acquire(timeout=LONG)
+    assert (reports[0].gen, reports[0].outcome) == (2, Outcome.BUSY)
+    assert "hangs" in reports[0].detail
+    assert not health.checks()["hostagent.workers"].ok
+    hangs.set()
+    assert came.acquire(timeout=LONG)
+    until(health.ready, "the worker came back")
+    assert began == [1]
+    made.stop()
+    assert made.join(LONG)
+
+
+def test_orders_that_wait_for_a_worker_are_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many workers as there may be hang: the check counts from the first order that waits."""
+    monkeypatch.setattr(worker, "MORE", 1)
+    hangs, now = threading.Event(), [0.0]
+    health = Health(clock=lambda: now[0])
+
+    def do(one: Order) -> Report:
+        hangs.wait(LONG * 3)
+        return report_of(one)
+
+    made, _reports, _came = workers(1, do, health=health)
+    made.submit([order(S1, V1, 1), order(S1, V2, 1)])
+    until(made.crowded, "one waits")
+    assert "hostagent.orders" in health.checks()
+    assert (made._orders.waited() or 0) >= 0
+    hangs.set()
     made.stop()
     assert made.join(LONG)
 

@@ -21,6 +21,7 @@ from hostagent.drivers.libvirt.session import Abandoned, Session
 from hostagent.extend import DeviceWait, ExtendTools, extend
 from hostagent.identity import DeviceMemory
 from hostagent.settings import hostagent_groups, hostagent_settings
+from hostagent.storage_reads import StorageReads
 from hostagent.wiring import WorkerTool, this_host
 from hostagent.workers import Workers
 from tests.lab.key_manager import BACKEND
@@ -67,11 +68,12 @@ class Agent:
         self._submit = workers.submit
         self._keys = True
         self._state = settings.state_path
+        self._reads = StorageReads(limit=60, most=8, health=Health(), gauge=metrics.storage_reads)
         self.restart()
 
     def restart(self) -> None:
         """What the next run of the agent knows of its disks is what lies in its directory."""
-        self._guard = RememberedDevices(DeviceMemory(self._state, Health()))
+        self._guard = RememberedDevices(DeviceMemory(self._state, Health()), self._reads)
 
     def start(self) -> None:
         """The os-brick process and the threads."""

@@ -16,6 +16,7 @@ from hostagent.domain import Disk, Domain, SourceKind
 from hostagent.errors import StepFailedError
 from hostagent.identity import DeviceMemory
 from tests.unit.hostagent.fake_sys import NUMBERS, FakeSys
+from tests.unit.hostagent.fakes import storage_reads
 
 SERVER, VOLUME = str(uuid.uuid4()), str(uuid.uuid4())
 
@@ -36,7 +37,7 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSys:
 
 def guard(fake: FakeSys) -> RememberedDevices:
     """The guard of an agent that has just started."""
-    return RememberedDevices(DeviceMemory(fake.root.parent / "state", Health()), fake.root)
+    return RememberedDevices(DeviceMemory(fake.root.parent / "state", Health()), storage_reads(), fake.root)
 
 
 def disk(source: str = "/dev/sda", alias: str | None = None) -> Disk:
