@@ -200,6 +200,8 @@ class Connection(cheroot_server.HTTPConnection):
                 return
         self.server.closed(self)
         super().close()
+        # cheroot's connections are in reference cycles: their memory would wait for the garbage collector
+        self._buffer, self.rfile, self.wfile = RequestBuffer(self.limits), _Whole(), _Answer()
 
     def _step(self) -> Arrived:
         if self._phase is _Phase.TAKING:

@@ -35,6 +35,8 @@ BODY: Final = json.dumps(
 ).encode()
 BUDGET: Final = 100
 """MiB of an API process, by the budgets of the design."""
+FAILURE_LIMIT: Final = 5
+FAILURE_BURST: Final = 20
 _COST: Final = 10
 
 
@@ -151,7 +153,7 @@ def basic(directory: Path) -> Iterator[ApiGround]:
     pair = base64.b64encode(b"cinder:good-word").decode()
     lines = (
         f"auth_strategy = http_basic\nhttp_basic_auth_user_file = {users}\ntrusted_proxies = 127.0.0.1\n"
-        "failure_limit = 5\nfailure_burst = 20"
+        f"failure_limit = {FAILURE_LIMIT}\nfailure_burst = {FAILURE_BURST}"
     )
     with serving(directory, lines, credentials={"Authorization": f"Basic {pair}"}) as ground:
         yield ground

@@ -69,7 +69,7 @@ def long_lines(ground: ApiGround, seconds: float) -> Sequence[str]:
         answer = exchange(ground.port, request.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n", 1))
         if len(answer) > 20_000:
             complaints.append(f"{name}: an answer of {len(answer)} bytes")
-        if status(answer) not in {0, 300, 400, 413, 414, 431}:
+        if status(answer) not in {0, 300, 400, 413, 414, 431, 200 if name == "host" else 0}:
             complaints.append(f"{name}: answered {status(answer)}")
     return complaints
 
