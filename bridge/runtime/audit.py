@@ -1,26 +1,41 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where audit records go: a file that logrotate may move away, systemd's journal, or standard error.
+"""Destinations of audit records: a file that logrotate may move away, systemd's journal, or standard error.
 
-A line that cannot be written (disk full, directory gone) is counted and said once; it never stops the work.
+A line that cannot be written (disk full, directory gone) is counted and reported once; it never stops the work.
+Each log is one writer of bridge.core.audit_chain, and keeps the newest line's hash elsewhere from time to time.
 """
 
+import errno
 import logging
 import os
+import secrets
 import socket
+import stat
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Final, Protocol
+from typing import Any, Final, Protocol
 
 from bridge.core.audit import AuditRecord
+from bridge.core.audit_chain import ChainHead, ChainState, key_name, read_link
 from bridge.core.errors import ConfigError
 
 LOG = logging.getLogger(__name__)
 _LOOK_EVERY = 1.0  # seconds between looks whether the file was moved away
+_MODE: Final = 0o640
+_TAIL: Final = 64 * 1024  # bytes of a file that are searched for other writers' last lines
+_SEEN_MAX: Final = 64
+_KEY_MIN, _KEY_MAX = 16, 4096
+_LAST_WORD = 3.0  # seconds the last head may take at the end of a process
+_STANDARD: Final = {"/dev/stdout": 1, "/dev/stderr": 2}  # links, in every container
 JOURNALD: Final = "/run/systemd/journal/socket"
 _FIELDS: Final = ("event", "server", "volume", "host", "extend_id", "request_id", "global_request_id", "reason")
+
+Lost = Callable[[int], None]
+KeepHead = Callable[[ChainHead], None]
 
 
 class AuditLog(Protocol):
@@ -30,61 +45,212 @@ class AuditLog(Protocol):
         """Write one line per record."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditProof:
+    """How the log proves itself: the key of its chain, where heads are kept, and how often, in seconds."""
+
+    key: bytes | None = None
+    keep: KeepHead | None = None
+    every: float = 60.0
+
+
+class _Writer:
+    """One writer's chain, and the thread that keeps its newest head elsewhere."""
+
+    def __init__(self, part: str, proof: AuditProof) -> None:
+        self.chain = ChainState(secrets.token_hex(8), proof.key)
+        self.lock = threading.Lock()
+        self.file = ""
+        self._part = part
+        self._proof = proof
+        self._host = socket.gethostname()
+        self._at = 0.0
+        self._dirty = threading.Event()
+        self._closed = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def opening(self, file: str, seen: Sequence[str] = ()) -> dict[str, Any]:
+        """Return what the first line of a file says of the writer."""
+        said: dict[str, Any] = {"host": self._host, "pid": os.getpid()}
+        if file:
+            said["file"] = file
+        if key := key_name(self._proof.key):
+            said["key"] = key
+        if seen:
+            said["seen"] = list(seen)
+        return said
+
+    def wrote(self, count: int, newest: str, offset: int | None, file: str) -> None:
+        """Remember written lines; the caller holds the lock."""
+        self.chain.wrote(count, newest, offset)
+        self.file, self._at = file, time.time()
+        if self._proof.keep is not None:
+            self._dirty.set()
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name=f"audit-heads-{self._part}", daemon=True)
+                self._thread.start()
+
+    def head(self, *, final: bool = False) -> ChainHead | None:
+        """Return the newest line's head; None where nothing was written. The caller holds the lock."""
+        if self.chain.seq == 0:
+            return None
+        return ChainHead(
+            writer=self.chain.writer, seq=self.chain.seq - 1, hash=self.chain.hash, part=self._part,
+            host=self._host, file=self.file, at=self._at, offset=self.chain.offset, final=final,
+        )  # fmt: skip
+
+    def rotated(self) -> None:
+        """Keep the head of the file that is left now; the caller holds the lock."""
+        head = self.head()
+        if head is not None and self._proof.keep is not None:
+            threading.Thread(target=self._keep, args=(head,), name="audit-heads-rotated", daemon=True).start()
+
+    def close(self) -> None:
+        """Keep the last head; waits a few seconds for it at most."""
+        self._closed.set()
+        self._dirty.set()
+        if self._thread is not None:
+            self._thread.join(_LAST_WORD)
+
+    def _run(self) -> None:
+        while True:
+            self._dirty.wait()
+            self._dirty.clear()
+            final = self._closed.is_set()
+            with self.lock:
+                head = self.head(final=final)
+            kept = head is None or self._keep(head)
+            if final:
+                return
+            self._closed.wait(self._proof.every)
+            if not kept:
+                self._dirty.set()
+
+    def _keep(self, head: ChainHead) -> bool:
+        assert self._proof.keep is not None  # noqa: S101 - only called where there is one
+        try:
+            self._proof.keep(head)
+        except Exception as ex:  # noqa: BLE001 - whatever a database driver raises: the log goes on without
+            LOG.warning("the audit log's head was not kept and is tried again: %s", type(ex).__name__)
+            return False
+        return True
+
+
 class StreamAudit:
     """Audit lines of one part of the bridge, to a file or standard error. Safe for several threads."""
 
     def __init__(
-        self, part: str, path: str | None = None, *, on_lost: Callable[[int], None] = lambda _: None
+        self, part: str, path: str | None = None, *, on_lost: Lost = lambda _: None, proof: AuditProof | None = None
     ) -> None:
-        """`on_lost` is told how many lines could not be written."""
+        """`on_lost` is called with the number of lines that could not be written."""
         self._part = part
         self._on_lost = on_lost
-        self._path = Path(path) if path else None
-        self._lock = threading.Lock()
-        self._stream: BinaryIO | None = None
+        self._path = path
+        self._writer = _Writer(part, proof or AuditProof())
+        self._fd: int | None = None
+        self._file = ""
+        self._end = 0
+        self._fresh = True
+        self._torn = False
         self._looked = 0.0
         self.lost = 0
-        if self._path is not None:
+        if path is not None:
             try:
-                self._open()
+                self._open(path)
             except OSError as ex:
-                raise ConfigError(f"the audit log {path} cannot be written: {ex.strerror}") from ex
+                raise ConfigError(f"the audit log {path} cannot be written: {_why(ex)}") from ex
 
     def write(self, *records: AuditRecord) -> None:
-        """One line per record, in one write."""
-        self._write("".join(f"{record.to_line(self._part)}\n" for record in records).encode(), len(records))
+        """Write one line per record, in one write."""
+        if records:
+            lines = [record.to_line(self._part) for record in records]
+            with self._writer.lock:
+                self._write(lines)
 
-    def _write(self, text: bytes, lines: int) -> None:
-        if not text:
+    def close(self) -> None:
+        """Keep the head of the last line. A later line is written all the same."""
+        self._writer.close()
+
+    def _write(self, lines: list[str]) -> None:
+        written, linked, data, error = 0, [], b"", None
+        try:
+            fd = self._current()
+            linked = self._writer.chain.link(lines, self._opening() if self._fresh else None)
+            data = (b"\n" if self._torn else b"") + b"".join(line for line, _ in linked)
+            written = self._put(fd, data)
+        except (OSError, ValueError) as ex:
+            error = ex
+        if linked and written == len(data):
+            self._remember(len(lines), linked[-1][1], len(data) - self._torn)
+            self._torn = False
             return
-        with self._lock:
-            try:
-                stream = self._current()
-                stream.write(text)
-                stream.flush()
-            except (OSError, ValueError) as ex:
-                if self.lost == 0:
-                    LOG.error("the audit log cannot be written, lines are lost: %s", ex)  # noqa: TRY400
-                self.lost += lines
-                self._on_lost(lines)
-                self._stream = None
+        count = self._complete(linked, written)
+        if count:
+            self._remember(count, linked[count - 1][1], written - self._torn)
+        if written:
+            self._torn = not data[:written].endswith(b"\n")
+        self._lose(len(lines) - count, error)
 
-    def _current(self) -> BinaryIO:
+    def _put(self, fd: int | None, data: bytes) -> int:
+        if fd is not None:
+            return os.write(fd, data)  # in one piece, or the disk is full
+        sys.stderr.buffer.write(data)
+        sys.stderr.buffer.flush()
+        return len(data)
+
+    def _complete(self, linked: Sequence[tuple[bytes, str]], written: int) -> int:
+        """Return how many lines were written; one that lacks its newline gets it with the next."""
+        end, count = int(self._torn), 0
+        for line, _ in linked:
+            end += len(line)
+            if written < end - 1:
+                break
+            count += 1
+        return count
+
+    def _remember(self, count: int, newest: str, size: int) -> None:
+        offset = None
+        if self._fd is not None and self._file:
+            self._end = os.lseek(self._fd, 0, os.SEEK_CUR)  # behind what was just appended
+            offset = self._end - size
+        self._writer.wrote(count, newest, offset, self._file)
+        self._fresh = False
+
+    def _lose(self, lines: int, error: Exception | None) -> None:
+        if self.lost == 0:
+            LOG.error("the audit log cannot be written, lines are lost: %s", error or "the disk is full")
+        self.lost += lines
+        self._writer.chain.lost += lines
+        self._on_lost(lines)
+        self._looked = 0.0  # look at once whether the file is still the right one
+
+    def _current(self) -> int | None:
         if self._path is None:
-            return sys.stderr.buffer
+            return None
         now = time.monotonic()
-        if self._stream is None or now - self._looked >= _LOOK_EVERY:
+        if self._fd is None or now - self._looked >= _LOOK_EVERY:
+            if self._fd is None or _moved(self._fd, self._path):
+                self._open(self._path)
+            elif self._file and os.fstat(self._fd).st_size < self._end:
+                self._fresh = True  # truncated in place
             self._looked = now
-            if self._stream is None or _moved(self._stream, self._path):
-                return self._open()
-        return self._stream
+        return self._fd
 
-    def _open(self) -> BinaryIO:
-        assert self._path is not None  # noqa: S101 - only called where there is a path
-        if self._stream is not None:
-            self._stream.close()
-        self._stream = self._path.open("ab", buffering=0)
-        return self._stream
+    def _open(self, path: str) -> None:
+        if self._fd is not None:
+            self._writer.rotated()
+            os.close(self._fd)
+            self._fd = None
+        self._fd = _open_file(path)
+        found = os.fstat(self._fd)
+        regular = stat.S_ISREG(found.st_mode)
+        self._file = f"{found.st_dev:x}-{found.st_ino:x}" if regular else ""
+        self._end = 0
+        self._fresh, self._torn = True, False
+
+    def _opening(self) -> dict[str, Any]:
+        seen = _last_lines(self._fd, self._writer.chain.writer) if self._fd is not None and self._file else []
+        return self._writer.opening(self._file, seen)
 
 
 class JournalAudit:
@@ -94,10 +260,16 @@ class JournalAudit:
     """
 
     def __init__(
-        self, part: str, address: str = JOURNALD, *, on_lost: Callable[[int], None] = lambda _: None
+        self,
+        part: str,
+        address: str = JOURNALD,
+        *,
+        on_lost: Lost = lambda _: None,
+        proof: AuditProof | None = None,
     ) -> None:
         """`on_lost` as for StreamAudit; raises ConfigError where there is no journal."""
         self._part, self._address, self._on_lost = part, address, on_lost
+        self._writer = _Writer(part, proof or AuditProof())
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
         self._socket.setblocking(False)
         self.lost = 0
@@ -105,19 +277,33 @@ class JournalAudit:
             raise ConfigError(f"[audit] journald: there is no journal at {address}; set [audit] file")
 
     def write(self, *records: AuditRecord) -> None:
-        """One entry per record."""
+        """Write one entry per record."""
         for record in records:
-            try:
-                self._socket.sendto(self._entry(record), self._address)
-            except OSError as ex:
-                if self.lost == 0:
-                    LOG.error("the journal does not take the audit log, lines are lost: %s", ex)  # noqa: TRY400
-                self.lost += 1
-                self._on_lost(1)
+            with self._writer.lock:
+                self._write(record)
 
-    def _entry(self, record: AuditRecord) -> bytes:
+    def close(self) -> None:
+        """Keep the head of the last line."""
+        self._writer.close()
+
+    def _write(self, record: AuditRecord) -> None:
+        chain = self._writer.chain
+        opens = self._writer.opening("") if chain.seq == 0 else None
+        line, digest = chain.link([record.to_line(self._part)], opens)[0]
+        try:
+            self._socket.sendto(self._entry(record, line.decode()[:-1]), self._address)
+        except OSError as ex:
+            if self.lost == 0:
+                LOG.error("the journal does not take the audit log, lines are lost: %s", ex)  # noqa: TRY400
+            self.lost += 1
+            chain.lost += 1
+            self._on_lost(1)
+            return
+        self._writer.wrote(1, digest, None, "")
+
+    def _entry(self, record: AuditRecord, line: str) -> bytes:
         fields = {
-            "MESSAGE": record.to_line(self._part),
+            "MESSAGE": line,
             "PRIORITY": "6",
             "SYSLOG_IDENTIFIER": "extend-bridge-audit",
             "EXTEND_BRIDGE_PART": self._part,
@@ -128,17 +314,88 @@ class JournalAudit:
 
 
 def open_audit(
-    part: str, path: str | None, *, journald: bool = False, on_lost: Callable[[int], None] = lambda _: None
-) -> AuditLog:
-    """The audit log of one part as [audit] says; raises ConfigError."""
+    part: str,
+    path: str | None,
+    *,
+    journald: bool = False,
+    on_lost: Lost = lambda _: None,
+    proof: AuditProof | None = None,
+) -> StreamAudit | JournalAudit:
+    """Open the audit log of one part as [audit] says; raises ConfigError."""
     if journald and path:
         raise ConfigError("[audit] file and journald: set one of them")
-    return JournalAudit(part, on_lost=on_lost) if journald else StreamAudit(part, path, on_lost=on_lost)
+    if journald:
+        return JournalAudit(part, on_lost=on_lost, proof=proof)
+    return StreamAudit(part, path, on_lost=on_lost, proof=proof)
 
 
-def _moved(stream: BinaryIO, path: Path) -> bool:
+def log_head(head: ChainHead) -> None:
+    """Keep a head in the daemon's own log, where there is no journal to keep it in."""
+    LOG.info("%s", head.to_text())
+
+
+def read_key(path: str | None) -> bytes | None:
+    """Read [audit] key_file: at least 16 bytes that others on this machine cannot read. Raises ConfigError."""
+    if not path:
+        return None
     try:
-        here, there = os.fstat(stream.fileno()), path.stat()
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as ex:
+        raise ConfigError(f"[audit] key_file {path} cannot be read: {ex.strerror}") from ex
+    with os.fdopen(fd, "rb") as file:
+        mode = os.fstat(fd).st_mode
+        if not stat.S_ISREG(mode) or mode & 0o007:
+            raise ConfigError(f"[audit] key_file {path}: must be a file that others cannot read (chmod o= {path})")
+        key = file.read(_KEY_MAX + 1).strip()
+    if not _KEY_MIN <= len(key) <= _KEY_MAX:
+        raise ConfigError(f"[audit] key_file {path}: must hold {_KEY_MIN} to {_KEY_MAX} bytes")
+    return key
+
+
+def _open_file(path: str) -> int:
+    """Open a log for appending, with a mode of ours whatever the umask is, and through no link. Raises OSError."""
+    if path in _STANDARD:
+        return os.dup(_STANDARD[path])
+    flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    try:
+        fd = os.open(path, flags | os.O_CREAT | os.O_EXCL, _MODE)
+        wanted: int | None = _MODE
+    except FileExistsError:
+        fd = os.open(path, flags)
+        found = os.fstat(fd)
+        ours = stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid()
+        wanted = stat.S_IMODE(found.st_mode) & _MODE if ours else None
+        if wanted == stat.S_IMODE(found.st_mode):
+            wanted = None
+    if wanted is not None:
+        os.fchmod(fd, wanted)
+    return fd
+
+
+def _last_lines(fd: int, own: str) -> list[str]:
+    """Return the newest lines of other writers in this file, as `writer:number:hash`."""
+    try:
+        size = os.fstat(fd).st_size
+        tail = os.pread(fd, _TAIL, max(0, size - _TAIL))
+    except OSError:
+        return []
+    newest: dict[str, str] = {}
+    for line in reversed(tail.split(b"\n")):
+        link = read_link(line)
+        if link is not None and link.writer != own and link.writer not in newest:
+            newest[link.writer] = f"{link.writer}:{link.seq}:{link.hash}"
+    return list(newest.values())[:_SEEN_MAX]
+
+
+def _moved(fd: int, path: str) -> bool:
+    if path in _STANDARD:
+        return False
+    try:
+        here, there = os.fstat(fd), os.stat(path, follow_symlinks=False)  # noqa: PTH116 - not through a link
     except FileNotFoundError:
         return True
     return (here.st_dev, here.st_ino) != (there.st_dev, there.st_ino)
+
+
+def _why(ex: OSError) -> str:
+    return "it is a symbolic link; name the file itself" if ex.errno == errno.ELOOP else str(ex.strerror)

@@ -1,0 +1,345 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The lines of each writer, followed along its chain, whatever order they stand in.
+
+A line that is missing holds back those behind it, until it comes (it stands elsewhere) or nothing more is to be read
+(it is gone). A line that does not fit is taken for an edited one when the lines behind it fit its hash.
+"""
+
+import re
+from array import array
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from bridge.audit.evidence import Damage, Evidence
+from bridge.audit.logtext import LogPiece, LogText, Piece, read_pieces
+from bridge.core.audit_chain import ChainHead, ChainLink, key_name, link_hash
+
+_HELD: Final = 20_000  # lines of a writer held back for one that is missing
+_SUSPECT: Final = 8  # later lines after which a line that does not fit is taken for an edited one
+_PART: Final = re.compile(rb'"part":"([a-z0-9_-]+)"')
+_RECORD: Final = re.compile(rb'\{"schema":\d+,"time":"\d')
+_BEGINNING: Final = b'{"schema":1,"time":"'
+_EXCERPT: Final = 4096
+
+
+@dataclass(slots=True)
+class HeldLine:
+    """A linked line: file, row and number of the line, with its link."""
+
+    file: int
+    row: int
+    number: int
+    link: ChainLink
+
+
+@dataclass(slots=True)
+class TornPiece:
+    """A piece that is no whole record. `excused`: no newline stands behind it, or a line of a writer that lost lines;
+    `behind`: another such piece."""
+
+    file: int
+    row: int
+    text: bytes
+    excused: bool
+    behind: "TornPiece | None" = None
+
+    @property
+    def is_beginning(self) -> bool:
+        """Say whether a record begins like this."""
+        return _RECORD.match(self.text) is not None or _BEGINNING.startswith(self.text)
+
+
+@dataclass(slots=True)
+class ChainGap:
+    """Numbers `first` to `last` of a writer are missing between two of its lines."""
+
+    writer: "WriterChain"
+    first: int
+    last: int
+    before: HeldLine | None
+    after: HeldLine | None
+    unverified: bool
+
+
+@dataclass(slots=True)
+class WriterChain:
+    """The lines of one writer, taken in the order in which they stand."""
+
+    writer: str
+    key: bytes | None = None
+    decided: bool = False
+    doubtful: dict[tuple[int, int], HeldLine] = field(default_factory=dict)
+    claimed: str = ""
+    part: str = "?"
+    host: str = ""
+    next: int | None = None
+    before: str | None = None
+    instead: str | None = None
+    ahead: dict[int, list[HeldLine]] = field(default_factory=dict)
+    held: int = 0
+    digests: bytearray = field(default_factory=bytearray)
+    first: int = 0
+    newest: HeldLine | None = None
+    files: dict[int, str] = field(default_factory=dict)
+    rows: "dict[int, tuple[array[int], array[int]]]" = field(default_factory=dict)
+    write: list[tuple[int, int]] = field(default_factory=list)
+    lost: int = 0
+    heads: dict[int, ChainHead] = field(default_factory=dict)
+    proved_to: int = -1
+    rewritten: bool = False
+
+    def about(self) -> str:
+        """Name the writer for a person."""
+        return f"{self.part} writer {self.writer}"
+
+
+class ChainReader:
+    """Takes files. `gaps`: missing numbers; `strays`: lines of no chain; `repeats`: lines whose number is taken, with
+    whether they are the same line; `broken`: pieces that are no whole record."""
+
+    def __init__(self, evidence: Evidence, heads: Iterable[ChainHead], key: bytes | None) -> None:
+        self.key_name = key_name(key)
+        self.writers: dict[str, WriterChain] = {}
+        self.heads: defaultdict[str, dict[int, ChainHead]] = defaultdict(dict)
+        self.gaps: list[ChainGap] = []
+        self.strays: list[HeldLine] = []
+        self.repeats: list[tuple[HeldLine, bool]] = []
+        self.broken: list[TornPiece] = []
+        self._evidence = evidence
+        self._keys: tuple[bytes | None, ...] = (None,) if key is None else (key, None)
+        for head in heads:
+            kept = self.heads[head.writer].get(head.seq)
+            if kept is None or head.final or kept.offset is None:
+                self.heads[head.writer][head.seq] = head
+
+    def read(self, path: Path) -> None:
+        """Take one file; older ones first."""
+        log, file = LogText(path), len(self._evidence.logs)
+        self._evidence.logs.append(log)
+        torn: TornPiece | None = None
+        last: LogPiece | None = None
+        for piece in read_pieces(log):
+            before, torn = torn, None
+            if before is not None:
+                before.excused = before.excused or (piece.link is not None and piece.link.lost > 0)
+            if piece.kind is Piece.LINKED:
+                self._linked(file, piece)
+            elif piece.kind is Piece.BROKEN or (piece.kind is Piece.PREFIX and not log.prefixed):
+                torn = TornPiece(file, piece.row, _excerpt(piece.text), not piece.ended)
+                self.broken.append(torn)
+                if before is not None:
+                    before.behind = torn
+            self._evidence.result.lines += piece.kind in {Piece.LINKED, Piece.PLAIN}
+            self._evidence.result.plain += piece.kind is Piece.PLAIN
+            last = piece
+        if last is not None and last.link is not None and not last.ended:
+            self._evidence.note(file, last.row, "has no newline at its end")
+        if log.damaged:
+            self._evidence.note(
+                file, len(log.numbers) - 1, "the packed file is cut short or damaged after this line"
+            )
+
+    def _linked(self, file: int, piece: LogPiece) -> None:
+        link = piece.link
+        assert link is not None  # noqa: S101 - of its kind
+        held = HeldLine(file, piece.row, piece.number, link)
+        writer = self.writers.get(link.writer)
+        if writer is None:
+            writer = self.writers[link.writer] = WriterChain(link.writer)
+            writer.heads = self.heads.get(link.writer, {})
+            part = _PART.search(piece.text)
+            writer.part = part[1].decode() if part else "?"
+        if link.opens is not None:
+            writer.claimed = link.opened("key")
+            writer.host = link.opened("host")
+        if writer.next is None and (link.seq == 0 or (link.opened("after") and not writer.ahead)):
+            writer.next = writer.first = link.seq
+            writer.before = link.opened("after") or link.writer
+        self._take(writer, held)
+
+    def _take(self, writer: WriterChain, held: HeldLine) -> None:
+        seq = held.link.seq
+        if writer.next is not None and seq < writer.next:
+            place = (seq - writer.first) * 8
+            known = bytes(writer.digests[place : place + 8]) if place >= 0 else b""
+            self.repeats.append((held, known == bytes.fromhex(held.link.hash[:16])))
+            return
+        if writer.next == seq and not writer.ahead and self._fits(writer, held):
+            self._accept(writer, held)
+            return
+        writer.ahead.setdefault(seq, []).append(held)
+        writer.held += 1
+        self._drain(writer)
+        if writer.held > _HELD:
+            self._skip(writer)
+            self._drain(writer)
+
+    def _fits(self, writer: WriterChain, held: HeldLine) -> bool:
+        """Say whether a line is the next one, as far as it can be known: by its hash, once the key is known."""
+        before = writer.before
+        if before is None:
+            return True  # the line before it is gone, which is a finding of its own
+        if writer.decided:
+            return held.link.follows(before, writer.key) or (
+                writer.instead is not None and held.link.follows(writer.instead, writer.key)
+            )
+        for key in self._keys:
+            if held.link.follows(before, key):
+                writer.key, writer.decided = key, True
+                self.doubts_are_edits(writer)
+                return True
+        writer.doubtful.setdefault((held.file, held.row), held)
+        return True
+
+    def doubts_are_edits(self, writer: WriterChain) -> None:
+        for held in writer.doubtful.values():
+            text = f"is not what {writer.about()} wrote as number {held.link.seq}"
+            self._evidence.find(Damage.EDITED, held.file, held.row, text)
+        writer.doubtful.clear()
+
+    def follows(self, link: ChainLink, before: str) -> bool:
+        return any(link.follows(before, key) for key in self._keys)
+
+    def _accept(self, writer: WriterChain, held: HeldLine, *, edited: bool = False) -> None:
+        link, log = held.link, self._evidence.logs[held.file]
+        self._evidence.result.proved += writer.before is not None and writer.decided and not edited
+        writer.instead = None
+        if edited:
+            self._evidence.find(
+                Damage.EDITED, held.file, held.row, f"is not what {writer.about()} wrote as number {link.seq}"
+            )
+            writer.instead = link_hash(writer.before or "", link.body, writer.key)
+        if link.offset is not None and writer.write and not edited:
+            self._place(writer, link.offset)
+        begins_a_write = link.offset is not None or bool(link.opened("file"))
+        if begins_a_write:
+            writer.write.clear()
+        if begins_a_write or writer.write:
+            writer.write.append((held.file, held.row))
+            if edited:
+                writer.write.append((-1, -1))  # the lines after it in this write have no known place
+        rows, numbers = writer.rows.setdefault(held.file, (array("q"), array("q")))
+        rows.append(held.row)
+        numbers.append(link.seq)
+        if link.opens is not None:
+            log.openings.add(held.row)
+            writer.files[held.file] = link.opened("file")
+            for other, seq, digest in link.seen:
+                self._seen(writer, link, other, seq, digest)
+        if held.file in writer.files:
+            log.homes[held.row] = f"{writer.host} {writer.files[held.file]}"
+        writer.lost += link.lost > 0
+        head = writer.heads.get(link.seq)
+        if head is not None:
+            self._judge_head(writer, held, head)
+        writer.before, writer.next, writer.newest = link.hash, link.seq + 1, held
+        writer.digests += bytes.fromhex(link.hash[:16])
+
+    def _place(self, writer: WriterChain, offset: int) -> None:
+        """Say where the lines of the writer's last write were written: side by side from `offset` on."""
+        for file, row in writer.write:
+            if file < 0:
+                return
+            log = self._evidence.logs[file]
+            log.written[row] = offset
+            offset += log.lengths[row] + 1
+
+    def _seen(self, by: WriterChain, link: ChainLink, other: str, seq: int, digest: str) -> None:
+        """Remember a head that an opening line names, as one kept elsewhere."""
+        heads = self.heads[other]
+        if seq not in heads:
+            heads[seq] = ChainHead(
+                writer=other, seq=seq, hash=digest, part="", host=by.host, file=link.opened("file"), at=0.0
+            )
+        if other in self.writers:
+            self.writers[other].heads = heads
+
+    def _drain(self, writer: WriterChain, *, force: bool = False) -> None:
+        while writer.next is not None and (found := writer.ahead.get(writer.next)):
+            held = next((one for one in found if self._fits(writer, one)), None)
+            if held is None:
+                later = sum(map(len, (writer.ahead.get(writer.next + n, ()) for n in range(1, _SUSPECT + 1))))
+                if not force and later < _SUSPECT:
+                    return
+                after = writer.ahead.get(writer.next + 1, ())
+                held = next(
+                    (one for one in found for two in after if self.follows(two.link, one.link.hash)), found[0]
+                )
+                self._accept_one_of(writer, found, held, edited=True)
+            else:
+                self._accept_one_of(writer, found, held, edited=False)
+
+    def _accept_one_of(self, writer: WriterChain, found: list[HeldLine], held: HeldLine, *, edited: bool) -> None:
+        writer.held -= len(found)
+        del writer.ahead[held.link.seq]
+        self._accept(writer, held, edited=edited)
+        for other in found:
+            if other is not held:
+                self.repeats.append((other, other.link.hash == held.link.hash))
+
+    def _skip(self, writer: WriterChain) -> None:
+        """Go on behind numbers that are missing."""
+        seq = min(writer.ahead)
+        candidates = writer.ahead[seq]
+        after = next((one for one in candidates if one.link.opened("after")), candidates[0])
+        start = writer.next if writer.next is not None else 0
+        if writer.next is None:
+            writer.first = seq
+            if after.link.opened("after"):
+                writer.next, writer.before = seq, after.link.opened("after")
+                return
+        else:
+            writer.digests += bytes(8 * (seq - start))
+        known = self.heads.get(writer.writer, {}).get(seq - 1)
+        before = after.link.opened("after") or (known.hash if known is not None else "")
+        self.gaps.append(ChainGap(writer, start, seq - 1, writer.newest, after, not before))
+        writer.next, writer.before, writer.instead = seq, before or None, None
+        writer.write.clear()
+
+    def _drain_all(self, writer: WriterChain) -> None:
+        if writer.next is None and writer.held and not self._is_a_chain(writer):
+            self.strays += [held for found in writer.ahead.values() for held in found]
+            writer.ahead.clear()
+            writer.held = 0
+        self._drain(writer, force=True)
+        while writer.ahead:
+            self._skip(writer)
+            self._drain(writer, force=True)
+
+    def _is_a_chain(self, writer: WriterChain) -> bool:
+        """Say whether two lines of a writer without a first line follow each other: it is no made-up writer."""
+        return any(
+            self.follows(two.link, one.link.hash)
+            for seq, found in writer.ahead.items()
+            for one in found
+            for two in writer.ahead.get(seq + 1, ())
+        )
+
+    def _judge_head(self, writer: WriterChain, held: HeldLine, head: ChainHead) -> None:
+        if head.hash == held.link.hash:
+            writer.proved_to = held.link.seq
+            if head.offset is not None and head.file == writer.files.get(held.file):
+                self._place(writer, head.offset)
+        elif not writer.rewritten and not self._evidence.named(held.file, held.row):
+            writer.rewritten = True
+            self._evidence.find(Damage.EDITED, held.file, held.row, rewritten(writer))
+
+    def finish(self) -> None:
+        """Follow what was held back."""
+        for writer in list(self.writers.values()):
+            self._drain_all(writer)
+
+
+def _excerpt(text: bytes) -> bytes:
+    """Return enough of a broken piece to judge it by."""
+    return text if len(text) <= 2 * _EXCERPT else text[:_EXCERPT] + text[-_EXCERPT:]
+
+
+def rewritten(writer: WriterChain) -> str:
+    return (
+        f"{writer.about()}: this line, or one from number {writer.proved_to + 1} on, was written again: "
+        "its hash is not the one that was kept elsewhere"
+    )

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Findings about audit logs, each at a line of a file."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from bridge.audit.logtext import LogText, Piece
+
+
+class Damage(StrEnum):
+    """Kinds of findings."""
+
+    EDITED = "edited"  # a line is not what its writer wrote
+    REMOVED = "removed"  # lines are gone from between others
+    REORDERED = "reordered"  # a line stands elsewhere than it was written
+    CUT_OFF = "cut off"  # lines are gone from the end of a writer's lines
+    INSERTED = "inserted"  # a line that no writer wrote here
+    UNPROVED = "not proved"  # no accusation: what these logs and heads cannot show
+
+
+@dataclass(frozen=True, slots=True)
+class LogFinding:
+    """One finding, at a line of a file."""
+
+    kind: Damage
+    file: str
+    line: int
+    text: str
+
+
+@dataclass(slots=True)
+class Verified:
+    """The result: findings in the order of files and lines, and counts."""
+
+    findings: list[LogFinding] = field(default_factory=list)
+    notes: list[LogFinding] = field(default_factory=list)
+    lines: int = 0
+    proved: int = 0
+    plain: int = 0
+    writers: int = 0
+
+
+class Evidence:
+    """The files that were read, and what was found in them."""
+
+    def __init__(self) -> None:
+        self.logs: list[LogText] = []
+        self.result = Verified()
+
+    def find(self, kind: Damage, file: int, row: int, text: str) -> None:
+        """Record a finding at a row of a file."""
+        log = self.logs[file]
+        if kind in {Damage.EDITED, Damage.INSERTED, Damage.REORDERED}:
+            log.kinds[row] = Piece.NAMED
+        self.result.findings.append(LogFinding(kind, str(log.path), log.where(row), text))
+
+    def note(self, file: int, row: int, text: str) -> None:
+        """Record what is not proved."""
+        log = self.logs[file]
+        line = log.where(row) if 0 <= row < len(log.numbers) else 0
+        self.result.notes.append(LogFinding(Damage.UNPROVED, str(log.path), line, text))
+
+    def named(self, file: int, row: int) -> bool:
+        """Say whether a finding names this row already."""
+        return self.logs[file].kinds[row] == Piece.NAMED

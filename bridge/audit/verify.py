@@ -1,0 +1,403 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Verification of audit logs: lines that were edited, removed, moved, cut off or inserted, and what is not proved.
+
+There are three kinds of evidence:
+
+- The chain of each writer (bridge.core.audit_chain) proves its lines and their numbers.
+- Heads kept elsewhere (in the journal, in a daemon's own log) and named by later writers prove where a chain ended.
+- The places at which lines were written prove the order of different writers' lines in one file, and the bytes
+  between them. So no line without a chain, as 0.1.0 writes, is put in or taken out between two known places.
+
+Nothing that honest operation leaves behind is a finding: a killed writer, a full disk, rotation, several writers in
+one file, packed files, files put together or sorted, and lines of 0.1.0.
+"""
+
+import re
+from array import array
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from bridge.audit.chains import ChainGap, ChainReader, HeldLine, TornPiece, WriterChain, rewritten
+from bridge.audit.entry import stamp
+from bridge.audit.evidence import Damage, Evidence, LogFinding, Verified
+from bridge.audit.logtext import LogText, Piece, read_pieces
+from bridge.audit.places import Displaced, moved_rows, out_of_order, uneven_gaps
+from bridge.core.audit_chain import ChainHead
+
+_PART: Final = re.compile(rb'"part":"([a-z0-9_-]+)"')
+_TIME: Final = re.compile(rb'\{"schema":\d+,"time":"([^"]{1,40})"')
+_LOOK: Final = 100  # pieces of a file that are searched for its first record
+_FEW_GAPS: Final = 5
+NOWHERE: Final = "-"
+
+
+class Verifier:
+    """Judges what the chains say. `complete`: the files are all there are, not a choice of them."""
+
+    def __init__(self, evidence: Evidence, chains: ChainReader, *, complete: bool) -> None:
+        self._evidence = evidence
+        self._chains = chains
+        self._complete = complete
+        self._copies: set[int] = set()
+
+    def finish(self) -> Verified:
+        """Return what was found; nothing may be read afterwards."""
+        self._chains.finish()
+        for gap in self._chains.gaps:
+            self._judge_gap(gap)
+        for held in self._chains.strays:
+            self._evidence.find(
+                Damage.INSERTED, held.file, held.row, "belongs to no chain: no writer wrote this line here"
+            )
+        self._judge_repeats()
+        for writer in self._chains.writers.values():
+            self._judge_end(writer)
+        self._judge_unseen()
+        self._judge_broken()
+        for file, log in enumerate(self._evidence.logs):
+            self._judge_places(file, log)
+        result = self._evidence.result
+        result.writers = sum(writer.next is not None for writer in self._chains.writers.values())
+        order = {str(log.path): n for n, log in enumerate(self._evidence.logs)}
+        for found in (result.findings, result.notes):
+            found.sort(key=lambda f: (order.get(f.file, -1), f.line, f.kind))
+        return result
+
+    def _judge_gap(self, gap: ChainGap) -> None:
+        after = gap.after
+        assert after is not None  # noqa: S101 - a gap without a line behind it is the end's
+        missing = gap.last - gap.first + 1
+        about = gap.writer.about()
+        here = gap.before if gap.before is not None and gap.before.file == after.file else None
+        self._evidence.logs[after.file].breaks.append((here.row if here is not None else -1, after.row))
+        same_file = gap.before is None or here is not None or not after.link.opened("after")
+        if same_file:
+            missing -= self._edited_between(gap, about)
+            if missing <= 0:
+                return
+        if not same_file and gap.before is not None:
+            self._judge_gap_of_files(gap, gap.before, after)
+            return
+        self._evidence.find(
+            Damage.REMOVED,
+            after.file,
+            after.row,
+            f"{about}: {_numbers(gap.first, gap.last)} gone from before this line",
+        )
+        if gap.unverified:
+            self._evidence.note(
+                after.file, after.row, "its own text is not proved, because the line before it is gone"
+            )
+
+    def _judge_gap_of_files(self, gap: ChainGap, before: HeldLine, after: HeldLine) -> None:
+        """Lines are missing between the newest of one file and the first of another: `from` says in which file."""
+        about = gap.writer.about()
+        begun = after.link.opens.get("from") if after.link.opens is not None else None
+        begun = begun if isinstance(begun, int) and begun > before.link.seq else gap.last + 1
+        if begun > gap.first:
+            self._cut_off(gap.writer, before, begun - 1)
+        if begun <= gap.last:
+            self._missing_file(after, f"{about}: {_numbers(begun, gap.last)} in a file that is not here")
+
+    def _missing_file(self, after: HeldLine, text: str) -> None:
+        if self._complete:
+            self._evidence.find(Damage.REMOVED, after.file, after.row, text)
+        else:
+            self._evidence.note(after.file, after.row, text)
+
+    def _edited_between(self, gap: ChainGap, about: str) -> int:
+        """Name the lines that stand in the place of missing ones and are not what was written; return how many."""
+        after = gap.after
+        assert after is not None  # noqa: S101 - as above
+        low = gap.before.row if gap.before is not None and gap.before.file == after.file else -1
+        found = 0
+        room = gap.last - gap.first + 1
+        for held in [h for h in self._chains.strays if h.file == after.file]:
+            if found < room and (self._chains.follows(after.link, held.link.hash) or low < held.row < after.row):
+                self._chains.strays.remove(held)
+                self._evidence.find(
+                    Damage.EDITED, held.file, held.row, f"was written by {about} and names another writer"
+                )
+                found += 1
+        for entry in [repeat for repeat in self._chains.repeats if repeat[0].file == after.file and not repeat[1]]:
+            if found < room and self._chains.follows(after.link, entry[0].link.hash):
+                self._chains.repeats.remove(entry)
+                self._evidence.find(
+                    Damage.EDITED, entry[0].file, entry[0].row, f"was written by {about} with another number"
+                )
+                found += 1
+        for broken in [b for b in self._chains.broken if b.file == after.file and low < b.row < after.row]:
+            if found < room:
+                self._chains.broken.remove(broken)
+                self._evidence.find(
+                    Damage.EDITED, broken.file, broken.row, f"was a line of {about} and is no record any more"
+                )
+                found += 1
+        return found
+
+    def _judge_end(self, writer: WriterChain) -> None:
+        newest = writer.newest
+        if newest is None:
+            return
+        if writer.first > 0 and not any(gap.writer is writer and gap.first == 0 for gap in self._chains.gaps):
+            self._note_writer(writer, f"{_numbers(0, writer.first - 1)} in files that are not here")
+        if writer.doubtful:
+            if writer.claimed == self._chains.key_name:
+                self._chains.doubts_are_edits(writer)
+            else:
+                self._note_writer(writer, "its lines are not proved: they were written with another key file")
+        elif writer.decided and writer.key is None and self._chains.key_name:
+            self._note_writer(
+                writer, "was written without the key: whoever can write this file can have written it"
+            )
+        self._judge_late_heads(writer)
+        last = max(writer.heads, default=-1)
+        if last > newest.link.seq:
+            head = writer.heads[last]
+            if not head.file or head.file in set(writer.files.values()):
+                self._cut_off(writer, newest, last)
+            else:
+                self._missing_file(
+                    newest, f"{writer.about()}: {_numbers(newest.link.seq + 1, last)} in a file that is not here"
+                )
+        elif last < newest.link.seq or not writer.heads[last].final:
+            known = f"number {last} was kept elsewhere" if last >= 0 else "none was kept elsewhere"
+            self._note_writer(
+                writer, f"it did not end in order (killed, or still running): {known}, and the newest here is "
+                f"{newest.link.seq}; what came after that is not known"
+            )  # fmt: skip
+
+    def _cut_off(self, writer: WriterChain, newest: HeldLine, last: int) -> None:
+        """Name the lines up to number `last` that are gone from the end of a file."""
+        log, first = self._evidence.logs[newest.file], newest.link.seq + 1
+        log.breaks.append((newest.row, len(log.numbers)))
+        broken = next((b for b in self._chains.broken if self._ends(writer, newest, b)), None)
+        if broken is not None:
+            self._chains.broken.remove(broken)
+            text = f"was a line of {writer.about()} and is no record any more"
+            self._evidence.find(Damage.EDITED, broken.file, broken.row, text)
+            first += 1
+        if first <= last:
+            text = f"{writer.about()}: {_numbers(first, last)} gone from behind this line"
+            self._evidence.find(Damage.CUT_OFF, newest.file, newest.row, text)
+
+    def _ends(self, writer: WriterChain, newest: HeldLine, broken: TornPiece) -> bool:
+        part = _PART.search(broken.text)
+        behind = broken.file == newest.file and broken.row > newest.row and not broken.excused
+        return behind and (part is None or part[1].decode() == writer.part)
+
+    def _judge_late_heads(self, writer: WriterChain) -> None:
+        """Compare heads that were not known yet when their line was read."""
+        for seq, head in writer.heads.items():
+            place = (seq - writer.first) * 8
+            known = bytes(writer.digests[place : place + 8])
+            if place < 0 or not known.strip(b"\0") or known == bytes.fromhex(head.hash[:16]) or writer.rewritten:
+                continue
+            file, row = next(
+                (file, rows[numbers.index(seq)]) for file, (rows, numbers) in writer.rows.items() if seq in numbers
+            )
+            if self._evidence.logs[file].kinds[row] != Piece.NAMED:
+                writer.rewritten = True
+                self._evidence.find(Damage.EDITED, file, row, rewritten(writer))
+
+    def _judge_unseen(self) -> None:
+        """Name writers of which a head was kept and no line is left in a file that is here."""
+        homes: dict[str, int] = {}
+        for file, log in enumerate(self._evidence.logs):
+            for home in set(log.homes.values()):
+                homes[home] = file
+        for name, heads in self._chains.heads.items():
+            if (name in self._chains.writers and self._chains.writers[name].next is not None) or not heads:
+                continue
+            head = heads[max(heads)]
+            place = homes.get(f"{head.host} {head.file}") if head.file else None
+            text = f"{head.part or 'a'} writer {name}: its {head.seq + 1} lines"
+            if place is not None and self._covers(place, head):
+                last = len(self._evidence.logs[place].numbers) - 1
+                self._evidence.find(Damage.REMOVED, place, last, f"{text} are gone from this file")
+            elif self._evidence.logs:
+                self._evidence.result.notes.append(
+                    LogFinding(Damage.UNPROVED, NOWHERE, 0, f"{text} on {head.host} are not among these logs")
+                )
+
+    def _covers(self, file: int, head: ChainHead) -> bool:
+        """Say whether the file held its lines: another line of it says so (`at` is 0), or the time it was open."""
+        if head.at == 0:
+            return True
+        oldest, newest = map(stamp, self._evidence.logs[file].times or ("", ""))
+        return oldest is not None and newest is not None and oldest <= head.at <= newest
+
+    def _judge_repeats(self) -> None:
+        copies = Counter(held.file for held, same in self._chains.repeats if same)
+        for held, same in self._chains.repeats:
+            log = self._evidence.logs[held.file]
+            if not same:
+                writer = self._chains.writers[held.link.writer]
+                if held.link.seq < writer.first:
+                    text = (
+                        f"{writer.about()}: number {held.link.seq} is not proved, because lines after it are gone"
+                    )
+                    self._evidence.note(held.file, held.row, text)
+                else:
+                    text = f"{writer.about()} wrote another line as number {held.link.seq}"
+                    self._evidence.find(Damage.INSERTED, held.file, held.row, text)
+            elif copies[held.file] * 2 < len(log.numbers):
+                self._evidence.find(
+                    Damage.INSERTED, held.file, held.row, "is a copy of a line that stands elsewhere"
+                )
+            else:
+                log.kinds[held.row] = Piece.NAMED
+        for file, number in copies.items():
+            if number * 2 >= len(self._evidence.logs[file].numbers):
+                self._copies.add(file)
+                self._evidence.note(file, 0, f"{number} lines of this file are in another one as well")
+
+    def _judge_broken(self) -> None:
+        """Tell torn lines, of a full disk or of a writer that was killed, from what no writer left behind."""
+        for torn in reversed(self._chains.broken):
+            torn.excused = torn.excused or (torn.behind is not None and torn.behind.excused)
+        for torn in self._chains.broken:
+            log = self._evidence.logs[torn.file]
+            if log.kinds[torn.row] == Piece.PREFIX:
+                if not log.prefixed:
+                    self._evidence.find(Damage.EDITED, torn.file, torn.row, "has text in front of its record")
+            elif torn.excused or (torn.is_beginning and not torn.text.endswith(b"}")):
+                text = "is the beginning of a line: its writer was killed, or the disk was full"
+                self._evidence.note(torn.file, torn.row, text)
+            else:
+                self._evidence.find(
+                    Damage.INSERTED, torn.file, torn.row, "is no record, and no writer was writing one here"
+                )
+
+    def _is_put_together(self, file: int) -> bool:
+        """Say whether a person made this file of several, or sorted it, or copied it."""
+        log = self._evidence.logs[file]
+        return (
+            len(set(log.homes.values())) > 1
+            or file in self._copies
+            or (
+                log.in_order
+                and any(out_of_order(w.rows[file][0]) for w in self._chains.writers.values() if file in w.rows)
+            )
+        )
+
+    def _rows_of(self, file: int) -> Iterator["array[int]"]:
+        return (writer.rows[file][0] for writer in self._chains.writers.values() if file in writer.rows)
+
+    def _judge_places(self, file: int, log: LogText) -> None:
+        """Say which lines stand elsewhere than they were written, and where bytes were put in or are gone."""
+        if log.prefixed:
+            return  # another program wrote this file
+        self._judge_foreign(file, log)
+        moved: list[int] = []
+        if not log.in_order:  # a sorted file has the order of `sort`
+            moved = self._judge_order(file, log)
+        gaps = [gap for gap in uneven_gaps(log, moved) if gap.bytes > 0 or not _is_broken(log, gap)]
+        plain = sum(kind == Piece.PLAIN for kind in log.kinds)
+        if gaps and (self._is_put_together(file) or len(gaps) > max(_FEW_GAPS, plain // 5)):
+            self._evidence.note(
+                file, 0, "other lines were put into this file: those without a chain are not proved"
+            )
+            return
+        for gap in gaps:
+            self._judge_uneven(file, log, gap)
+        self._judge_front(file, log)
+
+    def _judge_foreign(self, file: int, log: LogText) -> None:
+        """Name text that is no record, unless the file is a log of other things as well."""
+        foreign = [row for row, kind in enumerate(log.kinds) if kind == Piece.FOREIGN]
+        if len(foreign) > max(_FEW_GAPS, len(log.kinds) // 20) or not any(log.homes.values()):
+            return
+        for row in foreign:
+            self._evidence.find(Damage.INSERTED, file, row, "is no record of an audit log")
+
+    def _judge_front(self, file: int, log: LogText) -> None:
+        """Compare the bytes in front of the first line of known place with those that stood there at first."""
+        row = next((row for row, place in enumerate(log.written) if place >= 0), None)
+        if row is None or self._is_put_together(file):
+            return
+        surplus = log.starts[row] - log.written[row]
+        gap = Displaced(row, -1, surplus)
+        if surplus < 0 and not _is_broken(log, gap):
+            text = f"{-surplus} bytes are gone from the beginning of this file"
+            self._evidence.find(Damage.REMOVED, file, row, text)
+        elif surplus > 0 and not any(log.kinds[before] == Piece.NAMED for before in range(row)):
+            self._evidence.note(file, 0, f"{surplus} bytes in front of line {log.where(row)} were put there later")
+
+    def _judge_order(self, file: int, log: LogText) -> list[int]:
+        for writer in self._chains.writers.values():
+            homes: defaultdict[str, list[int]] = defaultdict(list)
+            rows, numbers = writer.rows.get(file, ((), ()))
+            for place, row in enumerate(rows):
+                homes[log.homes.get(row, "")].append(place)
+            for places in homes.values():
+                for index in out_of_order([rows[place] for place in places]):
+                    text = f"{writer.about()}: number {numbers[places[index]]} does not stand where it was written"
+                    self._evidence.find(Damage.REORDERED, file, rows[places[index]], text)
+        moved = moved_rows(log)
+        if moved is None:
+            self._evidence.note(file, 0, "lines of several files were put together: their order is not proved")
+            return []
+        for row in moved:
+            self._evidence.find(
+                Damage.REORDERED, file, row, "does not stand where it was written, among other writers' lines"
+            )
+        return moved
+
+    def _judge_uneven(self, file: int, log: LogText, gap: Displaced) -> None:
+        between = range(gap.first + 1, gap.row)
+        loose = [row for row in between if log.kinds[row] in {Piece.PLAIN, Piece.FOREIGN, Piece.BROKEN}]
+        behind = f"line {log.where(gap.first)}"
+        if gap.bytes < 0:
+            text = f"{-gap.bytes} bytes are gone from between {behind} and this line"
+            self._evidence.find(Damage.REMOVED, file, gap.row, text)
+        elif not loose:
+            text = f"{gap.bytes} bytes were put in between {behind} and this line"
+            self._evidence.find(Damage.INSERTED, file, gap.row, text)
+        for row in loose if gap.bytes > 0 else ():
+            text = (
+                "was put in here"
+                if len(loose) == 1
+                else f"is one of {len(loose)}, of which one or more were put in"
+            )
+            self._evidence.find(Damage.INSERTED, file, row, f"{text}: {gap.bytes} bytes too many behind {behind}")
+
+    def _note_writer(self, writer: WriterChain, text: str) -> None:
+        assert writer.newest is not None  # noqa: S101 - it has lines
+        self._evidence.note(writer.newest.file, writer.newest.row, f"{writer.about()}: {text}")
+
+
+def in_order(paths: Iterable[Path]) -> list[Path]:
+    """Return files by the time of their first record, and by its number where two began at once."""
+    return sorted(paths, key=_began)
+
+
+def _began(path: Path) -> tuple[str, int, str]:
+    for count, piece in enumerate(read_pieces(LogText(path))):
+        time = _TIME.match(piece.text)
+        if time is not None or count > _LOOK:
+            link = piece.link
+            return time[1].decode() if time is not None else "", link.seq if link is not None else -1, path.name
+    return "", -1, path.name
+
+
+def verify(
+    paths: Sequence[Path], *, heads: Iterable[ChainHead] = (), key: bytes | None = None, complete: bool = True
+) -> Verified:
+    """Verify these files, in the order in which they were begun. Raises OperatorError."""
+    evidence = Evidence()
+    chains = ChainReader(evidence, heads, key)
+    for path in paths:
+        chains.read(path)
+    return Verifier(evidence, chains, complete=complete).finish()
+
+
+def _numbers(first: int, last: int) -> str:
+    return f"number {first} is" if first == last else f"numbers {first} to {last} are"
+
+
+def _is_broken(log: LogText, gap: Displaced) -> bool:
+    """Say whether lines of a chain are missing there, which is a finding already."""
+    return any(low < gap.row and gap.first < high for low, high in log.breaks)
