@@ -8,6 +8,7 @@ opened or connected before the first request, so that every forked worker has co
 import bridge.runtime.threads  # noqa: F401 - first, before anything that may choose another backend
 
 # isort: split
+import atexit
 import json
 import logging
 import os
@@ -20,6 +21,7 @@ from bridge.api.wiring import build_wsgi
 from bridge.core.errors import ConfigError
 from bridge.http.server import StartResponse, WsgiApp
 from bridge.runtime import config
+from bridge.runtime.audit import read_key
 from bridge.runtime.metrics import new_registry
 from bridge.runtime.process import Process
 
@@ -62,7 +64,10 @@ def _build() -> WsgiApp:
         registry=new_registry("api"),
         audit_file=conf.audit.file,
         audit_journald=conf.audit.journald,
+        audit_key=read_key(conf.audit.key_file),
+        audit_heads_interval=conf.audit.heads_interval,
     )
+    atexit.register(process.close_audit)
     return build_wsgi(settings, process)
 
 

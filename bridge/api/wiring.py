@@ -13,6 +13,7 @@ from bridge.api.policy import OsloPolicy
 from bridge.api.settings import ApiSettings, refuse_open_door
 from bridge.http.server import HttpServer, StartResponse, WsgiApp
 from bridge.journal.accept import Journal, open_journal
+from bridge.journal.audit_heads import AuditHeads
 from bridge.journal.watch import DatabaseCheck, DatabaseProbe
 from bridge.runtime.daemon import Part
 from bridge.runtime.health import Health, InFlight
@@ -86,7 +87,7 @@ def _application(
         settings,
         journal,
         ApiMetrics(process.registry),
-        process.audit("api"),
+        process.audit("api", AuditHeads(journal.database).keep),
         auth=auth or authenticator(settings, process.conf),
         policy=OsloPolicy(process.conf),
         ping=ping,

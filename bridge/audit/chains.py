@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The lines of each writer, followed along its chain, whatever order they stand in.
 
-A line that is missing holds back those behind it, until it comes (it stands elsewhere) or nothing more is to be read
-(it is gone). A line that does not fit is taken for an edited one when the lines behind it fit its hash.
+A missing line holds back those behind it, until it comes (it stands elsewhere) or nothing more is to be read (it is
+gone). A line that does not fit is taken for an edited one when the lines behind it fit its hash.
 """
 
 import re
@@ -37,7 +37,7 @@ class HeldLine:
 
 @dataclass(slots=True)
 class TornPiece:
-    """A piece that is no whole record. `excused`: no newline stands behind it, or a line of a writer that lost lines;
+    """A piece that is no whole record. `excused`: no newline is behind it, or a line of a writer that lost some;
     `behind`: another such piece."""
 
     file: int
@@ -97,8 +97,8 @@ class WriterChain:
 
 
 class ChainReader:
-    """Takes files. `gaps`: missing numbers; `strays`: lines of no chain; `repeats`: lines whose number is taken, with
-    whether they are the same line; `broken`: pieces that are no whole record."""
+    """Takes files. `gaps`: missing numbers; `strays`: lines of no chain; `repeats`: lines whose number is taken,
+    with whether they are the same line; `broken`: pieces that are no whole record."""
 
     def __init__(self, evidence: Evidence, heads: Iterable[ChainHead], key: bytes | None) -> None:
         self.key_name = key_name(key)
@@ -137,6 +137,8 @@ class ChainReader:
             last = piece
         if last is not None and last.link is not None and not last.ended:
             self._evidence.note(file, last.row, "has no newline at its end")
+        if len(log.numbers) and not log.homes and all(kind != Piece.LINKED for kind in log.kinds):
+            self._evidence.note(file, 0, "no line of this file has a chain: nothing is proved of it")
         if log.damaged:
             self._evidence.note(
                 file, len(log.numbers) - 1, "the packed file is cut short or damaged after this line"

@@ -6,8 +6,8 @@ A writer is one open log of one process. A line ends with
     ,"chain":{"writer":"<16 hex>","seq":7,"offset":2875,"lost":2,"opens":{...},"hash":"<32 hex>"}}
 
 `seq` counts the writer's lines from 0. `hash` is SHA-256, or HMAC-SHA-256 with a key, cut to 128 bits as RFC 4868
-does. It covers the hash of the writer's line before, and the line up to `,"hash"`. The first line takes the writer's
-id for the hash before it. The other keys are there where they say something:
+does. It covers the hash of the writer's line before, and the line up to `,"hash"`. The first line takes the
+writer's id for the hash before it. The other keys are there where they say something:
 
 `offset`
     Where the writer's previous write began in its file. The lines of one write lie side by side, so the place of

@@ -19,6 +19,7 @@ from bridge.engine.reports import ReportsConsumer
 from bridge.engine.rpc import Agents
 from bridge.engine.settings import EngineSettings, Mode
 from bridge.journal.accept import Journal
+from bridge.journal.audit_heads import AuditHeads
 from bridge.journal.behind import Behind
 from bridge.journal.claims import Claims
 from bridge.journal.database import Database
@@ -49,11 +50,12 @@ _HORIZON = 2  # times the longest wait we ever write
 def build(settings: EngineSettings, process: Process) -> list[Part]:
     """The engine's parts. Connects to nothing yet; raises ConfigError."""
     check_url(settings.bus.transport_url, "[bus] transport_url")
-    health, metrics, audit = process.health, EngineMetrics(process.registry), process.audit("engine")
+    health, metrics = process.health, EngineMetrics(process.registry)
     health.expect("engine.bus")
     health.ok(CINDER, "not asked yet")
     check = DatabaseCheck(health, _DATABASE)
     database = Database(settings.journal, results=check)
+    audit = process.audit("engine", AuditHeads(database).keep)
     due = DueWatch()
     health.due(_DUE, due.oldest, what="extend")
     probe = DatabaseProbe(database, check, sync=settings.journal.sync_on_startup, look=due.look)

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from bridge.journal.database import Database
 from bridge.journal.hosts import GONE
 from bridge.journal.settings import Keep
-from bridge.journal.tables import attempts, disks, domains, extends, hosts, transitions
+from bridge.journal.tables import attempts, audit_heads, disks, domains, extends, hosts, transitions
 
 _BITE: Final = 500  # rows per transaction: a long delete would hold up the API
 _DAY: Final = 86400.0
@@ -35,6 +35,7 @@ class Retention:
                 _closed(connection, closed_before)
                 + _servers(connection, gone_before)
                 + _hosts(connection, gone_before)
+                + _heads(connection, now - self._keep.audit_heads_days * _DAY)
             )
 
         return self._database.write(work)
@@ -53,6 +54,16 @@ def _closed(connection: sa.Connection, before: float) -> int:
 def _servers(connection: sa.Connection, before: float) -> int:
     old = sa.and_(domains.c.state == GONE, domains.c.seen_at < before)
     return int(connection.execute(sa.delete(domains).where(old)).rowcount)
+
+
+def _heads(connection: sa.Connection, before: float) -> int:
+    if not sa.inspect(connection).has_table(audit_heads.name):
+        return 0  # tables of the release before
+    old = sa.select(audit_heads.c.at).where(audit_heads.c.at < before).order_by(audit_heads.c.at).limit(_BITE)
+    found = list(connection.scalars(old))
+    if not found:
+        return 0
+    return int(connection.execute(sa.delete(audit_heads).where(audit_heads.c.at <= found[-1])).rowcount)
 
 
 def _hosts(connection: sa.Connection, before: float) -> int:

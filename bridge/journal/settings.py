@@ -34,15 +34,23 @@ JOURNAL_OPTS = [
         help="Days to keep servers no host reports any more, and hosts that are silent. Within them such a server "
         "is answered with 422, after them with 404.",
     ),
+    cfg.FloatOpt(
+        "keep_audit_heads_days",
+        default=120,
+        min=1,
+        help="Days to keep the hashes that prove the audit log (`extend-bridge audit verify`). Keep them longer "
+        "than the log itself.",
+    ),
 ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Keep:
-    """Days to keep what has ended: closed extends with their history, and servers and hosts nobody reports."""
+    """Days to keep closed extends with their history, servers and hosts that are not reported, and audit heads."""
 
     closed_days: float = 30
     gone_days: float = 7
+    audit_heads_days: float = 120
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,5 +70,9 @@ def journal_settings(conf: cfg.ConfigOpts) -> JournalSettings:
         connection=section.connection,
         sync_on_startup=section.sync_on_startup,
         max_open=section.max_open,
-        keep=Keep(closed_days=section.keep_closed_days, gone_days=section.keep_gone_days),
+        keep=Keep(
+            closed_days=section.keep_closed_days,
+            gone_days=section.keep_gone_days,
+            audit_heads_days=section.keep_audit_heads_days,
+        ),
     )

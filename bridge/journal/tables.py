@@ -137,3 +137,18 @@ sightings = sa.Table(
     sa.Index("ix_sightings_volume", "volume_id"),
     sa.Index("ix_sightings_seen_at", "seen_at"),
 )
+
+audit_heads = sa.Table(
+    "audit_heads",
+    metadata,
+    sa.Column("writer", sa.String(16), primary_key=True),
+    sa.Column("seq", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("hash", sa.String(32), nullable=False),
+    sa.Column("part", _CODE, nullable=False),
+    sa.Column("host", _HOST, nullable=False),
+    sa.Column("file", _CODE, nullable=False),
+    sa.Column("place", sa.BigInteger),
+    sa.Column("at", sa.Double, nullable=False),
+    sa.Column("final", sa.SmallInteger, nullable=False),
+    sa.Index("ix_audit_heads_at", "at"),
+)

@@ -14,7 +14,7 @@ from oslo_config import cfg
 
 from bridge.core.errors import OperatorError
 from bridge.runtime import config
-from bridge.runtime.audit import AuditLog, open_audit
+from bridge.runtime.audit import AuditLog, AuditProof, open_audit, read_key
 from bridge.runtime.bus_url import is_memory
 
 CONFIG_FILE: Final = "/etc/extend-bridge/extend-bridge.conf"
@@ -65,9 +65,10 @@ def load(parsed: argparse.Namespace, groups: config.OptGroups) -> cfg.ConfigOpts
 
 
 def audit(conf: cfg.ConfigOpts) -> AuditLog:
-    """The audit log under the name of the operator; nowhere where neither a file nor the journal is configured."""
+    """Open the audit log under the operator's name; nowhere without a file or the journal. Raises ConfigError."""
     journald = conf.audit.journald
-    return open_audit("operator", conf.audit.file or (None if journald else "/dev/null"), journald=journald)
+    path = conf.audit.file or (None if journald else "/dev/null")
+    return open_audit("operator", path, journald=journald, proof=AuditProof(key=read_key(conf.audit.key_file)))
 
 
 def seconds(text: str, option: str) -> float:

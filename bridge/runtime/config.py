@@ -109,6 +109,18 @@ AUDIT_OPTS = [
         help="Write the audit log to systemd's journal instead, with the ids of each line as fields "
         "EXTEND_BRIDGE_VOLUME, EXTEND_BRIDGE_SERVER and so on.",
     ),
+    cfg.StrOpt(
+        "key_file",
+        help="File with a secret of 16 bytes or more that others cannot read: each line is then proved by "
+        "HMAC-SHA-256 with it, and who does not have it cannot write the log again. Unset: a plain SHA-256 chain.",
+    ),
+    cfg.FloatOpt(
+        "heads_interval",
+        default=60,
+        min=1,
+        help="Seconds between two keepings of the newest line's hash outside of the log: in the journal by API and "
+        "engine, in its own log by the listener. Lines after the last one kept can be cut off unseen.",
+    ),
 ]
 
 

@@ -10,7 +10,16 @@ from oslo_config import cfg
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from bridge.runtime import config
-from bridge.runtime.audit import AuditLog, open_audit
+from bridge.runtime.audit import (
+    AuditLog,
+    AuditProof,
+    JournalAudit,
+    KeepHead,
+    StreamAudit,
+    log_head,
+    open_audit,
+    read_key,
+)
 from bridge.runtime.daemon import Daemon, Part
 from bridge.runtime.health import Health
 from bridge.runtime.metrics import ReadyCollector, audit_lost, bus_blocked, new_registry
@@ -28,7 +37,10 @@ class Process:
     health: Health = field(default_factory=Health)
     audit_file: str | None = None
     audit_journald: bool = False
+    audit_key: bytes | None = None
+    audit_heads_interval: float = 60.0
     audit_lost: Counter | None = None
+    audit_logs: list[StreamAudit | JournalAudit] = field(default_factory=list)
     blocked: Gauge | None = None
 
     def on_blocked(self, blocked: bool) -> None:
@@ -36,10 +48,39 @@ class Process:
         if self.blocked is not None:
             self.blocked.inc(1 if blocked else -1)
 
-    def audit(self, part: str) -> AuditLog:
-        """The audit log under the name of one part; raises ConfigError."""
+    def audit(self, part: str, keep: KeepHead = log_head) -> AuditLog:
+        """Open the audit log under the name of one part; `keep` stores its heads. Raises ConfigError."""
         on_lost: Callable[[int], None] = self.audit_lost.inc if self.audit_lost is not None else lambda _: None
-        return open_audit(part, self.audit_file, journald=self.audit_journald, on_lost=on_lost)
+        kept = keep if self.audit_file or self.audit_journald or keep is not log_head else None
+        log = open_audit(
+            part, self.audit_file, journald=self.audit_journald, on_lost=on_lost,
+            proof=AuditProof(key=self.audit_key, keep=kept, every=self.audit_heads_interval),
+        )  # fmt: skip
+        self.audit_logs.append(log)
+        return log
+
+    def close_audit(self) -> None:
+        """Keep the last head of each audit log."""
+        for log in self.audit_logs:
+            log.close()
+
+
+class _AuditEnd:
+    """A part that closes the audit logs after all others have ended: it is started first and stopped last."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+
+    def start(self) -> None:
+        """Do nothing."""
+
+    def stop(self) -> None:
+        """Keep the last heads; waits a few seconds for them at most."""
+        self._process.close_audit()
+
+    def join(self, seconds: float) -> bool:  # noqa: ARG002 - of the protocol
+        """Return at once."""
+        return True
 
 
 def daemon(
@@ -74,12 +115,17 @@ def daemon(
         health=health,
         audit_file=conf.audit.file,
         audit_journald=conf.audit.journald,
+        audit_key=read_key(conf.audit.key_file),
+        audit_heads_interval=conf.audit.heads_interval,
         audit_lost=audit_lost(registry),
         blocked=bus_blocked(registry),
     )
     server = OpsServer(ops, process.health, process.registry)
     return Daemon(
-        prog, [server, *build(settings, process)], health=health, reload=lambda: config.reload(conf)
+        prog,
+        [_AuditEnd(process), server, *build(settings, process)],
+        health=health,
+        reload=lambda: config.reload(conf),
     ), process
 
 

@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from bridge.core.audit import AuditEvent, AuditRecord
 from bridge.core.audit_chain import ChainHead
@@ -65,11 +65,15 @@ class HonestLogs:
         volume = f"{self.rng.getrandbits(128):032x}"
         return [
             AuditRecord(
-                event=self.rng.choice(list(AuditEvent)), at=self._at, volume=volume, server=f"{n:036d}",
-                reason=self.rng.choice(["size_reached", None, "a\u00e9\ud800"]), data={"n": self.rng.randrange(9**9)},
+                event=self.rng.choice(list(AuditEvent)),
+                at=self._at,
+                volume=volume,
+                server=f"{n:036d}",
+                reason=self.rng.choice(["size_reached", None, "a\u00e9\ud800"]),
+                data={"n": self.rng.randrange(9**9)},
             )
             for n in range(count)
-        ]  # fmt: skip
+        ]
 
     def kill(self) -> None:
         """A writer is gone; its successor comes with its next line."""
@@ -153,57 +157,103 @@ def write(path: Path, lines: list[bytes]) -> None:
     path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
 
 
-def random_edit(rng: random.Random, lines: list[bytes], other: list[bytes]) -> tuple[str, int]:
-    """Change one thing of a file; its name and the number of the line (from 1) where it can be seen."""
+class LogEdit(NamedTuple):
+    """One random change of a file: its name, the line (from 1) at which it can be seen, and if it was made."""
+
+    kind: str
+    line: int
+    made: bool = True
+
+
+def random_edit(rng: random.Random, lines: list[bytes], other: list[bytes]) -> LogEdit:
+    """Change one thing of a file; `other` are lines of any file."""
     at = rng.randrange(len(lines))
-    kind = rng.choice(["byte", "value", "digit", "remove", "span", "swap", "move", "copy", "forge", "foreign",
-                       "tail", "cut", "glue", "split", "old"])  # fmt: skip
+    kind = rng.choice(sorted(EDITS))
+    return LogEdit(kind, at + 1, EDITS[kind](rng, lines, at, other))
+
+
+def _replace(lines: list[bytes], at: int, line: bytes) -> bool:
+    changed = lines[at] != line
+    lines[at] = line
+    return changed
+
+
+def _byte(rng: random.Random, lines: list[bytes], at: int, _: list[bytes]) -> bool:
+    line, place = lines[at], rng.randrange(len(lines[at]) - 1)
+    return _replace(lines, at, line[:place] + bytes([line[place] ^ (1 << rng.randrange(7))]) + line[place + 1 :])
+
+
+def _value(rng: random.Random, lines: list[bytes], at: int, _: list[bytes]) -> bool:
+    word = rng.choice([b"closed", b"size_reached", b"engine", b'"event":"', b"server", b'"chain"'])
+    return _replace(lines, at, lines[at].replace(word, b"x" + word[:-1], 1))
+
+
+def _digit(rng: random.Random, lines: list[bytes], at: int, _: list[bytes]) -> bool:
     line = lines[at]
-    match kind:
-        case "byte":
-            place = rng.randrange(len(line) - 1)
-            lines[at] = line[:place] + bytes([line[place] ^ (1 << rng.randrange(7))]) + line[place + 1 :]
-        case "value":
-            word = rng.choice([b"closed", b"size_reached", b"engine", b'"event":"', b"server"])
-            if word not in line:
-                return "nothing", 0
-            lines[at] = line.replace(word, b"x" + word[:-1], 1)
-        case "digit":
-            places = [n for n, c in enumerate(line) if chr(c).isdigit()]
-            place = rng.choice(places)
-            lines[at] = line[:place] + str((line[place] - 47) % 10).encode() + line[place + 1 :]
-        case "remove":
-            del lines[at]
-        case "span":
-            del lines[at : at + rng.randrange(2, 9)]
-        case "swap":
-            two = rng.randrange(len(lines))
-            if lines[at] == lines[two]:
-                return "nothing", 0
-            lines[at], lines[two] = lines[two], lines[at]
-        case "move":
-            two = rng.randrange(len(lines))
-            if two == at:
-                return "nothing", 0
-            lines.insert(two, lines.pop(at))
-        case "copy":
-            lines.insert(rng.randrange(len(lines)), rng.choice(other))
-        case "forge":
-            lines.insert(at, line.replace(b"2025", b"2024"))
-        case "foreign":
-            lines.insert(at, b"nothing of ours\n")
-        case "old":
-            begin = line.find(b',"chain"')
-            if begin < 0:
-                return "nothing", 0
-            lines.insert(at, line[:begin] + b"}\n")
-        case "tail":
-            del lines[at:]
-        case "cut":
-            lines[at] = line[: rng.randrange(1, len(line) - 1)] + b"\n"
-        case "glue":
-            lines[at] = line[:-1]
-        case _:
-            place = rng.randrange(1, len(line) - 1)
-            lines[at] = line[:place] + b"\n" + line[place:]
-    return kind, at + 1
+    place = rng.choice([n for n, c in enumerate(line) if chr(c).isdigit()] or [0])
+    return _replace(lines, at, line[:place] + str((line[place] - 47) % 10).encode() + line[place + 1 :])
+
+
+def _remove(rng: random.Random, lines: list[bytes], at: int, _: list[bytes]) -> bool:
+    del lines[at : at + rng.choice([1, 1, 2, 8])]
+    return True
+
+
+def _tail(_: random.Random, lines: list[bytes], at: int, __: list[bytes]) -> bool:
+    del lines[at:]
+    return True
+
+
+def _swap(rng: random.Random, lines: list[bytes], at: int, _: list[bytes]) -> bool:
+    two = rng.randrange(len(lines))
+    lines[at], lines[two] = lines[two], lines[at]
+    return lines[at] != lines[two]
+
+
+def _move(rng: random.Random, lines: list[bytes], at: int, _: list[bytes]) -> bool:
+    two = rng.randrange(len(lines))
+    lines.insert(two, lines.pop(at))
+    return two != at
+
+
+def _copy(rng: random.Random, lines: list[bytes], at: int, other: list[bytes]) -> bool:
+    lines.insert(at, rng.choice(other))
+    return True
+
+
+def _forge(_: random.Random, lines: list[bytes], at: int, __: list[bytes]) -> bool:
+    lines.insert(at, lines[at].replace(b'"event":"', b'"event":"x'))
+    return True
+
+
+def _foreign(_: random.Random, lines: list[bytes], at: int, __: list[bytes]) -> bool:
+    lines.insert(at, b"no record of ours\n")
+    return True
+
+
+def _without_chain(_: random.Random, lines: list[bytes], at: int, __: list[bytes]) -> bool:
+    begin = lines[at].find(b',"chain"')
+    lines.insert(at, lines[at][:begin] + b"}\n" if begin > 0 else lines[at])
+    return True
+
+
+def _cut(rng: random.Random, lines: list[bytes], at: int, _: list[bytes]) -> bool:
+    return _replace(lines, at, lines[at][: rng.randrange(1, len(lines[at]) - 1)] + b"\n")
+
+
+def _glue(_: random.Random, lines: list[bytes], at: int, __: list[bytes]) -> bool:
+    return _replace(lines, at, lines[at].removesuffix(b"\n"))
+
+
+def _split(rng: random.Random, lines: list[bytes], at: int, _: list[bytes]) -> bool:
+    place = rng.randrange(1, len(lines[at]) - 1)
+    return _replace(lines, at, lines[at][:place] + b"\n" + lines[at][place:])
+
+
+EDITS: Final[Mapping[str, Callable[[random.Random, list[bytes], int, list[bytes]], bool]]] = {
+    "byte": _byte, "value": _value, "digit": _digit, "remove": _remove, "tail": _tail, "swap": _swap, "move": _move,
+    "copy": _copy, "forge": _forge, "foreign": _foreign, "old": _without_chain, "cut": _cut, "glue": _glue,
+    "split": _split,
+}  # fmt: skip
+AT_A_LINE: Final = frozenset({"byte", "value", "digit", "forge", "foreign", "old", "cut", "glue", "split"})
+"""Edits that a finding has to name at the very line, or at the next one."""

@@ -68,8 +68,14 @@ STAGES: Final = (
     Stage(
         "fuzz",
         "20,000 mutated notifications through the listener's parser; 1,000,000 with --long",
-        (("{bin}/python", "-m", "tests.fuzz", "--count", "20000"),),
-        thorough=(("{bin}/python", "-m", "tests.fuzz", "--count", "1000000"),),
+        (
+            ("{bin}/python", "-m", "tests.fuzz", "--count", "20000"),
+            ("{bin}/python", "-m", "tests.fuzz.audit", "--edits", "300", "--honest", "40"),
+        ),
+        thorough=(
+            ("{bin}/python", "-m", "tests.fuzz", "--count", "1000000"),
+            ("{bin}/python", "-m", "tests.fuzz.audit", "--edits", "10000", "--honest", "400"),
+        ),
     ),
     Stage(
         "docs",

@@ -33,7 +33,9 @@ def test_each_line_is_an_entry_with_its_ids_as_fields(journald: socket.socket) -
         entry = journald.recv(65536).decode()
         assert entry.endswith("\n")
         fields = dict(line.split("=", 1) for line in entry.splitlines())
-        assert fields["MESSAGE"] == RECORD.to_line("engine")
+        body, _, chain = fields["MESSAGE"].partition(',"chain":')
+        assert body + "}" == RECORD.to_line("engine")
+        assert chain.endswith('"}}')
         assert json.loads(fields["MESSAGE"])["data"]["note"] == "two\nlines"
         assert fields["EXTEND_BRIDGE_VOLUME"] == "v"
         assert fields["SYSLOG_IDENTIFIER"] == "extend-bridge-audit"

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`extend-bridge audit trace|report|check`."""
+"""Commands of `extend-bridge audit`: trace, report, check, verify."""
 
 import argparse
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -12,16 +12,94 @@ from cliff.command import Command
 
 from bridge.audit import logfiles, page, report, trace
 from bridge.audit.entry import stamp
+from bridge.audit.evidence import LogFinding, Verified
 from bridge.audit.report import Brief, LogReport
-from bridge.core.errors import OperatorError
+from bridge.audit.verify import in_order, verify
+from bridge.core.audit_chain import ChainHead, read_head
+from bridge.core.errors import JournalUnavailableError, OperatorError
+from bridge.journal.audit_heads import AuditHeads
+from bridge.journal.database import Database, missing_file
+from bridge.journal.settings import JOURNAL_OPTS, journal_settings
+from bridge.runtime import commands, config
+from bridge.runtime.audit import read_key
 from bridge.runtime.listing import Listing
 
-_ABOUT_LOG: Final = f"audit log, pattern or directory; may be given several times (default: {logfiles.DEFAULT})"
+_ABOUT_LOG: Final = (
+    "audit log, pattern or directory; may be given several times (default: [audit] file of the configuration and "
+    f"what logrotate made of it, else {logfiles.DEFAULT})"
+)
+_READINGS: Final = 3  # of a log that is rotated while it is read
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def _logs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--log", action="append", default=[], metavar="PATH", help=_ABOUT_LOG)
+    commands.add_config_option(parser)
+
+
+def _proof(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--key-file", metavar="FILE", help="the log's key (default: [audit] key_file of the configuration)"
+    )
+    parser.add_argument(
+        "--heads",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FILE",
+        help="a daemon's own log (`journalctl -u extend-bridge-listener > FILE`), with the hashes it kept there",
+    )
+
+
+class _Where:
+    """The files, heads and key that the command line and the configuration name."""
+
+    def __init__(self, parsed: argparse.Namespace) -> None:
+        self._parsed = parsed
+        self._conf = commands.load(parsed, [("journal", JOURNAL_OPTS)])
+        file = self._conf.audit.file
+        self._names: list[str] = list(parsed.log) or ([f"{file}*"] if file else [])
+
+    def logs(self) -> list[Path]:
+        """Find the logs; raises OperatorError."""
+        return logfiles.find(self._names)
+
+    def verified(self) -> tuple[Verified, str | None]:
+        """Verify the logs; also why heads of the journal are missing. Raises OperatorError and ConfigError.
+
+        Heads are read first, because daemons write on meanwhile.
+        """
+        key = read_key(self._parsed.key_file or self._conf.audit.key_file)
+        complete = not self._names or not all(Path(name).is_file() for name in self._names)
+        for _ in range(_READINGS):
+            kept, why_not = self._journals()
+            files = self.logs()
+            heads = [*kept, *_told_heads(self._parsed.heads)]
+            made = verify(in_order(files), heads=heads, key=key, complete=complete)
+            if set(self.logs()) == set(files):
+                break
+        return made, why_not
+
+    def _journals(self) -> tuple[list[ChainHead], str | None]:
+        settings = config.read(self._conf, journal_settings)
+        if (file := missing_file(settings.connection)) is not None:
+            return [], f"there is no journal at {file}"
+        database = Database(settings)
+        try:
+            return AuditHeads(database).all(), None
+        except JournalUnavailableError as ex:
+            return [], str(ex)
+        finally:
+            database.dispose()
+
+
+def _told_heads(files: Sequence[Path]) -> Iterator[ChainHead]:
+    for path in files:
+        try:
+            with path.open(encoding="utf-8", errors="replace") as file:
+                yield from (head for line in file if (head := read_head(line)) is not None)
+        except OSError as ex:
+            raise OperatorError(f"--heads: {path} cannot be read: {ex.strerror}") from ex
 
 
 def _span(parser: argparse.ArgumentParser) -> None:
@@ -52,7 +130,7 @@ class Trace(Listing):
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
         """See cliff."""
-        found = trace.trace(logfiles.find(parsed_args.log), parsed_args.what)
+        found = trace.trace(_Where(parsed_args).logs(), parsed_args.what)
         if not found.stories and not found.beside:
             raise OperatorError(f"no line of these logs is about {parsed_args.what}", code=1)
         for line in trace.unknown(found):
@@ -98,7 +176,7 @@ class ReportCommand(Listing):
 
 
 class AuditCheck(Command):
-    """Exit with 1 if an extend is stuck, parked or behind, and say which; for cron and monitoring."""
+    """Exit with 1 if an extend is stuck, parked or behind, or a line of the log was changed, and say which."""
 
     _epilog = "Example: extend-bridge audit check --since 1d"
 
@@ -107,6 +185,8 @@ class AuditCheck(Command):
         parser: argparse.ArgumentParser = super().get_parser(prog_name)
         _logs(parser)
         _span(parser)
+        _proof(parser)
+        parser.add_argument("--no-verify", action="store_true", help="do not look whether the log was changed")
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> int:
@@ -119,12 +199,53 @@ class AuditCheck(Command):
                 self.app.stdout.write(f"{kind}: {_who(brief)}: {brief.result}, {brief.reason or 'no reason'}\n")
         counts = ", ".join(f"{made.wrong[kind]} {kind}" for kind in lists)
         self.app.stdout.write(f"{made.extends} extends: {counts}\n")
-        return 1 if made.wrong.total() else 0
+        changed = [] if parsed_args.no_verify else self._changed(parsed_args)
+        return 1 if made.wrong.total() or changed else 0
+
+    def _changed(self, parsed: argparse.Namespace) -> list[LogFinding]:
+        found = _Where(parsed).verified()[0].findings
+        for finding in found:
+            where = f"{finding.file}:{finding.line}"
+            self.app.stdout.write(f"{finding.kind}: {where}: {finding.text}\n")
+        if found:
+            self.app.stdout.write(f"the log was changed in {len(found)} places\n")
+        return found
+
+
+class AuditVerify(Listing):
+    """Name each line of the log that was edited, removed, moved, cut off or inserted; exit with 1 if one was."""
+
+    nothing = "no line was changed"
+    _epilog = "Example: extend-bridge audit verify --key-file /etc/extend-bridge/audit.key"
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Add the options of the command."""
+        parser: argparse.ArgumentParser = super().get_parser(prog_name)
+        _logs(parser)
+        _proof(parser)
+        return parser
+
+    def run(self, parsed_args: argparse.Namespace) -> int:
+        """Return 1 where a line was changed."""
+        self._changed = False
+        code: int = super().run(parsed_args)
+        return 1 if self._changed else code
+
+    def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
+        """Return findings and, behind them, what is not proved."""
+        made, why_not = _Where(parsed_args).verified()
+        self._changed = bool(made.findings)
+        counts = f"{made.lines} lines: {made.proved} proved by the chains of {made.writers} writers"
+        self.app.stderr.write(f"{counts}, {made.plain} without a chain; {len(made.findings)} findings\n")
+        if why_not is not None:
+            self.app.stderr.write(f"not known: what the journal kept: {why_not}\n")
+        rows = [(f.kind.value, f.file, f.line or None, f.text) for f in [*made.findings, *made.notes]]
+        return ("Kind", "File", "Line", "What"), rows
 
 
 def _make(parsed: argparse.Namespace, *, now: float | None) -> LogReport:
     made = report.make(
-        logfiles.find(parsed.log),
+        _Where(parsed).logs(),
         since=moment(parsed.since, "--since"),
         until=moment(parsed.until, "--until"),
         older_than=duration(parsed.older_than, "--older-than"),

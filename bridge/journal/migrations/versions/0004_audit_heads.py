@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Heads of the audit log's chains. Only adds."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0004"
+down_revision = "0003"
+
+
+def upgrade() -> None:
+    """From 0003."""
+    op.create_table(
+        "audit_heads",
+        sa.Column("writer", sa.String(16), primary_key=True),
+        sa.Column("seq", sa.BigInteger, primary_key=True, autoincrement=False),
+        sa.Column("hash", sa.String(32), nullable=False),
+        sa.Column("part", sa.String(64), nullable=False),
+        sa.Column("host", sa.String(255), nullable=False),
+        sa.Column("file", sa.String(64), nullable=False),
+        sa.Column("place", sa.BigInteger),
+        sa.Column("at", sa.Double, nullable=False),
+        sa.Column("final", sa.SmallInteger, nullable=False),
+    )
+    op.create_index("ix_audit_heads_at", "audit_heads", ["at"])
+
+
+def downgrade() -> None:
+    """Back to 0003; logs written meanwhile are proved by their chains alone."""
+    op.drop_index("ix_audit_heads_at", "audit_heads")
+    op.drop_table("audit_heads")

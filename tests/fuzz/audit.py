@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`python -m tests.fuzz.audit`: random edits of audit logs are named, and honest logs are not accused."""
+
+import argparse
+import logging
+import random
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from bridge.audit.evidence import LogFinding, Verified
+from bridge.audit.verify import in_order, verify
+from tests.lab import audit_logs
+from tests.lab.audit_logs import AT_A_LINE, HonestLogs
+
+_EDITS: Final = 25  # of each set of logs
+_ALL: Final = {"kill": 0.02, "tear": 0.01, "rotate": 0.01, "pack": 0.01, "old": 0.03, "full": 0.02, "keep": 0.05,
+               "stop": 0.01}  # fmt: skip
+_EDITED: Final = {"kill": 0.01, "rotate": 0.01, "pack": 0.01, "old": 0.02, "keep": 0.05, "stop": 0.02}
+
+
+@dataclass
+class Tally:
+    """Results: `accused` honest logs; edits that were `named`, only `noted` as not proved, or `missed`."""
+
+    honest: int = 0
+    accused: list[str] = field(default_factory=list)
+    named: Counter[str] = field(default_factory=Counter)
+    noted: Counter[str] = field(default_factory=Counter)
+    missed: list[str] = field(default_factory=list)
+
+
+def honest_logs(seed: int, tally: Tally) -> None:
+    """Verify one set of logs to which only honest things happened."""
+    rng = random.Random(seed)
+    with tempfile.TemporaryDirectory() as name:
+        logs = _logs(Path(name), rng, _ALL)
+        if rng.random() < 0.7:
+            logs.stop()
+        how = rng.choice(["as it is", "cat", "sort", "sort -m", "a copy", "no heads", "the oldest is gone"])
+        files = _handled(logs, how, rng)
+        made = verify(in_order(files), heads=() if how == "no heads" else logs.heads, key=logs.key)
+    tally.honest += 1
+    if made.findings:
+        tally.accused.append(f"seed {seed}, {how}: {made.findings[0]}")
+
+
+def edited_logs(seed: int, tally: Tally) -> None:
+    """Edit one set of logs in many ways, each by itself."""
+    rng = random.Random(seed)
+    with tempfile.TemporaryDirectory() as name:
+        logs = _logs(Path(name), rng, _EDITED)
+        logs.stop()
+        files = in_order(logs.files())
+        known = set(_verify(logs).notes)
+        for _ in range(_EDITS):
+            path = rng.choice(files)
+            kept, before = path.read_bytes(), audit_logs.read(path)
+            lines = list(before)
+            edit = audit_logs.random_edit(rng, lines, audit_logs.read(rng.choice(files)))
+            if not edit.made or not _provable(edit, before):
+                continue
+            audit_logs.write(path, lines)
+            _judge(f"seed {seed}: {edit.kind} at {path.name}:{edit.line}", edit, path, _verify(logs), known, tally)
+            path.write_bytes(kept)
+
+
+def _verify(logs: HonestLogs) -> Verified:
+    return verify(in_order(logs.files()), heads=logs.heads, key=logs.key)
+
+
+def _provable(edit: audit_logs.LogEdit, before: list[bytes]) -> bool:
+    """Return whether it can be seen: 0.1.0's own lines carry no proof of what is in them."""
+    if not any(b'"hash"' in line for line in before):
+        return False
+    return edit.kind not in AT_A_LINE - {"forge", "foreign", "old"} or b'"hash"' in before[edit.line - 1]
+
+
+def _judge(
+    about: str, edit: audit_logs.LogEdit, path: Path, made: Verified, known: set[LogFinding], tally: Tally
+) -> None:
+    places = {(f.file, f.line) for f in made.findings}
+    if made.findings and (
+        edit.kind not in AT_A_LINE or any((str(path), edit.line + n) in places for n in (-1, 0, 1))
+    ):
+        tally.named[edit.kind] += 1
+    elif made.findings or set(made.notes) - known:
+        tally.noted[edit.kind] += 1
+    else:
+        tally.missed.append(about)
+
+
+def _logs(directory: Path, rng: random.Random, odds: dict[str, float]) -> HonestLogs:
+    logs = HonestLogs(directory, rng, key=rng.choice([None, b"k" * 32]), shared=rng.random() < 0.7)
+    logs.run(rng.choice([5, 40, 200]), odds)
+    return logs
+
+
+def _handled(logs: HonestLogs, how: str, rng: random.Random) -> list[Path]:
+    files = in_order(logs.files())
+    match how:
+        case "a copy":
+            path = rng.choice(files)
+            path.with_name(f"copy-{path.name}").write_bytes(path.read_bytes())
+        case "the oldest is gone" if len(files) > 1:
+            files[0].unlink()
+        case "cat" | "sort" | "sort -m":
+            plain = [logs.directory / f"part-{n}" for n in range(len(files))]
+            for file, part in zip(files, plain, strict=True):
+                part.write_bytes(b"".join(audit_logs.read(file)))
+                file.unlink()
+            whole = subprocess.run(
+                [*how.split(), *map(str, plain)], stdout=subprocess.PIPE, check=True, env={"LC_ALL": "C"}
+            )
+            for part in plain:
+                part.unlink()
+            (logs.directory / "audit.log").write_bytes(whole.stdout)
+    return logs.files()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Return 0 when no honest log was accused and no edit was missed, else 1."""
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz.audit", description=__doc__)
+    parser.add_argument("--edits", type=int, default=1000, metavar="N", help="edits (default 1000)")
+    parser.add_argument("--honest", type=int, default=100, metavar="N", help="honest logs (default 100)")
+    parser.add_argument("--seed", type=int, default=1, metavar="S", help="of everything (default 1)")
+    options = parser.parse_args(argv)
+    logging.disable(logging.CRITICAL)  # full disks of the honest logs
+    tally, seed = Tally(), options.seed
+    while tally.honest < options.honest:
+        honest_logs(seed, tally)
+        seed += 1
+    while tally.named.total() + tally.noted.total() + len(tally.missed) < options.edits:
+        edited_logs(seed, tally)
+        seed += 1
+    for text in [*tally.accused[:5], *tally.missed[:5]]:
+        sys.stdout.write(f"{text}\n")
+    noted = ", ".join(f"{count} {kind}" for kind, count in tally.noted.most_common())
+    sys.stdout.write(
+        f"{tally.named.total()} edits named, {tally.noted.total()} not proved ({noted}), "
+        f"{len(tally.missed)} missed; {len(tally.accused)} of {tally.honest} honest logs accused\n"
+    )
+    return 1 if tally.accused or tally.missed else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
