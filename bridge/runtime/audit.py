@@ -29,7 +29,7 @@ _MODE: Final = 0o640
 _TAIL: Final = 64 * 1024  # bytes of a file that are searched for other writers' last lines
 _SEEN_MAX: Final = 64
 _KEY_MIN, _KEY_MAX = 16, 4096
-_LAST_WORD = 3.0  # seconds the last head may take at the end of a process
+_LAST_WORD = 5.0  # seconds the last head may take at the end of a process
 _STANDARD: Final = {"/dev/stdout": 1, "/dev/stderr": 2}  # links, in every container
 JOURNALD: Final = "/run/systemd/journal/socket"
 _FIELDS: Final = ("event", "server", "volume", "host", "extend_id", "request_id", "global_request_id", "reason")
@@ -83,7 +83,7 @@ class _Writer:
     def wrote(self, count: int, newest: str, offset: int | None, file: str) -> None:
         """Remember written lines; the caller holds the lock."""
         self.chain.wrote(count, newest, offset)
-        self.file, self._at = file, time.time()
+        self.file, self._at = file, round(time.time(), 6)
         if self._proof.keep is not None:
             self._dirty.set()
             if self._thread is None:

@@ -93,7 +93,7 @@ def test_a_chain_that_was_computed_anew_differs_from_the_head_kept_elsewhere(tmp
     for number in (0, 1, 2, 9, 4, 5):
         forged.write(record(number))
     assert kinds(tmp_path / "forged") == []
-    assert (Damage.EDITED, 6) in kinds(tmp_path / "forged", *kept)
+    assert {kind for kind, _ in kinds(tmp_path / "forged", *kept)} == {Damage.EDITED}
 
 
 def test_with_a_key_only_who_has_it_can_write_lines(tmp_path: Path) -> None:
