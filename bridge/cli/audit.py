@@ -2,6 +2,7 @@
 """Commands of `extend-bridge audit`: trace, report, check, verify."""
 
 import argparse
+import json
 import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -14,6 +15,7 @@ from bridge.audit import logfiles, page, report, trace
 from bridge.audit.entry import stamp
 from bridge.audit.evidence import LogFinding, Verified
 from bridge.audit.report import Brief, LogReport
+from bridge.audit.schema import audit_schema
 from bridge.audit.verify import in_order, verify
 from bridge.core.audit_chain import ChainHead, read_head
 from bridge.core.errors import JournalUnavailableError, OperatorError
@@ -210,6 +212,16 @@ class AuditCheck(Command):
         if found:
             self.app.stdout.write(f"the log was changed in {len(found)} places\n")
         return found
+
+
+class AuditSchema(Command):
+    """Print the JSON Schema of a line of the audit log."""
+
+    _epilog = "Example: extend-bridge audit schema"
+
+    def take_action(self, parsed_args: argparse.Namespace) -> None:  # noqa: ARG002 - of cliff
+        """Print it."""
+        self.app.stdout.write(f"{json.dumps(audit_schema(), indent=2)}\n")
 
 
 class AuditVerify(Listing):

@@ -2,25 +2,26 @@
 """The audit log's schema is what the code writes: every event, reason and outcome, and nothing else."""
 
 import json
-from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
 
+from bridge.audit.schema import audit_schema
 from bridge.core.audit import SCHEMA, AuditEvent, AuditRecord
 from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
 from bridge.journal.admin import DISCARDED
+from bridge.runtime.audit import StreamAudit
 from listener.verdicts import Kind
 from tests.lab.trail import extend, lines, made_id
 
 
 @pytest.fixture(scope="module")
 def schema() -> dict[str, Any]:
-    """As it is packaged."""
-    text = resources.files("bridge.audit").joinpath(f"audit-{SCHEMA}.json").read_text()
-    read: dict[str, Any] = json.loads(text)
+    """As `extend-bridge audit schema` prints it."""
+    read = audit_schema()
     jsonschema.Draft202012Validator.check_schema(read)
     return read
 
@@ -44,6 +45,15 @@ def test_every_field_of_a_record_is_described(schema: dict[str, Any], event: Aud
         outcome="resized", reason="size_reached", seconds=0.25, data={"size": 1},
     )  # fmt: skip
     jsonschema.validate(json.loads(record.to_line("engine")), schema)
+
+
+def test_a_line_as_it_is_written_to_a_file_is_described(schema: dict[str, Any], tmp_path: Path) -> None:
+    """With its link in the chain: the first of a file and a later one."""
+    log = StreamAudit("engine", str(tmp_path / "audit.log"))
+    for _ in range(3):
+        log.write(AuditRecord(event=AuditEvent.OVERDUE, at=1.5, volume=made_id(2)))
+    for line in (tmp_path / "audit.log").read_text().splitlines():
+        jsonschema.validate(json.loads(line), schema)
 
 
 @pytest.mark.parametrize("result", ["resized", "unsupported", "parked", "open"])
