@@ -9,7 +9,6 @@ What this agent and the nova-compute of its host must agree on, read from nova.c
 import logging
 import os
 import socket
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Final
 
 from oslo_config import cfg
 
+from hostagent.brick import lock
 from hostagent.brick.key_manager import missing
 from hostagent.capabilities import installed
 from hostagent.settings import BrickSettings, HostAgentSettings
@@ -97,12 +97,12 @@ def probes(
     yield Probe(about="/dev", wrong=_devices(root / "dev"))
     yield Probe(about="/sys", wrong=_writable(root / "sys" / "class" / "scsi_host", root / "sys"))
     yield Probe(about="/run/udev", wrong=_udev(root / "run" / "udev"))
-    yield Probe(about="the lock directory", wrong=_lock(Path(settings.brick.lock_path)))
+    yield Probe(about="the lock directory", wrong=_lock(settings.brick))
     files = [str(root / name.lstrip("/")) for name in settings.nova_conf]
     differ = "; ".join(disagreements(files, settings.brick))
     yield Probe(about="nova-compute's settings", wrong=differ or None, fatal=False)
     if settings.brick.key_manager is not None:
-        yield Probe(about="volumes' keys", wrong=missing(settings.brick.key_manager) or _cryptsetup())
+        yield Probe(about="volumes' keys", wrong=missing(opted_in=True) or _cryptsetup())
     if settings.brick.use_multipath:
         yield Probe(about="multipathd", wrong=_multipathd(multipathd))
 
@@ -141,13 +141,25 @@ def _udev(run: Path) -> str | None:
     return None
 
 
-def _lock(directory: Path) -> str | None:
-    """Made, locked and gone again: a file system without locks shows here."""
+def _lock(brick: BrickSettings) -> str | None:
+    """Lock a file without a name: it shows a file system without locks and leaves nothing behind."""
+    directory = Path(brick.lock_path)
+    if brick.own_locks and not directory.exists():
+        above = next(parent for parent in directory.parents if parent.exists())
+        writable = os.access(above, os.W_OK | os.X_OK)
+        return None if writable else f"[hostagent] state_path: {above} cannot be written by this user"
+    if (wrong := lock.trouble(brick.lock_path)) is not None:
+        return f"[hostagent] lock_path: {wrong}"
     try:
-        with tempfile.NamedTemporaryFile(dir=directory, prefix="extend-bridge-status-") as file:
-            os.lockf(file.fileno(), os.F_TLOCK, 0)
+        file = os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return None  # a file system without nameless files; os-brick's own lock will tell
+    try:
+        os.lockf(file, os.F_TLOCK, 0)
     except OSError as ex:
         return f"{directory}: {ex.strerror}; os-brick cannot lock there"
+    finally:
+        os.close(file)
     return None
 
 

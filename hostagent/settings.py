@@ -1,15 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""[hostagent]: who this host is, where its libvirt is, how long each thing may take."""
+"""Options of [hostagent] and [key_manager]. Reading them touches nothing of the host."""
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from oslo_config import cfg
 
 from bridge.core.errors import ConfigError
 from bridge.runtime.config import OPS_OPTS, BusSettings, OptGroups, bus_settings, default_host
-from hostagent.brick import key_manager, lock
-from hostagent.brick.key_manager import KeyManagerSettings
 
 _HOST_MAX = 255
 
@@ -141,11 +140,35 @@ HOSTAGENT_OPTS = [
 ]
 
 
+KEY_MANAGER_GROUP: Final = "key_manager"
+KEY_MANAGER_OPTS: Final = [
+    cfg.StrOpt(
+        "backend",
+        sample_default="barbican",
+        help="Set it to let this host ask the key manager for the keys of encrypted volumes: resizing a LUKS2 "
+        "volume that dm-crypt on the host decrypts takes its key. Castellan's backend: barbican, vault or a class. "
+        "Its other options, and with them who we are to the key manager ([key_manager] auth_type, username, "
+        "password; [barbican]; [vault]), are castellan's own and are read from the same files. Needs "
+        "extend-bridge[keymanager]. Unset: such volumes end as unsupported, and no key ever comes to this host.",
+    ),
+]
+"""Only `backend` is read here. The other options of the section are castellan's, read in the os-brick process."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyManagerSettings:
+    """The files in which castellan finds its own options."""
+
+    config_files: tuple[str, ...]
+    config_dirs: tuple[str, ...]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BrickSettings:
-    """What an os-brick process is started with. `limit` (of a call) and `lock_limit` in seconds.
+    """Settings of the os-brick processes. `limit` (of a call), `lock_limit` and `idle` (until one ends) in seconds.
 
-    `key_manager`: None unless the operator opted in.
+    `own_locks`: lock_path is a directory of our own below state_path. `key_manager`: None unless the operator opted
+    in.
     """
 
     processes: int
@@ -154,12 +177,14 @@ class BrickSettings:
     lock_path: str
     use_multipath: bool
     root_helper: str
+    own_locks: bool = False
+    idle: float = 60.0
     key_manager: KeyManagerSettings | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostAgentSettings:
-    """As [hostagent] and [bus]; times in seconds."""
+    """Values of [hostagent] and [bus]; times in seconds."""
 
     host: str
     bus: BusSettings
@@ -181,18 +206,18 @@ class HostAgentSettings:
 
 
 def hostagent_groups() -> OptGroups:
-    """The host agent's option groups."""
-    return [("hostagent", HOSTAGENT_OPTS), (key_manager.GROUP, key_manager.OPTS)]
+    """Return the host agent's option groups."""
+    return [("hostagent", HOSTAGENT_OPTS), (KEY_MANAGER_GROUP, KEY_MANAGER_OPTS)]
 
 
 def hostagent_settings(conf: cfg.ConfigOpts) -> HostAgentSettings:
-    """Read them; raises ConfigError."""
+    """Read the options; raises ConfigError."""
     section = conf.hostagent
     host = section.host or default_host()
     if len(host) > _HOST_MAX or any(c.isspace() for c in host):
         raise ConfigError("[hostagent] host: a name of at most 255 characters without spaces, as nova-compute's")
     if "://" not in section.libvirt_uri:
-        raise ConfigError(f"[hostagent] libvirt_uri: {section.libvirt_uri!r} is no URI; as in qemu:///system")
+        raise ConfigError(f"[hostagent] libvirt_uri: {section.libvirt_uri!r} is not a URI; as in qemu:///system")
     return HostAgentSettings(
         host=host,
         bus=bus_settings(conf),
@@ -213,30 +238,23 @@ def hostagent_settings(conf: cfg.ConfigOpts) -> HostAgentSettings:
             processes=section.brick_processes,
             limit=section.brick_limit,
             lock_limit=section.lock_limit,
-            lock_path=_lock_path(section.lock_path, section.state_path),
+            lock_path=section.lock_path or str(Path(section.state_path) / "lock"),
+            own_locks=section.lock_path is None,
             use_multipath=section.use_multipath,
             root_helper=section.root_helper,
-            key_manager=key_manager.key_manager_settings(conf),
+            key_manager=_key_manager(conf),
         ),
         nova_conf=tuple(section.nova_conf),
     )
 
 
 def list_opts() -> OptGroups:
-    """For oslo-config-generator."""
+    """Return the options for oslo-config-generator."""
     return hostagent_groups()
 
 
-def _lock_path(named: str | None, state_path: str) -> str:
-    """A directory os-brick can lock in. One that was named must be there: making it with our owner and mode could
-    shut nova-compute out of its own locks."""
-    if named is None:
-        own = Path(state_path) / "lock"
-        try:
-            own.mkdir(parents=True, exist_ok=True)
-        except OSError as ex:
-            raise ConfigError(f"[hostagent] state_path: {own} cannot be made: {ex.strerror}") from ex
-        return str(own)
-    if (wrong := lock.trouble(named)) is not None:
-        raise ConfigError(f"[hostagent] lock_path: {wrong}")
-    return named
+def _key_manager(conf: cfg.ConfigOpts) -> KeyManagerSettings | None:
+    """Return None unless the operator opted in."""
+    if not conf.key_manager.backend:
+        return None
+    return KeyManagerSettings(config_files=tuple(conf.config_file or ()), config_dirs=tuple(conf.config_dir or ()))

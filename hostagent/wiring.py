@@ -19,7 +19,7 @@ from bridge.runtime.metrics import AgentMetrics
 from bridge.runtime.process import Process
 from bridge.runtime.publisher import BusPublisher
 from hostagent import hostcheck
-from hostagent.brick import key_manager
+from hostagent.brick import key_manager, lock
 from hostagent.brick.pool import BrickPool
 from hostagent.capabilities import volume_types
 from hostagent.devices import all_strategies
@@ -65,8 +65,9 @@ def this_host(settings: HostAgentSettings) -> HostAccess:
     """The real thing: libvirt and os-brick; of an agent that only looks, libvirt for reading and nothing else."""
     if settings.read_only:
         return HostAccess(connect=open_read_only, strategies=())
-    if (missing := key_manager.missing(settings.brick.key_manager)) is not None:
+    if (missing := key_manager.missing(opted_in=settings.brick.key_manager is not None)) is not None:
         raise ConfigError(missing)
+    lock.prepare(settings.brick.lock_path, own=settings.brick.own_locks)
     hostcheck.warn(settings.nova_conf, settings.brick)
     if settings.brick.key_manager is not None:
         LOG.info("volumes' keys are asked for, with [key_manager] backend")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""os-brick's file lock, looked at from outside: who holds it, and may everybody who needs it open it.
+"""os-brick's file lock, seen from outside: its holder, and the rights of each process that needs it.
 
 os-brick lets one extend of SCSI and NVMe-oF at a time pass on a host, ours and nova-compute's alike
 (os_brick/initiator/connectors/base.py: synchronized), and waits for that lock without a limit and without a word.
@@ -13,6 +13,8 @@ import struct
 from pathlib import Path
 from typing import Final
 
+from bridge.core.errors import ConfigError
+
 LOCK_FILE: Final = "os-brick-extend_volume"
 PROTOCOLS: Final = frozenset({"ISCSI", "ISER", "FIBRE_CHANNEL", "NVMEOF"})
 """The connectors whose extend_volume takes the lock."""
@@ -22,10 +24,9 @@ _MODE: Final = 0o660
 
 
 def holder(lock_path: str) -> int | None:
-    """Pid of the process that holds the lock, None: nobody. 0: a process that cannot be seen from this container.
+    """Return the pid of the process that holds the lock, None without one, 0 for one outside of this container.
 
-    Only asks. The file is not made, and the lock of nobody is let go: closing a file of one's own lock would do
-    that, but this process never has it.
+    The file is not created, and closing it lets go of no lock, because this process never holds it.
     """
     try:
         file = os.open(Path(lock_path) / LOCK_FILE, os.O_RDONLY | os.O_CLOEXEC)
@@ -42,7 +43,7 @@ def holder(lock_path: str) -> int | None:
 
 
 def name_of(pid: int) -> str:
-    """The process in words: its pid and its command, without arguments."""
+    """Return the process in words: its pid and its command, without arguments."""
     if pid == 0:
         return "a process outside of this container"
     try:
@@ -51,47 +52,62 @@ def name_of(pid: int) -> str:
         return f"process {pid}"
 
 
-def trouble(lock_path: str) -> str | None:
-    """What is wrong with a lock directory that is shared, in words to act on; None: nothing.
+def prepare(lock_path: str, *, own: bool) -> None:
+    """Have a directory that os-brick can lock in; raises ConfigError.
 
-    os-brick opens the file to append to it, with the umask of whoever comes first. Where the directory is
-    somebody else's (nova-compute's) and this is root, the file is therefore made here, as the directory's owner's:
-    made by root's first extend it would shut nova-compute out of its own.
+    A directory of our own is created. A named one must be there: created with our owner and mode it could shut
+    nova-compute out of its own locks. Where it is another user's (nova-compute's) and this is root, the lock file
+    is created as that user's, because root's first extend would create it as root's.
     """
+    directory = Path(lock_path)
+    if own:
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+        except OSError as ex:
+            raise ConfigError(f"[hostagent] state_path: {directory} cannot be created: {ex.strerror}") from ex
+        return
+    wrong = trouble(lock_path)
+    if wrong is None and os.geteuid() == 0 and directory.stat().st_uid != 0:
+        _make_for(directory.stat(), directory / LOCK_FILE)
+        wrong = trouble(lock_path)
+    if wrong is not None:
+        raise ConfigError(f"[hostagent] lock_path: {wrong}")
+
+
+def trouble(lock_path: str) -> str | None:
+    """Return what is wrong with a shared lock directory, in words to act on; None: nothing. Changes nothing."""
     directory, file = Path(lock_path), Path(lock_path) / LOCK_FILE
     if not directory.is_dir():
-        return f"{directory} is no directory"
+        return f"{directory} is not a directory"
     if not os.access(directory, os.W_OK | os.X_OK):
         return f"{directory} cannot be written by this user"
     owner = directory.stat()
-    if owner.st_uid != os.geteuid() and os.geteuid() == 0:
-        _make_for(owner, file)
     try:
-        found = file.stat()
+        status = file.stat()
     except FileNotFoundError:
         return None
     if not os.access(file, os.R_OK | os.W_OK):
-        return f"{file} cannot be opened by this user, it belongs to {_user(found.st_uid)}"
-    if not _may_write(owner, found):
+        return f"{file} cannot be opened by this user, it belongs to {_user(status.st_uid)}"
+    if not _may_write(owner, status):
         return (
-            f"{file} belongs to {_user(found.st_uid)} with mode {stat.S_IMODE(found.st_mode):04o}, which shuts out "
-            f"{_user(owner.st_uid)}, the owner of the directory: chown it"
+            f"{file} belongs to {_user(status.st_uid)} with mode {stat.S_IMODE(status.st_mode):04o}, which shuts "
+            f"out {_user(owner.st_uid)}, the owner of the directory: chown it"
         )
     return None
 
 
 def _make_for(owner: os.stat_result, file: Path) -> None:
     try:
-        made = os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW, _MODE)
+        lock_file = os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW, _MODE)
     except FileExistsError:
         return
-    os.fchmod(made, _MODE)
-    os.fchown(made, owner.st_uid, owner.st_gid)
-    os.close(made)
+    os.fchmod(lock_file, _MODE)
+    os.fchown(lock_file, owner.st_uid, owner.st_gid)
+    os.close(lock_file)
 
 
 def _may_write(user: os.stat_result, file: os.stat_result) -> bool:
-    """Whether the directory's owner can open the file; by its group only where the directory has that group."""
+    """Return whether the directory's owner can open the file; by group only where the directory has that group."""
     if user.st_uid in {0, file.st_uid}:
         return True
     by_group = file.st_mode & stat.S_IWGRP and file.st_gid == user.st_gid

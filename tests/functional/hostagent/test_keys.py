@@ -19,10 +19,9 @@ import pytest
 from bridge.core.encryption import Encryption
 from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
-from hostagent.brick.key_manager import KeyManagerSettings
 from hostagent.brick.pool import CHILD, BrickPool
 from hostagent.errors import StepFailedError
-from hostagent.settings import BrickSettings
+from hostagent.settings import BrickSettings, KeyManagerSettings
 from tests.conftest import missing
 from tests.lab.barbican import Barbican
 from tests.lab.key_manager import BACKEND

@@ -53,9 +53,20 @@ def test_a_hypervisor_is_asked_what_an_agent_needs(
     code, said = said_by(conf, capsys, "--part", "hostagent")
     assert code == 2
     assert "lock_path" in said
-    assert "is no directory" in said
+    assert "is not a directory" in said
     assert "Cinder" not in said
     assert "Journal" not in said
+
+
+def test_a_check_of_a_hypervisor_creates_nothing(
+    conf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It may run on any machine, as any user, before the agent's first start."""
+    before = sorted(tmp_path.rglob("*"))
+    with conf.open("a") as file:
+        file.write(f"[hostagent]\nlibvirt_uri = test:///default\nstate_path = {tmp_path / 'state'}\n")
+    said_by(conf, capsys, "--part", "hostagent")
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_a_configuration_no_part_would_start_with_is_said(conf: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,9 +13,8 @@ import pytest
 from oslo_config import cfg
 
 from bridge.runtime.config import load, read
-from hostagent.brick.key_manager import KeyManagerSettings
 from hostagent.hostcheck import probes
-from hostagent.settings import HostAgentSettings, hostagent_groups, hostagent_settings
+from hostagent.settings import HostAgentSettings, KeyManagerSettings, hostagent_groups, hostagent_settings
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """[hostagent] at the door."""
 
-import os
 import socket
 from dataclasses import replace
 from pathlib import Path
@@ -10,8 +9,8 @@ import pytest
 
 from bridge.core.errors import ConfigError
 from bridge.runtime.config import load, read
-from hostagent.brick.key_manager import KeyManagerSettings, missing
-from hostagent.settings import HostAgentSettings, hostagent_groups, hostagent_settings
+from hostagent.brick.key_manager import missing
+from hostagent.settings import HostAgentSettings, KeyManagerSettings, hostagent_groups, hostagent_settings
 from hostagent.wiring import this_host
 
 
@@ -23,10 +22,12 @@ def settings(tmp_path: Path, text: str) -> HostAgentSettings:
 
 
 def test_the_defaults_work_with_a_state_path(tmp_path: Path) -> None:
-    """The host is the machine's name, the lock directory is made."""
+    """The host is the machine's name; reading the options creates no directory."""
     made = settings(tmp_path, f"state_path = {tmp_path / 'state'}")
     assert (made.host, made.libvirt_uri) == (socket.gethostname(), "qemu:///system")
-    assert Path(made.brick.lock_path).is_dir()
+    assert made.brick.lock_path == str(tmp_path / "state" / "lock")
+    assert made.brick.own_locks
+    assert not (tmp_path / "state").exists()
 
 
 @pytest.mark.parametrize(
@@ -39,7 +40,6 @@ def test_the_defaults_work_with_a_state_path(tmp_path: Path) -> None:
         ("workers = many", "workers"),
         ("device_wait = -1", "device_wait"),
         ("brick_limit = 0", "brick_limit"),
-        ("lock_path = /no/such/directory", "lock_path"),
     ],
 )
 def test_a_bad_value_is_refused_by_its_name(tmp_path: Path, line: str, says: str) -> None:
@@ -47,21 +47,6 @@ def test_a_bad_value_is_refused_by_its_name(tmp_path: Path, line: str, says: str
     with pytest.raises(ConfigError, match=says) as caught:
         settings(tmp_path, f"state_path = {tmp_path}\n{line}")
     assert "\n" not in str(caught.value)
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root can write everywhere")
-def test_a_lock_path_we_cannot_write_is_refused(tmp_path: Path) -> None:
-    """Else the first extend would fail, at night."""
-    tmp_path.chmod(0o500)
-    with pytest.raises(ConfigError, match="cannot be written"):
-        settings(tmp_path, f"lock_path = {tmp_path}")
-
-
-def test_a_named_lock_path_is_never_made(tmp_path: Path) -> None:
-    """It is nova-compute's; made by us it would have our owner."""
-    with pytest.raises(ConfigError, match="no directory"):
-        settings(tmp_path, f"lock_path = {tmp_path / 'nova'}")
-    assert not (tmp_path / "nova").exists()
 
 
 def test_keys_are_nothing_a_host_asks_for_unless_it_is_told_to(tmp_path: Path) -> None:
@@ -77,8 +62,8 @@ def test_keys_are_nothing_a_host_asks_for_unless_it_is_told_to(tmp_path: Path) -
 def test_an_opt_in_without_castellan_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     """At the start, not at the first LUKS2 volume; and nobody else needs it."""
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
-    assert missing(None) is None
-    says = missing(KeyManagerSettings(config_files=(), config_dirs=()))
+    assert missing(opted_in=False) is None
+    says = missing(opted_in=True)
     assert says is not None
     assert "extend-bridge[hostagent,keymanager]" in says
 

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from tests.lab.storage_vm.inside import matrix
 from tests.lab.storage_vm.inside.agent import Agent
+from tests.lab.storage_vm.inside.cases_multipath import have_multipathd
 from tests.lab.storage_vm.inside.commands import sh
 from tests.lab.storage_vm.inside.compute import Compute, connect
 from tests.lab.storage_vm.inside.fibre_channel import FcVolume, FibreChannel
@@ -101,7 +102,8 @@ def _give(target: FibreChannel, old: FcVolume, new: FcVolume, bench: Bench) -> N
 
 
 def run_multipath(results: Results, compute: Compute, agent: Agent, plain: Agent) -> None:
-    """Two fabrics; multipathd runs already. `plain`: an agent without use_multipath."""
+    """Two fabrics. `plain`: an agent without use_multipath."""
+    have_multipathd()
     target = FibreChannel(2, first=1)
     volume, stranger = target.add("fcm-a", START), target.add("fcm-b", START)
     uneven = target.add("fcm-c", START, apart=True)

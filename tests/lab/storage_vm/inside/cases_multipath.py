@@ -17,17 +17,24 @@ from tests.lab.waiting import until
 _CONF: Final = "defaults {\n find_multipaths yes\n user_friendly_names no\n polling_interval 2\n}\n"
 
 
+def have_multipathd() -> None:
+    """Configure and start multipathd unless it runs already."""
+    if "idle" in sh("multipathd", "show", "daemon", check=False):
+        return
+    sh("modprobe", "-a", "dm_mod", "dm_multipath")
+    Path("/etc/multipath.conf").write_text(_CONF)
+    start_multipathd()
+
+
 def start_multipathd() -> None:
-    """Start it and wait until it has read what is there and answers."""
+    """Start multipathd and wait until it has read what is there and answers."""
     sh("multipathd")
     until(lambda: "idle" in sh("multipathd", "show", "daemon", check=False), "multipathd is idle", seconds=60)
 
 
 def run(results: Results, compute: Compute, agent: Agent, plain: Agent) -> None:
     """Every case. `plain`: an agent without use_multipath."""
-    sh("modprobe", "-a", "dm_mod", "dm_multipath")
-    Path("/etc/multipath.conf").write_text(_CONF)
-    start_multipathd()
+    have_multipathd()
     target = IscsiTarget("multi", ("127.0.0.1", "127.0.0.2"))
     volume = target.add("multi", START)
     bench = Bench(compute, agent, volume, lambda: connect(volume, multipath=True))

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from hostagent.brick.lock import LOCK_FILE, holder, name_of, trouble
+from bridge.core.errors import ConfigError
+from hostagent.brick.lock import LOCK_FILE, holder, name_of, prepare, trouble
 
 NOVA = 64060
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="giving a directory away needs root")
@@ -28,7 +29,7 @@ def test_root_makes_the_file_as_the_directorys_owner(locks: Path) -> None:
     """Made by root's first extend it would be root's, and nova-compute could not open it."""
     before = os.umask(0o077)
     try:
-        assert trouble(str(locks)) is None
+        prepare(str(locks), own=False)
     finally:
         os.umask(before)
     made = (locks / LOCK_FILE).stat()
@@ -59,6 +60,32 @@ def test_a_file_of_the_directorys_group_is_fine(locks: Path) -> None:
     os.chown(file, 0, NOVA)
     file.chmod(0o660)
     assert trouble(str(locks)) is None
+
+
+@root_only
+def test_a_look_creates_nothing(locks: Path) -> None:
+    """The upgrade check looks at the hosts of others, too."""
+    assert trouble(str(locks)) is None
+    assert list(locks.iterdir()) == []
+
+
+def test_a_directory_of_our_own_is_created_and_a_named_one_never(tmp_path: Path) -> None:
+    prepare(str(tmp_path / "state" / "lock"), own=True)
+    assert (tmp_path / "state" / "lock").is_dir()
+    with pytest.raises(ConfigError, match="not a directory"):
+        prepare(str(tmp_path / "nova"), own=False)
+    assert not (tmp_path / "nova").exists()
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="cannot be created"):
+        prepare(str(tmp_path / "file" / "lock"), own=True)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root can write everywhere")
+def test_a_directory_that_cannot_be_written_is_refused_at_the_start(tmp_path: Path) -> None:
+    """Else the first extend would fail, at night."""
+    tmp_path.chmod(0o500)
+    with pytest.raises(ConfigError, match="cannot be written"):
+        prepare(str(tmp_path), own=False)
 
 
 def test_a_directory_of_ones_own_needs_no_file(tmp_path: Path) -> None:
