@@ -44,9 +44,10 @@ _ERRORS: Final[Mapping[str, tuple[Outcome, Reason]]] = {
 
 
 class BrickPool:
-    """Hands each call to a free process; starts processes when they are needed. For several threads.
+    """Hands each call to a free process. For several threads.
 
-    A part: started, it has one process ready, since importing os-brick takes half a second; ended, it has none.
+    A process is started when it is needed, which takes half a second, and ended when it had no call for `idle`
+    seconds: os-brick in memory is as large as the whole agent. A part: its thread ends the idle ones.
     """
 
     def __init__(self, settings: BrickSettings, *, command: Sequence[str] = CHILD) -> None:
@@ -56,28 +57,26 @@ class BrickPool:
         self._lock = threading.Lock()
         self._all: set[_BrickChild] = set()
         self._closed = False
+        self._ended = threading.Event()
         for _ in range(settings.processes):
             self._free.put(None)
 
     def extend(self, protocol: str, properties: Mapping[str, Any]) -> int:
-        """See ports.Brick."""
         return int(self._call("extend", protocol, properties)["size"])
 
     def paths(self, protocol: str, properties: Mapping[str, Any]) -> list[str]:
-        """See ports.Brick."""
         return [str(path) for path in self._call("paths", protocol, properties)["paths"]]
 
     def rescan(self, nudge: Nudge) -> None:
-        """See ports.Brick."""
         self._call(RESCAN, "", asdict(nudge))
 
     def grow_map(self, name: str, encryption: Encryption) -> None:
-        """See ports.Encryptor. The process that had the key ends with the call, and its memory with it."""
+        """Grow the map. The process that had the key ends with the call, and its memory with it."""
         properties = {"device": f"/dev/mapper/{name}", "encryption": encryption.to_wire()}
         self._call(GROW_MAP, "", properties)
 
     def _call(self, what: str, protocol: str, properties: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Waiting for a free process and the call itself have the limit each; os-brick's lock has its own."""
+        """Call a process. The wait for it and the call have the limit each; os-brick's lock has its own."""
         try:
             process = self._free.get(timeout=self._settings.limit)
         except queue.Empty as ex:
@@ -95,33 +94,31 @@ class BrickPool:
             if process is not None and (what == GROW_MAP or not process.usable):
                 self._retire(process)
                 process = None
+            if process is not None:
+                process.used_at = time.monotonic()
             self._free.put(process)
 
     def pids(self) -> list[int]:
-        """Processes that run now."""
+        """Return the pids of the processes that run now."""
         with self._lock:
             return [process.pid for process in self._all]
 
     def start(self) -> None:
-        """Have one process ready."""
-        process = self._free.get()
-        try:
-            self._free.put(process or self._start())
-        except StepFailedError as ex:
-            self._free.put(None)
-            LOG.warning("no os-brick process: %s", ex)
+        """Start to look after idle processes."""
+        threading.Thread(target=self._look_after, name="brick-idle", daemon=True).start()
 
     def stop(self) -> None:
-        """Nothing yet: calls on their way may end by themselves."""
+        """Change nothing yet: calls on their way may end by themselves."""
 
     def join(self, seconds: float) -> bool:
-        """Kill them all."""
+        """Kill all processes."""
         del seconds
         self.close()
         return True
 
     def close(self) -> None:
-        """Kill them all; calls on their way end as failed."""
+        """Kill all processes; calls on their way end as failed."""
+        self._ended.set()
         with self._lock:
             self._closed = True
             processes = list(self._all)
@@ -134,6 +131,22 @@ class BrickPool:
                 return
             if idle is not None:
                 self._retire(idle)
+
+    def _look_after(self) -> None:
+        while not self._ended.wait(self._settings.idle / 2):
+            self.end_idle()
+
+    def end_idle(self) -> None:
+        """End the processes that had no call for `idle` seconds."""
+        free: list[_BrickChild | None] = []
+        with suppress(queue.Empty):
+            while True:
+                free.append(self._free.get_nowait())
+        for process in reversed(free):
+            if process is not None and time.monotonic() - process.used_at >= self._settings.idle:
+                self._retire(process)
+                process = None  # noqa: PLW2901 - its place is free for a new one
+            self._free.put(process)
 
     def _retire(self, process: "_BrickChild") -> None:
         process.kill()
@@ -156,7 +169,7 @@ class BrickPool:
 
 
 class _BrickChild:
-    """One child and the pipe to it."""
+    """A child process and the pipes to it."""
 
     def __init__(self, command: Sequence[str], settings: BrickSettings) -> None:
         self._child = subprocess.Popen(
@@ -166,6 +179,7 @@ class _BrickChild:
         self._ids = itertools.count(1)
         self._buffer = b""
         self.usable = True
+        self.used_at = time.monotonic()
         self.pid = self._child.pid
         options = {
             "lock_path": settings.lock_path,
@@ -176,7 +190,10 @@ class _BrickChild:
         self._send(options)
 
     def call(self, request: Mapping[str, Any], *, locks: bool) -> Mapping[str, Any]:
-        """One request, one answer; `locks`: it takes os-brick's lock. Not usable after a time-out or a death."""
+        """Send a request and return its answer. `locks`: the call takes os-brick's lock.
+
+        The process is not usable after a time-out or a death.
+        """
         number = next(self._ids)
         if not self._send({"id": number, **request}):
             raise self._died()
@@ -247,7 +264,7 @@ class _BrickChild:
 
 
 class _CallDeadline:
-    """How long a call may still take. What it waits for the lock of another process is not its own time."""
+    """The time left to a call. The wait for another process's lock is not the call's own time."""
 
     def __init__(self, settings: BrickSettings, pid: int, *, locks: bool) -> None:
         self._settings = settings
@@ -258,12 +275,12 @@ class _CallDeadline:
         self._waited = 0.0
 
     def next_look(self) -> float:
-        """Seconds until `ends` is to be asked."""
+        """Return the seconds until `ends` is to be asked."""
         left = max(0.0, self._settings.limit - self._own)
         return min(_LOOK_AT_LOCK, left, self._settings.lock_limit) if self._locks else left
 
     def ends(self) -> StepFailedError | None:
-        """How the call ends now, None: it may go on."""
+        """Return the error with which the call ends now, None: it may go on."""
         now = time.monotonic()
         took, self._looked = now - self._looked, now
         holder = lock.holder(self._settings.lock_path) if self._locks else None

@@ -47,10 +47,12 @@ CHILD = textwrap.dedent("""
 """)
 
 
-def make(limit: float = 10.0, processes: int = 1, locks: str = "/tmp", lock_limit: float = 10.0) -> BrickPool:
+def make(
+    limit: float = 10.0, processes: int = 1, locks: str = "/tmp", lock_limit: float = 10.0, idle: float = 60.0
+) -> BrickPool:
     settings = BrickSettings(
         processes=processes, limit=limit, lock_limit=lock_limit, lock_path=locks, use_multipath=False,
-        root_helper="sudo",
+        root_helper="sudo", idle=idle,
     )  # fmt: skip
     return BrickPool(settings, command=[sys.executable, "-c", CHILD])
 
@@ -235,3 +237,27 @@ def test_a_program_that_is_not_there_fails_the_order() -> None:
     assert stopped(pool, "LOCAL").reason is Reason.BRICK_DIED
     pool.start()
     assert os.getpid() not in pool.pids()
+
+
+def test_a_process_starts_with_the_first_call_and_ends_when_it_is_idle() -> None:
+    """os-brick in memory is as large as the agent itself."""
+    pool = make(idle=0.2)
+    pool.start()
+    assert pool.pids() == []
+    assert pool.extend("LOCAL", {}) > 0
+    assert len(pool.pids()) == 1
+    until(lambda: not pool.pids(), "the idle process ended")
+    assert pool.extend("LOCAL", {}) > 0, "a later call has a new one"
+    pool.close()
+
+
+def test_a_process_in_use_is_not_idle(tmp_path: Path) -> None:
+    pool = make(idle=0.0)
+    process = pool._free.get()
+    assert process is None
+    pool.end_idle()
+    pool._free.put(process)
+    assert pool.extend("LOCAL", {}) > 0
+    assert len(pool.pids()) == 1, "nobody has looked since"
+    pool.end_idle()
+    assert pool.pids() == []
