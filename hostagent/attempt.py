@@ -50,6 +50,10 @@ class AttemptRun(Protocol):
         """The guest's size when it was last looked at."""
 
     @property
+    def overhead(self) -> int:
+        """Bytes by which the device is always smaller than its volume."""
+
+    @property
     def steps(self) -> Sequence[StepReport]:
         """So far."""
 
@@ -78,4 +82,5 @@ def reported(order: Order, work: AttemptRun) -> Report:
         after=work.after,
         detail=detail,
         steps=tuple(work.steps),
+        overhead=work.overhead,
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a domain's XML to its disks, and from a volume to its disk. Pure.
+"""A domain's disks, read from its XML, and the disk of a volume. Pure.
 
 A disk is known by its <serial>, which Nova sets to the volume id, else by the alias `ua-<volume id>`
 (nova/virt/libvirt/config.py: make_libvirt_device_alias). The device path never finds it: paths are reused.
@@ -15,17 +15,18 @@ from bridge.core.messages import GuestState
 
 _BEGINS = re.compile(r"\s*(<\?xml[^<>]*\?>\s*)?<")  # the root, with nothing before it but a declaration
 _MARKUP = ("<!", "<?")
-_RUN = re.compile(r"<domain\s[^<>]*?\bid=['\"](\d{1,10})['\"]")
 _ALIAS = "ua-"
-_DISK_DEVICES = frozenset({"disk", "lun"})
+_CDROM = "cdrom"
+_DEVICES = frozenset({"disk", "lun", "floppy", _CDROM})
+_VIRTIO_SCSI = "virtio"  # begins the model of each SCSI controller that tells its guest by an event
 
 
 class BadDomainError(ValueError):
-    """The XML is not a domain's; the text says what is wrong with it, never quotes it."""
+    """XML that is not a domain's; the text says what is wrong with it and never quotes it."""
 
 
 class SourceKind(StrEnum):
-    """Where the bytes of a disk are."""
+    """The place of a disk's bytes."""
 
     BLOCK = "block"  # a block device of this host
     FILE = "file"  # a file this host sees: local, NFS and friends
@@ -35,7 +36,7 @@ class SourceKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkSource:
-    """How QEMU's own client reaches a disk: (host, port) of each server, and whose key it uses."""
+    """The way of QEMU's own client to a disk: (host, port) of each server, and the user whose key it takes."""
 
     protocol: str
     hosts: tuple[tuple[str, str], ...] = ()
@@ -48,8 +49,10 @@ class NetworkSource:
 class Disk:
     """One disk of a domain. `driver_format` and `source` as in the XML, never probed.
 
-    `encrypted`: somebody between the source and the guest decrypts it; `luks`: that is QEMU itself, by LUKS1.
+    `encrypted`: a layer between the source and the guest decrypts it; `luks`: that layer is QEMU itself, by LUKS1.
     `node`: libvirt's number of the source, used once in a run of the guest; `alias`: libvirt's name of the disk.
+    `type`: the XML's word for the kind of source. `notifies`: the guest's driver is interrupted when the size
+    changes; on other buses a guest looks at a disk's size only when it starts.
     """
 
     target: str
@@ -62,27 +65,58 @@ class Disk:
     network: NetworkSource | None = None
     node: str | None = None
     alias: str | None = None
+    type: str = ""
+    notifies: bool = True
+    read_only: bool = False
+    cdrom: bool = False
+
+    @property
+    def can_be_told(self) -> bool:
+        """Return whether a running guest can be told of this disk's size at all."""
+        return self.notifies and not self.read_only and not self.cdrom and self._known_kind
+
+    @property
+    def _known_kind(self) -> bool:
+        if self.kind is SourceKind.NETWORK:
+            return self.network is not None and self.network.protocol == "rbd"
+        return self.kind in {SourceKind.BLOCK, SourceKind.FILE}
+
+    @property
+    def words(self) -> str:
+        """Return a name for this kind of disk: type, protocol, format, encryption."""
+        protocol = self.network.protocol if self.network is not None else ""
+        parts = (self.type or str(self.kind), protocol, self.driver_format or "no format")
+        return " ".join(filter(None, (*parts, "encrypted" if self.encrypted else "")))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Domain:
-    """A domain as libvirt shows it now. `run` names one run of the guest on this host, None while it is off."""
+    """A domain as libvirt shows it now.
+
+    `run`: names one run of the guest on this host, None while it is off. `saved`: off, its memory kept on disk.
+    """
 
     server_id: str
     state: GuestState
     disks: tuple[Disk, ...]
     run: str | None = None
+    saved: bool = False
 
     def disks_of(self, volume_id: str) -> tuple[Disk, ...]:
-        """The disks that carry this volume id; more than one means that something is badly wrong."""
+        """Return the disks that carry this volume id. More than one means that something is badly wrong."""
         return tuple(disk for disk in self.disks if disk.volume_id == volume_id)
 
 
 def parse_disks(xml: str) -> tuple[Disk, ...]:
-    """The disks of a domain's XML; raises BadDomainError.
+    """Return the disks of a domain's XML; raises BadDomainError."""
+    return parse_domain(xml)[0]
+
+
+def parse_domain(xml: str) -> tuple[tuple[Disk, ...], str | None]:
+    """Return the disks of a domain's XML and the id of its run; raises BadDomainError.
 
     A document type, and with it any entity, is refused before the parser sees it: libvirt writes none. It can only
-    stand before the root; the same words in the metadata, where anybody may keep a comment or CDATA, are text.
+    stand before the root; the same words in the metadata, where a comment or CDATA may be kept, are text.
     """
     begins = _BEGINS.match(xml)
     if begins is None or xml.startswith(_MARKUP, begins.end() - 1):
@@ -93,22 +127,30 @@ def parse_disks(xml: str) -> tuple[Disk, ...]:
         raise BadDomainError(f"not XML ({type(ex).__name__})") from ex
     if root.tag != "domain":
         raise BadDomainError("not a domain")
-    found = (_disk(element) for element in root.iterfind("./devices/disk"))
-    return tuple(disk for disk in found if disk is not None)
+    silent = _silent_controllers(root)
+    disks = (_disk(element, silent) for element in root.iterfind("./devices/disk"))
+    return tuple(disk for disk in disks if disk is not None), root.get("id")
 
 
-def run_number(xml: str) -> str | None:
-    """Return libvirt's id of the running domain, None for one that is off. The id differs from run to run."""
-    found = _RUN.search(xml[:4096])
-    return found[1] if found is not None else None
+def _silent_controllers(root: ET.Element) -> frozenset[str]:
+    """Return the indexes of the SCSI controllers that do not tell their guest of a new size.
+
+    With lsilogic and lsisas1078 Debian's kernel 6.1 keeps the old size, as with SATA (tests/guests).
+    """
+    return frozenset(
+        element.get("index", "0")
+        for element in root.iterfind("./devices/controller")
+        if element.get("type") == "scsi" and not (element.get("model") or _VIRTIO_SCSI).startswith(_VIRTIO_SCSI)
+    )
 
 
-def _disk(element: ET.Element) -> Disk | None:
-    if element.get("device", "disk") not in _DISK_DEVICES:
+def _disk(element: ET.Element, silent: frozenset[str]) -> Disk | None:
+    device = element.get("device", "disk")
+    if device not in _DEVICES:
         return None
     target = element.find("target")
     name = target.get("dev") if target is not None else None
-    if not name:
+    if target is None or not name:
         return None
     kind = _kind(element.get("type", ""))
     source, driver = element.find("source"), element.find("driver")
@@ -126,13 +168,24 @@ def _disk(element: ET.Element) -> Disk | None:
         network=_network(element, source) if kind is SourceKind.NETWORK and source is not None else None,
         node=source.get("index") if source is not None else None,
         alias=_attribute(element, "alias", "name"),
+        type=element.get("type", ""),
+        notifies=_notifies(element, target.get("bus", "virtio"), silent),
+        read_only=element.find("readonly") is not None,
+        cdrom=device == _CDROM,
     )
 
 
+def _notifies(element: ET.Element, bus: str, silent: frozenset[str]) -> bool:
+    if bus == "scsi":
+        address = element.find("address")
+        return (address.get("controller", "0") if address is not None else "0") not in silent
+    return bus == "virtio"
+
+
 def _within(element: ET.Element, source: ET.Element | None, name: str) -> ET.Element | None:
-    """A child of the disk or of its source: libvirt leaves it where it was written."""
-    found = element.find(name)
-    return source.find(name) if found is None and source is not None else found
+    """Return a child of the disk or of its source: libvirt leaves it where it was written."""
+    child = element.find(name)
+    return source.find(name) if child is None and source is not None else child
 
 
 def _network(element: ET.Element, source: ET.Element) -> NetworkSource:

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
-from bridge.core.extend import Bytes
+from bridge.core.extend import Bytes, is_fixed_overhead
 from bridge.core.messages import GuestState, Order, Report, StepReport
-from bridge.core.outcome import Outcome
+from bridge.core.outcome import Outcome, Told
 from bridge.core.reasons import Reason
 from hostagent.attempt import find_disk, reported
 from hostagent.devices import choose, crypt
@@ -25,6 +25,7 @@ from hostagent.devices.headers import LuksHeaders
 from hostagent.devices.sysfs import CryptMap
 from hostagent.domain import Disk, Domain, SourceKind
 from hostagent.errors import StepFailedError
+from hostagent.knowledge import ToldDisks
 from hostagent.ports import DeviceGuard, Encryptor, Hypervisor, Images
 from hostagent.resize import grow
 
@@ -86,6 +87,7 @@ class ExtendTools:
     guard: DeviceGuard | None = None
     headers: LuksHeaders | None = None
     refreshed: Refreshed = field(default_factory=Refreshed)
+    told: ToldDisks = field(default_factory=ToldDisks)
     clock: Callable[[], float] = time.monotonic
 
 
@@ -115,12 +117,16 @@ class _ExtendAttempt:
     before: Bytes | None = None
     after: Bytes | None = None
     header: int = 0
+    overhead: int = 0
+    source_larger: bool = False
     mapped: CryptMap | None = None
     domain: Domain | None = None
 
     def run(self) -> tuple[Outcome, Reason]:
-        """The outcome of an order that came to an end of its own; every other end is raised."""
+        """Work on the order; return how it ended. Every other end is raised."""
         domain, disk = self._find()
+        if domain.saved:
+            return Outcome.GUEST_SAVED, Reason.DOMAIN_SAVED
         if disk.luks:
             disk = self._behind_its_header(disk)
         elif (mapped := crypt.map_of(disk)) is not None:
@@ -130,15 +136,69 @@ class _ExtendAttempt:
         self.before = self._capacity("before", disk)
         if self.before >= self.order.target:
             self.after = self.before
-            return Outcome.ALREADY, Reason.SIZE_REACHED
+            return Outcome.ALREADY, self._tell(domain, disk, self.before)
+        self._check_can_grow(disk)
         self._refresh(self._strategy(disk), disk)
         asked = self._resize(disk)
         self.after = self._capacity("verify", disk)
-        if self.after < self.order.target:
+        if self.after + self.overhead < self.order.target:
             raise StepFailedError(
                 Outcome.LIBVIRT_FAILED, Reason.NOT_VERIFIED, f"{self.after} of {self.order.target} bytes"
             )
-        return (Outcome.RESIZED if asked else Outcome.ALREADY), Reason.SIZE_REACHED
+        reason = self._note(domain, disk, self.after) if asked else self._tell(domain, disk, self.after)
+        if self.overhead and reason is Reason.SIZE_REACHED:
+            reason = Reason.FIXED_OVERHEAD
+        return (Outcome.RESIZED if asked else Outcome.ALREADY), reason
+
+    def _tell(self, domain: Domain, disk: Disk, size: int) -> Reason:
+        """Tell the guest of a disk that has the size already, where it can be told; return the reason to report.
+
+        Not the size decides whether the guest knows it: it may have been restored, migrated or reverted meanwhile.
+        """
+        if not disk.can_be_told:
+            return self._cannot_be_told(domain, disk, size)
+        if self.source_larger:  # QEMU will take all of the device, so it is checked to be the volume's first
+            self._refresh(self._strategy(disk), disk)
+        with self._step("tell") as seen:
+            try:
+                seen.size = grow(
+                    self.tools.hypervisor, domain.server_id, disk, size, header=self.header,
+                    image_size=self._image_size(disk), tell=True,
+                ).before  # fmt: skip
+            except StepFailedError as ex:
+                if ex.reason is Reason.WOULD_SHRINK:  # another call has made it larger, and told the guest
+                    seen.detail = ex.detail
+                elif ex.outcome is Outcome.UNSUPPORTED:
+                    seen.detail = ex.detail
+                    return self._cannot_be_told(domain, disk, size)
+                else:
+                    raise
+        return self._note(domain, disk, size)
+
+    def _cannot_be_told(self, domain: Domain, disk: Disk, size: int) -> Reason:
+        known = self.tools.told.judge_disk(domain, disk, size - self.header)
+        return Reason.SIZE_REACHED if known is Told.YES else self._at_restart(domain, size)
+
+    def _note(self, domain: Domain, disk: Disk, size: int) -> Reason:
+        """Remember that libvirt was asked for this size, which told the guest where it can be told."""
+        if not disk.can_be_told:
+            return self._at_restart(domain, size)
+        volume_id = self.order.key.volume_id
+        self.tools.told.note(domain.server_id, domain.run, volume_id, size - self.header, Told.YES)
+        return Reason.SIZE_REACHED
+
+    def _at_restart(self, domain: Domain, size: int) -> Reason:
+        volume_id = self.order.key.volume_id
+        self.tools.told.note(domain.server_id, domain.run, volume_id, size - self.header, Told.AT_RESTART)
+        return Reason.SEEN_AT_RESTART
+
+    @staticmethod
+    def _check_can_grow(disk: Disk) -> None:
+        """Raise StepFailedError for a disk that no hypervisor resizes, before anything is touched."""
+        if disk.cdrom:
+            raise StepFailedError(Outcome.UNSUPPORTED, Reason.CDROM, f"{disk.target}: {disk.words}")
+        if disk.read_only:
+            raise StepFailedError(Outcome.UNSUPPORTED, Reason.READ_ONLY, f"{disk.target}: {disk.words}")
 
     def _find(self) -> tuple[Domain, Disk]:
         with self._step("find") as seen:
@@ -190,7 +250,7 @@ class _ExtendAttempt:
     def _chosen(self, disk: Disk) -> Strategy:
         strategy = choose(self.tools.strategies, disk, self.order.connection)
         if strategy is None:
-            what = f"{disk.kind} {disk.driver_format or 'no format'}{' encrypted' if disk.encrypted else ''}"
+            what = disk.words
             if (kind := volume_type(self.order.connection)) is not None:
                 what += f", volume type {kind}"
             raise StepFailedError(Outcome.UNSUPPORTED, Reason.NO_STRATEGY, what)
@@ -218,13 +278,14 @@ class _ExtendAttempt:
 
     def _capacity(self, name: str, disk: Disk) -> Bytes:
         with self._step(name) as seen:
-            capacity = self.tools.hypervisor.capacity(self.order.key.server_id, disk.target).capacity
-            seen.size = capacity + self.header
+            now = self.tools.hypervisor.capacity(self.order.key.server_id, disk.target)
+            raw_device = disk.kind is SourceKind.BLOCK and disk.driver_format == "raw"
+            self.source_larger = raw_device and now.physical > now.capacity + (self.header if disk.luks else 0)
+            seen.size = now.capacity + self.header
             return Bytes(seen.size)
 
     def _refresh(self, strategy: Strategy, disk: Disk) -> None:
         """Return once the host has the size, or has no device to have it; raises StoppedError."""
-        began = self.tools.clock()
         with self._step("refresh") as seen:
             seen.detail = strategy.name
             seen.size = size = self._fresh_size(strategy, disk)
@@ -233,7 +294,7 @@ class _ExtendAttempt:
         if size is not None and size < self.order.target:
             with self._step("wait") as seen:
                 seen.size = size
-                self._wait_for_device(strategy, disk, began, seen)
+                self._wait_for_device(strategy, disk, seen)
                 self._learn_device(disk)
 
     def _learn_device(self, disk: Disk) -> None:
@@ -259,8 +320,12 @@ class _ExtendAttempt:
         refreshed.note(self.order, disk, self.tools.clock())
         return size
 
-    def _wait_for_device(self, strategy: Strategy, disk: Disk, began: float, seen: _StepNote) -> None:
-        tools, pause = self.tools, _FIRST_LOOK
+    def _wait_for_device(self, strategy: Strategy, disk: Disk, seen: _StepNote) -> None:
+        """Wait for the device to show the size, counted from now: the refresh has taken its own time.
+
+        A device that stays smaller by a fixed overhead is all there is: the guest gets that.
+        """
+        tools, pause, began = self.tools, _FIRST_LOOK, self.tools.clock()
         nudge_at = began + tools.patience.nudge_every
         while (left := began + tools.patience.device_wait - tools.clock()) > 0:
             if tools.sleep(min(pause, left)):
@@ -273,6 +338,10 @@ class _ExtendAttempt:
             seen.size = size
             if size is None or size >= self.order.target:
                 return
+        if seen.size is not None and is_fixed_overhead(seen.size, self.order.target, self.before):
+            self.overhead = self.order.target - seen.size
+            seen.detail = f"fixed overhead of {self.overhead} bytes"
+            return
         raise StepFailedError(
             Outcome.DEVICE_STALE, Reason.DEVICE_SMALLER, f"the device has {seen.size} of {self.order.target} bytes"
         )
@@ -285,7 +354,7 @@ class _ExtendAttempt:
                     self.tools.hypervisor,
                     self.order.key.server_id,
                     disk,
-                    self.order.target,
+                    self.order.target - self.overhead,
                     header=self.header,
                     image_size=self._image_size(disk),
                 )

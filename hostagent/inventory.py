@@ -9,16 +9,18 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final, Protocol, TypeVar
 
 from bridge.core.extend import Bytes, is_uuid
 from bridge.core.messages import DiskSeen, DomainSeen, GuestState, Inventory
+from bridge.core.outcome import Told
 from bridge.core.reasons import Reason
 from bridge.runtime.health import Health
 from bridge.runtime.retry import Backoff
 from hostagent.domain import Disk, Domain
 from hostagent.errors import NotAskedError, StepFailedError
+from hostagent.knowledge import Arrival, ToldDisks
 from hostagent.ports import Capacity, HeaderOf
 
 LOG = logging.getLogger(__name__)
@@ -28,8 +30,10 @@ HEALTH: Final = "hostagent.libvirt"
 _GATHER: Final = 0.2  # seconds: a start raises several events, and a host's start raises many
 _UNEVEN: Final = (0.9, 1.1)  # of the interval: a fleet started in one moment does not go on telling in one
 _LOOK_ALIVE: Final = 5.0  # seconds between looks whether the connection still stands
-_EVENTS: Final = (0, 19)  # VIR_DOMAIN_EVENT_ID_LIFECYCLE, _DEVICE_ADDED
-_REMOVED: Final = 15  # VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED
+_LIFECYCLE, _REBOOT, _REMOVED, _ADDED = 0, 1, 15, 19  # VIR_DOMAIN_EVENT_ID_*
+_STARTED, _SUSPENDED, _RESUMED = 2, 3, 4  # virDomainEventType
+_BOOTED, _UNPAUSED = 0, 0  # virDomainEventStartedDetailType, virDomainEventResumedDetailType
+_BACK_BUT_PAUSED: Final = frozenset({3, 4})  # virDomainEventSuspendedDetailType: restored, from a snapshot
 
 
 class Libvirt(Protocol):
@@ -107,6 +111,8 @@ class InventoryKeeper:
         volume_types: Mapping[str, str],
         hidden: HeaderOf = lambda _disk: 0,
         devices: DeviceWatch | None = None,
+        told: ToldDisks | None = None,
+        want_told: Callable[[str, Sequence[Disk]], None] = lambda _server_id, _disks: None,
         interval: float,
         health: Health,
         backoff: Backoff | None = None,
@@ -118,6 +124,8 @@ class InventoryKeeper:
         self._unsupported = {name: why_not for name, why_not in volume_types.items() if why_not}
         self._hidden = hidden
         self._devices = devices
+        self._told = told or ToldDisks(watches=True)
+        self._want_told = want_told
         self._interval = interval
         self._health = health
         self._backoff = backoff or Backoff(first=0.5, cap=10, floor=0.2)
@@ -148,6 +156,7 @@ class InventoryKeeper:
             del self._known[server_id]
         if self._devices is not None:
             self._devices.observe_host(frozenset(here))
+        self._told.keep(here)
         domains = [self._look(server_id) for server_id in sorted(here)]
         return Inventory(
             full=True,
@@ -192,10 +201,12 @@ class InventoryKeeper:
 
     def _register(self, connection: Any) -> Any:
         if connection is not self._registered:
-            for event in _EVENTS:
-                connection.domainEventRegisterAny(None, event, self._on_event, None)
+            connection.domainEventRegisterAny(None, _ADDED, self._on_event, None)
             connection.domainEventRegisterAny(None, _REMOVED, self._on_removed, None)
+            connection.domainEventRegisterAny(None, _LIFECYCLE, self._on_lifecycle, None)
+            connection.domainEventRegisterAny(None, _REBOOT, self._on_reboot, None)
             self._registered = connection
+            self._told.forget_all()  # what happened while there was no connection, no event has said
         return connection
 
     def _on_event(self, _connection: Any, domain: Any, *_details: Any) -> None:
@@ -205,6 +216,17 @@ class InventoryKeeper:
     def _on_removed(self, _connection: Any, domain: Any, alias: str, *_details: Any) -> None:
         """In libvirt's event thread: the disk may be back before anybody looks."""
         self._touched.removed(domain.UUIDString().lower(), alias)
+
+    def _on_lifecycle(self, connection: Any, domain: Any, event: int, detail: int, *_opaque: Any) -> None:
+        """Note in libvirt's event thread how a guest came, or came back."""
+        if (how := arrival(event, detail)) is not None:
+            self._told.arrived(domain.UUIDString().lower(), how)
+        self._on_event(connection, domain)
+
+    def _on_reboot(self, connection: Any, domain: Any, *_opaque: Any) -> None:
+        """Note a reset: the guest starts again in the same QEMU and reads the size of each disk."""
+        self._told.arrived(domain.UUIDString().lower(), Arrival.STARTED)
+        self._on_event(connection, domain)
 
     def _look(self, server_id: str) -> DomainSeen | None:
         try:
@@ -219,6 +241,7 @@ class InventoryKeeper:
             return self._known[server_id]
         if domain is None:
             self._known.pop(server_id, None)
+            self._want_told(server_id, ())
             return None
         if self._devices is not None:
             self._devices.observe(domain, self._touched.take_removed(server_id))
@@ -228,28 +251,63 @@ class InventoryKeeper:
     def _seen(self, domain: Domain) -> DomainSeen:
         known = self._known.get(domain.server_id)
         before = {disk.volume_id: disk.size for disk in known.disks} if known is not None else {}
+        disks = {disk.volume_id: disk for disk in domain.disks if disk.volume_id is not None}
+        capacities = {volume_id: self._capacity(domain, disk) for volume_id, disk in disks.items()}
+        told = self._told.judge(domain, capacities)
+        active = domain.state is GuestState.ACTIVE
+        self._want_told(
+            domain.server_id,
+            [disks[volume_id] for volume_id, knows in told.items() if active and knows is Told.NO],
+        )
         return DomainSeen(
             server_id=domain.server_id,
             state=domain.state,
+            saved=domain.saved,
             disks=tuple(
-                DiskSeen(volume_id=disk.volume_id, size=self._size(domain, disk, before.get(disk.volume_id)))
-                for disk in domain.disks
-                if disk.volume_id is not None
+                DiskSeen(
+                    volume_id=volume_id,
+                    size=self._size(domain, disk, capacities[volume_id], before.get(volume_id)),
+                    told=told[volume_id],
+                )
+                for volume_id, disk in disks.items()
             ),
         )
 
-    def _size(self, domain: Domain, disk: Disk, was: Bytes | None) -> Bytes | None:
-        """What the guest sees, and what of the volume it is not shown: comparable with the volume's size.
-
-        None where the guest sees nothing now. What it was where QEMU does not answer, or is not asked since too
-        many others do not: a disk only grows, so a guest is at worst taken for one that is behind.
-        """
+    def _capacity(self, domain: Domain, disk: Disk) -> int | None:
+        """Return what QEMU shows the guest; None where the guest sees nothing now, or QEMU does not answer."""
         if domain.state is not GuestState.ACTIVE:
             return None
         try:
-            return Bytes(self._libvirt.capacity(domain.server_id, disk.target).capacity + self._hidden(disk))
+            return self._libvirt.capacity(domain.server_id, disk.target).capacity
+        except NotAskedError:
+            return None
+        except StepFailedError as ex:
+            LOG.warning("server %s disk %s: its size cannot be read: %s", domain.server_id, disk.target, ex)
+            return None
+
+    def _size(self, domain: Domain, disk: Disk, capacity: int | None, was: Bytes | None) -> Bytes | None:
+        """Return what the guest sees, and what of the volume it is not shown: comparable with the volume's size.
+
+        None where the guest sees nothing now. The last size where QEMU or the header cannot be read: a disk only
+        grows, so a guest is at worst taken for one that is behind.
+        """
+        if domain.state is not GuestState.ACTIVE:
+            return None
+        if capacity is None:
+            return was
+        try:
+            return Bytes(capacity + self._hidden(disk))
         except NotAskedError:
             return was
         except StepFailedError as ex:
-            LOG.warning("server %s disk %s: its size cannot be read: %s", domain.server_id, disk.target, ex)
+            LOG.warning("server %s disk %s: its header cannot be read: %s", domain.server_id, disk.target, ex)
             return was
+
+
+def arrival(event: int, detail: int) -> Arrival | None:
+    """Return how a guest came by a lifecycle event of libvirt, None where it was there all along. Pure."""
+    if event == _STARTED:
+        return Arrival.STARTED if detail == _BOOTED else Arrival.CAME_BACK
+    if (event == _RESUMED and detail != _UNPAUSED) or (event == _SUSPENDED and detail in _BACK_BUT_PAUSED):
+        return Arrival.CAME_BACK
+    return None

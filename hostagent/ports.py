@@ -3,12 +3,15 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from bridge.core.encryption import Encryption
 from hostagent.domain import Disk, Domain
 
 T = TypeVar("T")
+
+RESIZE: Final = "blockResize"
+"""Name of the call whose errors are split into those that pass and those that stay."""
 HeaderOf = Callable[[Disk], int]
 """Bytes of the volume that the guest does not see."""
 

@@ -32,16 +32,20 @@ from hostagent.drivers.libvirt.session import Abandoned, Session
 from hostagent.extend import DeviceWait, ExtendTools, extend
 from hostagent.identity import DeviceMemory
 from hostagent.inventory import InventoryKeeper, Touched
+from hostagent.knowledge import ToldDisks
 from hostagent.observe import ObserveTools, observe
 from hostagent.ports import Encryptor
 from hostagent.reporter import Outbox, Reporter, ToEngine
 from hostagent.rpc import RpcServer
 from hostagent.settings import HostAgentSettings
 from hostagent.storage_reads import StorageReads
+from hostagent.telling import Teller
 from hostagent.workers import FairTurn, Workers
 
 LOG = logging.getLogger(__name__)
 
+_CHANGES: Final = frozenset({Outcome.RESIZED, Outcome.ALREADY})
+"""Outcomes after which the inventory says something new of the guest: its size, or that it was told."""
 _READS_MAX: Final = 64
 """Reads of storage that may hang at once; each holds a thread."""
 _INVENTORY_SHARE: Final = 0.25
@@ -143,7 +147,7 @@ def build(
     abandoned = Abandoned(settings.abandoned_max, health, metrics.abandoned)
     stopping = threading.Event()
     outside = look_outside(settings)
-    outbox, touched = Outbox(metrics), Touched()
+    outbox, touched, told = Outbox(metrics), Touched(), ToldDisks(watches=settings.read_only)
     reads = StorageReads(limit=settings.storage_limit, most=_READS_MAX, health=health, gauge=metrics.storage_reads)
     headers = LuksHeaders(reads)
     devices = RememberedDevices(DeviceMemory(None if settings.read_only else settings.state_path, health), reads)
@@ -168,7 +172,7 @@ def build(
         if settings.read_only:
             eyes = ObserveTools(
                 hypervisor=own, wait=settings.observe_wait, sleep=stopping.wait, clock=time.monotonic,
-                hidden=partial(headers.hidden_bytes, images=images_of(own)),
+                hidden=partial(headers.hidden_bytes, images=images_of(own)), told=told,
             )  # fmt: skip
             return WorkerTool(own, lambda order: observe(order, eyes))
         patience = DeviceWait(device_wait=settings.device_wait, nudge_every=settings.nudge_every)
@@ -184,6 +188,7 @@ def build(
             guard=devices,
             headers=headers,
             sleep=turn.sleep,
+            told=told,
         )
 
         def work(order: Order) -> Report:
@@ -203,7 +208,7 @@ def build(
 
     def hand_over(reports: Sequence[Report]) -> None:
         outbox.add_reports(reports)
-        touched.add({r.key.server_id for r in reports if r.outcome is Outcome.RESIZED})
+        touched.add({r.key.server_id for r in reports if r.outcome in _CHANGES})
 
     reporter = Reporter(
         settings.host,
@@ -211,6 +216,19 @@ def build(
         lambda: ToEngine(sender),
         heartbeat_interval=settings.heartbeat_interval,
         health=health,
+    )
+    workers = Workers(
+        settings.workers, make_tool=bench, report=hand_over, stopping=stopping, metrics=metrics, health=health,
+        stuck_after=_longest_order(settings),
+    )  # fmt: skip
+    telling = session(_INVENTORY_SHARE)
+    teller = Teller(
+        telling,
+        told,
+        owners=workers,
+        images=images_of(telling),
+        hidden=partial(headers.hidden_bytes, images=images_of(telling)),
+        on_told=touched.add,
     )
     looking = session(_INVENTORY_SHARE)
     keeper = InventoryKeeper(
@@ -220,13 +238,11 @@ def build(
         volume_types=can_extend(),
         hidden=partial(headers.hidden_bytes, images=images_of(looking)),
         devices=devices,
+        told=told,
+        want_told=(lambda _server_id, _disks: None) if settings.read_only else teller.want,
         interval=settings.inventory_interval,
         health=health,
     )
-    workers = Workers(
-        settings.workers, make_tool=bench, report=hand_over, stopping=stopping, metrics=metrics, health=health,
-        stuck_after=_longest_order(settings),
-    )  # fmt: skip
     rpc = RpcServer(process.conf, settings.bus.transport_url, settings.host, workers.submit, health)
     return [
         PartWithCleanup(
@@ -234,6 +250,7 @@ def build(
         ),
         PartWithCleanup(Supervised("hostagent.inventory", keeper.run, health), wake=touched.close),
         *outside.parts,
+        PartWithCleanup(Supervised("hostagent.teller", teller.run, health), wake=teller.close),
         workers,
         rpc,
     ]

@@ -132,6 +132,14 @@ class Orders:
             self._count -= len(orders)
             return volume_id, orders
 
+    def own(self, volume_id: str) -> bool:
+        """Own a volume outside of its orders; False where it has an owner, or orders that wait for one."""
+        with self._changed:
+            if volume_id in self._owned or volume_id in self._waiting:
+                return False
+            self._owned.add(volume_id)
+            return True
+
     def crowded(self) -> bool:
         """Return whether volumes wait for an owner."""
         with self._changed:
@@ -259,6 +267,14 @@ class Workers:
     def crowded(self) -> bool:
         """Return whether volumes wait for a worker."""
         return self._orders.crowded()
+
+    def own(self, volume_id: str) -> bool:
+        """Own a volume outside of its orders; False where a worker has it."""
+        return self._orders.own(volume_id)
+
+    def done(self, volume_id: str) -> None:
+        """Give back a volume taken by `own`."""
+        self._orders.done(volume_id)
 
     def start(self) -> None:
         """Start the threads."""

@@ -24,6 +24,21 @@ def gib(size: int) -> Bytes:
     return Bytes(size * GIB)
 
 
+def is_fixed_overhead(size: int, wanted: int, before: int | None = None) -> bool:
+    """Return whether a device of `size` bytes has all that its volume of `wanted` bytes will ever give it.
+
+    Metadata on the device (storage-side LUKS, md, DRBD) hide the same few bytes before and after an extend.
+    Cinder's sizes are whole GiB, so a device that has not followed its volume lacks at least one. Of other sizes
+    nothing is known beforehand: the device must have grown since `before`, by more than it lacks.
+    """
+    short = wanted - size
+    if short <= 0 or size <= 0:
+        return False
+    if wanted % GIB == 0:
+        return short < GIB
+    return before is not None and short < size - before
+
+
 def is_uuid(text: object) -> bool:
     """Whether `text` is a UUID in its canonical form, dashes included, in either case."""
     return isinstance(text, str) and _UUID.match(text) is not None

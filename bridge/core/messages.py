@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from bridge.core.encryption import Encryption
 from bridge.core.extend import Bytes, ExtendKey, clean_request_id, is_uuid
-from bridge.core.outcome import Outcome
+from bridge.core.outcome import Outcome, Told
 from bridge.core.wire import BadMessageError, items, mapping, seconds, text, whole
 
 VERSION: Final = 1  # raised when a reader of the old version could misread the new; added keys do not raise it
@@ -97,6 +97,7 @@ class Report:
     """What became of one order. Settles only the attempt it names.
 
     `before` and `after` are the guest's capacity in bytes as read from libvirt, None where it was not read.
+    `overhead`: bytes by which the device is always smaller than its volume; agents before it send none.
     """
 
     attempt_id: str
@@ -109,10 +110,11 @@ class Report:
     after: Bytes | None = None
     detail: str = ""
     steps: tuple[StepReport, ...] = ()
+    overhead: int = 0
 
     def to_wire(self) -> dict[str, Any]:
-        """A JSON-ready dict."""
-        return {
+        """Return a JSON-ready dict; without `overhead` where there is none, as an older agent sends it."""
+        wire = {
             "attempt_id": self.attempt_id,
             "server_id": self.key.server_id,
             "volume_id": self.key.volume_id,
@@ -134,6 +136,7 @@ class Report:
                 for s in self.steps
             ],
         }
+        return {**wire, "overhead_bytes": self.overhead} if self.overhead else wire
 
     @classmethod
     def from_wire(cls, raw: object) -> "Report":
@@ -154,24 +157,30 @@ class Report:
             after=_size(message, "after_bytes"),
             detail=str(message.get("detail") or "")[:500],
             steps=tuple(_step(step) for step in items(message, "steps")[:64]),
+            overhead=_size(message, "overhead_bytes") or 0,
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DiskSeen:
-    """One volume of one domain: the size the guest has, None where libvirt does not say."""
+    """One volume of one domain: the size its virtual hardware has, None where libvirt does not say.
+
+    `told`: does the guest know that size; None where the host cannot tell, and from agents before it.
+    """
 
     volume_id: str
     size: Bytes | None
+    told: Told | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DomainSeen:
-    """One domain on the reporting host."""
+    """One domain on the reporting host. `saved`: it is off and its memory is on disk, to be restored."""
 
     server_id: str
     state: GuestState
     disks: tuple[DiskSeen, ...] = ()
+    saved: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,14 +202,7 @@ class Inventory:
         """A JSON-ready dict; without what is not told, as an older agent sends it."""
         wire = {
             "full": self.full,
-            "domains": [
-                {
-                    "server_id": d.server_id,
-                    "state": d.state.value,
-                    "disks": [{"volume_id": k.volume_id, "size_bytes": k.size} for k in d.disks],
-                }
-                for d in self.domains
-            ],
+            "domains": [_domain_to_wire(domain) for domain in self.domains],
             "gone": list(self.gone),
             "capabilities": list(self.capabilities),
         }
@@ -314,6 +316,22 @@ def _step(raw: object) -> StepReport:
     )
 
 
+def _domain_to_wire(domain: DomainSeen) -> dict[str, Any]:
+    """Return a JSON-ready dict; a key that older engines do not know is there only where it says something."""
+    disks = [
+        {"volume_id": disk.volume_id, "size_bytes": disk.size}
+        | ({"told": disk.told.value} if disk.told is not None else {})
+        for disk in domain.disks
+    ]
+    wire = {"server_id": domain.server_id, "state": domain.state.value, "disks": disks}
+    return {**wire, "saved": True} if domain.saved else wire
+
+
+def _told(raw: object) -> Told | None:
+    """Return a value of `told`; None for one that a newer agent sends."""
+    return next((told for told in Told if told == raw), None)
+
+
 def _domain(raw: object) -> DomainSeen:
     domain = mapping(raw, "domain")
     if not is_uuid(domain.get("server_id")):
@@ -326,5 +344,16 @@ def _domain(raw: object) -> DomainSeen:
     for raw_disk in items(domain, "disks"):
         disk = mapping(raw_disk, "disk")
         if is_uuid(disk.get("volume_id")):
-            disks.append(DiskSeen(volume_id=str(disk["volume_id"]).lower(), size=_size(disk, "size_bytes")))
-    return DomainSeen(server_id=str(domain["server_id"]).lower(), state=state, disks=tuple(disks))
+            disks.append(
+                DiskSeen(
+                    volume_id=str(disk["volume_id"]).lower(),
+                    size=_size(disk, "size_bytes"),
+                    told=_told(disk.get("told")),
+                )
+            )
+    return DomainSeen(
+        server_id=str(domain["server_id"]).lower(),
+        state=state,
+        disks=tuple(disks),
+        saved=domain.get("saved") is True,
+    )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a host can say of an extend, and what follows from it. Closed: a new outcome is a new member here."""
+"""The outcomes a host can report for an extend, and what the journal does after each of them."""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -10,9 +10,10 @@ from typing import Final
 class Outcome(StrEnum):
     """The result of one attempt on one host, or the reason the control plane closed the extend itself."""
 
-    RESIZED = "resized"  # the guest had less and now has the size, read back
-    ALREADY = "already"  # the guest had the size before anything was touched
+    RESIZED = "resized"  # the guest had less and now has the size, read back, and was told
+    ALREADY = "already"  # the virtual hardware had the size; the guest was told, or reads it at its restart
     GUEST_OFF = "guest_off"  # host side done; the guest reads the size at its next start
+    GUEST_SAVED = "guest_saved"  # the guest is saved to disk and keeps its old size until it is back and told
     NOT_HERE = "not_here"  # the domain is not active on this host
     NOT_ATTACHED = "not_attached"  # the domain is here, without this volume
     DEVICE_STALE = "device_stale"  # the host's device is still smaller than the volume
@@ -20,19 +21,27 @@ class Outcome(StrEnum):
     BUSY = "busy"  # libvirt: a block job or another operation holds the disk
     BRICK_FAILED = "brick_failed"  # os-brick raised, hung or was killed
     LIBVIRT_FAILED = "libvirt_failed"  # libvirt refused, hung or went away
-    NOT_YET = "not_yet"  # from an agent that only looks: Nova's compute has not extended it so far
-    ERROR = "error"  # anything we could not name: uncertain, so tried again
-    UNSUPPORTED = "unsupported"  # nobody can extend this volume type on this host
-    REFUSED = "refused"  # a guard said no: it would shrink, or it is the wrong device
+    NOT_YET = "not_yet"  # from an agent that only looks: Nova's compute has not extended it, or told it
+    ERROR = "error"  # an error without a name: uncertain, so tried again
+    UNSUPPORTED = "unsupported"  # this disk cannot be extended on this host while its guest runs
+    REFUSED = "refused"  # a guard said no: the disk would shrink, or is the wrong device
     VOLUME_GONE = "volume_gone"  # Cinder: 404
     DETACHED = "detached"  # Cinder: the volume is no longer attached to this server
 
 
+class Told(StrEnum):
+    """Knowledge of a disk: does its guest know the size its virtual hardware has?"""
+
+    YES = "yes"  # told in this run of the guest, or read by the guest itself when it started
+    NO = "no"  # not told so far
+    AT_RESTART = "at_restart"  # cannot be told: the guest looks at this disk only when it starts
+
+
 class Then(StrEnum):
-    """What the journal does with the extend after an outcome."""
+    """The journal's next step for an extend after an outcome."""
 
     CLOSE = "close"  # done, verified
-    LOCATE = "locate"  # look for the host again
+    LOCATE = "locate"  # locate the host again
     RECHECK = "recheck"  # ask Cinder whether it is still attached
     RETRY = "retry"  # due again after a back-off
     FAIL = "fail"  # closed as failed, alarm; `event retry` opens it again
@@ -44,6 +53,7 @@ THEN: Final[Mapping[Outcome, Then]] = MappingProxyType(
         Outcome.RESIZED: Then.CLOSE,
         Outcome.ALREADY: Then.CLOSE,
         Outcome.GUEST_OFF: Then.CLOSE,
+        Outcome.GUEST_SAVED: Then.RETRY,
         Outcome.NOT_HERE: Then.LOCATE,
         Outcome.NOT_ATTACHED: Then.RECHECK,
         Outcome.DEVICE_STALE: Then.RETRY,

@@ -123,7 +123,20 @@ class Reason(StrEnum):
     DOMAIN_ABSENT = "domain_absent", "libvirt does not know the domain"
     DOMAIN_INCOMING = "domain_incoming", "the domain is the incoming side of a migration"
     DISK_ABSENT = "disk_absent", "the domain has no disk with this volume's serial or alias"
-    DOMAIN_OFF = "domain_off", "the domain is shut off, saved or crashed"
+    DOMAIN_OFF = "domain_off", "the domain is shut off or crashed"
+    DOMAIN_SAVED = "domain_saved", "the guest is saved; it is told of the size once it is restored"
+    SEEN_AT_RESTART = (
+        "seen_at_restart",
+        "the disk has the size, and its guest sees it at its next restart: its bus or kind cannot tell it before",
+    )
+    GUEST_NOT_TOLD = "guest_not_told", "the disk has the size, but the guest may not know; Nova is asked to tell it"
+    FIXED_OVERHEAD = (
+        "fixed_overhead",
+        "the device is smaller than its volume by a fixed amount; the guest has all of the device",
+    )
+    READ_ONLY = "read_only", "the disk is attached read-only, and QEMU resizes no such disk"
+    CDROM = "cdrom", "the volume is attached as a CD-ROM, which no hypervisor resizes"
+    RESIZE_UNSUPPORTED = "resize_unsupported", "the hypervisor's driver of this disk cannot resize it"
     DEVICE_SMALLER = "device_smaller", "after the refresh the host device is still smaller than the volume"
     IMAGE_UNREADABLE = "image_unreadable", "the image's true size cannot be read from its storage"
     STORAGE_SILENT = "storage_silent", "the storage does not answer: a read of it was given up"

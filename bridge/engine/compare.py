@@ -3,7 +3,7 @@
 
 from dataclasses import dataclass
 
-from bridge.core.extend import ExtendKey
+from bridge.core.extend import ExtendKey, is_fixed_overhead
 from bridge.core.messages import GuestState
 from bridge.core.reasons import Reason
 from bridge.engine.cinder import CinderVolume
@@ -53,7 +53,7 @@ def _judge(key: ExtendKey, wanted: int, cinder_host: str | None, facts: JournalF
             key=key, sight=FindingState.CANNOT_SEE, wanted=wanted, reason=Reason.SIZE_UNKNOWN, host=here.host
         )
     size = max(here.size or 0, facts.verified.get(key, 0))
-    if here.state is GuestState.OFF or size >= wanted:
+    if here.state is GuestState.OFF or size >= wanted or is_fixed_overhead(size, wanted):
         return Comparison(key=key, sight=FindingState.FINE, wanted=wanted)
     sight, why = FindingState.BEHIND, str(Reason.NOBODY_TOLD)
     if key in facts.open:

@@ -224,7 +224,7 @@ class ReportsConsumer:
     def _follow_up(self, taken: BatchResult) -> None:
         for settled in taken.settled:
             self._say(settled)
-        if taken.came_up or any(s.decision and s.decision.move is Move.NEWER for s in taken.settled):
+        if taken.came_up or taken.back or any(s.decision and s.decision.move is Move.NEWER for s in taken.settled):
             self._on_due()
         for host in taken.came_up:
             LOG.info("host %s is up", host)

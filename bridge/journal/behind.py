@@ -12,11 +12,12 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from bridge.core.extend import ExtendKey
-from bridge.core.outcome import THEN, Then
+from bridge.core.outcome import THEN, Then, Told
 from bridge.core.reasons import Reason
 from bridge.journal.database import Database
 from bridge.journal.findings import FindingState
-from bridge.journal.tables import disks, extends, sightings
+from bridge.journal.hosts import GONE
+from bridge.journal.tables import disks, domains, extends, sightings
 
 _FAILED: Final = sorted(outcome.value for outcome, then in THEN.items() if then is Then.FAIL)
 
@@ -60,7 +61,8 @@ class Behind:
                 sa.select(rows.c.why, sa.func.count(), sa.func.min(rows.c.since)).group_by(rows.c.why)
             ):
                 behind[why] = number
-                oldest.append(since)
+                if why != Reason.SEEN_AT_RESTART:  # its guest may run for years, and nothing is late
+                    oldest.append(since)
             counted = connection.execute(
                 sa.select(sightings.c.reason, sa.func.count())
                 .where(sightings.c.sight == FindingState.CANNOT_SEE.value)
@@ -116,7 +118,32 @@ def _behind() -> sa.CompoundSelect[Any]:
         sightings.c.server_id, sightings.c.volume_id, sightings.c.since, sightings.c.reason.label("why"),
         sightings.c.host, sightings.c.size, sightings.c.wanted,
     ).where(sightings.c.sight == FindingState.BEHIND.value, ~_dealt_with(), ~_reached())  # fmt: skip
-    return sa.union_all(is_open, failed, untold)
+    return sa.union_all(is_open, failed, untold, _not_told())
+
+
+def _not_told() -> sa.Select[Any]:
+    """Select disks that have their size in guests that do not know it, so far or before their restart."""
+    closed = (
+        sa.select(sa.func.max(extends.c.closed_at))
+        .where(
+            extends.c.server_id == disks.c.server_id,
+            extends.c.volume_id == disks.c.volume_id,
+            extends.c.reason == Reason.SEEN_AT_RESTART.value,
+        )
+        .scalar_subquery()
+    )
+    is_open = sa.exists().where(
+        extends.c.server_id == disks.c.server_id, extends.c.volume_id == disks.c.volume_id, extends.c.open == 1
+    )
+    why = sa.case((disks.c.told == Told.NO.value, Reason.GUEST_NOT_TOLD.value), else_=Reason.SEEN_AT_RESTART.value)
+    return (
+        sa.select(
+            disks.c.server_id, disks.c.volume_id, sa.func.coalesce(closed, domains.c.seen_at).label("since"),
+            why.label("why"), disks.c.host, sa.null().label("size"), disks.c.size.label("wanted"),
+        )
+        .join(domains, sa.and_(domains.c.server_id == disks.c.server_id, domains.c.host == disks.c.host))
+        .where(disks.c.told.in_([Told.NO.value, Told.AT_RESTART.value]), domains.c.state != GONE, ~is_open)
+    )  # fmt: skip
 
 
 def _dealt_with() -> sa.Exists:

@@ -8,7 +8,8 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from bridge.core.messages import DomainSeen, GuestState, HostMessage, Inventory
+from bridge.core.messages import DiskSeen, DomainSeen, GuestState, HostMessage, Inventory
+from bridge.core.outcome import Told
 from bridge.journal.statements import Prepared
 from bridge.journal.tables import disks, domains, hosts
 
@@ -96,7 +97,7 @@ _HEARD: Final = Prepared(
 
 
 _HAS: Final = Prepared(
-    sa.select(domains.c.server_id, domains.c.state, disks.c.volume_id, disks.c.size)
+    sa.select(domains.c.server_id, domains.c.state, disks.c.volume_id, disks.c.size, disks.c.told)
     .select_from(
         domains.outerjoin(disks, sa.and_(disks.c.host == domains.c.host, disks.c.server_id == domains.c.server_id))
     )
@@ -235,12 +236,12 @@ def _apply(connection: sa.Connection, host: str, inventory: Inventory, now: floa
     """Write an inventory; the servers that are active here and were not."""
     seen = {domain.server_id: domain for domain in inventory.domains}
     was: dict[str, str] = {}
-    had: dict[tuple[str, str], int | None] = {}
+    had: dict[tuple[str, str], _Had] = {}
     for row in _HAS.run(connection, {"b_host": host}):
-        server_id, state, volume_id, size = tuple(row)
+        server_id, state, volume_id, size, told = tuple(row)
         was[server_id] = state
         if volume_id is not None and (inventory.full or server_id in seen):
-            had[server_id, volume_id] = size
+            had[server_id, volume_id] = size, told
     known = was.keys()
     gone = (known - seen.keys()) if inventory.full else known & set(inventory.gone)
     gone = {server_id for server_id in gone if was[server_id] != GONE}
@@ -255,7 +256,13 @@ def _mark_gone(connection: sa.Connection, host: str, gone: Collection[str], now:
     if gone:
         mine = sa.and_(domains.c.host == host, domains.c.server_id.in_(gone), domains.c.state != GONE)
         connection.execute(sa.update(domains).where(mine).values(state=GONE, seen_at=now))
-        connection.execute(sa.delete(disks).where(disks.c.host == host, disks.c.server_id.in_(gone)))
+        # A guest that migrates is gone here before it is seen there, and waits for its restart there as well.
+        waits = disks.c.told == Told.AT_RESTART.value
+        connection.execute(
+            sa.delete(disks).where(
+                disks.c.host == host, disks.c.server_id.in_(gone), sa.not_(sa.func.coalesce(waits, False))
+            )
+        )
 
 
 def _write_domains(
@@ -289,14 +296,22 @@ def _write_domains(
         )
 
 
+_Had = tuple[int | None, str | None]
+"""Size and knowledge of a disk as the journal has them."""
+
+
 def _write_disks(
     connection: sa.Connection,
     host: str,
     seen: Collection[DomainSeen],
-    was: Mapping[tuple[str, str], int | None],
+    was: Mapping[tuple[str, str], _Had],
 ) -> None:
-    """What is different. `was`: the sizes known so far of these domains' disks."""
-    now = {(d.server_id, disk.volume_id): disk.size for d in seen for disk in d.disks}
+    """Write the differences. `was`: what is known so far of these domains' disks."""
+    now = {
+        (d.server_id, k.volume_id): (k.size, _kept_told(k, was.get((d.server_id, k.volume_id))))
+        for d in seen
+        for k in d.disks
+    }
     for key in [key for key in was if key not in now]:
         connection.execute(
             sa.delete(disks).where(disks.c.host == host, disks.c.server_id == key[0], disks.c.volume_id == key[1])
@@ -310,13 +325,54 @@ def _write_disks(
                 disks.c.server_id == sa.bindparam("b_server"),
                 disks.c.volume_id == sa.bindparam("b_volume"),
             )
-            .values(size=sa.bindparam("b_size")),
-            [{"b_server": s, "b_volume": v, "b_size": now[s, v]} for s, v in changed],
+            .values(size=sa.bindparam("b_size"), told=sa.bindparam("b_told")),
+            [{"b_server": s, "b_volume": v, "b_size": now[s, v][0], "b_told": now[s, v][1]} for s, v in changed],
         )
-    new = [
-        {"server_id": s, "volume_id": v, "host": host, "size": size}
-        for (s, v), size in now.items()
-        if (s, v) not in was
-    ]
-    if new:
-        connection.execute(sa.insert(disks), new)
+    if new := [key for key in now if key not in was]:
+        waiting = _take_over(connection, host, [key for key in new if now[key][1] is None])
+        connection.execute(
+            sa.insert(disks),
+            [
+                {
+                    "server_id": s,
+                    "volume_id": v,
+                    "host": host,
+                    "size": now[s, v][0],
+                    "told": Told.AT_RESTART.value if (s, v) in waiting else now[s, v][1],
+                }
+                for s, v in new
+            ],
+        )
+
+
+def _kept_told(disk: DiskSeen, was: _Had | None) -> str | None:
+    """Return what is known of a disk now.
+
+    A host that cannot tell leaves what was known of the same size. A guest that waits for its restart goes on
+    waiting.
+    """
+    if disk.told is not None:
+        return disk.told.value
+    if was is None or (was[0] != disk.size and was[1] != Told.AT_RESTART.value):
+        return None
+    return was[1]
+
+
+def _take_over(connection: sa.Connection, host: str, keys: Collection[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Return which of these disks waited for their guest's restart on another host, and end that wait there."""
+    if not keys:
+        return set()
+    elsewhere = sa.and_(
+        disks.c.server_id.in_({server_id for server_id, _ in keys}),
+        disks.c.host != host,
+        disks.c.told == Told.AT_RESTART.value,
+    )
+    waiting = {
+        (row.server_id, row.volume_id)
+        for row in connection.execute(sa.select(disks.c.server_id, disks.c.volume_id).where(elsewhere))
+    } & set(keys)
+    if waiting:
+        left = sa.tuple_(domains.c.server_id, domains.c.host) == sa.tuple_(disks.c.server_id, disks.c.host)
+        gone = sa.exists().where(left, domains.c.state == GONE)
+        connection.execute(sa.delete(disks).where(elsewhere, gone))
+    return waiting

@@ -216,6 +216,7 @@ class BatchResult:
     settled: list[SettledReport]
     came_up: list[str]
     duplicate: list[str]
+    back: int = 0
 
 
 class Reported:
@@ -242,6 +243,7 @@ class Reported:
         now = self._clock()
         came_up: list[str] = []
         duplicate: list[str] = []
+        back = 0
         alive = host_rows.Alive(since=now - self._host_timeout, until=now + self._host_timeout)
         beats = [message for message in messages if host_rows.is_heartbeat(message)]
         quiet = len(beats) >= _TOGETHER and host_rows.all_still_there(connection, beats, now=now, alive=alive)
@@ -254,10 +256,10 @@ class Reported:
                 _hand_over(connection, heard, now)
             if heard.duplicate:
                 duplicate.append(heard.host)
-            _look_again(connection, heard, now)
+            back += _look_again(connection, heard, now)
         settled = list(self._settle(connection, messages, now))
         write_decisions(connection, settled, now)
-        return BatchResult(settled=settled, came_up=came_up, duplicate=duplicate)
+        return BatchResult(settled=settled, came_up=came_up, duplicate=duplicate, back=back)
 
     def _settle(
         self, connection: sa.Connection, messages: Sequence[HostMessage], now: float
@@ -311,11 +313,22 @@ def _hand_over(connection: sa.Connection, heard: host_rows.HostUpdate, now: floa
         )
 
 
-def _look_again(connection: sa.Connection, heard: host_rows.HostUpdate, now: float) -> None:
-    """A guest that has just arrived on a host may have left a resize behind: what another host closed of it a short
-    while ago is opened again, and ends as `already` where all is well."""
+def _look_again(connection: sa.Connection, heard: host_rows.HostUpdate, now: float) -> int:
+    """Look again at the extends of guests that have just become active on a host: what waits for them is due now.
+
+    A guest that came from another host may have left a resize behind there: what that host closed a short while ago
+    is opened again, and ends as `already` where all is well. Return how many are due because of it.
+    """
     if not heard.moved_in:
-        return
+        return 0
+    back = connection.execute(
+        sa.update(extends)
+        .where(
+            extends.c.open == 1, extends.c.state == State.DUE.value, extends.c.server_id.in_(heard.moved_in),
+            extends.c.due_at > now,
+        )
+        .values(due_at=now)
+    )  # fmt: skip
     elsewhere = connection.execute(
         sa.select(extends.c.server_id, extends.c.volume_id, extends.c.global_request_id)
         .join(attempts, sa.and_(attempts.c.extend_id == extends.c.id, attempts.c.gen == extends.c.wanted_gen))
@@ -333,3 +346,4 @@ def _look_again(connection: sa.Connection, heard: host_rows.HostUpdate, now: flo
     ]
     if arrivals:
         open_extends(connection, arrivals, now)
+    return int(back.rowcount) + len(arrivals)

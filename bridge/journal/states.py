@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from bridge.core.extend import Bytes, ExtendKey
+from bridge.core.extend import GIB, Bytes, ExtendKey
 from bridge.core.messages import Report
 from bridge.core.outcome import THEN, Outcome, Then
 from bridge.core.reasons import Reason
@@ -126,7 +126,8 @@ def is_final(attempt: Attempt, report: Report) -> bool:
 
 def believed(attempt: Attempt, report: Report) -> tuple[Outcome, str]:
     """The outcome as far as the report proves it: a size that was not read back does not count as reached."""
-    proven = report.after is not None and report.after >= attempt.target
+    overhead = report.overhead if report.overhead < GIB else 0
+    proven = report.after is not None and report.after + overhead >= attempt.target
     if report.outcome in _VERIFIED_BY_SIZE and not proven:
         return Outcome.ERROR, Reason.NOT_VERIFIED
     return report.outcome, report.reason

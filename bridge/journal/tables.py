@@ -104,6 +104,7 @@ disks = sa.Table(
     sa.Column("volume_id", _ID, primary_key=True),
     sa.Column("host", _HOST, primary_key=True),
     sa.Column("size", sa.BigInteger),
+    sa.Column("told", _CODE),
     sa.Index("ix_disks_host", "host"),
     sa.Index("ix_disks_volume", "volume_id"),
 )

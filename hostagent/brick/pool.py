@@ -27,7 +27,7 @@ from hostagent.settings import BrickSettings
 
 LOG = logging.getLogger(__name__)
 
-CHILD: Final = (sys.executable, "-m", "hostagent.brick")
+CHILD: Final = (sys.executable, "-m", "hostagent.brick.child")
 GROW_MAP: Final = "grow_map"
 RESCAN: Final = "rescan"
 _ANSWER_MAX: Final = 1 << 20

@@ -12,6 +12,9 @@
  * Behind a virtio-scsi controller it asks LUN 0 and 1 of target 0 (sda, sdb) by READ CAPACITY, five times a second.
  *
  * A guest whose kernel command line has "panic" tells QEMU's pvpanic device so once it has named its disks.
+ *
+ * One with "interrupt" behaves as Linux' drivers do: it reads a size at its start and when the device says that it
+ * has changed, by the interrupt status of virtio-blk or the unit attention of a SCSI disk, and not otherwise.
  */
 
 #include <stdint.h>
@@ -29,6 +32,9 @@ enum {
     TICK_DIVISOR = 23864, /* 1193182 Hz / 23864 = 50 Hz */
     TIMER_VECTOR = 8,     /* where the BIOS left IRQ 0 */
     MAX_DISKS = 26,
+    STATUS = 0x12, /* of the driver, in the same header */
+    INTERRUPT_STATUS = 0x13, /* reading it takes it back */
+    CONFIG_CHANGED = 2,
     CAPACITY_LOW = 0x14, /* legacy virtio header without MSI-X: the device's own registers begin here */
     CAPACITY_HIGH = 0x18,
     PANIC = 0x505,
@@ -57,7 +63,7 @@ extern void on_timer(void);
 
 static struct gate gates[TIMER_VECTOR + 1];
 static struct disk disks[MAX_DISKS];
-static int disk_count;
+static int disk_count, on_interrupt;
 
 static inline void outb(uint16_t port, uint8_t value) { __asm__ volatile("outb %0, %1" : : "a"(value), "Nd"(port)); }
 
@@ -159,15 +165,15 @@ static uint64_t capacity(const struct disk *disk)
 
 #include "scsi.h"
 
-static int told_to_panic(const uint32_t *multiboot)
+static int has_word(const uint32_t *multiboot, const char *word)
 {
     if (!(multiboot[0] & MULTIBOOT_CMDLINE))
         return 0;
     for (const char *text = (const char *)multiboot[4]; *text; text++) {
         int same = 0;
-        while (same < 5 && text[same] == "panic"[same])
+        while (word[same] && text[same] == word[same])
             same++;
-        if (same == 5)
+        if (!word[same])
             return 1;
     }
     return 0;
@@ -186,17 +192,23 @@ static void say_size(char bus, int number, uint64_t size)
 
 void watch_disks(const uint32_t *multiboot)
 {
-    int panic = told_to_panic(multiboot);
+    int panic = has_word(multiboot, "panic");
+    on_interrupt = has_word(multiboot, "interrupt");
     uint64_t said_scsi[LUNS] = {0};
     unsigned ticks = 0;
     start_ticking();
     find_disks();
     find_scsi();
     say("GUEST-READY\n");
-    for (int i = 0; i < disk_count; i++)
+    for (int i = 0; i < disk_count; i++) {
         disks[i].said = ~0ULL;
+        outb(disks[i].port + STATUS, 1 | 2 | 4); /* seen, a driver, ready: from now on it is interrupted */
+    }
     for (;;) {
         for (int i = 0; i < disk_count; i++) {
+            int changed = inb(disks[i].port + INTERRUPT_STATUS) & CONFIG_CHANGED;
+            if (on_interrupt && disks[i].said != ~0ULL && !changed)
+                continue;
             uint64_t now = capacity(&disks[i]);
             if (now == disks[i].said)
                 continue;
@@ -204,6 +216,8 @@ void watch_disks(const uint32_t *multiboot)
             say_size('v', i, now);
         }
         for (int lun = 0; scsi_found && lun < LUNS && ticks % 10 == 0; lun++) {
+            if (on_interrupt && said_scsi[lun] != 0 && !scsi_says_changed(lun))
+                continue;
             uint64_t now = scsi_capacity(lun);
             if (now == 0 || now == said_scsi[lun])
                 continue;

@@ -20,6 +20,8 @@ enum {
     NEXT = 1,     /* descriptor: another follows */
     WRITABLE = 2, /* descriptor: the device writes it */
     SPINS = 50000000,
+    CHECK_CONDITION = 2,
+    UNIT_ATTENTION = 6,
 };
 
 static const uint32_t VIRTIO_SCSI = 0x10041AF4;
@@ -84,8 +86,8 @@ static void find_scsi(void)
     }
 }
 
-/* Bytes of a LUN; 0 where there is none, or it has something else to say first (a unit attention): ask again. */
-static uint64_t scsi_capacity(int lun)
+/* Send a command without data or with an answer; whether the device took it. */
+static int scsi_command(int lun, const uint8_t *command, uint32_t answer_length)
 {
     struct descriptor *descriptors = (struct descriptor *)ring;
     volatile uint16_t *available = (volatile uint16_t *)(ring + 16U * queue_size);
@@ -97,13 +99,13 @@ static uint64_t scsi_capacity(int lun)
     request.lun[1] = 0;
     request.lun[2] = 0x40;
     request.lun[3] = (uint8_t)lun;
-    request.cdb[0] = 0x9E; /* SERVICE ACTION IN (16) */
-    request.cdb[1] = 0x10; /* READ CAPACITY (16) */
-    request.cdb[13] = sizeof answer;
+    for (int i = 0; i < 16; i++)
+        request.cdb[i] = command[i];
     response.response = 0xFF;
     descriptors[0] = (struct descriptor){(uint32_t)&request, sizeof request, NEXT, 1};
-    descriptors[1] = (struct descriptor){(uint32_t)&response, sizeof response, NEXT | WRITABLE, 2};
-    descriptors[2] = (struct descriptor){(uint32_t)answer, sizeof answer, WRITABLE, 0};
+    descriptors[1] =
+        (struct descriptor){(uint32_t)&response, sizeof response, answer_length ? NEXT | WRITABLE : WRITABLE, 2};
+    descriptors[2] = (struct descriptor){(uint32_t)answer, answer_length, WRITABLE, 0};
     available[2 + available[1] % queue_size] = 0;
     __asm__ volatile("" : : : "memory");
     available[1]++;
@@ -111,7 +113,23 @@ static uint64_t scsi_capacity(int lun)
     for (uint32_t spins = 0; used[1] == before && spins < SPINS; spins++)
         __asm__ volatile("pause");
     __asm__ volatile("" : : : "memory");
-    if (used[1] == before || response.response != 0 || response.status != 0)
+    return used[1] != before && response.response == 0;
+}
+
+/* Whether the LUN has a unit attention for us: its capacity has changed. It says so once. */
+static int scsi_says_changed(int lun)
+{
+    static const uint8_t test_unit_ready[16];
+    return scsi_command(lun, test_unit_ready, 0) && response.status == CHECK_CONDITION &&
+           (response.sense[2] & 0x0F) == UNIT_ATTENTION && response.sense[12] == 0x2A && response.sense[13] == 0x09;
+}
+
+/* Bytes of a LUN; 0 where there is none, or it has something else to say first (a unit attention): ask again. */
+static uint64_t scsi_capacity(int lun)
+{
+    static const uint8_t read_capacity[16] = {
+        0x9E, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, sizeof answer}; /* SERVICE ACTION IN (16), READ CAPACITY (16) */
+    if (!scsi_command(lun, read_capacity, sizeof answer) || response.status != 0)
         return 0;
     uint64_t last = 0;
     uint32_t block = 0;

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from tests.guests.lab import GuestLab, Verdict, running_lab
 from tests.guests.options import KINDS, SHORT_KINDS, options
 from tests.guests.stock import lacking
-from tests.guests.volumes import QEMU_GROWS
-from tests.guests.ways import WAYS, Way
+from tests.guests.volumes import BOOT_ONLY, QEMU_GROWS, GuestVolume
+from tests.guests.ways import WAYS, Played, Way
 
 _EXIT_UNREACHABLE = 3
 
@@ -48,22 +48,24 @@ def played(lab: GuestLab, way: Way) -> list[Verdict]:
     """Play one way and print its line; the guest's disks that were not told have a line each."""
     try:
         ended = way.play(lab)
+        verdicts = lab.judge(way.name, _judged(lab, ended), ended.since, booted=ended.booted)
+        if ended.silent:
+            lab.send_events()
+        lab.wait_ended()
     except AssertionError as ex:
         verdicts = [
             Verdict(way=way.name, volume=volume.name, told=False, seconds=None, words=f"the way failed: {ex}")
             for volume in lab.volumes.all
         ]
-        _show(way, verdicts)
-        return verdicts
-    judged = [v for v in lab.volumes.all if not (ended.silent and v.backing in QEMU_GROWS)]
-    if ended.silent:
-        judged = [v for v in judged if v.bus in {"virtio", "scsi"}]
-    verdicts = lab.judge(way.name, judged, ended.since, booted=ended.booted)
-    if ended.silent:
-        lab.send_events()
-    lab.wait_ended()
     _show(way, verdicts)
     return verdicts
+
+
+def _judged(lab: GuestLab, ended: Played) -> list[GuestVolume]:
+    """Return the disks a way is about: without an event, those that grow by themselves and can be told."""
+    if not ended.silent:
+        return lab.volumes.all
+    return [v for v in lab.volumes.all if v.backing not in QEMU_GROWS and v.bus not in BOOT_ONLY]
 
 
 def _show(way: Way, verdicts: Sequence[Verdict]) -> None:

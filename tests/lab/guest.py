@@ -48,6 +48,7 @@ class Guest:
     name: str
     bus: str = "virtio"
     panics: bool = False
+    looks_on_interrupt: bool = False
 
     def xml(self) -> str:
         """The domain, as Nova lays one out where it matters to us: <serial> is the volume id.
@@ -61,12 +62,13 @@ class Guest:
         )
         scsi = "<controller type='scsi' model='virtio-scsi'/>" if self.bus == "scsi" else ""
         panic = "<panic model='isa'/>" if self.panics else ""
+        words = [*(["panic"] if self.panics else []), *(["interrupt"] if self.looks_on_interrupt else [])]
         crash, reboot = ("preserve", "restart") if self.panics else ("destroy", "destroy")
         return f"""<domain type='qemu'>
   <name>{escape(self.name)}</name><uuid>{self.server_id}</uuid>
   <memory unit='MiB'>16</memory><vcpu>1</vcpu>
   <os><type arch='x86_64' machine='pc'>hvm</type><kernel>{escape(str(build_guest()))}</kernel>
-    {"<cmdline>panic</cmdline>" if self.panics else ""}</os>
+    {f"<cmdline>{' '.join(words)}</cmdline>" if words else ""}</os>
   <on_poweroff>destroy</on_poweroff><on_reboot>{reboot}</on_reboot><on_crash>{crash}</on_crash>
   <devices>
     <emulator>/usr/bin/qemu-system-x86_64</emulator>{disks}{scsi}{panic}
@@ -110,10 +112,12 @@ def new_guest(
     server_id: str | None = None,
     bus: str = "virtio",
     panics: bool = False,
+    looks_on_interrupt: bool = False,
 ) -> Guest:
     """A guest with these disks whose console lies in `directory`.
 
     `bus`: virtio or scsi. `panics`: a second after its start; QEMU then stops it and stays.
+    `looks_on_interrupt`: it reads a size only when the device says that it has changed, as Linux does.
     """
     server_id = server_id or str(uuid.uuid4())
     return Guest(
@@ -123,4 +127,5 @@ def new_guest(
         name=f"guest-{server_id[:8]}",
         bus=bus,
         panics=panics,
+        looks_on_interrupt=looks_on_interrupt,
     )

@@ -8,8 +8,10 @@ from bridge.core.messages import GuestState
 from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
 from hostagent.errors import StepFailedError
+from hostagent.ports import RESIZE
 
 _SHUTOFF, _PAUSED, _NOSTATE = 5, 3, 0  # virDomainState
+_SAVED = 5  # virDomainShutoffReason
 # virDomainPausedReason: in each of these QEMU runs here while the guest is, or is about to be, somewhere else.
 _PAUSED_ELSEWHERE: Final = frozenset({2, 11, 12, 13})  # migration, starting up, post-copy, post-copy failed
 
@@ -19,6 +21,11 @@ _NO_SECRET: Final = frozenset({3, 29, 65, 66})
 _FROM_RPC = 7  # virErrorDomain
 
 _BUSY = re.compile(r"\bin use\b|\bis busy\b|block job|block copy|state change lock", re.IGNORECASE)
+# virErrorNumber: not supported by the driver, by the configuration, by the arguments, as an operation.
+_UNSUPPORTED: Final = frozenset({3, 67, 74, 84})
+_NO_RESIZE = re.compile(r"does not support resiz|resize (is )?not supported|not resizable", re.IGNORECASE)
+_READ_ONLY = re.compile(r"\bread[- ]?only\b", re.IGNORECASE)
+_INCOMING = re.compile(r"only on the source host", re.IGNORECASE)  # jobStats of a guest that is being received
 _SHRINK = re.compile(r"\bshrink", re.IGNORECASE)
 _CANNOT_GROW = re.compile(r"cannot grow device files", re.IGNORECASE)
 _CLOSED = re.compile(r"client socket is closed|cannot recv data|end of file while reading", re.IGNORECASE)
@@ -50,6 +57,11 @@ def guest_state(state: int, reason: int) -> GuestState:
     return GuestState.ACTIVE
 
 
+def is_saved(state: int, reason: int, *, has_image: bool) -> bool:
+    """Return whether the domain's memory is kept on disk: `virsh save`, or a managed save (Nova's suspend)."""
+    return state == _SHUTOFF and (reason == _SAVED or has_image)
+
+
 def no_domain(error: LibvirtError) -> bool:
     """Whether libvirt does not know the domain."""
     return error.get_error_code() == _NO_DOMAIN
@@ -66,17 +78,35 @@ def connection_lost(error: LibvirtError) -> bool:
 
 
 def stopped(error: LibvirtError, what: str) -> StepFailedError:
-    """The outcome of a libvirt error. Code 1 is generic, so the text decides where there is nothing better."""
+    """Return the outcome of a libvirt error. Code 1 is generic, so the text decides there."""
     code, text = error.get_error_code(), error.get_error_message() or "no message"
     detail = f"{what}: {text}"
     if code == _NO_DOMAIN:
         return StepFailedError(Outcome.NOT_HERE, Reason.DOMAIN_ABSENT)
-    if _CANNOT_GROW.search(text):
-        return StepFailedError(Outcome.DEVICE_STALE, Reason.CANNOT_GROW_DEVICE, detail)
-    if _SHRINK.search(text):  # VIR_DOMAIN_BLOCK_RESIZE_EXTEND: it grew since we looked
+    if _SHRINK.search(text):  # VIR_DOMAIN_BLOCK_RESIZE_EXTEND: the disk has grown since it was looked at
         return StepFailedError(Outcome.REFUSED, Reason.WOULD_SHRINK, detail)
-    if code in {_OPERATION_TIMEOUT, _BLOCK_COPY_ACTIVE} or _BUSY.search(text):
-        return StepFailedError(Outcome.BUSY, Reason.BLOCK_JOB, detail)
+    if (why := _passing(code, text)) is not None:
+        return StepFailedError(*why, detail)
     if connection_lost(error):
         return StepFailedError(Outcome.LIBVIRT_FAILED, Reason.LIBVIRT_DOWN, detail)
+    if what == RESIZE and (reason := _never(code, text)) is not None:
+        return StepFailedError(Outcome.UNSUPPORTED, reason, detail)
     return StepFailedError(Outcome.LIBVIRT_FAILED, Reason.LIBVIRT_RAISED, detail)
+
+
+def _passing(code: int | None, text: str) -> tuple[Outcome, Reason] | None:
+    """Return the outcome and reason of an error that passes by itself, None for any other."""
+    if _CANNOT_GROW.search(text):
+        return Outcome.DEVICE_STALE, Reason.CANNOT_GROW_DEVICE
+    if code in {_OPERATION_TIMEOUT, _BLOCK_COPY_ACTIVE} or _BUSY.search(text):
+        return Outcome.BUSY, Reason.BLOCK_JOB
+    if _INCOMING.search(text):
+        return Outcome.BUSY, Reason.DOMAIN_JOB
+    return None
+
+
+def _never(code: int | None, text: str) -> Reason | None:
+    """Return why a resize will never work, None for an error that may pass."""
+    if _READ_ONLY.search(text):
+        return Reason.READ_ONLY
+    return Reason.RESIZE_UNSUPPORTED if code in _UNSUPPORTED or _NO_RESIZE.search(text) else None

@@ -17,14 +17,15 @@ from typing import Any, TypeVar
 import libvirt
 from prometheus_client import Gauge
 
+from bridge.core.messages import GuestState
 from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
 from bridge.runtime.health import Health
-from hostagent.domain import BadDomainError, Domain, parse_disks, run_number
+from hostagent.domain import BadDomainError, Domain, parse_domain
 from hostagent.drivers.libvirt import errors
 from hostagent.drivers.libvirt.connect import close_libvirt, open_libvirt
 from hostagent.errors import NotAskedError, StepFailedError
-from hostagent.ports import Capacity, LibvirtDomain
+from hostagent.ports import RESIZE, Capacity, LibvirtDomain
 
 LOG = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -98,17 +99,20 @@ class Session:
     def domain(self, server_id: str) -> Domain | None:
         """See ports.Hypervisor."""
 
-        def look(domain: Any, _wanted: object) -> tuple[int, int, str]:
+        def look(domain: Any, _wanted: object) -> tuple[int, int, str, bool]:
             state, reason = domain.state(0)
-            return state, reason, domain.XMLDesc(0)
+            off = errors.guest_state(state, reason) is GuestState.OFF
+            return state, reason, domain.XMLDesc(0), off and bool(domain.hasManagedSaveImage(0))
 
         try:
-            state, reason, xml = self.on_domain(server_id, "look", look)
+            state, reason, xml, has_image = self.on_domain(server_id, "look", look)
+            disks, run = parse_domain(xml)
             return Domain(
                 server_id=server_id,
                 state=errors.guest_state(state, reason),
-                disks=parse_disks(xml),
-                run=run_number(xml),
+                disks=disks,
+                run=run,
+                saved=errors.is_saved(state, reason, has_image=has_image),
             )
         except BadDomainError as ex:
             raise StepFailedError(Outcome.LIBVIRT_FAILED, Reason.LIBVIRT_RAISED, str(ex)) from ex
@@ -127,6 +131,8 @@ class Session:
 
     def on_domain(self, server_id: str, what: str, work: Callable[[LibvirtDomain, Callable[[], bool]], T]) -> T:
         """See ports.Hypervisor."""
+        if what == RESIZE:
+            self._abandoned.check(server_id, self._share)
         call = _CallHandle()
         result: T = self._run(
             server_id, what, lambda connection: work(connection.lookupByUUIDString(server_id), call.still), call

@@ -17,6 +17,7 @@ CAUSES: Final[dict[Outcome, tuple[str, str]]] = {
     Outcome.RESIZED: (HOST, "test_the_guest_sees_its_disk_grow"),
     Outcome.ALREADY: (HOST, "test_the_guest_sees_its_disk_grow"),
     Outcome.GUEST_OFF: (HOST, "test_a_guest_that_is_off_reads_the_devices_size_at_its_start"),
+    Outcome.GUEST_SAVED: ("functional/qemu/test_guest_states.py", "test_a_saved_guest_of_a_grown_device"),
     Outcome.NOT_HERE: (HOST, "test_who_is_not_here_and_what_is_not_attached"),
     Outcome.NOT_ATTACHED: (HOST, "test_who_is_not_here_and_what_is_not_attached"),
     Outcome.NOT_YET: (

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hostagent.domain import BadDomainError, SourceKind, parse_disks
+from hostagent.domain import BadDomainError, SourceKind, parse_disks, parse_domain
 
 VOLUME = "11111111-2222-3333-4444-555555555555"
 OTHER = "99999999-2222-3333-4444-555555555555"
@@ -74,10 +74,56 @@ def test_format_and_encryption_are_taken_from_the_xml() -> None:
     assert (plain.driver_format, plain.encrypted, old.encrypted, new.encrypted) == ("qcow2", False, True, True)
 
 
-def test_cdroms_and_floppies_are_no_disks() -> None:
-    """A LUN passed through is one."""
-    xml = domain(disk("", device="cdrom"), disk("", device="floppy"), disk("", device="lun"))
-    assert len(parse_disks(xml)) == 1
+def test_cdroms_are_listed_as_what_they_are() -> None:
+    """A volume attached as one is no disk that is missing."""
+    xml = domain(
+        disk("", device="cdrom"), disk("", device="floppy"), disk("", device="lun"), disk("", device="nvme")
+    )
+    assert [found.cdrom for found in parse_disks(xml)] == [True, False, False]
+
+
+BUSES = [
+    ("virtio", "", True),
+    ("scsi", "<controller type='scsi' index='0' model='virtio-scsi'/>", True),
+    ("scsi", "<controller type='scsi' index='0' model='virtio-non-transitional'/>", True),
+    ("scsi", "<controller type='scsi' index='0' model='lsilogic'/>", False),
+    ("scsi", "<controller type='scsi' index='0' model='lsisas1078'/>", False),
+    ("scsi", "<controller type='scsi' index='1' model='lsilogic'/>", True),
+    ("sata", "", False),
+    ("ide", "", False),
+    ("usb", "", False),
+    ("fdc", "", False),
+    ("nvme", "", False),
+]
+
+
+@pytest.mark.parametrize(("bus", "controller", "notifies"), BUSES)
+def test_buses_whose_guests_look_only_when_they_start(bus: str, controller: str, notifies: bool) -> None:
+    """As Debian's kernel does behind each of them (tests/guests)."""
+    xml = (
+        f"<domain id='7'><devices>{controller}<disk type='block' device='disk'><driver type='raw'/>"
+        f"<source dev='/dev/x'/><target dev='sda' bus='{bus}'/><address type='drive' controller='0'/></disk>"
+        "</devices></domain>"
+    )
+    [found], run = parse_domain(xml)
+    assert (found.notifies, found.can_be_told, run) == (notifies, notifies, "7")
+
+
+def test_a_read_only_disk_cannot_be_told() -> None:
+    xml = (
+        "<domain><devices><disk type='block'><source dev='/dev/x'/><target dev='vda' bus='virtio'/><readonly/>"
+        "</disk></devices></domain>"
+    )
+    [found], run = parse_domain(xml)
+    assert (found.read_only, found.can_be_told, run) == (True, False, None)
+
+
+def test_a_disk_is_named_by_type_protocol_and_format() -> None:
+    xml = (
+        "<domain><devices><disk type='network'><driver type='raw'/><source protocol='nbd' name='v'/>"
+        "<target dev='vda'/></disk><disk type='vhostuser'><target dev='vdb'/></disk></devices></domain>"
+    )
+    assert [found.words for found in parse_disks(xml)] == ["network nbd raw", "vhostuser no format"]
 
 
 BOMB = (

@@ -70,14 +70,15 @@ def test_a_device_that_has_grown_is_given_to_the_guest() -> None:
 
 
 @pytest.mark.parametrize("target", [64 * MIB, 63 * MIB, 1, 0])
-def test_already_there_touches_nothing(target: int) -> None:
-    """Late, repeated and smaller orders end before os-brick or blockResize is asked."""
+def test_already_there_tells_the_guest_and_makes_nothing_larger_or_smaller(target: int) -> None:
+    """Late, repeated and smaller orders end before os-brick is asked, with a resize to the size that is there."""
     hypervisor, server_id, disk = block()
     strategy = FakeStrategy(disk)
     report = extend(order(server_id, disk.volume_id, target), tools(hypervisor, strategy))
     assert (report.outcome, report.before, report.after) == (Outcome.ALREADY, 64 * MIB, 64 * MIB)
     assert strategy.refreshes == 0
-    assert names(report) == ["find", "before"]
+    assert names(report) == ["find", "before", "tell"]
+    assert disk.sizes == [64 * MIB]
 
 
 def test_a_slow_array_is_waited_for_and_nudged() -> None:

@@ -5,6 +5,7 @@ from bridge.core.messages import GuestState, Report
 from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
 from hostagent.errors import StepFailedError
+from hostagent.knowledge import Arrival, ToldDisks
 from hostagent.observe import ObserveTools, observe
 from tests.unit.hostagent.fakes import MIB, FakeDisk, FakeHypervisor, FakeTime, order
 
@@ -26,10 +27,47 @@ def guest(capacity: int = SMALL, state: GuestState = GuestState.ACTIVE) -> tuple
     return hypervisor, hypervisor.add(disk, state=state), disk
 
 
-def test_a_guest_that_has_the_size_closes_the_extend() -> None:
+def eyes_of(hypervisor: FakeHypervisor, time: FakeTime, told: ToldDisks) -> ObserveTools:
+    return ObserveTools(hypervisor=hypervisor, wait=1.0, sleep=time.sleep, clock=time.clock, told=told)
+
+
+def judged(hypervisor: FakeHypervisor, server_id: str, told: ToldDisks) -> None:
+    """The inventory looks."""
+    domain = hypervisor.domain(server_id)
+    assert domain is not None
+    volumes = {disk.volume_id: disk for disk in domain.disks if disk.volume_id}
+    told.judge(domain, {v: hypervisor.capacity(server_id, d.target).capacity for v, d in volumes.items()})
+
+
+def test_a_size_that_nova_gave_in_this_run_was_told_by_that() -> None:
+    """QEMU interrupts the guest with each resize; Nova is not asked once more."""
+    hypervisor, server_id, disk = guest(SMALL)
+    told = ToldDisks(watches=True)
+    judged(hypervisor, server_id, told)
+    disk.capacity = LARGE
+    report = observe(order(server_id, disk.volume_id, LARGE), eyes_of(hypervisor, FakeTime(), told))
+    assert (report.outcome, report.reason) == (Outcome.ALREADY, Reason.SIZE_REACHED)
+    assert (report.before, report.after) == (LARGE, LARGE)
+
+
+def test_a_guest_that_may_not_have_been_told_has_nova_asked_once() -> None:
+    """Restored or migrated with the size: nothing shows that its driver knows."""
     hypervisor, server_id, disk = guest(LARGE)
-    report = look(hypervisor, server_id, disk.volume_id)
-    assert (report.outcome, report.before, report.after) == (Outcome.ALREADY, LARGE, LARGE)
+    told = ToldDisks(watches=True)
+    eyes = eyes_of(hypervisor, FakeTime(), told)
+    first, second = (observe(order(server_id, disk.volume_id, LARGE), eyes) for _ in range(2))
+    assert (first.outcome, first.reason) == (Outcome.NOT_YET, Reason.GUEST_NOT_TOLD)
+    assert (second.outcome, second.reason) == (Outcome.ALREADY, Reason.SIZE_REACHED)
+    told.arrived(server_id, Arrival.CAME_BACK)
+    assert observe(order(server_id, disk.volume_id, LARGE), eyes).reason == Reason.GUEST_NOT_TOLD
+
+
+def test_a_guest_that_booted_with_the_size_knows_it() -> None:
+    hypervisor, server_id, disk = guest(LARGE)
+    told = ToldDisks(watches=True)
+    told.arrived(server_id, Arrival.STARTED)
+    report = observe(order(server_id, disk.volume_id, LARGE), eyes_of(hypervisor, FakeTime(), told))
+    assert (report.outcome, report.reason) == (Outcome.ALREADY, Reason.SIZE_REACHED)
 
 
 def test_what_of_the_volume_the_guest_does_not_see_is_counted() -> None:
@@ -44,7 +82,7 @@ def test_what_of_the_volume_the_guest_does_not_see_is_counted() -> None:
         hidden=lambda found: MIB if found else 0,
     )
     report = observe(order(server_id, disk.volume_id, LARGE), eyes)
-    assert (report.outcome, report.before) == (Outcome.ALREADY, LARGE)
+    assert (report.reason, report.before) == (Reason.GUEST_NOT_TOLD, LARGE)
 
 
 def test_a_size_that_comes_while_it_looks_was_given_by_another() -> None:

@@ -4,9 +4,13 @@
 import pytest
 
 from bridge.core.messages import GuestState
+from bridge.core.outcome import Outcome
+from bridge.core.reasons import Reason
 from hostagent import inventory, resize
 from hostagent.drivers.libvirt import errors
 from hostagent.drivers.libvirt.errors import connection_lost, guest_state
+from hostagent.knowledge import Arrival
+from hostagent.ports import RESIZE
 from tests.unit.hostagent.fakes import FakeLibvirtError
 
 libvirt = pytest.importorskip("libvirt")
@@ -23,11 +27,88 @@ def test_the_numbers_are_libvirts() -> None:
     missing = {libvirt.VIR_ERR_NO_SUPPORT, libvirt.VIR_ERR_OPERATION_DENIED}
     assert missing | {libvirt.VIR_ERR_INVALID_SECRET, libvirt.VIR_ERR_NO_SECRET} == errors._NO_SECRET
     assert resize._BYTES == libvirt.VIR_DOMAIN_BLOCK_RESIZE_BYTES
-    assert inventory._EVENTS == (
+    assert (inventory._LIFECYCLE, inventory._REBOOT, inventory._REMOVED, inventory._ADDED) == (
         libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE,
+        libvirt.VIR_DOMAIN_EVENT_ID_REBOOT,
+        libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED,
         libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_ADDED,
     )
-    assert inventory._REMOVED == libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED
+
+
+def test_the_errors_that_stay_are_libvirts() -> None:
+    assert {
+        libvirt.VIR_ERR_NO_SUPPORT,
+        libvirt.VIR_ERR_CONFIG_UNSUPPORTED,
+        libvirt.VIR_ERR_ARGUMENT_UNSUPPORTED,
+        libvirt.VIR_ERR_OPERATION_UNSUPPORTED,
+    } == errors._UNSUPPORTED
+
+
+@pytest.mark.parametrize(
+    ("event", "detail", "how"),
+    [
+        ("STARTED", "STARTED_BOOTED", Arrival.STARTED),
+        ("STARTED", "STARTED_MIGRATED", Arrival.CAME_BACK),
+        ("STARTED", "STARTED_RESTORED", Arrival.CAME_BACK),
+        ("STARTED", "STARTED_FROM_SNAPSHOT", Arrival.CAME_BACK),
+        ("STARTED", "STARTED_WAKEUP", Arrival.CAME_BACK),
+        ("RESUMED", "RESUMED_MIGRATED", Arrival.CAME_BACK),
+        ("RESUMED", "RESUMED_FROM_SNAPSHOT", Arrival.CAME_BACK),
+        ("RESUMED", "RESUMED_POSTCOPY", Arrival.CAME_BACK),
+        ("RESUMED", "RESUMED_UNPAUSED", None),
+        ("SUSPENDED", "SUSPENDED_RESTORED", Arrival.CAME_BACK),
+        ("SUSPENDED", "SUSPENDED_FROM_SNAPSHOT", Arrival.CAME_BACK),
+        ("SUSPENDED", "SUSPENDED_PAUSED", None),
+        ("SUSPENDED", "SUSPENDED_MIGRATED", None),
+        ("STOPPED", "STOPPED_SAVED", None),
+    ],
+)
+def test_events_that_bring_a_guest_in_or_back(event: str, detail: str, how: Arrival | None) -> None:
+    """Its memory may be of a time before its disks grew; a guest that boots reads them."""
+    numbers = [getattr(libvirt, f"VIR_DOMAIN_EVENT_{name}") for name in (event, detail)]
+    assert inventory.arrival(*numbers) is how
+
+
+@pytest.mark.parametrize(
+    ("reason", "has_image", "saved"),
+    [("SAVED", False, True), ("SAVED", True, True), ("UNKNOWN", True, True), ("SHUTDOWN", False, False),
+     ("DESTROYED", False, False), ("CRASHED", False, False), ("FROM_SNAPSHOT", False, False)],
+)  # fmt: skip
+def test_a_domain_that_is_saved_is_not_merely_off(reason: str, has_image: bool, saved: bool) -> None:
+    """After a restart libvirtd has forgotten the reason, and still has the image."""
+    number = getattr(libvirt, f"VIR_DOMAIN_SHUTOFF_{reason}")
+    assert errors.is_saved(libvirt.VIR_DOMAIN_SHUTOFF, number, has_image=has_image) is saved
+    assert not errors.is_saved(libvirt.VIR_DOMAIN_RUNNING, number, has_image=has_image)
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "outcome", "reason"),
+    [
+        (1, "unable to execute QEMU command 'block_resize': Image format driver does not support resize",
+         Outcome.UNSUPPORTED, Reason.RESIZE_UNSUPPORTED),
+        (1, "internal error: unable to execute QEMU command 'block_resize': Block node 'x' is read-only",
+         Outcome.UNSUPPORTED, Reason.READ_ONLY),
+        (84, "Operation not supported: block resize is not supported for vhostuser disk",
+         Outcome.UNSUPPORTED, Reason.RESIZE_UNSUPPORTED),
+        (3, "this function is not supported by the connection driver", Outcome.UNSUPPORTED,
+         Reason.RESIZE_UNSUPPORTED),
+        (55, "Requested operation is not valid: migration statistics are available only on the source host",
+         Outcome.BUSY, Reason.DOMAIN_JOB),
+        (1, "internal error: something else", Outcome.LIBVIRT_FAILED, Reason.LIBVIRT_RAISED),
+        (55, "Requested operation is not valid: domain is not running", Outcome.LIBVIRT_FAILED,
+         Reason.LIBVIRT_RAISED),
+    ],
+)  # fmt: skip
+def test_errors_of_a_resize_that_stay_are_not_tried_again(
+    code: int, text: str, outcome: Outcome, reason: Reason
+) -> None:
+    stopped = errors.stopped(FakeLibvirtError(code, text), RESIZE)
+    assert (stopped.outcome, stopped.reason) == (outcome, reason)
+
+
+def test_an_error_of_another_call_says_nothing_of_resizes() -> None:
+    stopped = errors.stopped(FakeLibvirtError(3, "this function is not supported"), "look")
+    assert stopped.outcome is Outcome.LIBVIRT_FAILED
 
 
 @pytest.mark.parametrize(
