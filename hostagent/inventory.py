@@ -33,7 +33,7 @@ _LOOK_ALIVE: Final = 5.0  # seconds between looks whether the connection still s
 _LIFECYCLE, _REBOOT, _REMOVED, _ADDED = 0, 1, 15, 19  # VIR_DOMAIN_EVENT_ID_*
 _STARTED, _SUSPENDED, _RESUMED = 2, 3, 4  # virDomainEventType
 _BOOTED, _UNPAUSED = 0, 0  # virDomainEventStartedDetailType, virDomainEventResumedDetailType
-_BACK_BUT_PAUSED: Final = frozenset({3, 4})  # virDomainEventSuspendedDetailType: restored, from a snapshot
+_BACK_BUT_PAUSED: Final = frozenset({4, 5})  # virDomainEventSuspendedDetailType: restored, from a snapshot
 
 
 class Libvirt(Protocol):
