@@ -69,19 +69,20 @@ def _own_names() -> set[str]:
     return {name, name.partition(".")[0]} - {""}
 
 
-def authenticator(settings: ApiSettings, conf: cfg.ConfigOpts) -> Authenticator:
-    """Return the strategy of the settings, guarded; raises ConfigError. Contacts no other service.
+def guarded(strategy: Authenticator, settings: ApiSettings) -> Authenticator:
+    """Return a strategy behind the rate limits of the settings."""
+    return Guard(strategy, requests=settings.rate, failures=settings.failures)
+
+
+def strategy(settings: ApiSettings, conf: cfg.ConfigOpts) -> Authenticator:
+    """Return the strategy of the settings; raises ConfigError. Contacts no other service.
 
     The strategies' libraries are imported by those who use them only: keystonemiddleware alone is some 20 MiB.
     """
-    return Guard(_strategy(settings, conf), requests=settings.rate, failures=settings.failures)
-
-
-def _strategy(settings: ApiSettings, conf: cfg.ConfigOpts) -> Authenticator:
     if settings.auth_strategy is AuthStrategy.KEYSTONE:
         from bridge.api.auth_keystone import Keystone  # noqa: PLC0415
 
-        return Keystone(conf)
+        return Keystone(conf, seconds=settings.keystone_timeout, places=max(1, settings.threads // 2))
     if settings.auth_strategy is AuthStrategy.HTTP_BASIC:
         from bridge.api.auth_basic import HttpBasic  # noqa: PLC0415
 

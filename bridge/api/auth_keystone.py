@@ -1,25 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
-"""[api] auth_strategy=keystone: tokens as every OpenStack API checks them, by keystonemiddleware.
+"""[api] auth_strategy=keystone: tokens checked as by every OpenStack API, with keystonemiddleware.
 
-keystonemiddleware is a WSGI filter. Here it stands in front of nothing but a note of who came through: so the
-order of checks stays in `app.py`, and its refusals are answered in its own words, as in front of Nova.
+keystonemiddleware is a WSGI filter. Here the application behind it is only a note of the caller: so the order of
+checks stays in `app.py`, and refusals have keystonemiddleware's own words, as in front of Nova.
 `delay_auth_decision` stays off: delayed, an unreachable Keystone would look like a bad token.
+
+A question to Keystone has one deadline for all its requests, and no more than half of the threads may wait for one.
+One of those places is kept for tokens that were good before. Where there is no place the answer is 503 at once.
 """
 
+import hmac
 import logging
 import re
+import secrets
 import threading
-from collections import OrderedDict
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Any, Final
 
 import falcon
 import webob.exc
+from cachetools import LRUCache, TLRUCache
+from keystoneauth1 import exceptions as ks
 from keystoneauth1 import loading
-from keystoneauth1.exceptions import ClientException
 from keystonemiddleware import auth_token
 from keystonemiddleware.auth_token import AuthProtocol
+from keystonemiddleware.auth_token import _exceptions as ks_middleware
 from keystonemiddleware.exceptions import KeystoneMiddlewareException
 from oslo_config import cfg
 from oslo_utils import timeutils
@@ -27,121 +35,257 @@ from oslo_utils import timeutils
 from bridge.api.faults import FaultError, fault, unauthorized
 from bridge.api.identity import Identity
 from bridge.core.errors import ConfigError
+from bridge.core.redact import safe_url
 from bridge.http.server import StartResponse
+from bridge.runtime.rest import bounded, total_deadline
 
 LOG = logging.getLogger(__name__)
 
 GROUP: Final = "keystone_authtoken"
-_TOKEN: Final = re.compile(r"[\x21-\x7e]{1,8192}")  # nothing else was ever a token: not worth a question
+_TOKEN: Final = re.compile(r"[\x21-\x7e]{1,8192}")  # no other text was ever a token
 _RETRY_AFTER: Final = 5
 _NOTE: Final = "extend_bridge.identity"
 _CACHE: Final = "extend_bridge.token_cache"
 _CACHED_TOKENS: Final = 1000
-_AWAY: Final = (ClientException, webob.exc.HTTPException, KeystoneMiddlewareException)
-_NO_KEYSTONE: Final = (ValueError, LookupError, TypeError, AttributeError, NotImplementedError)
-"""What becomes, in the libraries, of an answer that is none of Keystone's, as from a proxy that says 200 for it."""
+_EARLY: Final = 0.9
+"""Part of token_cache_time after which a token is checked again, while its caller is still remembered."""
+_SHARED_CACHE: Final = 60.0
+"""Seconds a caller is remembered where memcached holds the tokens: their age there is not known."""
+_SAID_EVERY: Final = 10.0
+_AWAY: Final = (ks.ClientException, webob.exc.HTTPException, KeystoneMiddlewareException, OSError)
+_NOT_KEYSTONE: Final = (ValueError, LookupError, TypeError, AttributeError, NotImplementedError)
+"""Errors of the libraries at an answer that is not Keystone's, as from a proxy that says 200 for Keystone."""
+
+
+_WORDS: Final[tuple[tuple[type[Exception], str], ...]] = (
+    (ks.Unauthorized, "refuses the user of [{group}]: check username, password, project and domains"),
+    (ks.BadRequest, "refuses the user of [{group}]: check user_domain_name and project_domain_name"),
+    (ks.Forbidden, "does not let the user of [{group}] validate tokens: give it the role service or admin"),
+    (ks.CatalogException, "has no identity endpoint for [{group}] interface and region_name in its catalogue"),
+    (ks.DiscoveryFailure, "tells no version of its API: check [{group}] auth_url"),
+    (ks.NotFound, "answers 404: check [{group}] auth_url"),
+    (ks.HttpError, "answers {status}"),
+    (ks.ConnectTimeout, "gives no complete answer in {seconds:g} s"),
+    (TimeoutError, "gives no complete answer in {seconds:g} s"),
+    (ks.ConnectionError, "cannot be reached: {cause}"),
+    (OSError, "cannot be reached: {cause}"),
+)
+_STRANGE: Final = "does not answer as Keystone does: check [{group}] auth_url"
 
 
 class TokenCache:
     """Validated tokens in this process, for where no memcached is configured; safe for several threads.
 
-    keystonemiddleware's own keeps one unbounded table per thread. Speaks what it speaks with memcached: keys are
+    keystonemiddleware's own keeps one unbounded table per thread. Has the interface of a memcached client: keys are
     hashes, values are bytes, times are seconds.
     """
 
     def __init__(self, size: int = _CACHED_TOKENS) -> None:
-        self._size = size
         self._lock = threading.Lock()
-        self._rows: OrderedDict[str, tuple[float, bytes]] = OrderedDict()
+        self._rows: TLRUCache[str, tuple[bytes, float]] = TLRUCache(
+            size, lambda _key, row, now: now + row[1], timer=lambda: timeutils.utcnow_ts(microsecond=True)
+        )
 
     def get(self, key: str) -> bytes | None:
-        """The value, None where there is none any more."""
+        """Return the value, None where there is none any more."""
         with self._lock:
-            until, value = self._rows.get(key, (0.0, b""))
-            if until > timeutils.utcnow_ts(microsecond=True):
-                self._rows.move_to_end(key)
-                return value
-            self._rows.pop(key, None)
-            return None
+            value, _ = self._rows.get(key, (None, 0.0))
+            return value
 
     def set(self, key: str, value: bytes, time: int = 0) -> None:
         """Keep a value for so many seconds; the one that was not asked for longest makes room."""
         with self._lock:
-            self._rows[key] = (timeutils.utcnow_ts(microsecond=True) + time, value)
-            self._rows.move_to_end(key)
-            while len(self._rows) > self._size:
-                self._rows.popitem(last=False)
+            self._rows[key] = (value, _EARLY * time)
+
+
+class _Places:
+    """The threads that may wait for Keystone at a time. Never waits itself."""
+
+    def __init__(self, count: int) -> None:
+        self._count = max(1, count)
+        self._lock = threading.Lock()
+        self._taken = 0
+
+    @contextmanager
+    def one(self, *, known: bool) -> Iterator[bool]:
+        """Take a place; False where there is none. The last of several is for known tokens."""
+        most = self._count if known or self._count == 1 else self._count - 1
+        with self._lock:
+            free = self._taken < most
+            self._taken += free
+        try:
+            yield free
+        finally:
+            with self._lock:
+                self._taken -= free
+
+
+class _Filter(AuthProtocol):
+    """keystonemiddleware's filter with its session and its own token."""
+
+    def bound(self, seconds: float) -> None:
+        """Give each of its requests a total deadline."""
+        bounded(self._session, seconds)
+
+    def verify_own_token(self) -> None:
+        """Have Keystone validate the token that the filter asks with."""
+        try:
+            self._identity_server.verify_token(self._auth.get_token(self._session))
+        except ks_middleware.InvalidToken:
+            self._identity_server.invalidate()
+            raise
 
 
 class Keystone:
-    """Asks Keystone who a token belongs to, and remembers it for [keystone_authtoken] token_cache_time."""
+    """Asks Keystone for the owner of a token, and remembers it for [keystone_authtoken] token_cache_time.
 
-    def __init__(self, conf: cfg.ConfigOpts) -> None:
-        """Contacts nobody yet; raises ConfigError for options nobody can use."""
-        url = _auth_url(conf)
+    `seconds`: the time for one question, all connections and answers together; `places`: questions at a time.
+    """
+
+    def __init__(self, conf: cfg.ConfigOpts, *, seconds: float = 10.0, places: int = 4) -> None:
+        """Contact no other service yet; raises ConfigError for options that cannot be used."""
+        self._url = _auth_url(conf)
+        conf.set_default("http_connect_timeout", max(1, round(seconds)), group=GROUP)
+        conf.set_default("http_request_max_retries", 1, group=GROUP)
         local: dict[str, Any] = {"oslo_config_config": conf, "delay_auth_decision": False}
         section = conf[GROUP]
         if not section.www_authenticate_uri:
-            local["www_authenticate_uri"] = url  # else a 401 would ask Keystone's catalogue first
+            local["www_authenticate_uri"] = self._url  # else a 401 would ask Keystone's catalogue first
         if not section.memcached_servers:
             local["cache"] = _CACHE
         if not section.service_type:
             local["service_type"] = "compute"  # by which access rules of application credentials are matched
-        self._challenge = f'Keystone uri="{section.www_authenticate_uri or url}"'
+        self._challenge = f'Keystone uri="{section.www_authenticate_uri or self._url}"'
         try:
-            self._filter = AuthProtocol(_noted, local)
+            self._filter = _Filter(_noted, local)
+            self._filter.bound(seconds)
         except Exception as ex:
             raise ConfigError(f"[{GROUP}] cannot be used: {' '.join(str(ex).split())}") from ex
+        self._seconds = seconds
+        self._remember = float(section.token_cache_time)
+        if section.memcached_servers:
+            self._remember = min(self._remember, _SHARED_CACHE)
         self._cache = TokenCache()
+        self._places = _Places(places)
+        self._key = secrets.token_bytes(32)
+        self._known: LRUCache[bytes, None] = LRUCache(_CACHED_TOKENS)
+        self._lock = threading.Lock()
+        self._said = float("-inf")
 
     def authenticate(self, req: falcon.Request) -> Identity:
-        """The token's user; FaultError 401 for no or a bad token, 503 while Keystone cannot be asked."""
+        """Return the token's user; raises FaultError 401 for no or a bad token, 503 while Keystone is not asked."""
         token = (req.get_header("X-Auth-Token") or "").strip()
         if not _TOKEN.fullmatch(token):
             raise unauthorized(self._challenge)
+        seal = hmac.digest(self._key, token.encode(), "sha256")
+        with self._lock:
+            known = seal in self._known
+        with self._places.one(known=known) as free:
+            if not free:
+                raise self._away(req, "too many requests wait for it already")
+            caller = self._ask(req)
+        with self._lock:
+            self._known[seal] = None
+        return caller
+
+    def check(self) -> str | None:
+        """Have Keystone validate our own token; returns what is wrong and what to set, None where it works."""
+        try:
+            with total_deadline(self._seconds):
+                self._filter.verify_own_token()
+        except ks_middleware.InvalidToken:
+            return f"{self._name} does not know the token that it gave to the user of [{GROUP}]"
+        except (*_AWAY, *_NOT_KEYSTONE) as ex:
+            return f"{self._name} {self._words(ex)}"
+        return None
+
+    @property
+    def _name(self) -> str:
+        return f"Keystone at {safe_url(self._url)}"
+
+    def _ask(self, req: falcon.Request) -> Identity:
         environ = {**req.env, _CACHE: self._cache}
-        said: list[str] = []
+        answers: list[str] = []
 
         def start(status: str, _headers: list[tuple[str, str]], *_: Any) -> None:
-            said.append(status)
+            answers.append(status)
 
         try:
-            self._filter(environ, start)
-        except (*_AWAY, *_NO_KEYSTONE) as ex:
-            raise _away(req, type(ex).__name__) from ex
+            with total_deadline(self._seconds):
+                self._filter(environ, start)
+        except (*_AWAY, *_NOT_KEYSTONE) as ex:
+            raise self._away(req, type(ex).__name__) from ex
         if _NOTE in environ:
-            who: Identity = environ[_NOTE]
-            return who
-        if said and said[0].startswith("401"):
+            return _identity(environ, self._remember)
+        if answers and answers[0].startswith("401"):
             raise unauthorized(self._challenge)
-        raise _away(req, said[0] if said else "no answer")
+        raise self._away(req, answers[0] if answers else "no answer")
+
+    def _away(self, req: falcon.Request, why: str) -> FaultError:
+        """Return the refusal of a token that cannot be checked now; strangers cannot fill the log with it."""
+        now = time.monotonic()
+        if now - self._said >= _SAID_EVERY:
+            self._said = now
+            LOG.warning(
+                "request %s: answered 503, %s cannot be asked: %s; more of these within %.0f s are not logged",
+                req.context.request_id, self._name, why, _SAID_EVERY,
+            )  # fmt: skip
+        return fault(
+            HTTPStatus.SERVICE_UNAVAILABLE,
+            "The Keystone service is temporarily unavailable.",
+            {"Retry-After": str(_RETRY_AFTER)},
+        )
+
+    def _words(self, ex: BaseException) -> str:
+        """Say what happened and what to set, without any text of Keystone's answer."""
+        if isinstance(ex, KeystoneMiddlewareException) and ex.__context__ is not None:
+            ex = ex.__context__
+        words = next((words for kind, words in _WORDS if isinstance(ex, kind)), _STRANGE)
+        return words.format(
+            group=GROUP, seconds=self._seconds, cause=_cause(ex), status=getattr(ex, "http_status", "")
+        )
 
 
 def _noted(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
-    """What stands behind the filter: it is called for a good token only."""
-    environ[_NOTE] = Identity(
+    """Note that the filter let a request through: it calls this for good tokens only."""
+    environ[_NOTE] = True
+    start_response("204 No Content", [])
+    return []
+
+
+def _identity(environ: dict[str, Any], remember: float) -> Identity:
+    return Identity(
         user=environ.get("HTTP_X_USER_ID", ""),
         project=environ.get("HTTP_X_PROJECT_ID"),
         domain=environ.get("HTTP_X_DOMAIN_ID"),
         system=bool(environ.get("HTTP_OPENSTACK_SYSTEM_SCOPE")),
         roles=frozenset(role for role in environ.get("HTTP_X_ROLES", "").split(",") if role),
+        good_for=_good_for(environ, remember),
     )
-    start_response("204 No Content", [])
-    return []
 
 
-def _away(req: falcon.Request, why: str) -> FaultError:
-    """Keystone cannot say now who this is."""
-    LOG.warning("request %s: answered 503, Keystone cannot be asked: %s", req.context.request_id, why)
-    return fault(
-        HTTPStatus.SERVICE_UNAVAILABLE,
-        "The Keystone service is temporarily unavailable.",
-        {"Retry-After": str(_RETRY_AFTER)},
-    )
+def _good_for(environ: dict[str, Any], remember: float) -> float:
+    """Return the seconds for which a token needs no new check: until its end at most."""
+    try:
+        ends = timeutils.parse_isotime(environ["keystone.token_info"]["token"]["expires_at"])
+    except (LookupError, TypeError, ValueError):
+        return 1.0
+    left = timeutils.delta_seconds(timeutils.utcnow(), timeutils.normalize_time(ends))
+    return float(max(0.0, min(left, max(1.0, remember))))
+
+
+def _cause(ex: BaseException) -> str:
+    """Return the system's word for an error, below all that the libraries put around it."""
+    inner: BaseException | None = ex
+    while inner is not None:
+        if isinstance(inner, OSError) and inner.strerror:
+            return str(inner.strerror)
+        inner = inner.__cause__ or inner.__context__
+    return type(ex).__name__
 
 
 def _auth_url(conf: cfg.ConfigOpts) -> str:
-    """[keystone_authtoken] auth_url; raises ConfigError where it is missing."""
+    """Return [keystone_authtoken] auth_url; raises ConfigError where it is missing."""
     for group, opts in auth_token.list_opts():
         conf.register_opts(opts, group=group)
     section = conf[conf[GROUP].auth_section or GROUP]
@@ -154,7 +298,7 @@ def _auth_url(conf: cfg.ConfigOpts) -> str:
                 loading.get_auth_plugin_conf_options(section.auth_type), group=conf[GROUP].auth_section or GROUP
             )
         url = section.auth_url if section.auth_type else None
-    except (ClientException, cfg.Error) as ex:
+    except (ks.ClientException, cfg.Error) as ex:
         raise ConfigError(f"[{GROUP}] cannot be used: {' '.join(str(ex).split())}") from ex
     if not url:
         raise ConfigError(

@@ -6,7 +6,7 @@ roles allow). The application knows only what stands here.
 """
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import falcon
 
@@ -33,6 +33,14 @@ class Authenticator(Protocol):
 
     def authenticate(self, req: falcon.Request) -> Identity:
         """Return the caller. Raises FaultError: 401 for bad credentials, 429 or 503 while they are not checked."""
+
+
+@runtime_checkable
+class AsksService(Protocol):
+    """An authenticator that asks another service."""
+
+    def check(self) -> str | None:
+        """Return why that service cannot be used and what to set, None where it works."""
 
 
 class Policy(Protocol):

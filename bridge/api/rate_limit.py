@@ -27,6 +27,8 @@ from bridge.api.identity import Authenticator, Identity
 
 _MAX_KEYS: Final = 10_000
 _MAX_GOOD: Final = 1_000
+_LATE: Final = 0.1
+"""Part of the time for which a caller is remembered, at its end, in which its credentials are checked again."""
 _CREDENTIALS: Final = ("X-Auth-Token", "Authorization", "X-Service-Token")
 
 
@@ -100,6 +102,7 @@ class Guard:
         self._key = secrets.token_bytes(32)
         self._lock = threading.Lock()
         self._good: LRUCache[bytes, tuple[Identity, float]] = LRUCache(_MAX_GOOD)
+        self._renewing: set[bytes] = set()
 
     def authenticate(self, req: falcon.Request) -> Identity:
         """Return the caller; raises FaultError, 429 among others."""
@@ -108,12 +111,34 @@ class Guard:
         seal = hmac.digest(self._key, "\0".join([*shown, req.method, req.path]).encode(errors="replace"), "sha256")
         with self._lock:
             caller, until = self._good.get(seal, (None, 0.0))
-        if caller is None or self._clock() >= until:
+        left = until - self._clock()
+        if caller is None or left <= 0:
             caller = self._ask(req, seal, guess=any(shown), known=caller is not None)
+        elif left < _LATE * caller.good_for:
+            caller = self._renewed(req, seal, caller)
         wait = self._requests.take(caller.user)
         if wait:
             raise too_often(wait)
         return caller
+
+    def _renewed(self, req: falcon.Request, seal: bytes, caller: Identity) -> Identity:
+        """Check credentials again before the caller is forgotten, in one thread; the others go on meanwhile.
+
+        While they cannot be checked, what is remembered holds to its end.
+        """
+        with self._lock:
+            if seal in self._renewing:
+                return caller
+            self._renewing.add(seal)
+        try:
+            return self._ask(req, seal, guess=True, known=True)
+        except FaultError as ex:
+            if ex.status == HTTPStatus.UNAUTHORIZED:
+                raise
+            return caller
+        finally:
+            with self._lock:
+                self._renewing.discard(seal)
 
     def _ask(self, req: falcon.Request, seal: bytes, *, guess: bool, known: bool) -> Identity:
         address = key_of(req.remote_addr or "")
@@ -126,6 +151,8 @@ class Guard:
         except FaultError as ex:
             if ex.status == HTTPStatus.UNAUTHORIZED and guess:
                 self._failures.charge(address, self._clock() - started)
+                with self._lock:
+                    self._good.pop(seal, None)
             raise
         with self._lock:
             self._good[seal] = (caller, self._clock() + caller.good_for)

@@ -84,6 +84,14 @@ API_OPTS = [
         ],
         help="The proof that callers bring.",
     ),
+    cfg.FloatOpt(
+        "keystone_timeout",
+        default=10,
+        min=1,
+        help="Seconds for a question to Keystone about one token, all its requests together; then the answer is "
+        "503. At most half of the threads ask at a time. Under an external WSGI server set `threads` to the number "
+        "of threads of one process.",
+    ),
     cfg.StrOpt(
         "http_basic_auth_user_file",
         default="/etc/extend-bridge/htpasswd",
@@ -154,6 +162,7 @@ class ApiSettings:
     tls: TlsSettings | None = None
     auth_strategy: AuthStrategy = AuthStrategy.NOAUTH
     http_basic_auth_user_file: str = "/etc/extend-bridge/htpasswd"
+    keystone_timeout: float = 10.0
     rate: Rate = _RATE
     failures: Rate = _FAILURES
     access_log: bool = True
@@ -177,6 +186,7 @@ def api_settings(conf: cfg.ConfigOpts) -> ApiSettings:
         tls=_tls(conf),
         auth_strategy=AuthStrategy(conf.api.auth_strategy),
         http_basic_auth_user_file=conf.api.http_basic_auth_user_file,
+        keystone_timeout=conf.api.keystone_timeout,
         rate=Rate(per_second=conf.api.rate_limit, burst=conf.api.rate_burst),
         failures=Rate(per_second=conf.api.failure_limit, burst=conf.api.failure_burst),
         access_log=conf.api.access_log,

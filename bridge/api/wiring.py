@@ -1,27 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
 """The API process, wired."""
 
+import threading
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, Final
 
 from bridge.api.app import build as build_app
-from bridge.api.auth import authenticator
+from bridge.api.auth import guarded, strategy
 from bridge.api.healthcheck import PATH as HEALTHCHECK
-from bridge.api.identity import Authenticator
+from bridge.api.identity import AsksService, Authenticator
 from bridge.api.policy import OsloPolicy
 from bridge.api.settings import ApiSettings, refuse_open_door
 from bridge.http.server import HttpServer, StartResponse, WsgiApp
 from bridge.journal.accept import Journal, open_journal
 from bridge.journal.audit_heads import AuditHeads
 from bridge.journal.watch import DatabaseCheck, DatabaseProbe
-from bridge.runtime.daemon import Part
+from bridge.runtime.daemon import Part, Supervised
 from bridge.runtime.health import Health, InFlight
 from bridge.runtime.metrics import ApiMetrics
 from bridge.runtime.process import Process
 
 DATABASE: Final = "api.database"
 _REQUESTS: Final = "api.requests"
+_KEYSTONE: Final = "api.keystone"
+_KEYSTONE_EVERY: Final = 10.0
+_KEYSTONE_GOOD_FOR: Final = 25.0
 
 
 def build(settings: ApiSettings, process: Process, *, auth: Authenticator | None = None) -> list[Part]:
@@ -30,11 +34,15 @@ def build(settings: ApiSettings, process: Process, *, auth: Authenticator | None
     check = DatabaseCheck(process.health, DATABASE)
     journal = open_journal(settings.journal, results=check)
     probe = DatabaseProbe(journal.database, check, sync=settings.journal.sync_on_startup)
-    app = _application(settings, process, journal, auth, ping=partial(_last_word, process.health))
+    asked = auth or strategy(settings, process.conf)
+    caller = auth or guarded(asked, settings)
+    app = _application(settings, process, journal, caller, ping=partial(_last_word, process.health))
     requests = InFlight()
     process.health.due(_REQUESTS, requests.oldest, what="request")
+    probes = [_keystone_probe(asked, process.health)] if isinstance(asked, AsksService) else []
     return [
         probe.part(DATABASE, process.health),
+        *probes,
         HttpServer(
             "api",
             _counted(app, requests),
@@ -56,13 +64,30 @@ def build_wsgi(settings: ApiSettings, process: Process) -> WsgiApp:
     """The application alone, for a WSGI server of the operator's; raises ConfigError."""
     refuse_open_door(settings, built_in=False)
     journal = open_journal(settings.journal)
-    return _application(settings, process, journal, None, ping=journal.ping)
+    caller = guarded(strategy(settings, process.conf), settings)
+    return _application(settings, process, journal, caller, ping=journal.ping)
 
 
 def _last_word(health: Health) -> str | None:
     """Return why the journal cannot be used, as its check says, without asking it."""
     check = health.checks()[DATABASE]
     return None if check.ok else check.reason
+
+
+def _keystone_probe(service: AsksService, health: Health) -> Supervised:
+    """Return the part that keeps the readiness check of Keystone."""
+    health.expect(_KEYSTONE)
+
+    def body(stop: threading.Event) -> None:
+        while not stop.is_set():
+            wrong = service.check()
+            if wrong is None:
+                health.ok(_KEYSTONE, good_for=_KEYSTONE_GOOD_FOR)
+            else:
+                health.bad(_KEYSTONE, wrong)
+            stop.wait(_KEYSTONE_EVERY)
+
+    return Supervised(_KEYSTONE, body, health)
 
 
 def _counted(app: WsgiApp, in_flight: InFlight) -> WsgiApp:
@@ -79,7 +104,7 @@ def _application(
     settings: ApiSettings,
     process: Process,
     journal: Journal,
-    auth: Authenticator | None,
+    auth: Authenticator,
     *,
     ping: Callable[[], str | None],
 ) -> WsgiApp:
@@ -88,7 +113,7 @@ def _application(
         journal,
         ApiMetrics(process.registry),
         process.audit("api", AuditHeads(journal.database).keep),
-        auth=auth or authenticator(settings, process.conf),
+        auth=auth,
         policy=OsloPolicy(process.conf),
         ping=ping,
     )

@@ -12,7 +12,7 @@ from typing import Any, Final
 from prometheus_client import CollectorRegistry
 
 from bridge.api.app import build
-from bridge.api.auth import authenticator
+from bridge.api.auth import guarded, strategy
 from bridge.api.policy import OsloPolicy
 from bridge.api.settings import API_GROUPS, api_settings
 from bridge.core.extend import Arrival, Bytes, ExtendKey, gib, new_id
@@ -67,7 +67,7 @@ class Rig:
         settings = api_settings(conf)
         return build(
             settings, self.journal, ApiMetrics(CollectorRegistry()), self.audit,
-            auth=authenticator(settings, conf), policy=OsloPolicy(conf), ping=lambda: None,
+            auth=guarded(strategy(settings, conf), settings), policy=OsloPolicy(conf), ping=lambda: None,
         )  # fmt: skip
 
     def some(self, count: int) -> list[ExtendKey]:

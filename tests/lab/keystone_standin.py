@@ -18,6 +18,7 @@ class KeystoneStandIn:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
         self.says: bytes | None = None  # of a token it is asked about, instead of the truth
+        self.error: tuple[int, bytes] | None = None  # the answer to everything, instead of what was asked for
         self.strict = False  # whether tokens other than its own are unknown to it
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}/v3"
@@ -93,6 +94,8 @@ class KeystoneStandIn:
 
             def _reply(self, status: int, body: Any, said: bytes | None = None) -> None:
                 data = json.dumps(body).encode() if said is None else said
+                if standin.error is not None:
+                    status, data = standin.error
                 self.send_response(status)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(data)))

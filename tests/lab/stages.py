@@ -122,6 +122,13 @@ STAGES: Final = (
         (("{bin}/pytest", "tests/chaos"),),
         real=True,
     ),
+    Stage(
+        "attack",
+        "strangers and liars against running daemons, beside callers and hosts that do no wrong",
+        (("{bin}/python", "-m", "tests.attack", "--short", "--p99", "0"),),
+        thorough=(("{bin}/python", "-m", "tests.attack", "--p99", "0"),),
+        real=True,
+    ),
 )
 
 
