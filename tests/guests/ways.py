@@ -15,8 +15,7 @@ from tests.guests.volumes import QEMU_GROWS
 from tests.lab.agent import wait_for
 from tests.lab.waiting import until
 
-_PAUSED_AT_START: Final = 2  # VIR_DOMAIN_SAVE_PAUSED
-_RUNNING: Final = 1  # VIR_DOMAIN_RUNNING
+_PAUSED_AT_START: Final = 4  # VIR_DOMAIN_SAVE_PAUSED
 _BYTES: Final = 1  # VIR_DOMAIN_BLOCK_RESIZE_BYTES
 
 
