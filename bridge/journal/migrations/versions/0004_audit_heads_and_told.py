@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Heads of the audit log's chains. Only adds."""
+"""Heads of the audit log's chains, and knowledge of each disk: was its guest told of the size. Only adds."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -9,7 +9,7 @@ down_revision = "0003"
 
 
 def upgrade() -> None:
-    """From 0003."""
+    """Upgrade from 0003."""
     op.create_table(
         "audit_heads",
         sa.Column("writer", sa.String(16), primary_key=True),
@@ -23,9 +23,12 @@ def upgrade() -> None:
         sa.Column("final", sa.SmallInteger, nullable=False),
     )
     op.create_index("ix_audit_heads_at", "audit_heads", ["at"])
+    op.add_column("disks", sa.Column("told", sa.String(64)))
 
 
 def downgrade() -> None:
-    """Back to 0003; logs written meanwhile are proved by their chains alone."""
+    """Go back to 0003. Logs written meanwhile are proved by their chains alone; hosts report their guests again."""
+    with op.batch_alter_table("disks") as batch:
+        batch.drop_column("told")
     op.drop_index("ix_audit_heads_at", "audit_heads")
     op.drop_table("audit_heads")
