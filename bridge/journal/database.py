@@ -31,6 +31,7 @@ from bridge.journal.connect import (
     listen,
 )
 from bridge.journal.settings import JournalSettings
+from bridge.journal.sqlite_file import listen_for_file
 from bridge.runtime.daemon import moving
 from bridge.runtime.deadline import DEADLINES, Deadline
 
@@ -73,6 +74,7 @@ class Database:
         self._current = threading.local()
         listen(self.engine, url, limits=limits, current=self._deadline)
         if url.get_backend_name() == "sqlite":
+            listen_for_file(self.engine, url)
             event.listen(self.engine, "connect", _on_sqlite_connect)
             event.listen(self.engine, "begin", _on_sqlite_begin)
         elif url.get_driver_name() == "psycopg":

@@ -8,6 +8,7 @@ private to a process and never read outside `*_settings(conf)` functions (oslo.m
 """
 
 import logging
+import os
 import socket
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -21,6 +22,7 @@ from oslo_messaging import opts as messaging_opts
 
 from bridge import VERSION
 from bridge.core.errors import ConfigError
+from bridge.runtime import log_scrub
 from bridge.runtime.bus_url import with_rabbit_options
 
 
@@ -211,8 +213,9 @@ def read(conf: cfg.ConfigOpts, reader: Callable[[cfg.ConfigOpts], S]) -> S:
 
 
 def setup_logging(conf: cfg.ConfigOpts, prog: str) -> None:
-    """oslo.log as operators know it; libraries that log bodies, headers or every frame at debug are kept quiet."""
+    """Set up oslo.log; libraries that log bodies or each frame at debug are kept quiet, all are scrubbed."""
     conf.set_default("default_log_levels", [f"{name}=WARNING" for name in _QUIET])
+    log_scrub.install(conf)
     oslo_log.setup(conf, prog, version=VERSION)
 
 
@@ -231,8 +234,14 @@ def reload(conf: cfg.ConfigOpts) -> None:
     LOG.warning("SIGHUP: %s", "; ".join(changes) or "nothing that may change while we run has changed")
 
 
+def keep_to_ourselves() -> None:
+    """Take from other users what the umask would let them do with files of ours: logs, state, sockets."""
+    os.umask(os.umask(0o077) | 0o027)
+
+
 def run(main: Callable[[], int], prog: str) -> int:
     """Run an entry point's body; a ConfigError becomes one line on standard error and status 2."""
+    keep_to_ourselves()
     try:
         return main()
     except ConfigError as ex:
