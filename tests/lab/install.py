@@ -45,7 +45,8 @@ OPERATOR_PACKAGES: Final = ("chromium", "prometheus", "sudo", "systemd")
 """What looks at the report's page, the alert rules, the sudo rules and the units."""
 STORAGE_PACKAGES: Final = (
     "busybox-static", "cpio", "kmod", "udev", "open-iscsi", "multipath-tools", "lsscsi", "nvme-cli",
-    "cryptsetup-bin", "nfs-kernel-server", "nfs-common", "iproute2",
+    "cryptsetup-bin", "nfs-kernel-server", "nfs-common", "iproute2", "cloud-guest-utils", "xfsprogs", "btrfs-progs",
+    "lvm2", "fdisk",
 )  # fmt: skip
 """What the storage VM boots with and finds inside; its kernel is downloaded and unpacked, never installed."""
 

@@ -86,12 +86,15 @@ class Machine:
 
 @contextmanager
 def running_machine(
-    directory: Path, *, memory_mib: int = 3072, form: str = "short", groups: Sequence[str] = ()
+    directory: Path, *, memory_mib: int = 3072, form: str = "short", groups: Sequence[str] = (), program: str = PROGRAM
 ) -> Iterator[Machine]:
-    """Boot it; it is killed with the block. `groups`: transports, all by default."""
+    """Boot the VM with a program of ours as its work; the VM is killed with the block.
+
+    `groups`: transports, all by default.
+    """
     build_guest()  # here, since nothing the VM writes stays
     kernel = unpacked_kernel()
-    words = f"tree={ROOT} python={sys.executable} modules={kernel.modules} module={PROGRAM} form={form}"
+    words = f"tree={ROOT} python={sys.executable} modules={kernel.modules} module={program} form={form}"
     if groups:
         words += f" groups={','.join(groups)}"
     command = [
