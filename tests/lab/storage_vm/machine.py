@@ -86,7 +86,12 @@ class Machine:
 
 @contextmanager
 def running_machine(
-    directory: Path, *, memory_mib: int = 3072, form: str = "short", groups: Sequence[str] = (), program: str = PROGRAM
+    directory: Path,
+    *,
+    memory_mib: int = 3072,
+    form: str = "short",
+    groups: Sequence[str] = (),
+    program: str = PROGRAM,
 ) -> Iterator[Machine]:
     """Boot the VM with a program of ours as its work; the VM is killed with the block.
 
