@@ -142,6 +142,10 @@ class Processes:
                 said = self.log(name).read_text(errors="replace")[-2000:]
                 raise RuntimeError(f"{name} ended with {process.returncode}:\n{said}")
 
+    def runs(self, name: str) -> bool:
+        """Return True where the daemon was started and not stopped since."""
+        return name in self._running
+
     def pid(self, name: str) -> int:
         """The pid of one that runs."""
         return self._running[name].pid

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""0.1.0 and this release on one broker and one journal: upgraded part by part, and taken back by the same way."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+import sqlalchemy as sa
+
+from bridge.core.extend import gib, new_id
+from bridge.journal.tables import extends
+from bridge.standin.cinder import Attachment, StandInCinder
+from tests.conftest import missing
+from tests.functional.conftest import Vhost
+from tests.lab.cinder_bus import CinderBus, resize_end
+from tests.lab.deploy import Site
+from tests.lab.disks import Qcow2File
+from tests.lab.guest import Guest, new_guest
+from tests.lab.hypervisor import have_hypervisor, private_hypervisor
+from tests.lab.release import FIRST, MixedProcesses, release_tree
+from tests.lab.waiting import until
+
+pytestmark = [pytest.mark.functional, pytest.mark.timeout(900)]
+
+HOST = "host-1"
+CONTROL_PLANE = ("api", "engine", "listener")
+PATIENT = 240.0  # seconds; a busy machine starts a daemon slowly
+
+
+@dataclass(kw_only=True)
+class TwoReleases:
+    """A guest with a volume, a Cinder, and daemons of either release."""
+
+    guest: Guest
+    cinder: StandInCinder
+    volume_id: str
+    attachment_id: str
+    site: Site
+    bus: CinderBus
+    daemons: MixedProcesses
+
+    def run(self, *names: str, earlier: bool) -> None:
+        """Replace these daemons by those of one release, and wait until they are ready."""
+        running = [name for name in names if self.daemons.runs(name)]
+        if running:
+            self.daemons.stop(*running)
+        (self.daemons.start_earlier if earlier else self.daemons.start)(*names)
+        self.daemons.wait_ready(*names, seconds=PATIENT)
+
+    def extend(self, size: int) -> None:
+        """Grow the volume (GiB) as Cinder does; wait until the guest prints its size and the extend is closed."""
+        self.cinder.extend(self.volume_id, size)
+        body, _ = resize_end(
+            volume_id=self.volume_id,
+            server_id=self.guest.server_id,
+            attachment_id=self.attachment_id,
+            host=HOST,
+            size=size,
+        )
+        self.bus.publish(body)
+        self.guest.wait_size(gib(size), seconds=PATIENT)
+        until(lambda: self._closed(size), f"the extend to {size} GiB is closed", seconds=PATIENT)
+
+    def _closed(self, size: int) -> bool:
+        journal = self.site.journal()
+        try:
+            query = sa.select(extends.c.open, extends.c.outcome)
+            rows = journal.database.read(lambda c: list(c.execute(query)))
+        finally:
+            journal.database.dispose()
+        return len(rows) == size - 1 and all(row.open is None and row.outcome == "resized" for row in rows)
+
+
+@pytest.fixture
+def both(vhost: Vhost) -> Iterator[TwoReleases]:
+    """0.1.0 everywhere, its guest known."""
+    if not have_hypervisor():
+        missing("QEMU, libvirt or gcc")
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(TemporaryDirectory(prefix="eb-")))
+        earlier = release_tree(FIRST, directory)
+        if earlier is None:
+            pytest.skip(f"this clone does not have commit {FIRST} (0.1.0)")
+        hypervisor = stack.enter_context(private_hypervisor(directory / "lv"))
+        disk = Qcow2File(directory / "volume.qcow2", gib(1))
+        guest = new_guest([disk], directory)
+        hypervisor.start(guest.xml())
+        guest.wait_size(gib(1), seconds=PATIENT)
+        cinder, attachment_id = StandInCinder(), new_id()
+        info = {"driver_volume_type": "nfs", "format": "qcow2"}
+        attachment = Attachment(id=attachment_id, server_id=guest.server_id, host=HOST, connection_info=info)
+        cinder.add_volume(disk.volume_id, 1, attachment)
+        server = cinder.server()
+        server.start()
+        stack.callback(lambda: (server.stop(), server.join(5)))
+        site = Site(
+            directory=directory,
+            bus_url=vhost.url,
+            cinder_url=f"{server.url}/v3",
+            libvirt_uri=hypervisor.uri,
+            host=HOST,
+            extra="[engine]\naccept_unbound_hosts = true\nretry_cap = 2\n",
+        )
+        bus = CinderBus(site.bus_url)
+        stack.callback(bus.close)
+        daemons = MixedProcesses(site, earlier)
+        stack.callback(daemons.stop)
+        stack.callback(lambda: print(*_last_words(site), sep="\n"))
+        releases = TwoReleases(
+            guest=guest,
+            cinder=cinder,
+            volume_id=disk.volume_id,
+            attachment_id=attachment_id,
+            site=site,
+            bus=bus,
+            daemons=daemons,
+        )
+        releases.run(*CONTROL_PLANE, "hostagent", earlier=True)
+        until(lambda: site.knows(guest.server_id), "the guest is known", seconds=PATIENT)
+        yield releases
+
+
+def _last_words(site: Site) -> Iterator[str]:
+    for log in sorted(site.directory.glob("*.log")):
+        yield f"--- {log.name}\n" + "".join(log.read_text(errors="replace").splitlines(keepends=True)[-40:])
+
+
+def test_each_step_of_an_upgrade_from_0_1_0_and_of_the_way_back_extends_the_guest(both: TwoReleases) -> None:
+    """Control plane first, then the agent; back in the opposite order. Journal, queues and messages stay."""
+    both.extend(2)
+    both.run(*CONTROL_PLANE, earlier=False)
+    both.extend(3)
+    both.run("hostagent", earlier=False)
+    both.extend(4)
+    both.run("hostagent", earlier=True)
+    both.extend(5)
+    both.run(*CONTROL_PLANE, earlier=True)
+    both.extend(6)
+    both.run("hostagent", earlier=False)
+    both.extend(7)
