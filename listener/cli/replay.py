@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`extend-bridge record` and `extend-bridge replay`."""
+"""The command `extend-bridge replay`."""
 
 import argparse
 import csv
+import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from bridge.runtime.broker import kombu_connection
 from bridge.runtime.bus_url import check_url
 from bridge.runtime.publisher import SafePublisher
 from bridge.runtime.rest import NovaEventsClient, open_client
+from listener.cli.load import MUTATION_HEADER, multiplied, volumes_of
 from listener.cli.recordings import Item, read
 from listener.cli.sender import BrokerTarget, EndpointTarget, Progress, ReplayRate, Target, send
 from listener.endpoint import EndpointClient
@@ -27,24 +29,26 @@ from listener.settings import ListenerSettings, listener_groups, listener_settin
 from listener.sources import BindSource, TopicSource
 
 _AGENT: Final = "extend-bridge replay"
+_MOST: Final = 100_000
 
 
 class Replay(Lister):  # type: ignore[misc,unused-ignore]
-    """Send recorded extends again. Says what it would do; --send does it.
+    """Send recorded extends again. Prints what would be sent; --send sends it.
 
-    Takes recordings, raw captures of other tools and audit logs. For the parked lane there is `parked replay`.
-    Exits with 1 if it was interrupted; the same command goes on.
+    Reads recordings, raw captures of other tools and audit logs. For the parked lane use `parked replay`.
+    --multiply and --mutate make a larger or a worse load of a recording, for tests.
+    Exits with 1 if it was interrupted; the same command continues.
     """
 
     _epilog = "Example: extend-bridge replay --send --rate 10 resizes.jsonl"
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
-        """See cliff."""
+        """Add the options."""
         parser: argparse.ArgumentParser = super().get_parser(prog_name)
         commands.add_config_option(parser)
         parser.add_argument("file", nargs="+", type=Path, metavar="FILE", help="recordings, one JSON object a line")
         what = parser.add_mutually_exclusive_group()
-        what.add_argument("--dry-run", action="store_true", help="only say what would be sent (the default)")
+        what.add_argument("--dry-run", action="store_true", help="print what would be sent (the default)")
         what.add_argument("--send", action="store_true", help="send it")
         parser.add_argument(
             "--to", choices=("endpoint", "broker"), default="endpoint",
@@ -52,7 +56,7 @@ class Replay(Lister):  # type: ignore[misc,unused-ignore]
         )  # fmt: skip
         parser.add_argument("--endpoint", metavar="URL", help="this endpoint, without authentication")
         parser.add_argument(
-            "--speed", default="max", metavar="1x|10x|max", help="as recorded, so much faster, or as fast as may be"
+            "--speed", default="max", metavar="1x|10x|max", help="as recorded, N times faster, or without a limit"
         )
         parser.add_argument("--rate", type=float, metavar="N", help="events a second, at most")
         parser.add_argument(
@@ -63,28 +67,54 @@ class Replay(Lister):  # type: ignore[misc,unused-ignore]
             "--only", action="append", default=[], metavar="ID", help="only of this volume or server; several times"
         )
         parser.add_argument(
+            "--multiply", type=_count, default=1, metavar="N",
+            help="send each event N times: as recorded, and N-1 copies with ids of their own",
+        )  # fmt: skip
+        parser.add_argument(
+            "--hosts", type=_count, metavar="M",
+            help="with --volumes: spread the servers over M hosts, host-1 to host-M (default: 1)",
+        )  # fmt: skip
+        parser.add_argument(
+            "--volumes", type=Path, metavar="FILE.json",
+            help="write the volumes of this load for `extend-bridge-cinder-standin --volumes FILE.json`",
+        )  # fmt: skip
+        parser.add_argument(
+            "--mutate", type=int, metavar="SEED",
+            help="with --to broker: reorder messages, send some twice, add cut and poisoned ones, each with the "
+            f"header {MUTATION_HEADER}",
+        )  # fmt: skip
+        parser.add_argument(
             "--state", type=Path, metavar="FILE",
-            help="where an interrupted replay goes on from (default: FILE.replay beside the first recording)",
+            help="where an interrupted replay continues from (default: FILE.replay beside the first recording)",
         )  # fmt: skip
         return parser
 
     def run(self, parsed_args: argparse.Namespace) -> int:
-        """See cliff."""
+        """Run the command; the exit code."""
         self.code = 0
+        self.faults: Counter[tuple[str, str]] = Counter()
         return super().run(parsed_args) or self.code
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
-        """See cliff."""
+        """Read the recordings and send, or print, their events."""
         pace = ReplayRate(speed=_speed(parsed_args.speed), rate=_rate(parsed_args.rate))
         mapping = _mapping(parsed_args.map)
         recording = read(parsed_args.file)
         only = {text.lower() for text in parsed_args.only}
         chosen = [item for item in recording.items if not only or only & {item.key.server_id, item.key.volume_id}]
-        items = [replace(item, key=_mapped(item.key, mapping)) for item in chosen]
+        if parsed_args.mutate is not None and parsed_args.to != "broker":
+            raise OperatorError("--mutate needs --to broker: the endpoint is sent events, not messages")
+        if parsed_args.hosts is not None and parsed_args.volumes is None:
+            raise OperatorError("--hosts needs --volumes FILE.json, the file the hosts are written to")
+        mapped = [replace(item, key=_mapped(item.key, mapping)) for item in chosen]
+        items = multiplied(mapped, parsed_args.multiply)
+        if parsed_args.volumes is not None:
+            _write_volumes(parsed_args.volumes, items, parsed_args.hosts or 1)
         rows: list[tuple[Any, ...]] = [("messages", "", recording.messages), ("events", "", len(items))]
         if parsed_args.send:
             verdicts = self._send(parsed_args, items, pace)
             rows += [(verdict, reason, count) for (verdict, reason), count in sorted(verdicts.items())]
+            rows += [(verdict, reason, count) for (verdict, reason), count in sorted(self.faults.items())]
             left = len(items) - verdicts.total()
             if left:
                 rows.append(("not sent now", "sent by an earlier run, or left for the next", left))
@@ -104,13 +134,15 @@ class Replay(Lister):  # type: ignore[misc,unused-ignore]
         state = parsed.state or parsed.file[0].with_name(f"{parsed.file[0].name}.replay")
         progress = Progress(state, items)
         if progress.done:
-            self.app.stderr.write(f"going on: {len(progress.done)} of {len(items)} events were sent before\n")
+            self.app.stderr.write(f"continuing: {len(progress.done)} of {len(items)} events were sent before\n")
         with commands.stoppable() as stop, _target(conf, parsed) as target:
             verdicts = send(items, target, pace=pace, progress=progress, audit=commands.audit(conf), stop=stop)
+            if isinstance(target, BrokerTarget):
+                self.faults.update({("mutated", kind.value): count for kind, count in target.mutations.items()})
         if stop.is_set() and len(progress.done) < len(items):
             self.code = 1
             self.app.stderr.write(
-                f"interrupted after {len(progress.done)} of {len(items)} events; the same command goes on\n"
+                f"interrupted after {len(progress.done)} of {len(items)} events; the same command continues\n"
             )
         return verdicts
 
@@ -129,11 +161,11 @@ def _target(conf: cfg.ConfigOpts, parsed: argparse.Namespace) -> Iterator[Target
     check_url(settings.transport_url, "[notifications] transport_url")
     commands.outside(settings.transport_url, "[notifications] transport_url")
     with kombu_connection(settings.transport_url, heartbeat=settings.bus.heartbeat, name=_AGENT) as connection:
-        yield BrokerTarget(SafePublisher(connection), intake_queue(settings))
+        yield BrokerTarget(SafePublisher(connection), intake_queue(settings), mutate=parsed.mutate)
 
 
 def intake_queue(settings: ListenerSettings) -> str:
-    """The queue the listener takes extends from."""
+    """Return the queue from which the listener takes notifications."""
     bind = settings.intake.value == "bind"
     return (BindSource(settings.topic, settings.exchange) if bind else TopicSource(settings.topic)).queues[0]
 
@@ -152,8 +184,21 @@ def _speed(text: str) -> float | None:
 
 def _rate(rate: float | None) -> float | None:
     if rate is not None and not 0 < rate < float("inf"):
-        raise OperatorError(f"--rate: {rate} is no number of events a second")
+        raise OperatorError(f"--rate: {rate} must be greater than 0: events a second")
     return rate
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) <= _MOST:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to {_MOST}")
+    return int(text)
+
+
+def _write_volumes(path: Path, items: list[Item], hosts: int) -> None:
+    try:
+        path.write_text(json.dumps(volumes_of(items, hosts), indent=1) + "\n")
+    except OSError as ex:
+        raise OperatorError(f"--volumes: {path} cannot be written: {ex.strerror}") from ex
 
 
 def _mapping(words: list[str]) -> Mapping[str, str]:
@@ -162,7 +207,7 @@ def _mapping(words: list[str]) -> Mapping[str, str]:
         pairs = [word.split("=", 1)] if "=" in word else _pairs(Path(word))
         for pair in pairs:
             if len(pair) != 2 or not all(map(is_uuid, pair)):  # noqa: PLR2004 - old and new
-                raise OperatorError(f"--map: {','.join(pair)!r} is no pair of ids")
+                raise OperatorError(f"--map: {','.join(pair)!r} is not a pair of ids")
             mapping[pair[0].lower()] = pair[1].lower()
     return mapping
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sending a recording again: paced, marked, resumable; each event ends with a verdict or stays for the next run.
+"""Sender of a replay: paced, marked, resumable. Each event gets a verdict or is left for the next run.
 
-How far a replay came, in a file beside the recording, so that the next run goes on there.
+The progress is kept in a file beside the recording, so that the next run continues there.
 """
 
 import hashlib
@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
@@ -22,6 +22,7 @@ from bridge.core.errors import OperatorError
 from bridge.core.extend import ExtendKey, replay_id
 from bridge.runtime.audit import AuditLog
 from bridge.runtime.publisher import NotPublishedError, SafePublisher
+from listener.cli.load import MUTATION_HEADER, LoadMessage, Mutation, mutated
 from listener.cli.record import notification
 from listener.cli.recordings import Item
 from listener.endpoint import EndpointClient
@@ -30,10 +31,10 @@ from listener.verdicts import Hold, Settle
 
 
 class Progress:
-    """Numbers of events that have their verdict. Written after each request, before the next."""
+    """The events that have a verdict, by number. Written after each request, before the next."""
 
     def __init__(self, path: Path, items: Sequence[Item]) -> None:
-        """Raises OperatorError where the file belongs to another replay."""
+        """Read the file; raises OperatorError where it belongs to another replay."""
         self._path = path
         digest = hashlib.sha256()
         for item in items:
@@ -52,11 +53,11 @@ class Progress:
         self.done = {*range(upto), *beyond}
 
     def begin(self) -> None:
-        """Have the file before anything is sent: raises OperatorError where what is done could not be kept."""
+        """Create the file before anything is sent; raises OperatorError where it cannot be written."""
         self.settle(())
 
     def settle(self, numbers: Sequence[int]) -> None:
-        """These are done; on disk when it returns."""
+        """Note these events as done; the file is on disk when the call returns."""
         self.done.update(numbers)
         upto = 0
         while upto in self.done:
@@ -75,7 +76,7 @@ class Progress:
             ) from ex
 
     def end(self) -> None:
-        """All are done: the next replay is a new one."""
+        """Remove the file: all events are done, the next replay starts anew."""
         self._path.unlink(missing_ok=True)
 
 
@@ -83,63 +84,81 @@ BATCH: Final = 100
 
 
 class Target(Protocol):
-    """Where events are sent."""
+    """A destination of events."""
 
     name: str
 
     def send(self, keys: Sequence[ExtendKey], request_id: str) -> Iterator[tuple[ExtendKey, str, str]]:
-        """(event, verdict, reason) as they become known; raises OperatorError when nobody answers."""
+        """Send events; yield (event, verdict, reason) as each is known. OperatorError where no answer comes."""
 
 
 class EndpointTarget:
-    """Straight to the HTTP endpoint, as the listener sends."""
+    """The HTTP endpoint, to which the listener sends, too."""
 
     name = "endpoint"
 
-    def __init__(self, courier: EndpointClient) -> None:
-        self._courier = courier
+    def __init__(self, client: EndpointClient) -> None:
+        self._client = client
 
     def send(self, keys: Sequence[ExtendKey], request_id: str) -> Iterator[tuple[ExtendKey, str, str]]:
-        """See Target."""
-        for judgement in self._courier.deliver(keys, request_id):
+        """Post events in requests as the listener does."""
+        for judgement in self._client.deliver(keys, request_id):
             match judgement:
                 case Settle():
                     for key, verdict in judgement.verdicts.items():
                         yield key, verdict.kind.value, verdict.reason.value
                 case Hold():
-                    raise OperatorError(f"the endpoint is away: {judgement.reason.text}", code=3)
+                    raise OperatorError(f"the endpoint is unreachable: {judgement.reason.text}", code=3)
 
 
 class BrokerTarget:
-    """Into the listener's queue, as notifications of our own making."""
+    """The listener's queue, which gets notifications of our own making.
+
+    `mutate`: seed of the faults that each batch is sent with; None sends the notifications as they are.
+    """
 
     name = "broker"
 
-    def __init__(self, publisher: SafePublisher, queue: str) -> None:
+    def __init__(self, publisher: SafePublisher, queue: str, *, mutate: int | None = None) -> None:
         self._publisher = publisher
         self._queue = queue
+        self._mutate = mutate
+        self._batches = 0
+        self.mutations: Counter[Mutation] = Counter()
 
     def send(self, keys: Sequence[ExtendKey], request_id: str) -> Iterator[tuple[ExtendKey, str, str]]:
-        """See Target."""
-        for key in keys:
-            row = Row(server_id=key.server_id, attached=True, readable=True)
-            origin = Origin(message_id=replay_id(), global_request_id=request_id)
+        """Publish one notification for each event; an event sent twice has one verdict."""
+        messages: Iterable[LoadMessage] = [LoadMessage(_body(key, request_id), key) for key in keys]
+        if self._mutate is not None:
+            messages = mutated(list(messages), self._mutate + self._batches)
+            self._batches += 1
+        for message in messages:
+            headers = {MUTATION_HEADER: message.mutation.value} if message.mutation is not None else None
             try:
-                self._publisher.publish(self._queue, notification(key.volume_id, [row], size=None, origin=origin))
+                self._publisher.publish(self._queue, message.body, headers=headers)
             except NotPublishedError as ex:
-                raise OperatorError(f"the broker does not take it: {ex}", code=3) from ex
-            yield key, "published", self._queue
+                raise OperatorError(f"the broker refused the message: {ex}", code=3) from ex
+            if message.mutation is not None:
+                self.mutations[message.mutation] += 1
+            if message.key is not None and message.mutation is not Mutation.DUPLICATED:
+                yield message.key, "published", self._queue
+
+
+def _body(key: ExtendKey, request_id: str) -> bytes:
+    row = Row(server_id=key.server_id, attached=True, readable=True)
+    origin = Origin(message_id=replay_id(), global_request_id=request_id)
+    return notification(key.volume_id, [row], size=None, origin=origin)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplayRate:
-    """`speed`: how many times faster than recorded, None: as fast as may be; `rate`: events a second at most."""
+    """The pace. `speed`: times faster than recorded, None for no limit; `rate`: events a second at most."""
 
     speed: float | None = None
     rate: float | None = None
 
     def due(self, number: int, item: Item, first: Item) -> float:
-        """Seconds after the start at which an event may be sent."""
+        """Return the seconds after the start at which an event may be sent."""
         due = number / self.rate if self.rate else 0.0
         if self.speed and item.at is not None and first.at is not None:
             due = max(due, (item.at - first.at) / self.speed)
@@ -156,10 +175,10 @@ def send(
     stop: threading.Event,
     clock: Callable[[], float] = time.monotonic,
 ) -> Counter[tuple[str, str]]:
-    """Send what has no verdict yet; counts by (verdict, reason).
+    """Send the events without a verdict; return counts by (verdict, reason).
 
-    Ends early when `stop` is set, or with OperatorError when nobody answers; in both cases everything that has its
-    verdict is written down and is not sent again by the next run.
+    Ends early when `stop` is set, and with OperatorError without an answer. In both cases the verdicts are written
+    down, and the next run sends the other events only.
     """
     verdicts: Counter[tuple[str, str]] = Counter()
     left = [(number, item) for number, item in enumerate(items) if number not in progress.done]
@@ -191,9 +210,9 @@ def send(
 def _batch(
     left: Sequence[tuple[int, Item]], due: Callable[[int, Item], float], stop: threading.Event
 ) -> list[tuple[int, Item]]:
-    """What may be sent together now: distinct events, in order. Waits for the first; empty when told to stop.
+    """Return the distinct events that may be sent together now, in order; empty when told to stop.
 
-    `due`: in how many seconds an event may be sent.
+    Waits for the first. `due`: seconds until an event may be sent.
     """
     wait = due(*left[0])
     if wait > 0 and stop.wait(wait):

@@ -31,7 +31,7 @@ def test_ctrl_c_and_the_same_command_again_send_each_event_once(tmp_path: Path) 
             until(partial(_more_than, endpoint, before + 4), "some events", seconds=60)
             replay.send_signal(signal.SIGINT)
             said = replay.communicate(timeout=30)[1]
-            assert "the same command goes on" in said, stage
+            assert "the same command continues" in said, stage
             assert replay.returncode == 1  # what comes after it in a script waits for all of it
             assert "Traceback" not in said
             assert before < len(endpoint.events) < EXTENDS

@@ -83,8 +83,9 @@ def _statfs(point: Path) -> int:
     return status.f_blocks * status.f_frsize
 
 
-def _table(disk: str) -> str:
-    return sh("sfdisk", "--dump", disk, check=False)
+def _table(disk: str) -> list[str]:
+    """Return the partitions' lines; the header's last sector follows the disk and is not a change of ours."""
+    return [line for line in sh("sfdisk", "--dump", disk, check=False).splitlines() if line.startswith("/dev/")]
 
 
 def _clean(disk: str, point: Path, name: str) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.lab.storage_vm.inside.commands import sh
+from tests.lab.waiting import until
 
 KEY: Final = b"secret"
 
@@ -28,7 +29,8 @@ class DiskLayout:
 def partitioned(disk: str, table: str, *lines: str) -> str:
     """Write a partition table and return the first partition's device."""
     sh("sfdisk", "-q", "--wipe", "always", disk, data=("\n".join([f"label: {table}", *lines]) + "\n").encode())
-    sh("udevadm", "settle")
+    sh("udevadm", "settle", check=False)  # a udevd that starts only now breaks the pipe
+    until(Path(f"{disk}p1").exists, f"{disk}p1")
     return f"{disk}p1"
 
 
