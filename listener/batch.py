@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What belongs together while the messages of one gather are worked on: whose events they are, what is late."""
+"""One batch: its messages, the events each of them waits for, and writes to lanes that are still to be made."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -16,32 +16,32 @@ from listener.lanes import Deferred
 
 
 class ShuttingDownError(Exception):
-    """Told to stop with messages in hand: they are not acknowledged, so the broker delivers them again."""
+    """Told to stop with messages in pending: they are not acknowledged, so the broker delivers them again."""
 
 
 class Bus(Protocol):
-    """What the work needs of the connection its messages came by."""
+    """The connection that the messages of a batch came by."""
 
     def acks(self, messages: Sequence[kombu.Message]) -> Acks:
-        """How these messages are acknowledged."""
+        """Return the acknowledgements of these messages."""
 
     def keep_alive(self, seconds: float, stop: threading.Event) -> None:
-        """Wait, with the connection looked after; returns early when told to stop."""
+        """Wait, and send heartbeats meanwhile; returns early when told to stop."""
 
-    def breathe(self) -> None:
-        """Look after the connection without waiting."""
+    def service_connection(self) -> None:
+        """Send and read heartbeats without waiting."""
 
 
 @dataclass(frozen=True, slots=True)
 class PendingMessage:
-    """A message whose events are on their way; settled when none is waiting."""
+    """A message whose events are being delivered; settled when `waiting` is empty."""
 
     message: kombu.Message
     asked: Events
     waiting: set[ExtendKey]
 
     def deferred(self, key: ExtendKey, attempts: int, reason: Reason) -> Deferred:
-        """One of its events as it goes into the slow lane."""
+        """Return one of its events in the form of the slow lane."""
         return Deferred(
             key=key,
             origin=self.asked.origin,
@@ -53,28 +53,32 @@ class PendingMessage:
 
 @dataclass(slots=True)
 class Batch:
-    """`owners`: who waits for an event. `late`: what a lane did not take at once, and what follows once it has."""
+    """A batch in progress.
+
+    `waiters`: the messages that wait for an event. `deferred_writes`: writes that a lane did not take at once, each
+    with the call that follows it.
+    """
 
     bus: Bus
     acks: Acks
     stop: threading.Event
-    owners: dict[ExtendKey, list[PendingMessage]] = field(default_factory=dict)
-    late: list[tuple[Callable[[], None], Callable[[], None]]] = field(default_factory=list)
+    waiters: dict[ExtendKey, list[PendingMessage]] = field(default_factory=dict)
+    deferred_writes: list[tuple[Callable[[], None], Callable[[], None]]] = field(default_factory=list)
 
     def take(self, message: kombu.Message, asked: Events) -> None:
-        """A message that is settled when each of its events is done."""
-        hand = PendingMessage(message, asked, set(asked.keys))
+        """Add a message, which is settled when each of its events is done."""
+        pending = PendingMessage(message, asked, set(asked.keys))
         for key in asked.keys:
-            self.owners.setdefault(key, []).append(hand)
+            self.waiters.setdefault(key, []).append(pending)
 
-    def done(self, hand: PendingMessage, key: ExtendKey) -> None:
-        """The event needs nothing more for this message."""
-        hand.waiting.discard(key)
-        if not hand.waiting:
-            self.acks.settle(hand.message)
+    def done(self, pending: PendingMessage, key: ExtendKey) -> None:
+        """Note an event of this message as done; settle the message with its last event."""
+        pending.waiting.discard(key)
+        if not pending.waiting:
+            self.acks.settle(pending.message)
 
     def wait(self, seconds: float) -> None:
-        """Wait with the connection looked after; raises StoppedError when told to stop."""
+        """Wait, and send heartbeats meanwhile; raises ShuttingDownError when told to stop."""
         self.bus.keep_alive(seconds, self.stop)
         if self.stop.is_set():
             raise ShuttingDownError

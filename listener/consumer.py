@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One thread of the listener: gather what is there, work it off, again.
+"""One thread of the listener: take a batch, process it, repeat.
 
-No linger: a batch is what came while the last one was posted. Nothing is ever requeued: brokers count that and drop
-what was counted often. What a lost connection leaves unacknowledged comes again by itself.
+No linger: a batch is what arrived during the last POST. No message is requeued, because brokers count redeliveries
+and drop messages after many. Messages that a lost connection leaves unacknowledged are delivered again.
 """
 
 import logging
@@ -29,7 +29,7 @@ LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckNames:
-    """The names of one loop's health checks, and of its bus: one loop must not hide what another has to say."""
+    """Names of the health checks of one loop, and of its bus. Each loop has its own checks."""
 
     bus: str
     broker: str
@@ -55,7 +55,7 @@ DUE: Final = CheckNames(
 
 
 class Loop:
-    """One session after another with a broker, for ever. `prefetch` messages are in hand at most, per queue."""
+    """A loop of sessions with a broker. `prefetch`: limit of messages in hand per queue."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class Loop:
         worker: Worker,
         health: Health,
         checks: CheckNames,
-        chronicle: Telemetry,
+        telemetry: Telemetry,
     ) -> None:
         self._connect = connect
         self._source = source
@@ -76,10 +76,10 @@ class Loop:
         self._worker = worker
         self._health = health
         self._checks = checks
-        self._chronicle = chronicle
+        self._telemetry = telemetry
 
     def run(self, stop: threading.Event) -> None:
-        """Run until told to stop; connect again, with back-off, when the broker is lost."""
+        """Run until told to stop; reconnect with back-off when the connection is lost."""
 
         def session() -> None:
             try:
@@ -88,7 +88,7 @@ class Loop:
             except ShuttingDownError:
                 LOG.info("stopped with messages in hand; the broker delivers them again")
             finally:
-                self._chronicle.in_hand(0)
+                self._telemetry.in_hand(0)
 
         keep_trying(
             stop,
@@ -110,20 +110,20 @@ class Loop:
             while not stop.is_set():
                 messages = intake.gather()
                 if messages:
-                    self._took(messages)
+                    self._count_received(messages)
                     away = self._worker.work(messages, intake, stop)
-                    self._chronicle.in_hand(0)
+                    self._telemetry.in_hand(0)
                     if away is not None:
                         self._sit_out(away, intake, stop)
 
     def _sit_out(self, away: Away, intake: Intake, stop: threading.Event) -> None:
-        """Take nothing while the endpoint is away: what waits is safest where it is."""
-        LOG.warning("the endpoint is away (%s); no more messages are taken until it answers", away.reason.value)
+        """Stop consuming while the endpoint is unreachable: waiting messages are safest in the broker."""
+        LOG.warning("the endpoint is unreachable (%s); no messages are taken until it answers", away.reason.value)
         messages = intake.pause()
         if messages:
-            self._took(messages)
+            self._count_received(messages)
             self._worker.put_aside(messages, away, intake, stop)
-            self._chronicle.in_hand(0)
+            self._telemetry.in_hand(0)
         backoff = Backoff(first=1.0, cap=self._retry_cap, floor=0.1)
         for asked in count(1):
             intake.keep_alive(backoff.delay(asked) if away.after is None else max(0.1, away.after), stop)
@@ -131,10 +131,10 @@ class Loop:
                 return
             still = self._worker.still_away(away)
             if still is None:
-                LOG.info("the endpoint answers; messages are taken again")
+                LOG.info("the endpoint answers again; messages are taken")
                 return
             away = still
 
-    def _took(self, messages: list[kombu.Message]) -> None:
-        self._chronicle.in_hand(len(messages))
-        self._chronicle.took(len(messages))
+    def _count_received(self, messages: list[kombu.Message]) -> None:
+        self._telemetry.in_hand(len(messages))
+        self._telemetry.count_received(len(messages))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From the body of a message to what is to be done with it: one closed set for every queue the listener takes."""
+"""Decoder of message bodies, for every queue of the listener. The results are one closed set."""
 
 import time
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from listener.telemetry import Telemetry
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Events:
-    """Events to be sent. `attempts` they had before, `first_seen` in seconds since the epoch."""
+    """Events to be sent. `attempts`: earlier ones; `first_seen`: epoch seconds."""
 
     keys: tuple[ExtendKey, ...]
     origin: Origin
@@ -25,12 +25,12 @@ class Events:
 
 @dataclass(frozen=True, slots=True)
 class Nothing:
-    """Nothing is to be done."""
+    """A message that needs nothing done."""
 
 
 @dataclass(frozen=True, slots=True)
 class Raw:
-    """Nobody can read it: it is kept as it came."""
+    """A message that cannot be read, to be kept as received."""
 
     reason: Reason
 
@@ -40,42 +40,42 @@ _NOTHING = Nothing()
 
 
 class Reader(Protocol):
-    """How the messages of one queue are read."""
+    """A reader of the messages of one queue."""
 
     def read(self, body: bytes, compression: object = None) -> Found:
-        """What one message asks for; never raises. `compression`: what its header says of the body."""
+        """Read one message; never raises. `compression`: the value of its compression header."""
 
 
 class NotificationReader:
-    """Cinder's notifications. `max_bytes` and `max_rows` as `parse` takes them."""
+    """A reader of Cinder's notifications. `max_bytes` and `max_rows` as `parse` takes them."""
 
     def __init__(
-        self, chronicle: Telemetry, *, max_bytes: int, max_rows: int, clock: Callable[[], float] = time.time
+        self, telemetry: Telemetry, *, max_bytes: int, max_rows: int, clock: Callable[[], float] = time.time
     ) -> None:
-        self._chronicle = chronicle
+        self._telemetry = telemetry
         self._max_bytes = max_bytes
         self._max_rows = max_rows
         self._clock = clock
 
     def read(self, body: bytes, compression: object = None) -> Found:
-        """See Reader; what is no extend is counted, an extend is written down."""
+        """Read a notification; extends are recorded, other notifications are counted."""
         opened = body if compression is None else inflated(body, compression, self._max_bytes)
         return Raw(Reason.NOT_JSON) if opened is None else self._read(opened)
 
     def _read(self, body: bytes) -> Found:
         if is_other_event(body):
-            self._chronicle.other(Reason.OTHER_EVENT)
+            self._telemetry.other(Reason.OTHER_EVENT)
             return _NOTHING
         read = parse(body, max_bytes=self._max_bytes, max_rows=self._max_rows)
         match read:
             case ResizeEnd():
                 translation = translate(read)
-                self._chronicle.received(read, translation)
+                self._telemetry.received(read, translation)
                 if not translation.events:
                     return _NOTHING
                 return Events(keys=translation.events, origin=read.origin, first_seen=self._clock())
             case Other():
-                self._chronicle.other(read.reason)
+                self._telemetry.other(read.reason)
                 return _NOTHING
             case Bad():
                 return Parked(
@@ -89,13 +89,13 @@ class NotificationReader:
 
 
 class DueReader:
-    """What comes back from the slow lane: one event each."""
+    """A reader of the due queue: messages of the slow lane, one event each."""
 
     def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
 
     def read(self, body: bytes, compression: object = None) -> Found:
-        """See Reader; we compress nothing."""
+        """Read a message of the slow lane, which is never compressed."""
         del compression
         deferred = read_deferred(body, self._clock())
         if deferred is None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is done with the messages of one gather: read, post, settle each. Acknowledged is only what is safe."""
+"""Process one batch: decode, post, settle. A message is acked only after all its events are settled."""
 
 import threading
 import time
@@ -28,9 +28,9 @@ from listener.verdicts import Hold, Kind, Settle, Split, Verdict
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Away:
-    """The endpoint was away for so long that what was in hand went into the slow lane.
+    """The endpoint was unreachable for so long that the events in hand went into the slow lane.
 
-    One event of it, as plain values, to ask again with; `after` seconds where the endpoint said when.
+    Holds one of these events, to probe the endpoint with. `after`: seconds to wait, where the endpoint told them.
     """
 
     reason: Reason
@@ -40,122 +40,124 @@ class Away:
 
 
 class Worker:
-    """Works off gathers, one at a time. For one thread. `check` is the endpoint's health check."""
+    """A worker that processes batches, one at a time. For one thread. `check`: the endpoint's health check."""
 
     def __init__(
         self,
         *,
         limits: DeliveryLimits,
         reader: Reader,
-        courier: EndpointClient,
-        keeping: LaneWriter,
+        client: EndpointClient,
+        lane_writer: LaneWriter,
         health: Health,
         check: str,
-        chronicle: Telemetry,
+        telemetry: Telemetry,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._limits = limits
         self._reader = reader
-        self._courier = courier
-        self._keeping = keeping
+        self._client = client
+        self._lane_writer = lane_writer
         self._health = health
         self._check = check
-        self._chronicle = chronicle
+        self._telemetry = telemetry
         self._clock = clock
         self._away_since: float | None = None
 
     def work(self, messages: Sequence[kombu.Message], bus: Bus, stop: threading.Event) -> Away | None:
-        """Settle and acknowledge every one of them.
+        """Settle and acknowledge every message.
 
-        None, or Away when events had to go into the slow lane because the endpoint was away for too long. Raises
-        StoppedError when told to stop while something is away, and what `bus` raises.
+        Returns Away when events went into the slow lane because the endpoint was unreachable for too long. Raises
+        ShuttingDownError when told to stop while a lane or the endpoint is unreachable, and the errors of `bus`.
         """
-        gather = self._open(messages, bus, stop)
+        batch = self._open(messages, bus, stop)
         away: Away | None = None
-        events, size = list(gather.owners), self._limits.batch
+        events, size = list(batch.waiters), self._limits.batch
         for start in range(0, len(events), size):
-            batch = events[start : start + size]
+            portion = events[start : start + size]
             if away is None:
-                away = self._deliver(batch, gather)
+                away = self._deliver(portion, batch)
             else:
-                self._put_aside(batch, away.reason, gather)
-        self._keeping.catch_up(gather)
+                self._put_aside(portion, away.reason, batch)
+        self._lane_writer.catch_up(batch)
         return away
 
     def put_aside(self, messages: Sequence[kombu.Message], away: Away, bus: Bus, stop: threading.Event) -> None:
-        """Settle and acknowledge them without asking the endpoint, which is away. Raises as `work` does."""
-        gather = self._open(messages, bus, stop)
-        self._put_aside(list(gather.owners), away.reason, gather)
-        self._keeping.catch_up(gather)
+        """Settle and acknowledge messages by the slow lane, without the endpoint. Raises as `work` does."""
+        batch = self._open(messages, bus, stop)
+        self._put_aside(list(batch.waiters), away.reason, batch)
+        self._lane_writer.catch_up(batch)
 
     def still_away(self, away: Away) -> Away | None:
-        """Ask the endpoint again; None when it answers. What it says of the event is for the record only: the event
-        comes again from the slow lane."""
+        """Probe the endpoint; None when it answers.
+
+        The verdict on the probe's event is recorded only, because the event comes again from the slow lane.
+        """
         if away.reason is Reason.ALL_HIDDEN:
             self._away_since = None
-            return None  # one event cannot tell; the next gather does
+            return None  # one event proves nothing; the next batch does
         sent_as = f"req-{new_id()}"
         started = time.monotonic()
-        judgement = next(self._courier.deliver([away.key], sent_as))
+        judgement = next(self._client.deliver([away.key], sent_as))
         if isinstance(judgement, Hold):
             self._health.bad(self._check, judgement.reason.text)
             return Away(reason=judgement.reason, key=away.key, origin=away.origin, after=judgement.after)
         if isinstance(judgement, Settle):
             verdict = judgement.verdicts[away.key]
-            self._chronicle.asked_again(away.key, verdict, away.origin, sent_as, time.monotonic() - started)
+            self._telemetry.asked_again(away.key, verdict, away.origin, sent_as, time.monotonic() - started)
         self._answered()
         return None
 
     def _open(self, messages: Sequence[kombu.Message], bus: Bus, stop: threading.Event) -> Batch:
-        """Read them; what needs no endpoint is settled."""
-        gather = Batch(bus, bus.acks(messages), stop)
+        """Decode messages; settle those that need no endpoint."""
+        batch = Batch(bus, bus.acks(messages), stop)
         for message in messages:
-            self._read(message, gather)
-        self._acknowledge(gather)
-        return gather
+            self._read(message, batch)
+        self._acknowledge(batch)
+        return batch
 
-    def _read(self, message: kombu.Message, gather: Batch) -> None:
+    def _read(self, message: kombu.Message, batch: Batch) -> None:
         body = message.body if isinstance(message.body, bytes) else _bytes(message.body)
         found = self._reader.read(body, message.headers.get(COMPRESSION))
         match found:
             case Nothing():
-                gather.acks.settle(message)
+                batch.acks.settle(message)
             case Events():
-                gather.take(message, found)
+                batch.take(message, found)
             case Raw():
-                self._keeping.raw(message, body, found.reason, gather)
+                self._lane_writer.raw(message, body, found.reason, batch)
             case Parked():
-                self._keeping.park(found, partial(gather.acks.settle, message), gather)
+                self._lane_writer.park(found, partial(batch.acks.settle, message), batch)
 
-    def _deliver(self, events: Sequence[ExtendKey], gather: Batch) -> Away | None:
-        """Send until each event has its verdict; hold while the endpoint is away, for as long as may be."""
+    def _deliver(self, events: Sequence[ExtendKey], batch: Batch) -> Away | None:
+        """Send until each event has a verdict; hold events of an unreachable endpoint, up to the limit."""
         backoff, left = Backoff(first=0.5, cap=self._limits.retry_cap, floor=0.1), list(events)
         for failures in count(1):
-            gather.bus.breathe()
-            hold = self._send(left, gather)
+            batch.bus.service_connection()
+            hold = self._send(left, batch)
             if hold is None:
                 break
-            left = [key for key in left if key in gather.owners]
+            left = [key for key in left if key in batch.waiters]
             self._health.bad(self._check, hold.reason.text)
             if failures == 1:
                 for key in left:
-                    for hand in gather.owners[key]:
-                        self._chronicle.held(key, hold.reason, hand.asked.origin)
+                    for pending in batch.waiters[key]:
+                        self._telemetry.held(key, hold.reason, pending.asked.origin)
             wait = backoff.delay(failures) if hold.after is None else max(0.1, hold.after)
-            if self._keeping.slow:
+            if self._lane_writer.slow:
                 longest = self._hold_left()
                 if longest > 0:
                     wait = min(wait, longest)
-                elif (away := self._moved(left, hold, gather)) is not None:
+                elif (away := self._moved(left, hold, batch)) is not None:
                     return away
-            gather.wait(wait)
+            batch.wait(wait)
         self._answered()
         return None
 
     def _hold_left(self) -> float:
-        """Seconds until the endpoint has been away for as long as may be.
+        """Return the seconds until the endpoint was unreachable for the time limit.
 
-        Not of one gather: a broker that takes messages back meanwhile (consumer_timeout) counts their deliveries.
+        Counted over batches, because a broker that takes messages back (consumer_timeout) counts redeliveries.
         """
         now = time.monotonic()
         if self._away_since is None:
@@ -166,86 +168,88 @@ class Worker:
         self._away_since = None
         self._health.ok(self._check)
 
-    def _moved(self, events: Sequence[ExtendKey], hold: Hold, gather: Batch) -> Away | None:
-        """The events into the slow lane, at once. None while the lane is away as well: whichever is back first, it
-        or the endpoint, then has what is left."""
+    def _moved(self, events: Sequence[ExtendKey], hold: Hold, batch: Batch) -> Away | None:
+        """Move events into the slow lane at once.
+
+        None while the lane is unreachable, too: the rest goes to the lane or the endpoint, whichever is back first.
+        """
         first = events[0]
-        origin = gather.owners[first][0].asked.origin
+        origin = batch.waiters[first][0].asked.origin
         for key in events:
-            hands = gather.owners[key]
-            while hands:
-                deferred = hands[0].deferred(key, hands[0].asked.attempts, hold.reason)
-                if not self._keeping.deferred_now(deferred, SlowDelay.SHORT):
+            pendings = batch.waiters[key]
+            while pendings:
+                deferred = pendings[0].deferred(key, pendings[0].asked.attempts, hold.reason)
+                if not self._lane_writer.deferred_now(deferred, SlowDelay.SHORT):
                     return None
-                gather.done(hands.pop(0), key)
-            del gather.owners[key]
-            self._acknowledge(gather)
+                batch.done(pendings.pop(0), key)
+            del batch.waiters[key]
+            self._acknowledge(batch)
         return Away(reason=hold.reason, key=first, origin=origin, after=hold.after)
 
-    def _put_aside(self, events: Sequence[ExtendKey], reason: Reason, gather: Batch) -> None:
+    def _put_aside(self, events: Sequence[ExtendKey], reason: Reason, batch: Batch) -> None:
         for key in events:
-            for hand in gather.owners.pop(key):
-                deferred = hand.deferred(key, hand.asked.attempts, reason)
-                self._keeping.defer(deferred, SlowDelay.SHORT, partial(gather.done, hand, key), gather)
-            self._acknowledge(gather)
+            for pending in batch.waiters.pop(key):
+                deferred = pending.deferred(key, pending.asked.attempts, reason)
+                self._lane_writer.defer(deferred, SlowDelay.SHORT, partial(batch.done, pending, key), batch)
+            self._acknowledge(batch)
 
-    def _send(self, events: Sequence[ExtendKey], gather: Batch) -> Hold | None:
-        """One request, or several where it is refused; None when every event has its verdict."""
-        sent_as = _request_id(events, gather)
+    def _send(self, events: Sequence[ExtendKey], batch: Batch) -> Hold | None:
+        """Send one request, or several where the first is refused; None when every event has a verdict."""
+        sent_as = _request_id(events, batch)
         started = time.monotonic()
-        for judgement in self._courier.deliver(events, sent_as):
+        for judgement in self._client.deliver(events, sent_as):
             match judgement:
                 case Settle():
                     seconds = time.monotonic() - started
                     for key, verdict in judgement.verdicts.items():
-                        for hand in gather.owners.pop(key):
-                            self._chronicle.posted(key, verdict, hand.asked.origin, sent_as, seconds)
-                            self._carry_out(verdict, key, hand, gather)
-                    self._acknowledge(gather)
+                        for pending in batch.waiters.pop(key):
+                            self._telemetry.posted(key, verdict, pending.asked.origin, sent_as, seconds)
+                            self._carry_out(verdict, key, pending, batch)
+                    self._acknowledge(batch)
                 case Split():
-                    if gather.stop.is_set():
+                    if batch.stop.is_set():
                         raise ShuttingDownError
                 case Hold():
                     return judgement
-            gather.bus.breathe()
+            batch.bus.service_connection()
             started = time.monotonic()
         return None
 
-    def _carry_out(self, verdict: Verdict, key: ExtendKey, hand: PendingMessage, gather: Batch) -> None:
-        """A verdict for one message that asked for the event."""
-        done = partial(gather.done, hand, key)
+    def _carry_out(self, verdict: Verdict, key: ExtendKey, pending: PendingMessage, batch: Batch) -> None:
+        """Apply a verdict to one message that waits for the event."""
+        done = partial(batch.done, pending, key)
         if verdict.kind is Kind.DELIVERED:
             done()
             return
-        attempts = hand.asked.attempts + 1
+        attempts = pending.asked.attempts + 1
         parked = Parked(
             reason=verdict.reason,
             volume_id=key.volume_id,
             server_id=key.server_id,
-            origin=hand.asked.origin,
-            first_seen=hand.asked.first_seen,
+            origin=pending.asked.origin,
+            first_seen=pending.asked.first_seen,
             attempts=attempts,
         )
-        step = self._limits.patience.after(attempts, self._clock() - hand.asked.first_seen)
+        step = self._limits.retry.after(attempts, self._clock() - pending.asked.first_seen)
         if verdict.kind is Kind.PARK or step is None:
-            self._keeping.park(parked, done, gather)
-        elif self._keeping.slow:
-            self._keeping.defer(hand.deferred(key, attempts, verdict.reason), step, done, gather)
+            self._lane_writer.park(parked, done, batch)
+        elif self._lane_writer.slow:
+            self._lane_writer.defer(pending.deferred(key, attempts, verdict.reason), step, done, batch)
         else:
-            self._keeping.park(replace(parked, mark=Reason.NO_SLOW_LANE), done, gather)
+            self._lane_writer.park(replace(parked, mark=Reason.NO_SLOW_LANE), done, batch)
 
-    def _acknowledge(self, gather: Batch) -> None:
-        gather.acks.flush()
-        self._chronicle.in_hand(gather.acks.left)
+    def _acknowledge(self, batch: Batch) -> None:
+        batch.acks.flush()
+        self._telemetry.in_hand(batch.acks.left)
 
 
-def _request_id(events: Sequence[ExtendKey], gather: Batch) -> str:
-    """The user's own request id when all events share one, else a new one that the audit log maps."""
-    ids = {hand.asked.origin.carried for key in events for hand in gather.owners[key]}
+def _request_id(events: Sequence[ExtendKey], batch: Batch) -> str:
+    """Return the user's request id when all events share one, else a new id that the audit log maps."""
+    ids = {pending.asked.origin.carried for key in events for pending in batch.waiters[key]}
     only = ids.pop() if len(ids) == 1 else None
     return only or f"req-{new_id()}"
 
 
 def _bytes(body: memoryview | str) -> bytes:
-    """Memory's transport hands out text."""
+    """Memory's transport pendings out text."""
     return body.encode("utf-8", "surrogateescape") if isinstance(body, str) else bytes(body)

@@ -9,7 +9,7 @@ from bridge.core.extend import ExtendKey
 from bridge.runtime.rest import Answer, NoAnswer
 from listener.verdicts import Hold, Judgement, Kind, Settle, Split, judge
 
-_SEEN_LATELY: Final = 1800.0  # seconds; less than an event's patience, so that a lost role parks none
+_SEEN_LATELY: Final = 1800.0  # seconds; less than an event's retry, so that a lost role parks none
 
 
 class Endpoint(Protocol):
@@ -20,7 +20,7 @@ class Endpoint(Protocol):
 
 
 class EndpointClient:
-    """Carries requests to one endpoint, and remembers whether it ever showed us a server.
+    """A client of one endpoint, which remembers when the endpoint last knew a server.
 
     `clock` in seconds, monotonic.
     """
@@ -33,8 +33,8 @@ class EndpointClient:
     def deliver(self, events: Sequence[ExtendKey], request_id: str) -> Iterator[Judgement]:
         """Send events, splitting a refused request until the one that spoils it stands alone.
 
-        One value per request; ends at the first Hold: what has no verdict by then is sent again later, which is
-        harmless. Between two requests the caller looks after whatever else is waiting.
+        Yields one value per request; ends at the first Hold. Events without a verdict are sent again later,
+        which is harmless. Between two requests the caller services its broker connection.
         """
         waiting: list[Sequence[ExtendKey]] = [events] if events else []
         while waiting:
@@ -50,5 +50,5 @@ class EndpointClient:
                 waiting += [part[middle:], part[:middle]]
 
     def _sees_servers(self) -> bool:
-        """Whether the endpoint knew a server lately: then a 404 is about the servers, however many there are."""
+        """Return True where the endpoint knew a server lately, so that a 404 concerns the servers."""
         return self._seen is not None and self._clock() - self._seen < _SEEN_LATELY

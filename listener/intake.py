@@ -21,11 +21,11 @@ from listener.sources import QueueSource
 
 
 class Acks:
-    """The messages of one gather, in the order they came on their channel.
+    """Acknowledgements of one batch, in the order of delivery on its channel.
 
-    With `multiple` the broker is told once for all up to the watermark: the last message before the first that is
-    not settled. A settled one behind the watermark is acknowledged on its own. All that came before this gather
-    must be acknowledged already.
+    With `multiple` one ack covers all messages up to the watermark: the last message before the first unsettled
+    one. A settled message behind the watermark is acknowledged alone. Messages of earlier batches must be
+    acknowledged already.
     """
 
     def __init__(self, messages: Sequence[kombu.Message], *, multiple: bool) -> None:
@@ -34,11 +34,11 @@ class Acks:
         self._multiple = multiple
 
     def settle(self, message: kombu.Message) -> None:
-        """Each event of the message has its verdict or lies safely in a lane of ours."""
+        """Note that each event of the message has a verdict or is safe in one of our lanes."""
         self._settled.add(message.delivery_tag)
 
     def flush(self) -> None:
-        """Acknowledge what is settled."""
+        """Acknowledge the settled messages."""
         watermark = next(
             (n for n, message in enumerate(self._open) if message.delivery_tag not in self._settled),
             len(self._open),
@@ -56,7 +56,7 @@ class Acks:
 
     @property
     def left(self) -> int:
-        """Messages not yet acknowledged."""
+        """Return the number of messages that are not acknowledged yet."""
         return len(self._open)
 
 
@@ -67,9 +67,9 @@ _DRY: Final = 0.001  # seconds: what was already on its way is taken along, noth
 
 
 class Intake:
-    """Messages of the queues of one source. For one thread. Raises BROKER_ERRORS when the connection is lost.
+    """The consumer of one source's queues. For one thread. Raises BROKER_ERRORS when the connection is lost.
 
-    `check` is the name of its health check: whether the queue extends come on can be consumed from.
+    `check`: name of the health check for the queue of extends.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Intake:
 
     @contextmanager
     def consuming(self) -> Iterator[None]:
-        """Take messages, up to the prefetch at a time, of each queue there is or comes to be."""
+        """Consume from each queue that exists or appears, up to the prefetch limit."""
         with self._connection.channel() as channel:
             consumer = kombu.Consumer(
                 as_sent(channel),
@@ -102,20 +102,20 @@ class Intake:
                 yield
 
     def gather(self) -> list[kombu.Message]:
-        """Wait up to a second for a message, then take what came with it; empty when none came."""
+        """Wait up to a second for a message, then take all that arrived; empty when none arrived."""
         self._look()
         wait = _DRY if self._inbox else _IDLE
         while len(self._inbox) < self._prefetch and self._drain(wait):
             if len(self._inbox) == 1 and not self._has_sent():
-                break  # it came alone: let it go, rather than wait for others
+                break  # a message that comes alone is processed without waiting for others
             wait = _DRY
         self._connection.heartbeat_check()
         return self._taken()
 
     def pause(self) -> list[kombu.Message]:
-        """Take no more until the next gather; what the broker had already sent is handed over, to be settled.
+        """Cancel the consumer until the next gather; return the messages delivered so far, to be settled.
 
-        With nothing left in hand a channel that closes meanwhile costs no message a delivery, which brokers count.
+        With no message in hand, a channel that closes meanwhile costs no redelivery, which brokers count.
         """
         if self._consumer is not None:
             self._consumer.cancel()  # the broker's answer comes after all it had sent before
@@ -125,18 +125,18 @@ class Intake:
         return self._taken()
 
     def acks(self, messages: Sequence[kombu.Message]) -> Acks:
-        """How the messages of one gather are acknowledged; those of the gather before must be by now."""
+        """Return the acknowledgements of one batch; earlier batches must be acknowledged already."""
         return Acks(messages, multiple=not is_memory_connection(self._connection))
 
     def keep_alive(self, seconds: float, stop: threading.Event) -> None:
-        """Sleep with the connection looked after; what comes meanwhile waits for the next gather."""
+        """Sleep, and send heartbeats meanwhile; messages that arrive wait for the next gather."""
         end = time.monotonic() + seconds
         while not stop.is_set() and (left := end - time.monotonic()) > 0:
             self._drain(min(left, _IDLE))
             self._connection.heartbeat_check()
 
-    def breathe(self) -> None:
-        """Look after the connection without waiting: what the broker sent counts as its sign of life once read."""
+    def service_connection(self) -> None:
+        """Send and read heartbeats without waiting; bytes from the broker count as its sign of life once read."""
         if self._has_sent():
             self._drain(_DRY)
         self._connection.heartbeat_check()
@@ -146,9 +146,9 @@ class Intake:
         return taken
 
     def _has_sent(self) -> bool:
-        """Whether the broker has sent more, without waiting: the shortest look of py-amqp takes a millisecond.
+        """Return True where bytes of the broker wait to be read; py-amqp's own shortest wait is a millisecond.
 
-        True where that cannot be told: kombu's memory transport, a lost connection, bytes that TLS may hold.
+        True as well where this cannot be known: kombu's memory transport, a lost connection, TLS.
         """
         sock = None if is_memory_connection(self._connection) else self._connection.connection.sock
         if sock is None or isinstance(sock, ssl.SSLSocket) or sock.fileno() < 0:
@@ -165,7 +165,7 @@ class Intake:
         return True
 
     def _look(self) -> None:
-        """Consume from queues that are there by now."""
+        """Consume from the queues that exist by now."""
         consumer = self._consumer
         if consumer is None:
             return

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Putting things into lanes: nothing is settled before it is safe, and a lane that is away stops nobody else."""
+"""Writer of the lanes: a message is settled after its copy is safe; an unreachable lane stops no other message."""
 
 from collections.abc import Callable
 from functools import partial
@@ -21,86 +21,86 @@ Done = Callable[[], None]
 
 
 class LanePublisher(Protocol):
-    """LanePublisher: each method raises NotPublishedError, or the message is safe."""
+    """The lanes on our bus. After each call the message is safe, or NotPublishedError was raised."""
 
     @property
     def slow(self) -> bool:
-        """Whether there is a slow lane."""
+        """Return True where there is a slow lane."""
 
     def defer(self, deferred: Deferred, step: SlowDelay) -> None:
-        """To be sent again after a while."""
+        """Put an event into the slow lane."""
 
     def park(self, parked: Parked) -> None:
-        """For a person."""
+        """Put an event into the parked lane."""
 
     def keep_raw(self, body: bytes, reason: Reason) -> None:
-        """As it came."""
+        """Put a message into the unreadable lane, as received."""
 
 
 class LaneWriter:
-    """The lanes of one worker. `check` is their health check; `done` is what follows once something is safe."""
+    """The lanes of one worker. `check`: name of their health check. `done`: called once a message is safe."""
 
-    def __init__(self, lanes: LanePublisher, *, health: Health, check: str, chronicle: Telemetry) -> None:
+    def __init__(self, lanes: LanePublisher, *, health: Health, check: str, telemetry: Telemetry) -> None:
         self._lanes = lanes
         self._health = health
         self._check = check
-        self._chronicle = chronicle
+        self._telemetry = telemetry
 
     @property
     def slow(self) -> bool:
-        """Whether there is a slow lane."""
+        """Return True where there is a slow lane."""
         return self._lanes.slow
 
-    def raw(self, message: kombu.Message, body: bytes, reason: Reason, gather: Batch) -> None:
-        """A message nobody can read."""
+    def raw(self, message: kombu.Message, body: bytes, reason: Reason, batch: Batch) -> None:
+        """Put a message that cannot be read into the unreadable lane."""
 
         def done() -> None:
-            self._chronicle.unreadable(reason, len(body))
-            gather.acks.settle(message)
+            self._telemetry.unreadable(reason, len(body))
+            batch.acks.settle(message)
 
-        self._keep(partial(self._lanes.keep_raw, body, reason), done, gather)
+        self._keep(partial(self._lanes.keep_raw, body, reason), done, batch)
 
-    def park(self, parked: Parked, done: Done, gather: Batch) -> None:
-        """Something a person has to look at."""
+    def park(self, parked: Parked, done: Done, batch: Batch) -> None:
+        """Put an event that needs a person into the parked lane."""
 
         def parked_now() -> None:
-            self._chronicle.parked(parked)
+            self._telemetry.parked(parked)
             done()
 
-        self._keep(partial(self._lanes.park, parked), parked_now, gather)
+        self._keep(partial(self._lanes.park, parked), parked_now, batch)
 
-    def defer(self, deferred: Deferred, step: SlowDelay, done: Done, gather: Batch) -> None:
-        """An event that is sent again later."""
+    def defer(self, deferred: Deferred, step: SlowDelay, done: Done, batch: Batch) -> None:
+        """Put an event that is sent again later into the slow lane."""
 
         def deferred_now() -> None:
-            self._chronicle.deferred(deferred, step)
+            self._telemetry.deferred(deferred, step)
             done()
 
-        self._keep(partial(self._lanes.defer, deferred, step), deferred_now, gather)
+        self._keep(partial(self._lanes.defer, deferred, step), deferred_now, batch)
 
     def deferred_now(self, deferred: Deferred, step: SlowDelay) -> bool:
-        """The same at once or not at all; whether the lane has it."""
+        """Put an event into the slow lane at once; return False where the lane cannot take it now."""
         kept = self._kept(partial(self._lanes.defer, deferred, step))
         if kept:
-            self._chronicle.deferred(deferred, step)
+            self._telemetry.deferred(deferred, step)
         return kept
 
-    def catch_up(self, gather: Batch) -> None:
-        """Publish what is late until the broker has it; raises StoppedError when told to stop meanwhile."""
-        away = Backoff(first=0.2, cap=10, floor=0.1)
-        for publish, done in gather.late:
+    def catch_up(self, batch: Batch) -> None:
+        """Publish the deferred writes until the broker has them; raises ShuttingDownError when told to stop."""
+        backoff = Backoff(first=0.2, cap=10, floor=0.1)
+        for publish, done in batch.deferred_writes:
             for failures in count(1):
                 if self._kept(publish):
                     break
-                gather.wait(away.delay(failures))
+                batch.wait(backoff.delay(failures))
             done()
-            gather.acks.flush()
-            self._chronicle.in_hand(gather.acks.left)
+            batch.acks.flush()
+            self._telemetry.in_hand(batch.acks.left)
 
-    def _keep(self, publish: Callable[[], None], done: Done, gather: Batch) -> None:
-        """Now or, while a lane is away, after all that needs none."""
-        if gather.late or not self._kept(publish):
-            gather.late.append((publish, done))
+    def _keep(self, publish: Callable[[], None], done: Done, batch: Batch) -> None:
+        """Publish now; while a lane is unreachable, publish after the messages that need no lane."""
+        if batch.deferred_writes or not self._kept(publish):
+            batch.deferred_writes.append((publish, done))
         else:
             done()
 

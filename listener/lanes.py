@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Our own queues beside the flow: slow (sent again later), parked (for a person), unreadable (raw, for a week).
+"""Our own lanes: slow (sent again later), parked (for a person), unreadable (raw, for a week).
 
-An event in the slow lane, in a form of our own: checked ids, nothing of Cinder's payload.
+Messages in them have a form of our own: checked ids, no part of Cinder's payload.
 """
 
 import json
@@ -38,7 +38,7 @@ class Deferred:
     reason: Reason
 
     def to_wire(self) -> bytes:
-        """As it lies in the lane."""
+        """Return the message body for the lane."""
         return json.dumps(
             {
                 "version": DEFERRED_VERSION,
@@ -57,10 +57,10 @@ class Deferred:
 
 
 def read_deferred(body: bytes, now: float) -> Deferred | None:
-    """The event in a message of our lane; None where it is not one of ours, whoever put it there. Never raises.
+    """Read an event of the slow lane; None for a message that is not in our form. Never raises.
 
-    Keys this release does not know are ignored; a field that is not what it should be costs its own value only,
-    as long as the event is named. A first_seen after `now` counts as now, or such an event would be tried for ever.
+    Unknown keys are ignored. A field of a wrong type gets its default value, as long as the event is named. A
+    first_seen after `now` counts as now, because the event would be tried for ever otherwise.
     """
     if len(body) > _SIZE_MAX:
         return None
@@ -107,15 +107,16 @@ _WEEK: Final = 7 * 24 * 3600.0
 DUE: Final = QueueSpec(name=DUE_QUEUE)
 _ENDS: Final = (QueueSpec(name=PARKED_QUEUE), QueueSpec(name=UNREADABLE_QUEUE, ttl=_WEEK))
 _SLOW: Final = (DUE, *(QueueSpec(name=step.queue, ttl=step.seconds, then=DUE.name) for step in SlowDelay))
-"""Where the steps lead comes first."""
+"""The target queue of the steps comes first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parked:
-    """An event, or a volume.resize.end nobody can act on, that waits for a person.
+    """An event, or a volume.resize.end that cannot be acted on, that waits for a person.
 
-    `server_id` None: not one event but the message; `volume_id` None: it names no volume. `mark` says what would
-    have become of it elsewhere. `first_seen` in seconds since the epoch; `attempts` counts answers of the endpoint.
+    `server_id` None: the whole message; `volume_id` None: the message names no volume. `mark`: why a message is
+    parked that another bus would have kept in its slow lane. `first_seen` in seconds since the epoch; `attempts`
+    counts answers of the endpoint.
     """
 
     reason: Reason
@@ -127,7 +128,7 @@ class Parked:
     mark: Reason | None = None
 
     def to_wire(self, now: float) -> bytes:
-        """Our own form: checked ids and a reason, nothing of the payload."""
+        """Return the message body: checked ids and a reason, no part of the payload."""
         return json.dumps(
             {
                 "version": PARKED_VERSION,
@@ -148,11 +149,11 @@ class Parked:
 
 
 class Lanes:
-    """Puts messages into the lanes. Each method raises NotPublishedError; then the message is still the caller's.
+    """A publisher into the lanes. After NotPublishedError the caller still owns the message.
 
-    For one thread. Connects when first needed, which is seldom: with the heartbeat off (`connect` sees to that) a
-    connection that died meanwhile shows at the next publish, which is then tried on a new one. `slow`: whether
-    there is a slow lane; a broker inside this process has none.
+    For one thread. Connects when first needed. The heartbeat is off, so a connection that died meanwhile shows at
+    the next publish, which is repeated on a new connection. `slow`: False for a broker inside this process, which
+    has no slow lane.
     """
 
     def __init__(
@@ -168,21 +169,21 @@ class Lanes:
         self._publisher = BusPublisher(connect, prepare=self._have_queues, on_blocked=on_blocked)
 
     def defer(self, deferred: Deferred, step: SlowDelay) -> None:
-        """Have it back after a while."""
+        """Put an event into the slow lane."""
         self._publish(step.queue, deferred.to_wire())
 
     def park(self, parked: Parked) -> None:
-        """Keep it until a person takes it."""
+        """Put an event or message into the parked lane."""
         self._publish(PARKED_QUEUE, parked.to_wire(self._clock()))
 
     def keep_raw(self, body: bytes, reason: Reason) -> None:
-        """Keep a message nobody can read, as it came. This lane is as secret as Cinder's own queue."""
+        """Put a message into the unreadable lane, as received. This lane is as secret as Cinder's own queue."""
         self._publish(
             UNREADABLE_QUEUE, body, content_type="application/octet-stream", headers={"reason": reason.value}
         )
 
     def close(self) -> None:
-        """Let go of the broker."""
+        """Close the connection."""
         self._publisher.close()
 
     def _publish(

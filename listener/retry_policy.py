@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How long an event is held for the endpoint, how long it is tried again and after which waits. Pure values.
+"""Retry policy of an event: delays, number of attempts, and time limits. Pure values.
 
-An attempt counts when the endpoint answered for the event; a time in which it was away costs an event nothing.
+An attempt counts when the endpoint answered for the event. Time of an unreachable endpoint does not count.
 """
 
 from dataclasses import dataclass
@@ -9,11 +9,11 @@ from enum import Enum
 
 
 class SlowDelay(Enum):
-    """The waits there are: one queue each, since a message's own TTL would block those behind it (measured)."""
+    """The delays, one queue each, because a TTL per message blocks the messages behind it (measured)."""
 
-    SHORT = ("30s", 30.0)  # after a first refusal, and for what was in hand when the endpoint went away
-    MIDDLE = ("2m", 120.0)  # after a second one
-    LONG = ("10m", 600.0)  # after every later one
+    SHORT = ("30s", 30.0)  # after a first refusal, and for events in hand when the endpoint became unreachable
+    MIDDLE = ("2m", 120.0)  # after a second refusal
+    LONG = ("10m", 600.0)  # after every later refusal
 
     def __init__(self, code: str, seconds: float) -> None:
         self.code = code
@@ -21,19 +21,19 @@ class SlowDelay(Enum):
 
     @property
     def queue(self) -> str:
-        """Its queue on our own bus."""
+        """Return the queue of this delay on our own bus."""
         return f"extend_bridge.slow.{self.code}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPolicy:
-    """An event is given up on, and parked, only when both limits are reached. `seconds` since it was first seen."""
+    """Limits after which an event is parked; both must be reached. `seconds` since the event was first seen."""
 
     attempts: int = 5
     seconds: float = 3600.0
 
     def after(self, attempts: int, waited: float) -> SlowDelay | None:
-        """The wait after so many answered attempts, the last of which was no; None when there is none left."""
+        """Return the delay after this number of refused attempts; None when the event is to be parked."""
         if attempts >= self.attempts and waited >= self.seconds:
             return None
         return _STEPS[min(attempts, len(_STEPS)) - 1]
@@ -44,10 +44,13 @@ _STEPS = (SlowDelay.SHORT, SlowDelay.MIDDLE, SlowDelay.LONG)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveryLimits:
-    """`batch` events a request; `retry_cap` seconds between tries of an endpoint that is away, at most; `hold`
-    seconds that messages are kept in hand for it before they go into the slow lane."""
+    """Limits of the delivery.
+
+    `batch`: events per request. `retry_cap`: longest pause in seconds between tries of an unreachable endpoint.
+    `hold`: seconds for which messages are kept in hand before they go into the slow lane.
+    """
 
     batch: int
     retry_cap: float
     hold: float
-    patience: RetryPolicy
+    retry: RetryPolicy

@@ -104,7 +104,7 @@ class ListenerSettings:
     max_message_bytes: int = 16 * 1024 * 1024
     max_rows: int = 10_000
     limits: DeliveryLimits = field(
-        default_factory=lambda: DeliveryLimits(batch=100, retry_cap=30, hold=60, patience=RetryPolicy())
+        default_factory=lambda: DeliveryLimits(batch=100, retry_cap=30, hold=60, retry=RetryPolicy())
     )
 
 
@@ -150,7 +150,7 @@ def listener_settings(conf: cfg.ConfigOpts) -> ListenerSettings:
             batch=conf.listener.batch,
             retry_cap=conf.listener.retry_cap,
             hold=conf.listener.hold_seconds,
-            patience=RetryPolicy(attempts=conf.listener.park_attempts, seconds=conf.listener.park_seconds),
+            retry=RetryPolicy(attempts=conf.listener.park_attempts, seconds=conf.listener.park_seconds),
         ),
     )
 

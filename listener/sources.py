@@ -17,28 +17,28 @@ NOTIFICATIONS_QUEUE: Final = "extend_bridge.notifications"
 
 
 class QueueSource(Protocol):
-    """The queues of one intake: the one extends come on first, then those that are only kept from filling up."""
+    """The queues of one intake: first the queue of extends, then queues that are drained only."""
 
     @property
     def queues(self) -> Sequence[str]:
-        """Their names."""
+        """Return the names of the queues."""
 
     @property
     def tended(self) -> float | None:
-        """Seconds after which `why_not` is asked again although the queue is consumed from; None: never."""
+        """Return the seconds after which `why_not` is asked again for a consumed queue; None for never."""
 
     def why_not(self, connection: kombu.Connection, queue: str) -> str | None:
-        """Why the queue cannot be consumed from now, in words to act on; None where it can.
+        """Return why the queue cannot be consumed from now, and what to do; None where it can.
 
         Raises BROKER_ERRORS when the connection is lost.
         """
 
 
 class TopicSource:
-    """Cinder's queues for a topic that is ours alone, taken as they are.
+    """Cinder's queues of a topic that only the listener reads; never declared by us.
 
     Cinder declares the queue of a priority with its first notification of that priority: the one for errors may be
-    missing for months, which is no fault.
+    missing for months, which is not a fault.
     """
 
     tended = None
@@ -48,26 +48,26 @@ class TopicSource:
         self.queues: Final = (f"{topic}.info", f"{topic}.error")
 
     def why_not(self, connection: kombu.Connection, queue: str) -> str | None:
-        """See Source."""
+        """Look for the queue, by a passive declaration."""
         try:
             with connection.channel() as channel:
                 kombu.Queue(queue, channel=channel).queue_declare(passive=True)
         except amqp.exceptions.AccessRefused:
-            return f"the broker refuses us the queue {queue}: our user needs the permission to read it"
+            return f"the broker refuses access to queue {queue}: our user needs the permission to read it"
         except connection.channel_errors:
             return (
-                f"no queue {queue} yet: Cinder makes it with its first notification once cinder.conf says "
-                f"[oslo_messaging_notifications] driver = messagingv2 and topics = notifications,{self._topic}"
+                f"queue {queue} does not exist yet: Cinder declares it with its first notification once "
+                f"cinder.conf has [oslo_messaging_notifications] driver = messagingv2 and topics = {self._topic}"
             )
         return None
 
 
 class BindSource:
-    """A quorum queue of our own, bound to Cinder's exchange for the notifications of a topic somebody else drains.
+    """A quorum queue of our own, bound to Cinder's exchange, for a topic that another service drains.
 
-    An exchange that is not durable is gone after a restart of the broker, and the binding with it: Cinder makes the
-    exchange anew with its next notification, and what comes before we have bound again is lost. Therefore it is
-    looked for again and again, also while the queue is there.
+    An exchange that is not durable is gone after a restart of the broker, and the binding with it: Cinder declares
+    it again with its next notification, and messages sent before the next binding are lost. So the binding is
+    repeated on a timer, also while the queue exists.
     """
 
     tended = 10.0
@@ -78,7 +78,7 @@ class BindSource:
         self.queues: Final = (NOTIFICATIONS_QUEUE,)
 
     def why_not(self, connection: kombu.Connection, queue: str) -> str | None:
-        """See Source. Binds; binding what is bound already does nothing."""
+        """Declare and bind the queue; repeating this changes nothing."""
         try:
             ensure_queue(connection, QueueSpec(name=queue))
             with connection.channel() as channel:
@@ -86,19 +86,19 @@ class BindSource:
                 bound.bind_to(exchange=self._exchange, routing_key=self._routing_key)
         except amqp.exceptions.AccessRefused:
             return (
-                f"the broker refuses us to bind {queue}: our user needs the permissions to configure, write and "
+                f"the broker refuses to bind {queue}: our user needs the permissions to configure, write and "
                 f"read it, and to read the exchange {self._exchange}"
             )
         except connection.channel_errors:
             return (
-                f"no exchange {self._exchange} yet: Cinder makes it with its first notification once cinder.conf "
-                f"says [oslo_messaging_notifications] driver = messagingv2; what it sends before is lost to us"
+                f"exchange {self._exchange} does not exist yet: Cinder declares it with its first "
+                f"notification once cinder.conf has [oslo_messaging_notifications] driver = messagingv2; earlier messages are lost"
             )
         return None
 
 
 class DueSource:
-    """What the slow lane gives back."""
+    """The due queue, into which the slow lane expires."""
 
     tended = None
 
@@ -107,9 +107,11 @@ class DueSource:
         self.queues: Final = (spec.name,)
 
     def why_not(self, connection: kombu.Connection, queue: str) -> str | None:
-        """See Source. The queue is ours, so it is made."""
+        """Declare the queue, which is ours."""
         try:
             ensure_queue(connection, self._spec)
         except connection.channel_errors as ex:
-            return f"the broker refuses us the queue {queue} ({type(ex).__name__}): our user needs its permissions"
+            return (
+                f"the broker refuses access to queue {queue} ({type(ex).__name__}): our user needs its permissions"
+            )
         return None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the listener says of its work: audit records and metrics, in one place and with one set of names."""
+"""Audit records and metrics of the listener, in one place."""
 
 import time
 from collections import Counter
@@ -18,7 +18,7 @@ from listener.verdicts import Verdict
 
 
 class Telemetry:
-    """Counts and writes down. Never raises. `due`: of what comes back from the slow lane, else of notifications."""
+    """Audit records and metrics of one loop. Never raises. `due`: the loop reads the slow lane's due queue."""
 
     def __init__(
         self,
@@ -34,20 +34,20 @@ class Telemetry:
         self._in_hand = metrics.due_in_hand if due else metrics.in_hand
         self._clock = clock
 
-    def took(self, messages: int) -> None:
-        """Messages off the queue."""
+    def count_received(self, messages: int) -> None:
+        """Count messages taken from the queue."""
         self._took.inc(messages)
 
     def in_hand(self, messages: int) -> None:
-        """Messages not yet acknowledged."""
+        """Set the number of messages that are not acknowledged yet."""
         self._in_hand.set(messages)
 
     def other(self, reason: Reason) -> None:
-        """A notification that is no extend: counted, not written, there are too many of them."""
+        """Count a notification of another event; such notifications are too many for the audit log."""
         self._metrics.skipped.labels(reason.value).inc()
 
     def received(self, end: ResizeEnd, translation: Translation) -> None:
-        """A volume.resize.end, its events and each row that gives none."""
+        """Record a volume.resize.end, its events, and each row without an event."""
         for reason, number in Counter(translation.skipped).items():
             self._metrics.skipped.labels(reason.value).inc(number)
         data = {"size_gib": end.size, "sent": end.origin.sent, "events": len(translation.events)}
@@ -64,17 +64,17 @@ class Telemetry:
         )
 
     def unreadable(self, reason: Reason, size: int) -> None:
-        """A message that now lies in the unreadable lane."""
+        """Record a message that is now in the unreadable lane."""
         self._metrics.unreadable.labels(reason.value).inc()
         self._audit.write(self._record(AuditEvent.UNREADABLE, Origin(), reason=reason.value, data={"bytes": size}))
 
     def posted(self, key: ExtendKey, verdict: Verdict, origin: Origin, sent_as: str, seconds: float) -> None:
-        """The endpoint's word on an event. `sent_as` is the request id it was posted under."""
+        """Record the endpoint's answer for an event. `sent_as`: request id of the request."""
         self._metrics.events.labels(verdict.kind.value, verdict.reason.value).inc()
         self.asked_again(key, verdict, origin, sent_as, seconds)
 
     def asked_again(self, key: ExtendKey, verdict: Verdict, origin: Origin, sent_as: str, seconds: float) -> None:
-        """The same for an event whose verdict is still to come: it was sent to see whether the endpoint is back."""
+        """Record an answer to a probe; the event keeps waiting for its verdict in the slow lane."""
         self._audit.write(
             self._record(
                 AuditEvent.POSTED,
@@ -89,14 +89,14 @@ class Telemetry:
         )
 
     def held(self, key: ExtendKey, reason: Reason, origin: Origin) -> None:
-        """An event that waits for the endpoint; once per hold."""
+        """Record an event that waits for the endpoint; once per hold."""
         self._metrics.held.labels(reason.value).inc()
         self._audit.write(
             self._record(AuditEvent.HELD, origin, volume=key.volume_id, server=key.server_id, reason=reason.value)
         )
 
     def deferred(self, deferred: Deferred, step: SlowDelay) -> None:
-        """An event that now lies in the slow lane."""
+        """Record an event that is now in the slow lane."""
         self._metrics.deferred.labels(deferred.reason.value).inc()
         self._audit.write(
             self._record(
@@ -110,7 +110,7 @@ class Telemetry:
         )
 
     def parked(self, parked: Parked) -> None:
-        """Something that now lies in the parked lane."""
+        """Record an event or message that is now in the parked lane."""
         self._metrics.parked.labels(parked.reason.value).inc()
         self._audit.write(
             self._record(

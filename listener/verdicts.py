@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an answer of the endpoint means for the events of a request: one pure function over closed values.
+"""Verdicts: the meaning of an endpoint's answer for the events of a request. One pure function.
 
 The endpoint is a Nova of any release with microversion 2.51, or the bridge's own API. Mirrors Nova's
 os-server-external-events: 200 and 207 carry a code per event; before 21.0.0 a request of unknown servers only was
@@ -17,16 +17,16 @@ from bridge.runtime.rest import EVENT_CODES, Answer, NoAnswer, event_codes
 
 
 class Kind(Enum):
-    """What becomes of one event."""
+    """The fate of one event."""
 
     DELIVERED = "delivered"  # the endpoint has it
-    SLOW = "slow"  # tried again later, slowly: it may come right by itself
+    SLOW = "slow"  # sent again later, because the cause may go away by itself
     PARK = "park"  # kept for a person
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The end of one event's delivery, as far as this answer goes."""
+    """The result of one event's delivery by this answer."""
 
     kind: Kind
     reason: Reason
@@ -34,22 +34,24 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Settle:
-    """Each event has its verdict."""
+    """The judgement that gives each event its verdict."""
 
     verdicts: Mapping[ExtendKey, Verdict]
 
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """One event spoils the request, or it is too large: send it again in halves."""
+    """The judgement that one event spoils the request, or that it is too large: send it again in halves."""
 
     reason: Reason
 
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """Nothing wrong with the events: the endpoint is away, or an operator must mend something. Try again, `after`
-    so many seconds where it said so."""
+    """The judgement that the events are fine, but the endpoint is unreachable or needs an operator.
+
+    `after`: seconds to wait, where the endpoint told them.
+    """
 
     reason: Reason
     after: float | None = None
@@ -58,7 +60,7 @@ class Hold:
 Judgement = Settle | Split | Hold
 
 MANY: Final = 10
-"""From so many distinct servers on, a 404 for each of them says something of the endpoint, not of the servers."""
+"""Number of distinct servers from which a 404 for each of them concerns the endpoint, not the servers."""
 
 _KINDS: Final[Mapping[int, Kind]] = {200: Kind.DELIVERED, 400: Kind.PARK, 404: Kind.SLOW, 422: Kind.SLOW}
 _BY_CODE: Final = {code: Verdict(_KINDS[code], reason) for code, reason in EVENT_CODES.items()}
@@ -71,7 +73,7 @@ _ALONE: Final[Mapping[int, Verdict]] = {
     413: Verdict(Kind.PARK, Reason.REQUEST_TOO_LARGE),
     500: Verdict(Kind.SLOW, Reason.REQUEST_FAILED),
 }
-"""What a refused request means when it held one event only; with more it is split to find the one."""
+"""Verdicts of a refused request with one event; a request with more events is split."""
 
 _HOLD: Final[Mapping[int, Reason]] = {
     401: Reason.UNAUTHORIZED,  # keystoneauth has tried a new token before we see this
@@ -90,7 +92,7 @@ _NOT_FOUND: Final = 404
 
 
 def judge(sent: Sequence[ExtendKey], answer: Answer | NoAnswer, *, sees_servers: bool = False) -> Judgement:
-    """What the answer to a request with these events (distinct, at least one) means.
+    """Judge the answer to a request with these events (distinct, at least one).
 
     `sees_servers`: the endpoint is known not to hide servers from us, so that a 404 for every one of many means
     that they are gone, as after the end of a project.
@@ -107,7 +109,10 @@ def judge(sent: Sequence[ExtendKey], answer: Answer | NoAnswer, *, sees_servers:
 
 
 def _about_events(answer: Answer) -> bool:
-    """Whether a refusal may be one event's fault. A 404 is only as Nova < 21 words it; any other is the URL's."""
+    """Return True where one event may have caused the refusal.
+
+    A 404 counts only in the words of Nova < 21; any other 404 concerns the URL.
+    """
     if answer.status == _NOT_FOUND:
         return isinstance(answer.body, Mapping) and "itemNotFound" in answer.body
     return answer.status in _ALONE

@@ -32,18 +32,18 @@ def build(settings: ListenerSettings, process: Process) -> list[Part]:
     check_url(settings.transport_url, "[notifications] transport_url")
     check_url(settings.bus.transport_url, "[bus] transport_url")
     audit, metrics = process.audit("listener"), ListenerMetrics(process.registry)
-    chronicle = Telemetry(audit, metrics)
-    reader = NotificationReader(chronicle, max_bytes=settings.max_message_bytes, max_rows=settings.max_rows)
+    telemetry = Telemetry(audit, metrics)
+    reader = NotificationReader(telemetry, max_bytes=settings.max_message_bytes, max_rows=settings.max_rows)
     bind = settings.intake is IntakeMode.BIND
     source = BindSource(settings.topic, settings.exchange) if bind else TopicSource(settings.topic)
     parts = [
-        _part("listener.loop", settings, process, settings.transport_url, source, reader, NOTIFICATIONS, chronicle)
+        _part("listener.loop", settings, process, settings.transport_url, source, reader, NOTIFICATIONS, telemetry)
     ]
     if not is_memory(settings.bus.transport_url):
-        chronicle = Telemetry(audit, metrics, due=True)
+        telemetry = Telemetry(audit, metrics, due=True)
         back = DueSource(DUE_SPEC)
         url = settings.bus.transport_url
-        parts.append(_part("listener.due_loop", settings, process, url, back, DueReader(), DUE, chronicle))
+        parts.append(_part("listener.due_loop", settings, process, url, back, DueReader(), DUE, telemetry))
     return parts
 
 
@@ -55,7 +55,7 @@ def _part(
     source: QueueSource,
     reader: Reader,
     checks: CheckNames,
-    chronicle: Telemetry,
+    telemetry: Telemetry,
 ) -> Part:
     """A thread with connections and an HTTP session of its own."""
     health, bus = process.health, settings.bus
@@ -70,11 +70,11 @@ def _part(
     worker = Worker(
         limits=settings.limits,
         reader=reader,
-        courier=EndpointClient(endpoint),
-        keeping=LaneWriter(lanes, health=health, check=checks.lanes, chronicle=chronicle),
+        client=EndpointClient(endpoint),
+        lane_writer=LaneWriter(lanes, health=health, check=checks.lanes, telemetry=telemetry),
         health=health,
         check=checks.endpoint,
-        chronicle=chronicle,
+        telemetry=telemetry,
     )
     loop = Loop(
         connect=lambda: kombu_connection(url, heartbeat=bus.heartbeat, name=f"{_AGENT} {source.queues[0]}"),
@@ -84,7 +84,7 @@ def _part(
         worker=worker,
         health=health,
         checks=checks,
-        chronicle=chronicle,
+        telemetry=telemetry,
     )
 
     def run(stop: threading.Event) -> None:

@@ -28,7 +28,7 @@ BY_CODE = {200: Kind.DELIVERED, 400: Kind.PARK, 404: Kind.SLOW, 422: Kind.SLOW}
 
 
 @contextmanager
-def courier(nova: RecordedNova) -> Iterator[tuple[EndpointClient, RecordingEndpoint]]:
+def client(nova: RecordedNova) -> Iterator[tuple[EndpointClient, RecordingEndpoint]]:
     """One that carries to such a Nova."""
     with RecordingEndpoint() as endpoint:
         endpoint.behaviour = nova
@@ -44,7 +44,7 @@ def keys(exchange: Exchange) -> list[ExtendKey]:
 
 def deliver(exchange: Exchange, nova: RecordedNova) -> list[Judgement]:
     """What each request of one delivery came to."""
-    with courier(nova) as (carrier, _):
+    with client(nova) as (carrier, _):
         return list(carrier.deliver(keys(exchange), "req-of-the-user"))
 
 
@@ -86,7 +86,7 @@ def test_the_recordings_have_each_kind_of_answer() -> None:
 def test_a_server_being_scheduled_costs_its_neighbours_one_more_request() -> None:
     """Nova answers the whole request 500."""
     (exchange,) = [e for e in OURS if e.case == "mapping-without-cell-beside-good"]
-    with courier(RecordedNova(EXCHANGES, ROWS)) as (carrier, endpoint):
+    with client(RecordedNova(EXCHANGES, ROWS)) as (carrier, endpoint):
         verdicts = kinds(list(carrier.deliver(keys(exchange), "req-1")))
     assert sorted(kind.value for kind in verdicts.values()) == ["delivered", "slow"]
     assert [len(events) for _, events in endpoint.requests] == [2, 1, 1]
@@ -95,7 +95,7 @@ def test_a_server_being_scheduled_costs_its_neighbours_one_more_request() -> Non
 def test_many_servers_and_a_404_for_each_of_them_say_something_of_our_role() -> None:
     """As a Nova answers a user with the role service alone: nothing is given up, an operator must mend it."""
     (exchange,) = [e for e in OURS if e.case == "1000-events-unknown"]
-    with courier(RecordedNova(EXCHANGES, ROWS)) as (carrier, _):
+    with client(RecordedNova(EXCHANGES, ROWS)) as (carrier, _):
         *_, last = carrier.deliver(keys(exchange)[:100], "req-1")
     assert last == Hold(Reason.ALL_HIDDEN)
 

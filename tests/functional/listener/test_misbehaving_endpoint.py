@@ -22,7 +22,7 @@ TIMEOUT: Final = 1.0
 KEY: Final = ExtendKey(new_id(), new_id())
 
 
-def courier(url: str) -> NovaEventsClient:
+def client(url: str) -> NovaEventsClient:
     session = Session(auth=NoAuth(), timeout=TIMEOUT)
     adapter = Adapter(session, endpoint_override=url, connect_retries=0, status_code_retries=0)
     return NovaEventsClient(RestClient(adapter, timeout=TIMEOUT, once_more=False))
@@ -60,7 +60,7 @@ def test_every_misbehaviour_is_a_value_in_bounded_time(
 ) -> None:
     endpoint.behaviour = behaviour
     started = time.monotonic()
-    answer = courier(endpoint.url).post([KEY], "req-1")
+    answer = client(endpoint.url).post([KEY], "req-1")
     assert time.monotonic() - started < 5 * TIMEOUT
     if isinstance(expected, Reason):
         assert answer == NoAnswer(expected)
@@ -70,21 +70,21 @@ def test_every_misbehaviour_is_a_value_in_bounded_time(
 
 def test_an_answer_that_does_not_come_is_a_timeout(endpoint: RecordingEndpoint) -> None:
     endpoint.gate.clear()
-    assert courier(endpoint.url).post([KEY], "req-1") == NoAnswer(Reason.TIMED_OUT)
+    assert client(endpoint.url).post([KEY], "req-1") == NoAnswer(Reason.TIMED_OUT)
 
 
 def test_a_port_nobody_listens_on_is_unreachable(endpoint: RecordingEndpoint) -> None:
     endpoint.close()
-    assert courier(endpoint.url).post([KEY], "req-1") == NoAnswer(Reason.UNREACHABLE)
+    assert client(endpoint.url).post([KEY], "req-1") == NoAnswer(Reason.UNREACHABLE)
 
 
 def test_tls_where_there_is_none_is_unreachable(endpoint: RecordingEndpoint) -> None:
-    assert courier(endpoint.url.replace("http:", "https:")).post([KEY], "req-1") == NoAnswer(Reason.UNREACHABLE)
+    assert client(endpoint.url.replace("http:", "https:")).post([KEY], "req-1") == NoAnswer(Reason.UNREACHABLE)
 
 
 def test_a_good_answer_is_read_whole(endpoint: RecordingEndpoint) -> None:
     keys = [ExtendKey(new_id(), new_id()) for _ in range(700)]
-    answer = courier(endpoint.url).post(keys, "req-1")
+    answer = client(endpoint.url).post(keys, "req-1")
     assert isinstance(answer, Answer)
     assert answer.body == json.loads(takes_all(endpoint.requests[0][1]).body)
     assert len(answer.body["events"]) == 700

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The endpoint away for two minutes, ten thousand extends waiting, and a broker that loses patience after 30 s."""
+"""The endpoint away for two minutes, ten thousand extends waiting, and a broker that loses retry after 30 s."""
 
 import time
 from collections.abc import Iterator
@@ -53,7 +53,7 @@ def memory(pid: int) -> float:
 def test_all_extends_are_delivered_after_an_outage_and_the_listener_stayed_as_small_as_it_was(
     impatient: Lab,
 ) -> None:
-    """With the default hold of 60 s, so that the broker loses patience first."""
+    """With the default hold of 60 s, so that the broker loses retry first."""
     lab = impatient
     bus = CinderBus(lab.vhost.url, durable=True)
     with daemon(lab) as process:

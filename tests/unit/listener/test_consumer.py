@@ -120,15 +120,15 @@ class Cloud:
         self, connect: Callable[[], kombu.Connection] = lambda: kombu_connection(MEMORY, heartbeat=0, name="test")
     ) -> Iterator[None]:
         self.registry = CollectorRegistry()
-        chronicle = Telemetry(Silent(), ListenerMetrics(self.registry))
+        telemetry = Telemetry(Silent(), ListenerMetrics(self.registry))
         worker = Worker(
-            limits=DeliveryLimits(batch=BATCH, retry_cap=0.1, hold=60, patience=RetryPolicy()),
-            reader=NotificationReader(chronicle, max_bytes=2**20, max_rows=1000),
-            courier=EndpointClient(self.endpoint),
-            keeping=LaneWriter(NoLanes(), health=self.health, check="listener.lanes", chronicle=chronicle),
+            limits=DeliveryLimits(batch=BATCH, retry_cap=0.1, hold=60, retry=RetryPolicy()),
+            reader=NotificationReader(telemetry, max_bytes=2**20, max_rows=1000),
+            client=EndpointClient(self.endpoint),
+            lane_writer=LaneWriter(NoLanes(), health=self.health, check="listener.lanes", telemetry=telemetry),
             health=self.health,
             check="listener.endpoint",
-            chronicle=chronicle,
+            telemetry=telemetry,
         )
         listener = Loop(
             connect=connect,
@@ -138,7 +138,7 @@ class Cloud:
             worker=worker,
             health=self.health,
             checks=NOTIFICATIONS,
-            chronicle=chronicle,
+            telemetry=telemetry,
         )
         stop = threading.Event()
         thread = threading.Thread(target=listener.run, args=(stop,), daemon=True)

@@ -33,7 +33,7 @@ from listener.retry_policy import DeliveryLimits, RetryPolicy, SlowDelay
 from listener.telemetry import Telemetry
 from tests.unit.listener.messages import enveloped, one_server, opened, recorded
 
-LIMITS = DeliveryLimits(batch=4, retry_cap=30, hold=60, patience=RetryPolicy(attempts=5, seconds=3600))
+LIMITS = DeliveryLimits(batch=4, retry_cap=30, hold=60, retry=RetryPolicy(attempts=5, seconds=3600))
 
 
 @dataclass
@@ -63,7 +63,7 @@ class Bus:
     def keep_alive(self, seconds: float, stop: threading.Event) -> None:
         self.waits(seconds)
 
-    def breathe(self) -> None:
+    def service_connection(self) -> None:
         pass
 
 
@@ -151,17 +151,17 @@ class Bench:
 
     def __post_init__(self) -> None:
         self.registry = CollectorRegistry()
-        chronicle = Telemetry(self.audit, ListenerMetrics(self.registry), due=self.due, clock=lambda: self.now)
+        telemetry = Telemetry(self.audit, ListenerMetrics(self.registry), due=self.due, clock=lambda: self.now)
         self.worker = Worker(
             limits=self.limits,
             reader=DueReader(clock=lambda: self.now)
             if self.due
-            else NotificationReader(chronicle, max_bytes=2**20, max_rows=1000, clock=lambda: self.now),
-            courier=EndpointClient(self.endpoint),
-            keeping=LaneWriter(self.lanes, health=self.health, check="listener.lanes", chronicle=chronicle),
+            else NotificationReader(telemetry, max_bytes=2**20, max_rows=1000, clock=lambda: self.now),
+            client=EndpointClient(self.endpoint),
+            lane_writer=LaneWriter(self.lanes, health=self.health, check="listener.lanes", telemetry=telemetry),
             health=self.health,
             check="listener.endpoint",
-            chronicle=chronicle,
+            telemetry=telemetry,
             clock=lambda: self.now,
         )
         self.away: Away | None = None

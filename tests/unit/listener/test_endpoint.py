@@ -249,12 +249,12 @@ class Forgetful:
 
 def test_many_unknown_servers_are_gone_where_the_endpoint_knew_one_lately_and_hidden_where_it_did_not() -> None:
     now = [0.0]
-    courier = EndpointClient(Forgetful(404, 200, 404, 404), clock=lambda: now[0])
-    assert list(courier.deliver(KEYS[:10], "req-1")) == [Hold(Reason.ALL_HIDDEN)]
-    assert isinstance(next(courier.deliver(KEYS[:1], "req-2")), Settle)
+    client = EndpointClient(Forgetful(404, 200, 404, 404), clock=lambda: now[0])
+    assert list(client.deliver(KEYS[:10], "req-1")) == [Hold(Reason.ALL_HIDDEN)]
+    assert isinstance(next(client.deliver(KEYS[:1], "req-2")), Settle)
     now[0] = 1799.0
-    (judgement,) = courier.deliver(KEYS[:10], "req-3")
+    (judgement,) = client.deliver(KEYS[:10], "req-3")
     assert isinstance(judgement, Settle)
     assert {verdict.reason for verdict in judgement.verdicts.values()} == {Reason.EVENT_UNKNOWN_SERVER}
     now[0] = 1801.0
-    assert list(courier.deliver(KEYS[:10], "req-4")) == [Hold(Reason.ALL_HIDDEN)]
+    assert list(client.deliver(KEYS[:10], "req-4")) == [Hold(Reason.ALL_HIDDEN)]
