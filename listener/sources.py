@@ -92,7 +92,8 @@ class BindSource:
         except connection.channel_errors:
             return (
                 f"exchange {self._exchange} does not exist yet: Cinder declares it with its first "
-                f"notification once cinder.conf has [oslo_messaging_notifications] driver = messagingv2; earlier messages are lost"
+                f"notification once cinder.conf has [oslo_messaging_notifications] driver = messagingv2; "
+                "earlier messages are lost"
             )
         return None
 
