@@ -106,8 +106,15 @@ def _no_mandatory() -> None:
     from bridge.runtime.publisher import SafePublisher  # noqa: PLC0415
 
     def publish(
-        self: SafePublisher, queue: str, body: bytes, content_type: str, headers: dict[str, str], exchange: str
+        self: SafePublisher,
+        queue: str,
+        body: bytes,
+        content_type: str,
+        headers: dict[str, str],
+        exchange: str,
+        timeout: float,
     ) -> None:
+        del timeout
         kombu.Producer(self._ready_channel(), auto_declare=False).publish(
             body, exchange=exchange, routing_key=queue, content_type=content_type, content_encoding="binary",
             delivery_mode=2, headers=headers,
