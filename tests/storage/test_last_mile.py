@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The helper for guests (etc/guest/) on disks of many layouts, on Debian's kernel in the VM."""
 
-import os
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,24 +12,38 @@ import pytest
 from tests.conftest import missing
 from tests.lab.lastmile.inside.layouts import LAYOUTS
 from tests.lab.storage_vm.machine import Machine, lacking, running_machine
+from tests.storage.checks import LONG, in_the_vm, long_form
+
+pytestmark = in_the_vm
 
 Case = Callable[[str], dict[str, Any]]
-GROWS: Final = [layout.name for layout in LAYOUTS if layout.grows]
-STAYS: Final = [layout.name for layout in LAYOUTS if not layout.grows]
+
+
+def cells(*, grows: bool) -> list[Any]:
+    """The layouts that grow, or that stay; those of the long form are marked."""
+    return [
+        layout.name if layout.short else pytest.param(layout.name, marks=long_form)
+        for layout in LAYOUTS
+        if layout.grows is grows
+    ]
+
+
 CUTS: Final = [f"{layout.name}_cut_at_{step}" for layout in LAYOUTS for step in layout.steps]
 MIB: Final = 1 << 20
 _SILENCE: Final = 400.0  # seconds from one case to the next, boot included, on a busy machine
 
 
-def cases_of(program: str) -> Iterator[Case]:
-    """Run a program of the last mile in a VM of its own; the function reads what one case saw."""
+@pytest.fixture(scope="module")
+def case() -> Iterator[Case]:
+    """A VM of its own, which works through the layouts; the function reads what one case saw."""
     if (what := lacking()) is not None:
         missing(what)
+    form = "long" if LONG else "short"
     with (
         tempfile.TemporaryDirectory(prefix="eb-vm-") as directory,
-        running_machine(Path(directory), program=program) as machine,
+        running_machine(Path(directory), program="tests.lab.lastmile.inside", form=form) as machine,
     ):
-        yield lambda name: result(machine, name)
+        yield partial(result, machine)
 
 
 def result(machine: Machine, name: str) -> dict[str, Any]:
@@ -39,21 +53,9 @@ def result(machine: Machine, name: str) -> dict[str, Any]:
     return found
 
 
-@pytest.fixture(scope="module")
-def grown() -> Iterator[Case]:
-    """Every layout, once."""
-    yield from cases_of("tests.lab.lastmile.inside")
-
-
-@pytest.fixture(scope="module")
-def completed() -> Iterator[Case]:
-    """Every layout that grows, cut off at each step."""
-    yield from cases_of("tests.lab.lastmile.inside.cut")
-
-
-@pytest.mark.parametrize("layout", GROWS)
-def test_the_file_system_has_the_disks_new_size(grown: Case, layout: str) -> None:
-    seen = grown(layout)
+@pytest.mark.parametrize("layout", cells(grows=True))
+def test_the_file_system_has_the_disks_new_size(case: Case, layout: str) -> None:
+    seen = case(layout)
     assert seen["dry"]["code"] == 0
     assert "would run" in seen["dry"]["words"]
     assert not seen["dry_touched"]
@@ -64,9 +66,9 @@ def test_the_file_system_has_the_disks_new_size(grown: Case, layout: str) -> Non
     assert not seen["clean"]
 
 
-@pytest.mark.parametrize("layout", STAYS)
-def test_a_disk_that_cannot_follow_is_left_as_it_was_and_the_line_says_why(grown: Case, layout: str) -> None:
-    seen = grown(layout)
+@pytest.mark.parametrize("layout", cells(grows=False))
+def test_a_disk_that_cannot_follow_is_left_as_it_was_and_the_line_says_why(case: Case, layout: str) -> None:
+    seen = case(layout)
     [expected] = [each.words for each in LAYOUTS if each.name == layout]
     for run in (seen["dry"], seen["run"], seen["again"]):
         assert run["code"] == 4, run["words"]
@@ -78,10 +80,10 @@ def test_a_disk_that_cannot_follow_is_left_as_it_was_and_the_line_says_why(grown
     assert not seen["clean"]
 
 
-@pytest.mark.skipif("EXTEND_BRIDGE_LONG" not in os.environ, reason="part of tools/test --long")
+@long_form
 @pytest.mark.parametrize("name", CUTS)
-def test_a_run_that_was_cut_off_is_completed_by_the_next(completed: Case, name: str) -> None:
-    seen = completed(name)
+def test_a_run_that_was_cut_off_is_completed_by_the_next(case: Case, name: str) -> None:
+    seen = case(name)
     assert seen["cut"]["code"] != 0, seen["cut"]["words"]
     assert seen["run"]["code"] == 0, seen["run"]["words"]
     assert seen["after"] > seen["before"] + 200 * MIB

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m tests.lab.lastmile.inside PORT`: each layout on a loop device that grows, and the helper on it.
+"""`python -m tests.lab.lastmile.inside PORT FORM`: each layout on a loop device that grows, and the helper on it.
 
 Each case: a dry run, a run, a second run.
 """
@@ -20,15 +20,15 @@ HELPER: Final = ROOT / "etc" / "guest" / "extend-bridge-grow"
 STATE: Final = Path("/run/lastmile")
 
 
-def main(port: str, *, cut: bool = False) -> None:
-    """Run every layout once; with `cut` each layout that grows, its work cut off at each step."""
+def main(port: str, form: str = "short") -> None:
+    """Run the layouts of the short form; in the long form all of them, and each that grows cut off at each step."""
     STATE.mkdir()
     sh("modprobe", "-a", "loop", "dm_mod", "dm_crypt", "ext4", "xfs", "btrfs", check=False)
-    results = Results(Path(port))
+    results, long = Results(Path(port)), form == "long"
     for layout in LAYOUTS:
-        if not cut:
+        if layout.short or long:
             results.run(layout.name, partial(_grow, layout, layout.name))
-            continue
+    for layout in LAYOUTS if long else ():
         for step in layout.steps:
             name = f"{layout.name}_cut_at_{step}"
             results.run(name, partial(_grow, layout, name, cut_at=step))
@@ -114,5 +114,5 @@ def _clean(disk: str, point: Path, name: str) -> str:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:3])
     os._exit(0)
