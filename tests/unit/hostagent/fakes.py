@@ -17,7 +17,7 @@ from bridge.core.messages import GuestState, Order
 from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
 from bridge.runtime.health import Health
-from hostagent.domain import Disk, Domain, SourceKind
+from hostagent.domain import Disk, Domain, NetworkSource, SourceKind
 from hostagent.drivers.libvirt import errors
 from hostagent.errors import StepFailedError
 from hostagent.extend import DeviceWait, ExtendTools
@@ -57,6 +57,9 @@ class FakeDisk:
     encrypted: bool = False
     path: str = "/dev/null"
     job: bool = False
+    notifies: bool = True
+    read_only: bool = False
+    cdrom: bool = False
     refuse: FakeLibvirtError | None = None
     sizes: list[int] = field(default_factory=list)  # every capacity it ever had
     files: list[int] = field(default_factory=list)  # and every length of its file
@@ -86,6 +89,8 @@ class FakeDomain:
         self._hypervisor = hypervisor
         self.disks = {f"vd{chr(97 + n)}": disk for n, disk in enumerate(disks)}
         self.state = GuestState.ACTIVE
+        self.saved = False
+        self.run = "1"
         self.job: dict[str, object] = {"type": 0}
 
     def jobStats(self) -> dict[str, object]:  # noqa: N802
@@ -106,7 +111,7 @@ class FakeDomain:
             f"<serial>{disk.volume_id}</serial></disk>"
             for target, disk in self.disks.items()
         )
-        return f"<domain><devices>{disks}</devices></domain>"
+        return f"<domain id='{self.run}'><devices>{disks}</devices></domain>"
 
     def blockInfo(self, target: str) -> list[int]:  # noqa: N802
         self._hypervisor.calls.append(f"blockInfo {target}")
@@ -155,11 +160,13 @@ class FakeHypervisor:
         disks = tuple(
             Disk(
                 target=target, kind=disk.kind, source=disk.path, driver_format=disk.driver_format,
-                volume_id=disk.volume_id, encrypted=disk.encrypted,
+                volume_id=disk.volume_id, encrypted=disk.encrypted, notifies=disk.notifies,
+                read_only=disk.read_only, cdrom=disk.cdrom,
+                network=NetworkSource(protocol="rbd") if disk.kind is SourceKind.NETWORK else None,
             )
             for target, disk in found.disks.items()
         )  # fmt: skip
-        return Domain(server_id=server_id, state=found.state, disks=disks)
+        return Domain(server_id=server_id, state=found.state, disks=disks, run=found.run, saved=found.saved)
 
     def capacity(self, server_id: str, target: str) -> Capacity:
         info = self.on_domain(server_id, "blockInfo", lambda domain, _wanted: domain.blockInfo(target))

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """One order through its steps, against a hypervisor that behaves as measured."""
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -15,6 +15,7 @@ from hostagent.devices.image import FileStrategy
 from hostagent.domain import Disk, SourceKind
 from hostagent.errors import StepFailedError
 from hostagent.extend import ExtendTools, extend
+from hostagent.knowledge import Arrival
 from hostagent.ports import Nudge
 from tests.unit.hostagent.fakes import (
     MIB,
@@ -79,6 +80,87 @@ def test_already_there_tells_the_guest_and_makes_nothing_larger_or_smaller(targe
     assert strategy.refreshes == 0
     assert names(report) == ["find", "before", "tell"]
     assert disk.sizes == [64 * MIB]
+
+
+@pytest.mark.parametrize("size", [64 * MIB, 128 * MIB])
+def test_a_disk_whose_guest_looks_when_it_starts_is_named(size: int) -> None:
+    """SATA and the like: the hardware has the size, the guest has it at its restart."""
+    hypervisor, server_id, disk = block(notifies=False)
+    strategy = FakeStrategy(disk, grows_to=size)
+    report = extend(order(server_id, disk.volume_id, size), tools(hypervisor, strategy))
+    assert report.outcome is (Outcome.RESIZED if size > 64 * MIB else Outcome.ALREADY)
+    assert (report.reason, disk.capacity) == ("seen_at_restart", size)
+
+
+def test_a_guest_that_started_with_the_size_has_nothing_to_wait_for() -> None:
+    hypervisor, server_id, disk = block(notifies=False)
+    made = tools(hypervisor, FakeStrategy(disk))
+    made.told.arrived(server_id, Arrival.STARTED)
+    report = extend(order(server_id, disk.volume_id, 64 * MIB), made)
+    assert (report.outcome, report.reason) == (Outcome.ALREADY, "size_reached")
+
+
+@pytest.mark.parametrize(("what", "reason"), [("read_only", "read_only"), ("cdrom", "cdrom")])
+def test_what_no_hypervisor_resizes_is_said_before_anything_is_touched(what: str, reason: str) -> None:
+    hypervisor, server_id, disk = block(**{what: True})
+    strategy = FakeStrategy(disk, grows_to=128 * MIB)
+    report = extend(order(server_id, disk.volume_id, 128 * MIB), tools(hypervisor, strategy))
+    assert (report.outcome, report.reason) == (Outcome.UNSUPPORTED, reason)
+    assert (strategy.refreshes, strategy.looks) == (0, 0)
+    assert not [call for call in hypervisor.calls if call.startswith("blockResize")]
+
+
+def test_a_saved_guest_keeps_its_extend_open() -> None:
+    hypervisor, server_id, disk = block()
+    hypervisor.domains[server_id].state, hypervisor.domains[server_id].saved = GuestState.OFF, True
+    report = extend(order(server_id, disk.volume_id, 128 * MIB), tools(hypervisor, FakeStrategy(disk)))
+    assert (report.outcome, report.reason) == (Outcome.GUEST_SAVED, "domain_saved")
+
+
+def test_a_guest_that_is_leaving_cannot_be_told_now() -> None:
+    """Not `already`: the extend stays open until the guest was told."""
+    hypervisor, server_id, disk = block()
+    hypervisor.domains[server_id].job = {"type": 2, "operation": 5}
+    report = extend(order(server_id, disk.volume_id, 64 * MIB), tools(hypervisor, FakeStrategy(disk)))
+    assert (report.outcome, report.reason) == (Outcome.BUSY, "domain_job")
+
+
+def test_a_larger_device_is_checked_before_its_guest_is_told() -> None:
+    """QEMU takes all of the device: it is refreshed, and shown to be the volume's, first."""
+    hypervisor, server_id, disk = block(source=128 * MIB)
+    strategy = FakeStrategy(disk)
+    report = extend(order(server_id, disk.volume_id, 64 * MIB), tools(hypervisor, strategy))
+    assert names(report) == ["find", "before", "refresh", "tell"]
+    assert (report.outcome, strategy.refreshes) == (Outcome.ALREADY, 1)
+
+
+def test_a_device_that_is_always_a_little_smaller_gives_what_it_has() -> None:
+    """Metadata on the device: the same few bytes before and after."""
+    hypervisor, server_id, disk = block(capacity=48 * MIB, source=48 * MIB)
+    strategy = FakeStrategy(disk, grows_to=112 * MIB)
+    report = extend(order(server_id, disk.volume_id, 128 * MIB), tools(hypervisor, strategy))
+    assert (report.outcome, report.reason) == (Outcome.RESIZED, "fixed_overhead")
+    assert (report.after, report.overhead, disk.capacity) == (112 * MIB, 16 * MIB, 112 * MIB)
+
+
+def test_a_refresh_that_takes_long_leaves_the_wait_its_time() -> None:
+    """The array shows the size a few seconds after os-brick's minute."""
+    hypervisor, server_id, disk = block()
+    made = tools(hypervisor)
+    strategy = SlowRefresh(disk, grows_to=128 * MIB, after_looks=3, time=lambda: made.sleep(60.0))
+    report = extend(order(server_id, disk.volume_id, 128 * MIB), replace(made, strategies=[strategy]))
+    assert report.outcome is Outcome.RESIZED
+
+
+@dataclass(slots=True)
+class SlowRefresh(FakeStrategy):
+    """os-brick behind another process's lock."""
+
+    time: Callable[[], bool] = lambda: False
+
+    def refresh(self, disk: Disk, connection: Mapping[str, Any] | None) -> int | None:
+        self.time()
+        return FakeStrategy.refresh(self, disk, connection)
 
 
 def test_a_slow_array_is_waited_for_and_nudged() -> None:
