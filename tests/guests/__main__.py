@@ -47,6 +47,7 @@ def main() -> int:
 def played(lab: GuestLab, way: Way) -> list[Verdict]:
     """Play one way and print its line; the guest's disks that were not told have a line each."""
     try:
+        lab.run_guest()
         ended = way.play(lab)
         verdicts = lab.judge(way.name, _judged(lab, ended), ended.since, booted=ended.booted)
         if ended.silent:

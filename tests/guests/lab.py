@@ -32,6 +32,7 @@ from tests.lab.waiting import until
 SEEN_AT_RESTART: Final = "seen_at_restart"
 _HEADERS: Final = {"OpenStack-API-Version": "compute 2.51"}
 _POLL: Final = 0.02
+_PAUSED: Final = 3  # VIR_DOMAIN_PAUSED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,6 +150,17 @@ class GuestLab:
         self.domain.create()
         self.guest.wait_boot(1)
         until(lambda: self.site.knows(self.guest.server_id), "the journal knows the guest", seconds=60)
+
+    def run_guest(self) -> None:
+        """Have the guest running, whatever a way that failed has left."""
+        domain = self.domain
+        if not domain.isActive():
+            boots = self.guest.boots()
+            restored = domain.hasManagedSaveImage(0)
+            domain.create()
+            self.guest.wait_boot(boots + (not restored))
+        if domain.state()[0] == _PAUSED:
+            domain.resume()
 
     def grow_backends(self) -> None:
         """Let Cinder and its backends grow every volume, and send no event."""

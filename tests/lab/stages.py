@@ -21,6 +21,7 @@ from tests.lab.install import (
     BROKER_PACKAGES,
     CEPH_PACKAGES,
     DATABASE_PACKAGES,
+    GUESTS_PACKAGES,
     HYPERVISOR_PACKAGES,
     OPERATOR_PACKAGES,
     STORAGE_PACKAGES,
@@ -115,6 +116,14 @@ STAGES: Final = (
         thorough=(("env", "EXTEND_BRIDGE_STORAGE=long", "{bin}/pytest", "tests/storage"),),
         packages=STORAGE_PACKAGES,
         again=True,
+    ),
+    Stage(
+        "guests",
+        "a guest with Debian's kernel is told of its disks' size; every way, bus and backing with --long",
+        (("{bin}/python", "-m", "tests.guests", "--short"),),
+        thorough=(("{bin}/python", "-m", "tests.guests"),),
+        packages=(*GUESTS_PACKAGES, *CEPH_PACKAGES),
+        real=True,
     ),
     Stage(
         "chaos",

@@ -13,6 +13,7 @@ from hostagent.ports import RESIZE
 _SHUTOFF, _PAUSED, _NOSTATE = 5, 3, 0  # virDomainState
 _SAVED = 5  # virDomainShutoffReason
 # virDomainPausedReason: in each of these QEMU runs here while the guest is, or is about to be, somewhere else.
+_PAUSED_BY_MIGRATION: Final = 2
 _PAUSED_ELSEWHERE: Final = frozenset({2, 11, 12, 13})  # migration, starting up, post-copy, post-copy failed
 
 _NO_DOMAIN, _OPERATION_TIMEOUT, _BLOCK_COPY_ACTIVE = 42, 68, 83  # virErrorNumber
@@ -44,7 +45,15 @@ class LibvirtError(Protocol):
         """The text."""
 
 
-def guest_state(state: int, reason: int) -> GuestState:
+def is_migration_or_restore(state: int, reason: int) -> bool:
+    """Return whether the domain is paused for a migration, or was restored paused: libvirt calls both the same.
+
+    A migration has a job until it ends, a guest that was restored has none.
+    """
+    return state == _PAUSED and reason == _PAUSED_BY_MIGRATION
+
+
+def guest_state(state: int, reason: int, *, has_job: bool = True) -> GuestState:
     """Nova treats running and paused alike (libvirt/driver.py: extend_volume); so do we.
 
     "Crashed" is a guest that panicked and that QEMU holds (on_crash preserve), its disks open; a guest whose QEMU
@@ -52,6 +61,8 @@ def guest_state(state: int, reason: int) -> GuestState:
     """
     if state in {_SHUTOFF, _NOSTATE}:
         return GuestState.OFF
+    if is_migration_or_restore(state, reason) and not has_job:
+        return GuestState.ACTIVE
     if state == _PAUSED and reason in _PAUSED_ELSEWHERE:
         return GuestState.INCOMING
     return GuestState.ACTIVE

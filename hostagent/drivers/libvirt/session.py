@@ -99,21 +99,17 @@ class Session:
     def domain(self, server_id: str) -> Domain | None:
         """See ports.Hypervisor."""
 
-        def look(domain: Any, _wanted: object) -> tuple[int, int, str, bool]:
-            state, reason = domain.state(0)
-            off = errors.guest_state(state, reason) is GuestState.OFF
-            return state, reason, domain.XMLDesc(0), off and bool(domain.hasManagedSaveImage(0))
+        def look(domain: Any, _wanted: object) -> tuple[GuestState, bool, str]:
+            number, reason = domain.state(0)
+            has_job = not errors.is_migration_or_restore(number, reason) or _has_job(domain)
+            state = errors.guest_state(number, reason, has_job=has_job)
+            has_image = state is GuestState.OFF and bool(domain.hasManagedSaveImage(0))
+            return state, errors.is_saved(number, reason, has_image=has_image), domain.XMLDesc(0)
 
         try:
-            state, reason, xml, has_image = self.on_domain(server_id, "look", look)
+            state, saved, xml = self.on_domain(server_id, "look", look)
             disks, run = parse_domain(xml)
-            return Domain(
-                server_id=server_id,
-                state=errors.guest_state(state, reason),
-                disks=disks,
-                run=run,
-                saved=errors.is_saved(state, reason, has_image=has_image),
-            )
+            return Domain(server_id=server_id, state=state, disks=disks, run=run, saved=saved)
         except BadDomainError as ex:
             raise StepFailedError(Outcome.LIBVIRT_FAILED, Reason.LIBVIRT_RAISED, str(ex)) from ex
         except StepFailedError as ex:
@@ -250,6 +246,14 @@ class _Caller:
         connection, self._connection = self._connection, None
         if connection is not None:
             close_libvirt(connection)
+
+
+def _has_job(domain: Any) -> bool:
+    """Return whether a job runs on the domain. Asked of a guest that is being received, libvirt raises."""
+    try:
+        return bool(domain.jobStats().get("type") != libvirt.VIR_DOMAIN_JOB_NONE)
+    except libvirt.libvirtError:
+        return True
 
 
 def _dead(connection: Any) -> bool:
