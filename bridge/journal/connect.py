@@ -82,26 +82,25 @@ FULL: Final[frozenset[str | int]] = frozenset({"53100", 1021, 1114, "SQLITE_FULL
 CROWDED: Final[frozenset[str | int]] = frozenset({"53300", 1040, 1203})
 
 
-_CONNECTION_CLASS: Final = re.compile(r"08\w{3}$")
-"""SQLSTATEs of PostgreSQL that say that the connection is broken; poolers use them as well."""
+_BROKEN: Final = re.compile(r"08(?!004)\w{3}$")
+"""SQLSTATEs that say that the connection is broken; 08004 is MariaDB's for too many connections."""
 
 
 def error_code(ex: BaseException | None) -> str | int | None:
-    """Return the SQLSTATE of PostgreSQL, the number of MariaDB, the name of SQLite, or None where there is none."""
+    """Return the number of MariaDB, the SQLSTATE of PostgreSQL, the name of SQLite, or None where there is none."""
     if isinstance(ex, DBAPIError):
         ex = ex.orig
-    code = getattr(ex, "sqlstate", None) or getattr(ex, "sqlite_errorname", None)
-    code = code or (ex.args[0] if ex is not None and ex.args else None)
-    return code if isinstance(code, str | int) else None
+    first = ex.args[0] if ex is not None and ex.args else None
+    if isinstance(first, int):
+        return first  # PyMySQL; its SQLSTATE is HY000 for most errors
+    code = getattr(ex, "sqlstate", None) or getattr(ex, "sqlite_errorname", None) or first
+    return code if isinstance(code, str) else None
 
 
-def is_useless(code: str | int | None) -> bool:
+def is_useless(ex: BaseException | None) -> bool:
     """Tell whether after this error the connection must be replaced, because its server cannot serve writers."""
-    return (
-        code in READ_ONLY
-        or code in NOT_READY
-        or (isinstance(code, str) and _CONNECTION_CLASS.match(code) is not None)
-    )
+    code, state = error_code(ex), getattr(ex.orig if isinstance(ex, DBAPIError) else ex, "sqlstate", None)
+    return code in READ_ONLY or code in NOT_READY or (isinstance(state, str) and _BROKEN.match(state) is not None)
 
 
 def is_worth_another_try(ex: BaseException) -> bool:
@@ -115,16 +114,19 @@ def is_general(ex: BaseException) -> bool:
     """Tell whether any other transaction would have failed as well: no connection, or no use of it."""
     if not isinstance(ex, DBAPIError):
         return True  # of the pool
-    return ex.connection_invalidated or ex.statement is None or is_useless(error_code(ex))
+    return ex.connection_invalidated or ex.statement is None or is_useless(ex)
 
 
-def explain(ex: BaseException | None, *, expired: bool, limits: DatabaseLimits = LIMITS) -> str:
-    """Return what happened and what to look at, in one line without values."""
+def explain(ex: BaseException | None, *, expired_after: float | None) -> str:
+    """Return what happened and what to look at, in one line without values.
+
+    `expired_after`: the seconds after which a deadline has broken the connection, None where none has.
+    """
     code = error_code(ex)
     text = (str(ex.orig if isinstance(ex, DBAPIError) else ex).splitlines() or [""])[0][:200]
-    if expired:
+    if expired_after is not None:
         return (
-            f"no answer within {limits.statement:g} s, the connection was dropped: "
+            f"no answer within {expired_after:.0f} s, the connection was dropped: "
             "look at the server, its locks and the network between"
         )
     for codes, advice in _ADVICE:
@@ -266,7 +268,7 @@ _IDLE_SINCE: Final = "extend_bridge_idle_since"
 
 
 def _on_error(context: ExceptionContext) -> None:
-    if is_useless(error_code(context.original_exception)):
+    if is_useless(context.original_exception):
         context.is_disconnect = True
 
 

@@ -114,15 +114,17 @@ class Database:
 
     def _run(self, work: Callable[[sa.Connection], T], *, write: bool) -> T:
         until = time.monotonic() + (self._limits.total if self._limits is not None else float("inf"))
-        expired = False
+        expired: float | None = None
 
         def once() -> T:
             nonlocal expired
+            began = time.monotonic()
             with self._within(until) as deadline:
                 try:
                     return self._once(work, write)
                 finally:
-                    expired = deadline is not None and deadline.expired
+                    late = deadline is not None and deadline.expired
+                    expired = time.monotonic() - began if late else None
 
         def may_go_on(state: tenacity.RetryCallState) -> bool:
             return state.attempt_number >= _TRIES or time.monotonic() >= until
@@ -133,7 +135,7 @@ class Database:
         except (DataError, OverflowError, UnicodeError) as ex:  # drivers raise the last two as they are
             raise JournalRefusedError(f"the journal {self._name} refuses a value: {type(ex).__name__}") from ex
         except SQLAlchemyError as ex:
-            why = f"the journal {self._name} cannot be used: {explain(ex, expired=expired)}"
+            why = f"the journal {self._name} cannot be used: {explain(ex, expired_after=expired)}"
             if self.results is not None:
                 self.results.failed(kind, why, general=is_general(ex))
             raise JournalUnavailableError(why) from ex

@@ -38,7 +38,8 @@ LEFT_OUT: Final = VENV / ".left-out"
 LIBVIRT_PACKAGES: Final = ("libvirt-dev", "gcc", "libc6-dev", "pkg-config")
 """What building libvirt-python takes; no hypervisor."""
 BROKER_PACKAGES: Final = ("rabbitmq-server",)
-DATABASE_PACKAGES: Final = ("mariadb-server", "postgresql")
+DATABASE_PACKAGES: Final = ("mariadb-server", "postgresql", "pgbouncer", "galera-4", "rsync")
+"""rsync carries the state of one Galera node to the next."""
 CEPH_PACKAGES: Final = ("ceph-mon", "ceph-osd", "ceph-common", "qemu-block-extra", "cryptsetup-bin")
 """A Ceph of one's own and QEMU's way to it (52 packages, 35 s), and what makes a LUKS header."""
 OPERATOR_PACKAGES: Final = ("chromium", "prometheus", "sudo", "systemd")
