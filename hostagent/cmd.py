@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""extend-bridge-hostagent."""
+"""Entry point of extend-bridge-hostagent."""
 
 import bridge.runtime.threads  # noqa: F401 - before anything that imports oslo.messaging
 
@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from bridge.core.errors import ConfigError
 from bridge.runtime.daemon import Part
 from bridge.runtime.process import Process, serve
+from hostagent.heap import share_one_heap
 from hostagent.settings import HostAgentSettings, hostagent_groups, hostagent_settings
 
 
 def build(settings: HostAgentSettings, process: Process) -> Sequence[Part]:
-    """The host agent's parts, or a ConfigError that says what to install: a control plane has no libvirt."""
+    """Return the host agent's parts; raises ConfigError with what to install: a control plane has no libvirt."""
     try:
         from hostagent import wiring  # noqa: PLC0415 - the one place that may find the host's libraries missing
     except ImportError as ex:
@@ -23,7 +24,8 @@ def build(settings: HostAgentSettings, process: Process) -> Sequence[Part]:
 
 
 def main() -> int:
-    """Run until a signal; the exit code."""
+    """Run until a signal; return the exit code."""
+    share_one_heap()
     return serve(
         "hostagent",
         hostagent_groups(),

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, Final
 
 from bridge.core.errors import ConfigError
-from bridge.core.messages import Order, Report
+from bridge.core.messages import Inventory, Order, Report
 from bridge.core.outcome import Outcome
 from bridge.runtime.broker import kombu_connection
 from bridge.runtime.bus_url import check_url
@@ -30,6 +30,7 @@ from hostagent.devices.image import QemuImages, RbdStrategy
 from hostagent.drivers.libvirt.connect import open_libvirt, open_read_only
 from hostagent.drivers.libvirt.session import Abandoned, Session
 from hostagent.extend import DeviceWait, ExtendTools, extend
+from hostagent.heap import give_back_free_memory
 from hostagent.identity import DeviceMemory
 from hostagent.inventory import InventoryKeeper, Touched
 from hostagent.knowledge import ToldDisks
@@ -206,6 +207,11 @@ def build(
         every = [*outside.strategies, RbdStrategy(images_of(looking))]
         return volume_types(every, use_multipath=settings.brick.use_multipath)
 
+    def tell(inventory: Inventory) -> None:
+        outbox.add_inventory(inventory)
+        if inventory.full:
+            give_back_free_memory()
+
     def hand_over(reports: Sequence[Report]) -> None:
         outbox.add_reports(reports)
         touched.add({r.key.server_id for r in reports if r.outcome in _CHANGES})
@@ -233,7 +239,7 @@ def build(
     looking = session(_INVENTORY_SHARE)
     keeper = InventoryKeeper(
         looking,
-        tell=outbox.add_inventory,
+        tell=tell,
         touched=touched,
         volume_types=can_extend(),
         hidden=partial(headers.hidden_bytes, images=images_of(looking)),

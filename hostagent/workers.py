@@ -72,7 +72,7 @@ MORE: Final = 4
 """Times [hostagent] workers, the most threads there are while others hang."""
 WAITING_HEALTH: Final = "hostagent.orders"
 STUCK_HEALTH: Final = "hostagent.workers"
-_IDLE: Final = 30.0  # seconds without an order after which an additional worker ends
+_IDLE: Final = 120.0  # seconds without an order after which a worker ends, its libvirt connection with it
 _QUEUE_PATIENCE: Final = 5.0  # seconds a volume may wait although workers come free
 _WATCH_EVERY: Final = 0.25
 
@@ -99,6 +99,7 @@ class Orders:
         self._free_since: dict[str, float] = {}
         self._owned: set[str] = set()
         self._count = 0
+        self._takers = 0
         self._closed = False
 
     def put(self, orders: Iterable[Order]) -> list[Order]:
@@ -122,7 +123,9 @@ class Orders:
     def take(self, seconds: float | None = None) -> tuple[str, list[Order]] | None:
         """Wait for a volume without an owner, own it, and take all its orders. None: closed, or time is up."""
         with self._changed:
+            self._takers += 1
             self._changed.wait_for(lambda: self._free or self._closed, seconds)
+            self._takers -= 1
             if self._closed or not self._free:
                 return None
             volume_id = self._free.popleft()
@@ -163,6 +166,11 @@ class Orders:
             orders = self._waiting.pop(volume_id, [])
             self._count -= len(orders)
             return orders
+
+    def unserved(self) -> int:
+        """Return how many volumes wait for an owner for whom no idle worker waits."""
+        with self._changed:
+            return len(self._free) - self._takers
 
     def closed(self) -> bool:
         """Return whether no order is given out any more."""
@@ -221,10 +229,11 @@ def _settled_by(lead: Report, order: Order) -> Report:
 class Workers:
     """A part: threads that work orders off and hand over the reports.
 
-    `count` threads stay. More are started, up to MORE times as many, while a volume waits for an owner and none has
-    come free for `patience` seconds; each ends when it finds no order for a while. `stuck_after`: seconds after
-    which an order in hand is said not to come back. Its volume keeps its owner, lest a late resize overtake a newer
-    one, and further orders for it are reported as `busy`.
+    A thread is started when a volume finds none idle, up to `count`; up to MORE times as many while a volume waits
+    and none has come free for `patience` seconds. Each ends when it finds no order for a while.
+
+    `stuck_after`: seconds after which an order in hand is said not to come back. Its volume keeps its owner, lest a
+    late resize overtake a newer one, and further orders for it are reported as `busy`.
     """
 
     def __init__(
@@ -263,6 +272,8 @@ class Workers:
         if refused := self._orders.put(orders):
             LOG.warning("no room for %d orders: %d wait already", len(refused), WAITING_MAX)
             self._hand_over(refused, [_busy(order, "this host has too many orders") for order in refused])
+        for _ in range(self._orders.unserved()):
+            self._start_thread(self._count)
 
     def crowded(self) -> bool:
         """Return whether volumes wait for a worker."""
@@ -277,9 +288,7 @@ class Workers:
         self._orders.done(volume_id)
 
     def start(self) -> None:
-        """Start the threads."""
-        for _ in range(self._count):
-            self._start_thread(stays=True)
+        """Start to watch; orders start the workers."""
         self._watch.start()
 
     def stop(self) -> None:
@@ -296,20 +305,18 @@ class Workers:
             thread.join(max(0.0, deadline - time.monotonic()))
         return not any(thread.is_alive() for thread in threads)
 
-    def _start_thread(self, *, stays: bool) -> None:
+    def _start_thread(self, most: int) -> None:
         with self._lock:
-            if len(self._threads) >= self._most:
+            if len(self._threads) >= most:
                 return
-            thread = threading.Thread(
-                target=self._run, args=(None if stays else _IDLE,), name=f"worker-{len(self._threads)}", daemon=True
-            )
+            thread = threading.Thread(target=self._run, name=f"worker-{len(self._threads)}", daemon=True)
             self._threads.add(thread)
         thread.start()
 
-    def _run(self, idle: float | None) -> None:
-        """Work until the orders are closed; with `idle`, until none came for so many seconds."""
+    def _run(self) -> None:
+        """Work until the orders are closed, or none came for a while."""
         tool = self._make_tool()
-        while (taken := self._orders.take(idle)) is not None:
+        while (taken := self._orders.take(_IDLE)) is not None:
             volume_id, orders = taken
             with self._lock:
                 self._in_hand[volume_id] = time.monotonic()
@@ -332,7 +339,7 @@ class Workers:
         while not self._orders.closed():
             self._orders.wait_for_crowd()
             if self._too_long(self._orders.waited() or 0.0):
-                self._start_thread(stays=False)
+                self._start_thread(self._most)
             for volume_id, seconds in self._stuck().items():
                 orders = self._orders.withdraw(volume_id)
                 words = f"an earlier order of this volume hangs since {seconds:.0f} s"

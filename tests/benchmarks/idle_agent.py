@@ -17,6 +17,7 @@ from tests.benchmarks.workspace import Workspace
 from tests.lab.agent import Agent, Reports, caster, wait_for
 
 _GUESTS: Final = 1000
+_HUNDRED: Final = 100
 _ORDERS: Final = 200
 _FEW: Final = 20
 _LOOK_EVERY: Final = 5.0  # seconds between full looks while it is measured
@@ -39,6 +40,14 @@ def idle_rows(workspace: Workspace) -> Iterator[Row]:
         wait_for(lambda: len(reports.domains(quiet.host)) == guests, quiet)
         still = _rate(quiet, _LOOK_EVERY * _LOOKS)
         yield _memory(quiet, f"{guests:,} guests, idle")
+    with _agent(directory, url, _HUNDRED, f"inventory_interval = {_LOOK_EVERY}") as small:
+        workspace.say(f"{_HUNDRED} guests")
+        wait_for(lambda: len(reports.domains(small.host)) == _HUNDRED, small)
+        time.sleep(_LOOK_EVERY * 2)
+        yield Row(
+            what=f"memory: host agent, {_HUNDRED} guests, idle, its children counted",
+            value=_resident(small.pid) + sum(map(_resident, _children(small.pid))), budget=64, unit="MiB",
+        )  # fmt: skip
     more = f"inventory_interval = {_LOOK_EVERY}\nheartbeat_interval = {_DEFAULT_BEAT}"
     with _agent(directory, url, guests, more) as looking:
         workspace.say("the same with full looks")
@@ -71,6 +80,16 @@ def _order_all(url: str, agent: Agent, reports: Reports) -> None:
 
 def _memory(agent: Agent, when: str) -> Row:
     return Row(what=f"memory: host agent, {when}", value=peak_of(agent.pid), budget=100, unit="MiB")
+
+
+def _resident(pid: int) -> float:
+    """MiB in memory now."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:")) / 1024
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def _agent(directory: Path, url: str, guests: int, more: str, *, volumes: int = 2) -> Agent:
