@@ -16,6 +16,7 @@ from bridge.core.extend import Bytes, is_uuid
 from bridge.core.messages import DiskSeen, DomainSeen, GuestState, Inventory
 from bridge.core.outcome import Told
 from bridge.core.reasons import Reason
+from bridge.runtime.daemon import moving
 from bridge.runtime.health import Health
 from bridge.runtime.retry import Backoff
 from hostagent.domain import Disk, Domain
@@ -44,6 +45,9 @@ class Libvirt(Protocol):
 
     def capacity(self, server_id: str, target: str) -> Capacity:
         """See ports.Hypervisor."""
+
+    def state(self, server_id: str) -> GuestState | None:
+        """Return a guest's state alone, None where libvirt does not know the guest."""
 
     def on_connection(self, what: str, work: Callable[[Any], T]) -> T:
         """Run `work(virConnect)`."""
@@ -131,6 +135,8 @@ class InventoryKeeper:
         self._backoff = backoff or Backoff(first=0.5, cap=10, floor=0.2)
         self._registered: Any = None
         self._known: dict[str, DomainSeen] = {}
+        self._odd: dict[str, str] = {}  # guests that cannot be read, and why
+        self._missed = False  # a guest is here and could not be listed
         health.expect(HEALTH)
 
     def run(self, stop: threading.Event) -> None:
@@ -157,9 +163,11 @@ class InventoryKeeper:
         if self._devices is not None:
             self._devices.observe_host(frozenset(here))
         self._told.keep(here)
+        self._odd.clear()
+        self._missed = False
         domains = [self._look(server_id) for server_id in sorted(here)]
         return Inventory(
-            full=True,
+            full=not self._missed,  # a list with gaps must not say that guests left this host
             domains=tuple(domain for domain in domains if domain is not None),
             capabilities=self._capabilities,
             unsupported=self._unsupported,
@@ -174,6 +182,14 @@ class InventoryKeeper:
             gone=tuple(server_id for server_id, domain in seen.items() if domain is None),
         )
 
+    def _words(self) -> str:
+        """Name the guests that cannot be read: they do not make the rest of the host unready."""
+        if not self._odd:
+            return "ok"
+        server_id, why = next(iter(self._odd.items()))
+        more = f" and {len(self._odd) - 1} more" if len(self._odd) > 1 else ""
+        return f"ok, but for server {server_id}{more}, which cannot be read: {why}"
+
     def _watch(self, stop: threading.Event) -> None:
         """From one connection to its end."""
         session = self._libvirt.on_connection("register for events", self._register)
@@ -182,7 +198,7 @@ class InventoryKeeper:
             if time.monotonic() >= full_at:
                 self._touched.take(0)
                 self._tell(self.look_at_all())
-                self._health.ok(HEALTH)
+                self._health.ok(HEALTH, self._words())
                 full_at = time.monotonic() + self._interval * random.uniform(*_UNEVEN)  # noqa: S311 - no secret
             if self._touched_soon(stop, min(_LOOK_ALIVE, full_at - time.monotonic())):
                 self._tell(self.look_at(self._touched.take(0)))
@@ -229,16 +245,13 @@ class InventoryKeeper:
         self._on_event(connection, domain)
 
     def _look(self, server_id: str) -> DomainSeen | None:
+        moving()
         try:
             domain = self._libvirt.domain(server_id)
         except StepFailedError as ex:
-            if ex.reason is Reason.LIBVIRT_DOWN or server_id not in self._known:
+            if ex.reason is Reason.LIBVIRT_DOWN:
                 raise
-            LOG.log(
-                logging.DEBUG if isinstance(ex, NotAskedError) else logging.WARNING,
-                "server %s cannot be looked at, reported as it was: %s", server_id, ex,
-            )  # fmt: skip
-            return self._known[server_id]
+            return self._unreadable(server_id, ex)
         if domain is None:
             self._known.pop(server_id, None)
             self._want_told(server_id, ())
@@ -247,6 +260,24 @@ class InventoryKeeper:
             self._devices.observe(domain, self._touched.take_removed(server_id))
         self._known[server_id] = seen = self._seen(domain)
         return seen
+
+    def _unreadable(self, server_id: str, ex: StepFailedError) -> DomainSeen | None:
+        """Return a guest that cannot be read as it was; one that never could, with its state and without disks."""
+        self._odd[server_id] = ex.detail or ex.reason.text
+        LOG.log(
+            logging.DEBUG if isinstance(ex, NotAskedError) else logging.WARNING,
+            "server %s cannot be looked at, reported as it was: %s", server_id, ex,
+        )  # fmt: skip
+        if server_id in self._known:
+            return self._known[server_id]
+        try:
+            state = self._libvirt.state(server_id)
+        except StepFailedError as still:
+            if still.reason is Reason.LIBVIRT_DOWN:
+                raise
+            self._missed = True
+            return None
+        return DomainSeen(server_id=server_id, state=state, disks=()) if state is not None else None
 
     def _seen(self, domain: Domain) -> DomainSeen:
         known = self._known.get(domain.server_id)
@@ -277,6 +308,7 @@ class InventoryKeeper:
         """Return what QEMU shows the guest; None where the guest sees nothing now, or QEMU does not answer."""
         if domain.state is not GuestState.ACTIVE:
             return None
+        moving()
         try:
             return self._libvirt.capacity(domain.server_id, disk.target).capacity
         except NotAskedError:

@@ -6,9 +6,13 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeVar
 
 from bridge.core.encryption import Encryption
+from bridge.core.outcome import Outcome
+from bridge.core.reasons import Reason
 from hostagent.domain import Disk, Domain
+from hostagent.errors import StepFailedError
 
 T = TypeVar("T")
+_SIZE_MAX: Final = 1 << 63
 
 RESIZE: Final = "blockResize"
 """Name of the call whose errors are split into those that pass and those that stay."""
@@ -26,6 +30,18 @@ class Capacity:
 
     capacity: int
     physical: int
+
+    @classmethod
+    def read(cls, answer: object, target: str) -> "Capacity":
+        """Read the answer of virDomainGetBlockInfo; raises StepFailedError for numbers that no disk has."""
+        match answer:
+            case [int(capacity), int(_), int(physical)] if 0 <= capacity < _SIZE_MAX and 0 <= physical < _SIZE_MAX:
+                return cls(capacity, physical)
+        raise StepFailedError(
+            Outcome.LIBVIRT_FAILED,
+            Reason.LIBVIRT_RAISED,
+            f"blockInfo of {target}: sizes that no disk has: {answer}",
+        )
 
 
 class LibvirtConnection(Protocol):

@@ -18,7 +18,7 @@ from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
 from hostagent.domain import BadDomainError, Disk, SourceKind, parse_domain
 from hostagent.errors import StepFailedError
-from hostagent.ports import RESIZE, Hypervisor, LibvirtDomain
+from hostagent.ports import RESIZE, Capacity, Hypervisor, LibvirtDomain
 
 _SECTOR: Final = 512  # QEMU rounds up to it
 _BYTES: Final = 1  # VIR_DOMAIN_BLOCK_RESIZE_BYTES; without it libvirt reads the size as KiB
@@ -92,7 +92,8 @@ def grow(
 
     def work(domain: LibvirtDomain, wanted: Callable[[], bool]) -> Resized:
         _check_same(domain, [disk])
-        before, _allocation, physical = domain.blockInfo(disk.target)
+        info = Capacity.read(domain.blockInfo(disk.target), disk.target)
+        before, physical = info.capacity, info.physical
         wanted_size = whole_sectors(size - header)
         if wanted_size < before or wanted_size <= 0:
             raise WouldShrinkError(before, wanted_size)
@@ -134,7 +135,8 @@ def tell(
         version = domain.connect().getLibVersion()
         capacities: dict[str, int] = {}
         for disk in disks:
-            capacity, _allocation, physical = domain.blockInfo(disk.target)
+            info = Capacity.read(domain.blockInfo(disk.target), disk.target)
+            capacity, physical = info.capacity, info.physical
             if _source_size(disk, capacity, physical, version, image_size) != capacity:
                 continue
             if image_size is not None:

@@ -9,11 +9,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from bridge.core.messages import GuestState
 from bridge.core.outcome import Told
-from hostagent.domain import Disk, SourceKind
+from hostagent.domain import Disk, Domain, SourceKind
 from hostagent.errors import StepFailedError
 from hostagent.knowledge import ToldDisks
-from hostagent.ports import Hypervisor, Images
+from hostagent.ports import DeviceGuard, Hypervisor, Images
 from hostagent.resize import ToldNow, tell
 
 LOG = logging.getLogger(__name__)
@@ -58,15 +59,17 @@ class Teller:
         images: Images | None,
         hidden: Callable[[Disk], int],
         on_told: Callable[[Collection[str]], None],
+        guard: DeviceGuard | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`on_told`: is handed the servers that were told."""
+        """`on_told`: is handed the servers that were told. `guard`: refuses a device that is another volume."""
         self._hypervisor = hypervisor
         self._told = told
         self._owners = owners
         self._images = images
         self._hidden = hidden
         self._on_told = on_told
+        self._guard = guard
         self._clock = clock
         self._changed = threading.Condition()
         self._due: dict[str, _Due] = {}
@@ -140,6 +143,7 @@ class Teller:
 
     def _tell(self, server_id: str, disks: Sequence[Disk]) -> set[str]:
         """Tell of disks; return the targets that were told. An image is read from its storage, each by itself."""
+        disks = [disk for disk in disks if self._is_its_volume(server_id, disk)]
         local = [disk for disk in disks if disk.kind is not SourceKind.NETWORK]
         groups = [local] if local else []
         groups += [[disk] for disk in disks if disk.kind is SourceKind.NETWORK]
@@ -153,6 +157,17 @@ class Teller:
                     with suppress(StepFailedError):
                         told |= self._tell_group(server_id, [disk])
         return told
+
+    def _is_its_volume(self, server_id: str, disk: Disk) -> bool:
+        """Return whether the device still is the volume: QEMU takes all of a device, whatever size it is told."""
+        if self._guard is None:
+            return True
+        try:
+            self._guard.check(Domain(server_id=server_id, state=GuestState.ACTIVE, disks=()), disk)
+        except StepFailedError as ex:
+            LOG.warning("server %s disk %s: the guest is not told of its size: %s", server_id, disk.target, ex)
+            return False
+        return True
 
     def _tell_group(self, server_id: str, disks: Sequence[Disk]) -> set[str]:
         result = tell(self._hypervisor, server_id, disks, image_size=self._image_size(disks[0]))

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The host agent's parts and what each is given. Read from top to bottom, it is the picture of the process."""
+"""Wiring of the host agent: its parts and their tools, from top to bottom the picture of the process."""
 
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -15,6 +15,7 @@ from bridge.core.outcome import Outcome
 from bridge.runtime.broker import kombu_connection
 from bridge.runtime.bus_url import check_url
 from bridge.runtime.daemon import Part, Supervised
+from bridge.runtime.health import Health
 from bridge.runtime.metrics import AgentMetrics
 from bridge.runtime.process import Process
 from bridge.runtime.publisher import BusPublisher
@@ -27,6 +28,7 @@ from hostagent.devices.base import Strategy
 from hostagent.devices.guard import RememberedDevices
 from hostagent.devices.headers import LuksHeaders
 from hostagent.devices.image import QemuImages, RbdStrategy
+from hostagent.domain import Disk
 from hostagent.drivers.libvirt.connect import open_libvirt, open_read_only
 from hostagent.drivers.libvirt.session import Abandoned, Session
 from hostagent.extend import DeviceWait, ExtendTools, extend
@@ -49,13 +51,15 @@ _CHANGES: Final = frozenset({Outcome.RESIZED, Outcome.ALREADY})
 """Outcomes after which the inventory says something new of the guest: its size, or that it was told."""
 _READS_MAX: Final = 64
 """Reads of storage that may hang at once; each holds a thread."""
+_LOOKS: Final = 6
+"""Call limits of libvirt that one look at a guest may take; then its thread counts as stuck."""
 _INVENTORY_SHARE: Final = 0.25
 """Of [hostagent] abandoned_max: where the storage of many guests hangs, the others' orders must still pass."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostAccess:
-    """What of its host the agent touches: `connect(uri)` gives a virConnect; `parts` have to run for the rest.
+    """Access to the host: `connect(uri)` gives a virConnect; `parts` have to run for the strategies.
 
     `encryptor`: None unless the operator opted in to volumes' keys.
     """
@@ -67,7 +71,7 @@ class HostAccess:
 
 
 def this_host(settings: HostAgentSettings) -> HostAccess:
-    """The real thing: libvirt and os-brick; of an agent that only looks, libvirt for reading and nothing else."""
+    """Return libvirt and os-brick; for an agent that only looks, libvirt for reading and nothing else."""
     if settings.read_only:
         return HostAccess(connect=open_read_only, strategies=())
     if (missing := key_manager.missing(opted_in=settings.brick.key_manager is not None)) is not None:
@@ -86,23 +90,23 @@ def this_host(settings: HostAgentSettings) -> HostAccess:
 
 
 class WorkerTool:
-    """One worker's tool: its libvirt session and what it does with an order."""
+    """The tool of one worker: its libvirt session and its work on an order."""
 
     def __init__(self, session: Session, work: Callable[[Order], Report]) -> None:
         self._session = session
         self._work = work
 
     def __call__(self, order: Order) -> Report:
-        """See worker.Tool."""
+        """Work on one order; does not raise."""
         return self._work(order)
 
     def close(self) -> None:
-        """See worker.Tool."""
+        """Give back the libvirt connection."""
         self._session.close()
 
 
 class PartWithCleanup:
-    """A part, with what has to be woken when it is told to stop and what is given back when it has ended."""
+    """A part with two steps around its end: `wake` when it is told to stop, `after` when it has ended."""
 
     def __init__(
         self, part: Part, *, wake: Callable[[], None] = lambda: None, after: Callable[[], None] = lambda: None
@@ -116,21 +120,28 @@ class PartWithCleanup:
         self._part.start()
 
     def stop(self) -> None:
-        """Tell it, then wake it."""
+        """Tell the part to stop, then wake it."""
         self._part.stop()
         self._wake()
 
     def join(self, seconds: float) -> bool:
-        """Wait for it, then give back what it used."""
+        """Wait for the part, then give back what it used."""
         ended = self._part.join(seconds)
         self._after()
         return ended
 
 
-def _longest_order(settings: HostAgentSettings) -> float:
-    """Return the seconds after which an order cannot be on its way any more: the sum of its limits, twice over."""
-    brick = settings.brick.limit + settings.brick.lock_limit
-    return 2 * (settings.device_wait + brick + 8 * settings.libvirt_limit + settings.storage_limit)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Shared:
+    """Objects that several parts use."""
+
+    settings: HostAgentSettings
+    outside: HostAccess
+    abandoned: Abandoned
+    headers: LuksHeaders
+    devices: RememberedDevices
+    told: ToldDisks
+    stopping: threading.Event
 
 
 def build(
@@ -139,83 +150,31 @@ def build(
     *,
     look_outside: Callable[[HostAgentSettings], HostAccess] = this_host,
 ) -> Sequence[Part]:
-    """The parts, in the order they start; they stop in reverse, so that the last reports still go out.
+    """Return the parts in the order they start; they stop in reverse, so that the last reports still go out.
 
     Raises ConfigError.
     """
     check_url(settings.bus.transport_url, "[bus] transport_url")
     health, metrics = process.health, AgentMetrics(process.registry)
-    abandoned = Abandoned(settings.abandoned_max, health, metrics.abandoned)
-    stopping = threading.Event()
-    outside = look_outside(settings)
-    outbox, touched, told = Outbox(metrics), Touched(), ToldDisks(watches=settings.read_only)
-    reads = StorageReads(limit=settings.storage_limit, most=_READS_MAX, health=health, gauge=metrics.storage_reads)
-    headers = LuksHeaders(reads)
-    devices = RememberedDevices(DeviceMemory(None if settings.read_only else settings.state_path, health), reads)
+    shared = _shared(settings, look_outside(settings), health, metrics)
+    outbox, touched = Outbox(metrics), Touched()
     sender = BusPublisher(
         lambda: kombu_connection(
             settings.bus.transport_url, heartbeat=0, name=f"extend-bridge-hostagent {settings.host}"
         ),
         on_blocked=process.on_blocked,
     )
-
-    def session(share: float = 1.0) -> Session:
-        return Session(
-            settings.libvirt_uri,
-            limit=settings.libvirt_limit,
-            abandoned=abandoned,
-            connect=outside.connect,
-            share=share,
-        )
-
-    def bench() -> WorkerTool:
-        own = session()
-        if settings.read_only:
-            eyes = ObserveTools(
-                hypervisor=own, wait=settings.observe_wait, sleep=stopping.wait, clock=time.monotonic,
-                hidden=partial(headers.hidden_bytes, images=images_of(own)), told=told,
-            )  # fmt: skip
-            return WorkerTool(own, lambda order: observe(order, eyes))
-        patience = DeviceWait(device_wait=settings.device_wait, nudge_every=settings.nudge_every)
-        images = images_of(own)
-        strategies = [*outside.strategies, RbdStrategy(images)]
-        turn = FairTurn(stopping, workers.crowded, settings.crowded_wait)
-        tools = ExtendTools(
-            hypervisor=own,
-            strategies=strategies,
-            patience=patience,
-            images=images,
-            encryptor=outside.encryptor,
-            guard=devices,
-            headers=headers,
-            sleep=turn.sleep,
-            told=told,
-        )
-
-        def work(order: Order) -> Report:
-            turn.begin()
-            return extend(order, tools)
-
-        return WorkerTool(own, work)
-
-    def images_of(own: Session) -> QemuImages:
-        return QemuImages(own.secret, limit=settings.libvirt_limit / 2)
-
-    def can_extend() -> Mapping[str, str]:
-        if settings.read_only:
-            return {}
-        every = [*outside.strategies, RbdStrategy(images_of(looking))]
-        return volume_types(every, use_multipath=settings.brick.use_multipath)
-
-    def tell(inventory: Inventory) -> None:
-        outbox.add_inventory(inventory)
-        if inventory.full:
-            give_back_free_memory()
-
-    def hand_over(reports: Sequence[Report]) -> None:
-        outbox.add_reports(reports)
-        touched.add({r.key.server_id for r in reports if r.outcome in _CHANGES})
-
+    workers = Workers(
+        settings.workers,
+        make_tool=lambda: _worker_tool(shared, workers.crowded),
+        report=partial(_hand_over, outbox, touched),
+        stopping=shared.stopping,
+        metrics=metrics,
+        health=health,
+        stuck_after=_longest_order(settings),
+    )
+    teller = _teller(shared, workers, touched)
+    keeper = _keeper(shared, outbox, touched, teller, health)
     reporter = Reporter(
         settings.host,
         outbox,
@@ -223,40 +182,136 @@ def build(
         heartbeat_interval=settings.heartbeat_interval,
         health=health,
     )
-    workers = Workers(
-        settings.workers, make_tool=bench, report=hand_over, stopping=stopping, metrics=metrics, health=health,
-        stuck_after=_longest_order(settings),
-    )  # fmt: skip
-    telling = session(_INVENTORY_SHARE)
-    teller = Teller(
-        telling,
-        told,
-        owners=workers,
-        images=images_of(telling),
-        hidden=partial(headers.hidden_bytes, images=images_of(telling)),
-        on_told=touched.add,
-    )
-    looking = session(_INVENTORY_SHARE)
-    keeper = InventoryKeeper(
-        looking,
-        tell=tell,
-        touched=touched,
-        volume_types=can_extend(),
-        hidden=partial(headers.hidden_bytes, images=images_of(looking)),
-        devices=devices,
-        told=told,
-        want_told=(lambda _server_id, _disks: None) if settings.read_only else teller.want,
-        interval=settings.inventory_interval,
-        health=health,
-    )
     rpc = RpcServer(process.conf, settings.bus.transport_url, settings.host, workers.submit, health)
+    looks_within = _LOOKS * settings.libvirt_limit
     return [
         PartWithCleanup(
             Supervised("hostagent.reporter", reporter.run, health), wake=outbox.close, after=sender.close
         ),
-        PartWithCleanup(Supervised("hostagent.inventory", keeper.run, health), wake=touched.close),
-        *outside.parts,
-        PartWithCleanup(Supervised("hostagent.teller", teller.run, health), wake=teller.close),
+        PartWithCleanup(
+            Supervised("hostagent.inventory", keeper.run, health, moves_within=looks_within), wake=touched.close
+        ),
+        *shared.outside.parts,
+        PartWithCleanup(
+            Supervised("hostagent.teller", teller.run, health, moves_within=looks_within), wake=teller.close
+        ),
         workers,
         rpc,
     ]
+
+
+def _shared(settings: HostAgentSettings, outside: HostAccess, health: Health, metrics: AgentMetrics) -> _Shared:
+    reads = StorageReads(limit=settings.storage_limit, most=_READS_MAX, health=health, gauge=metrics.storage_reads)
+    memory = DeviceMemory(None if settings.read_only else settings.state_path, health)
+    return _Shared(
+        settings=settings,
+        outside=outside,
+        abandoned=Abandoned(settings.abandoned_max, health, metrics.abandoned),
+        headers=LuksHeaders(reads),
+        devices=RememberedDevices(memory, reads),
+        told=ToldDisks(watches=settings.read_only),
+        stopping=threading.Event(),
+    )
+
+
+def _session(shared: _Shared, share: float = 1.0) -> Session:
+    return Session(
+        shared.settings.libvirt_uri,
+        limit=shared.settings.libvirt_limit,
+        abandoned=shared.abandoned,
+        connect=shared.outside.connect,
+        share=share,
+    )
+
+
+def _images(shared: _Shared, session: Session) -> QemuImages:
+    return QemuImages(session.secret, limit=shared.settings.libvirt_limit / 2)
+
+
+def _worker_tool(shared: _Shared, crowded: Callable[[], bool]) -> WorkerTool:
+    session = _session(shared)
+    images = _images(shared, session)
+    if shared.settings.read_only:
+        return WorkerTool(session, partial(observe, eyes=_observe_tools(shared, session, images)))
+    turn = FairTurn(shared.stopping, crowded, shared.settings.crowded_wait)
+    tools = ExtendTools(
+        hypervisor=session,
+        strategies=[*shared.outside.strategies, RbdStrategy(images)],
+        patience=DeviceWait(device_wait=shared.settings.device_wait, nudge_every=shared.settings.nudge_every),
+        images=images,
+        encryptor=shared.outside.encryptor,
+        guard=shared.devices,
+        headers=shared.headers,
+        sleep=turn.sleep,
+        told=shared.told,
+    )
+
+    def work(order: Order) -> Report:
+        turn.begin()
+        return extend(order, tools)
+
+    return WorkerTool(session, work)
+
+
+def _observe_tools(shared: _Shared, session: Session, images: QemuImages) -> ObserveTools:
+    return ObserveTools(
+        hypervisor=session,
+        wait=shared.settings.observe_wait,
+        sleep=shared.stopping.wait,
+        clock=time.monotonic,
+        hidden=partial(shared.headers.hidden_bytes, images=images),
+        told=shared.told,
+    )
+
+
+def _teller(shared: _Shared, workers: Workers, touched: Touched) -> Teller:
+    session = _session(shared, _INVENTORY_SHARE)
+    images = _images(shared, session)
+    return Teller(
+        session,
+        shared.told,
+        owners=workers,
+        images=images,
+        hidden=partial(shared.headers.hidden_bytes, images=images),
+        on_told=touched.add,
+        guard=shared.devices,
+    )
+
+
+def _keeper(shared: _Shared, outbox: Outbox, touched: Touched, teller: Teller, health: Health) -> InventoryKeeper:
+    settings, session = shared.settings, _session(shared, _INVENTORY_SHARE)
+    images = _images(shared, session)
+    strategies, multipath = [*shared.outside.strategies, RbdStrategy(images)], settings.brick.use_multipath
+    return InventoryKeeper(
+        session,
+        tell=partial(_send_inventory, outbox),
+        touched=touched,
+        volume_types={} if settings.read_only else volume_types(strategies, use_multipath=multipath),
+        hidden=partial(shared.headers.hidden_bytes, images=images),
+        devices=shared.devices,
+        told=shared.told,
+        want_told=_tell_nobody if settings.read_only else teller.want,
+        interval=settings.inventory_interval,
+        health=health,
+    )
+
+
+def _tell_nobody(_server_id: str, _disks: Sequence[Disk]) -> None:
+    """Do nothing: an agent that only looks changes no guest."""
+
+
+def _send_inventory(outbox: Outbox, inventory: Inventory) -> None:
+    outbox.add_inventory(inventory)
+    if inventory.full:
+        give_back_free_memory()
+
+
+def _hand_over(outbox: Outbox, touched: Touched, reports: Sequence[Report]) -> None:
+    outbox.add_reports(reports)
+    touched.add({report.key.server_id for report in reports if report.outcome in _CHANGES})
+
+
+def _longest_order(settings: HostAgentSettings) -> float:
+    """Return the seconds after which an order cannot be on its way any more: the sum of its limits, twice over."""
+    brick = settings.brick.limit + settings.brick.lock_limit
+    return 2 * (settings.device_wait + brick + 8 * settings.libvirt_limit + settings.storage_limit)

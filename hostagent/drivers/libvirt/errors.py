@@ -29,6 +29,7 @@ _READ_ONLY = re.compile(r"\bread[- ]?only\b", re.IGNORECASE)
 _INCOMING = re.compile(r"only on the source host", re.IGNORECASE)  # jobStats of a guest that is being received
 _SHRINK = re.compile(r"\bshrink", re.IGNORECASE)
 _CANNOT_GROW = re.compile(r"cannot grow device files", re.IGNORECASE)
+_TOO_LARGE = re.compile(r"encode message|\btoo (large|big|long)\b|maximum", re.IGNORECASE)
 _CLOSED = re.compile(r"client socket is closed|cannot recv data|end of file while reading", re.IGNORECASE)
 
 
@@ -74,18 +75,24 @@ def is_saved(state: int, reason: int, *, has_image: bool) -> bool:
 
 
 def no_domain(error: LibvirtError) -> bool:
-    """Whether libvirt does not know the domain."""
+    """Return whether libvirt does not know the domain."""
     return error.get_error_code() == _NO_DOMAIN
 
 
 def no_secret(error: LibvirtError) -> bool:
-    """Whether libvirt has no such secret for us."""
+    """Return whether libvirt has no such secret for us."""
     return error.get_error_code() in _NO_SECRET
 
 
 def connection_lost(error: LibvirtError) -> bool:
-    """Whether the error is about the way to libvirt, so that a new connection is worth one more try."""
-    return error.get_error_domain() == _FROM_RPC or _CLOSED.search(error.get_error_message() or "") is not None
+    """Return whether the error is about the way to libvirt, so that a new connection is worth one more try.
+
+    An answer above libvirt's own limits is about one domain: its metadata may hold megabytes.
+    """
+    text = error.get_error_message() or ""
+    if error.get_error_domain() != _FROM_RPC:
+        return _CLOSED.search(text) is not None
+    return _TOO_LARGE.search(text) is None
 
 
 def stopped(error: LibvirtError, what: str) -> StepFailedError:

@@ -120,10 +120,26 @@ class Session:
     def capacity(self, server_id: str, target: str) -> Capacity:
         """See ports.Hypervisor."""
         self._abandoned.check(server_id, self._share)  # QEMU is asked, and QEMU is what hangs
-        capacity, _allocation, physical = self.on_domain(
-            server_id, "blockInfo", lambda domain, _wanted: domain.blockInfo(target)
-        )
-        return Capacity(capacity, physical)
+        answer = self.on_domain(server_id, "blockInfo", lambda domain, _wanted: domain.blockInfo(target))
+        return Capacity.read(answer, target)
+
+    def state(self, server_id: str) -> GuestState | None:
+        """Return a guest's state alone, None where libvirt does not know the guest. Raises StepFailedError.
+
+        For a guest whose XML cannot be had.
+        """
+
+        def look(domain: Any, _wanted: object) -> tuple[int, int]:
+            state, reason = domain.state(0)
+            return state, reason
+
+        try:
+            state, reason = self.on_domain(server_id, "state", look)
+        except StepFailedError as ex:
+            if ex.reason is Reason.DOMAIN_ABSENT:
+                return None
+            raise
+        return errors.guest_state(state, reason)
 
     def on_domain(self, server_id: str, what: str, work: Callable[[LibvirtDomain, Callable[[], bool]], T]) -> T:
         """See ports.Hypervisor."""

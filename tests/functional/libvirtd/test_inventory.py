@@ -2,6 +2,7 @@
 """What a host says of its guests through all that happens to guests, and to the agent itself."""
 
 import signal
+import uuid
 from typing import Any
 
 import pytest
@@ -61,4 +62,30 @@ def test_the_inventory_is_right_through_save_restore_hard_reboot_and_the_agents_
     domain.undefine()
     domain.destroy()
     wait_for(lambda: guest.server_id not in machine.reports.domains(host.name), looks)
+    libvirt.close()
+
+
+def test_a_guest_whose_xml_is_above_libvirts_limit_is_named_and_leaves_the_host_whole(machine: Machine) -> None:
+    """Metadata of 7 MB, as `virsh metadata` sets it: libvirt cannot hand out that XML. Nothing else is wrong."""
+    host = machine.libvirtd()
+    guest, _disk = machine.guest()
+    strange = str(uuid.uuid4())
+    libvirt: Any = open_libvirt(host.uri)
+    domain = libvirt.defineXML(guest.xml())
+    odd = libvirt.defineXML(
+        f"<domain type='qemu'><name>odd</name><uuid>{strange}</uuid><memory unit='MiB'>16</memory>"
+        "<os><type arch='x86_64' machine='pc'>hvm</type></os><devices/></domain>"
+    )
+    for number in range(2):
+        odd.setMetadata(2, f"<a>{'x' * 3_500_000}</a>", f"k{number}", f"http://example.org/{number}", 2)
+    domain.create()
+    guest.wait_size(GIB)
+    agent = machine.agent(host, "inventory_interval = 1")
+    wait_for(lambda: {guest.server_id, strange} <= machine.reports.domains(host.name).keys(), agent)
+    seen = machine.reports.domains(host.name)
+    assert (seen[strange].state, seen[strange].disks) == (GuestState.OFF, ())
+    assert seen[guest.server_id].disks[0].size == GIB
+    wait_for(lambda: strange in str(agent.checks()["hostagent.libvirt"]["reason"]), agent)
+    assert agent.checks()["hostagent.libvirt"]["ok"]
+    domain.destroy()
     libvirt.close()

@@ -54,12 +54,19 @@ class Libvirt:
         self.connection = FakeConnection(hypervisor)
         self.away = 0
         self.hung: set[str] = set()
+        self.no_state: set[str] = set()
         self.no_sizes: StepFailedError | None = None
 
     def domain(self, server_id: str) -> Domain | None:
         if server_id in self.hung:
             raise HUNG
         return self.hypervisor.domain(server_id)
+
+    def state(self, server_id: str) -> GuestState | None:
+        if server_id in self.no_state:
+            raise HUNG
+        found = self.hypervisor.domain(server_id)
+        return found.state if found is not None else None
 
     def capacity(self, server_id: str, target: str) -> Capacity:
         if self.no_sizes is not None:
@@ -94,6 +101,26 @@ def test_every_volume_of_every_domain_with_the_size_its_guest_sees() -> None:
     by_id = {domain.server_id: domain for domain in seen.domains}
     assert by_id[on].disks == (DiskSeen(volume_id=disk.volume_id, size=Bytes(disk.capacity)),)
     assert (by_id[off].state, by_id[off].disks[0].size) == (GuestState.OFF, None)
+
+
+def test_a_guest_that_cannot_be_read_leaves_the_rest_of_the_host_whole() -> None:
+    """It is listed with its state, so the host keeps it; a guest without even that makes no list a whole one."""
+    hypervisor = FakeHypervisor()
+    disk = FakeDisk()
+    good, strange = hypervisor.add(disk), hypervisor.add(FakeDisk())
+    libvirt = Libvirt(hypervisor)
+    libvirt.hung = {strange}
+    made, *_ = keeper(libvirt)
+    seen = {domain.server_id: domain for domain in made.look_at_all().domains}
+    assert [found.volume_id for found in seen[good].disks] == [disk.volume_id]
+    assert (seen[strange].state, seen[strange].disks) == (GuestState.ACTIVE, ())
+    assert strange in made._words()
+    libvirt.no_state = {strange}
+    listed = made.look_at_all()
+    assert (listed.full, [domain.server_id for domain in listed.domains]) == (False, [good])
+    libvirt.hung, libvirt.no_state = set(), set()
+    assert made.look_at_all().full
+    assert made._words() == "ok"
 
 
 def test_a_named_domain_that_is_gone_is_told_as_gone() -> None:

@@ -9,8 +9,9 @@ from bridge.core.reasons import Reason
 from hostagent import inventory, resize
 from hostagent.drivers.libvirt import errors
 from hostagent.drivers.libvirt.errors import connection_lost, guest_state
+from hostagent.errors import StepFailedError
 from hostagent.knowledge import Arrival
-from hostagent.ports import RESIZE
+from hostagent.ports import RESIZE, Capacity
 from tests.unit.hostagent.fakes import FakeLibvirtError
 
 libvirt = pytest.importorskip("libvirt")
@@ -149,3 +150,20 @@ def test_a_missing_file_is_no_lost_connection() -> None:
     assert not connection_lost(FakeLibvirtError(38, "cannot stat file '/dev/x': No such file or directory"))
     assert connection_lost(FakeLibvirtError(38, "Cannot recv data: Connection reset by peer", domain=7))
     assert connection_lost(FakeLibvirtError(1, "internal error: client socket is closed"))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [[-1, 0, 5], [5, 0, -1], [1 << 63, 0, 5], [5, 0], [5, 0, 5, 5], None, "abc", [5.0, 0, 5], [None, 0, 5], []],
+)
+def test_sizes_that_no_disk_has_are_an_error_in_words(answer: object) -> None:
+    with pytest.raises(StepFailedError, match="vda: sizes that no disk has"):
+        Capacity.read(answer, "vda")
+
+
+def test_an_answer_above_libvirts_limits_is_no_lost_connection() -> None:
+    """Code 39: a domain may keep megabytes of metadata, and a new connection would not help."""
+    too_large = FakeLibvirtError(39, "Unable to encode message payload", 7)
+    assert not errors.connection_lost(too_large)
+    assert errors.stopped(too_large, "look").reason is Reason.LIBVIRT_RAISED
+    assert errors.connection_lost(FakeLibvirtError(39, "cannot send data: Broken pipe", 7))
