@@ -49,6 +49,7 @@ class NetworkSource:
 class Disk:
     """One disk of a domain. `driver_format` and `source` as in the XML, never probed.
 
+    `bottom`: the volume itself, beneath an overlay such as a backup tool's snapshot.
     `encrypted`: a layer between the source and the guest decrypts it; `luks`: that layer is QEMU itself, by LUKS1.
     `node`: libvirt's number of the source, used once in a run of the guest; `alias`: libvirt's name of the disk.
     `type`: the XML's word for the kind of source. `notifies`: the guest's driver is interrupted when the size
@@ -69,6 +70,12 @@ class Disk:
     notifies: bool = True
     read_only: bool = False
     cdrom: bool = False
+    bottom: "Disk | None" = None
+
+    @property
+    def device(self) -> "Disk":
+        """Return the disk of the volume itself: the bottom of a chain of overlays, else this disk."""
+        return self.bottom if self.bottom is not None else self
 
     @property
     def can_be_told(self) -> bool:
@@ -167,6 +174,7 @@ def _disk(element: ET.Element, silent: frozenset[str]) -> Disk | None:
         and encryption.get("engine", "qemu") == "qemu",
         network=_network(element, source) if kind is SourceKind.NETWORK and source is not None else None,
         node=source.get("index") if source is not None else None,
+        bottom=_bottom(element, name),
         alias=_attribute(element, "alias", "name"),
         type=element.get("type", ""),
         notifies=_notifies(element, target.get("bus", "virtio"), silent),
@@ -197,6 +205,27 @@ def _network(element: ET.Element, source: ET.Element) -> NetworkSource:
         conf=conf.get("file") if conf is not None else None,
         user=auth.get("username") if auth is not None else None,
         secret_id=secret.get("uuid") if secret is not None else None,
+    )
+
+
+def _bottom(element: ET.Element, target: str) -> Disk | None:
+    """Return the last disk of the chain beneath an overlay, None without one. Only running guests show theirs."""
+    last, layer = None, element.find("backingStore")
+    while layer is not None and layer.get("type"):
+        last, layer = layer, layer.find("backingStore")
+    if last is None:
+        return None
+    kind, source, form = _kind(last.get("type", "")), last.find("source"), last.find("format")
+    return Disk(
+        target=target,
+        kind=kind,
+        source=_source(source, kind),
+        driver_format=(form.get("type") if form is not None else None) or "",
+        volume_id=_volume_id(element),
+        encrypted=_within(last, source, "encryption") is not None,
+        network=_network(last, source) if kind is SourceKind.NETWORK and source is not None else None,
+        type=last.get("type", ""),
+        node=source.get("index") if source is not None else None,
     )
 
 

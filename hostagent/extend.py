@@ -22,6 +22,7 @@ from hostagent.devices import choose, crypt
 from hostagent.devices.base import Strategy, volume_type
 from hostagent.devices.checks import check_identity
 from hostagent.devices.headers import LuksHeaders
+from hostagent.devices.overlay import OverlayStrategy
 from hostagent.devices.sysfs import CryptMap
 from hostagent.domain import Disk, Domain, SourceKind
 from hostagent.errors import StepFailedError
@@ -248,13 +249,18 @@ class _ExtendAttempt:
         )
 
     def _chosen(self, disk: Disk) -> Strategy:
-        strategy = choose(self.tools.strategies, disk, self.order.connection)
+        device = disk.device
+        if device is not disk and (device.encrypted or crypt.map_of(device) is not None):
+            raise StepFailedError(
+                Outcome.BUSY, Reason.OVERLAY_ACTIVE, f"{disk.source} lies over the encrypted {device.source}"
+            )
+        strategy = choose(self.tools.strategies, device, self.order.connection)
         if strategy is None:
-            what = disk.words
+            what = device.words
             if (kind := volume_type(self.order.connection)) is not None:
                 what += f", volume type {kind}"
             raise StepFailedError(Outcome.UNSUPPORTED, Reason.NO_STRATEGY, what)
-        return strategy
+        return strategy if device is disk else OverlayStrategy(strategy)
 
     def _off(self, disk: Disk) -> tuple[Outcome, Reason]:
         """The guest reads the size at its next start, so only the host's side is there to do.
@@ -266,7 +272,7 @@ class _ExtendAttempt:
         if disk.kind is SourceKind.BLOCK and disk.source is not None and not Path(disk.source).exists():
             return Outcome.GUEST_OFF, Reason.DOMAIN_OFF  # not connected; connecting it will show its size
         size = strategy.size(disk)
-        if size is None:
+        if size is None or disk.bottom is not None:
             self.before = self.after = self._capacity("before", disk)
             if self.after < self.order.target:
                 raise StepFailedError(
@@ -308,7 +314,7 @@ class _ExtendAttempt:
             with suppress(StepFailedError):
                 check_identity(crypt.beneath(disk, self.mapped), self.order.connection)
                 return
-        check_identity(disk, self.order.connection)
+        check_identity(disk.device, self.order.connection)
 
     def _fresh_size(self, strategy: Strategy, disk: Disk) -> int | None:
         refreshed = self.tools.refreshed

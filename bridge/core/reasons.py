@@ -142,6 +142,7 @@ class Reason(StrEnum):
     STORAGE_SILENT = "storage_silent", "the storage does not answer: a read of it was given up"
     WOULD_SHRINK = "would_shrink", "the size asked for is below the disk's current capacity"
     WRONG_DEVICE = "wrong_device", "the domain's disk is not the device the connection data names"
+    OVERLAY_ACTIVE = "overlay_active", "a snapshot's overlay lies over an encrypted device"
     BLOCK_JOB = "block_job", "a block job holds the disk"
     DOMAIN_JOB = "domain_job", "the guest is being migrated, saved or dumped"
     CANNOT_GROW_DEVICE = "cannot_grow_device", "QEMU: the device under the disk is too small"

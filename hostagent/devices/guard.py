@@ -71,9 +71,9 @@ class RememberedDevices:
 
     def _names(self, disk: Disk) -> frozenset[str] | None:
         """The device's worldwide names; None for what is not a block device, or has no device on this host."""
-        if disk.kind is not SourceKind.BLOCK or disk.source is None:
+        source = disk.device.source
+        if disk.device.kind is not SourceKind.BLOCK or source is None:
             return None
-        source = disk.source
         try:
             return self._reads.read(source, lambda: self._read(source))
         except StorageSilentError as ex:
@@ -85,7 +85,7 @@ class RememberedDevices:
 
     def _evidence(self, domain: Domain, disk: Disk, attachment_id: str | None) -> AttachEvidence:
         run = f"{self._boot}/{domain.run}" if domain.run is not None and self._boot else None
-        return AttachEvidence(run=run, node=disk.node, attachment_id=attachment_id)
+        return AttachEvidence(run=run, node=disk.device.node, attachment_id=attachment_id)
 
     def _raise(self, verdict: Verdict, key: ExtendKey, disk: Disk, names: frozenset[str]) -> None:
         if verdict in {Verdict.SAME, Verdict.FIRST}:
@@ -93,11 +93,13 @@ class RememberedDevices:
         was = ", ".join(sorted(self._memory.known_names(key)))
         if verdict is Verdict.SILENT:
             raise StepFailedError(
-                Outcome.DEVICE_STALE, Reason.WRONG_DEVICE, f"{disk.source} does not tell its name; it was {was}"
+                Outcome.DEVICE_STALE,
+                Reason.WRONG_DEVICE,
+                f"{disk.device.source} does not tell its name; it was {was}",
             )
         now = ", ".join(sorted(names))
         raise StepFailedError(
-            Outcome.REFUSED, Reason.WRONG_DEVICE, f"{disk.source} is {now}; the volume was {was}: {_REMEDY}"
+            Outcome.REFUSED, Reason.WRONG_DEVICE, f"{disk.device.source} is {now}; the volume was {was}: {_REMEDY}"
         )
 
 

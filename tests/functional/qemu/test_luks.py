@@ -2,6 +2,7 @@
 """LUKS1 that QEMU opens: the guest gets the volume less its header, the report speaks of the volume."""
 
 import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from hostagent.devices.luks import hidden_bytes
 from hostagent.inventory import InventoryKeeper, Touched
 from tests.functional.qemu.conftest import Bench, Host
 from tests.lab.ceph import RbdImage
-from tests.lab.disks import LoopDevice, RawFile
+from tests.lab.disks import LoopDevice, Qcow2File, RawFile
 from tests.lab.guest import Guest
 from tests.lab.luks import PASSPHRASE, Luks, luks_header
 
@@ -130,3 +131,21 @@ def test_the_inventory_says_the_volumes_size(host: Host, bench: Bench, encrypted
     )  # fmt: skip
     [seen] = keeper.look_at([guest.server_id]).domains
     assert [known.size for known in seen.disks] == [SMALL]
+
+
+def test_luks_inside_of_qcow2_takes_the_size_that_the_guest_sees(
+    host: Host, bench: Bench, tmp_path: Path, keep: Callable[[Any], Any]
+) -> None:
+    """The header lies beside the payload: nothing is hidden, libvirt takes the plain size."""
+    volume = keep(Qcow2File(tmp_path / "disk", SMALL))
+    volume.path.unlink()
+    subprocess.run(
+        ["qemu-img", "create", "-q", "--object", f"secret,id=s,data={PASSPHRASE.decode()}", "-f", "qcow2", "-o",
+         "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10", volume.path, str(SMALL)],
+        check=True,
+    )  # fmt: skip
+    disk = Luks(volume, host.secret(PASSPHRASE, usage="volume"), 0)
+    guest = host.boot(disk)
+    report = bench(order(guest, disk, LARGE))
+    assert (report.outcome, report.before, report.after) == (Outcome.RESIZED, SMALL, LARGE), report
+    guest.wait_size(LARGE)
