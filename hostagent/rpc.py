@@ -1,51 +1,40 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where orders come in: an oslo.messaging RPC server on this host's own queue."""
+"""Orders from the engine, taken off this host's own queue."""
 
-import itertools
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from contextlib import suppress
+from typing import Final
 
-import oslo_messaging
-from oslo_config import cfg
+import kombu
 
-from bridge.core.messages import VERSION, Order
+from bridge.core.cast import decode_cast
+from bridge.core.messages import Order
 from bridge.core.reasons import Reason
 from bridge.core.wire import BadMessageError
-from bridge.runtime.broker import AGENT_EXCHANGE, AGENT_TOPIC, BROKER_ERRORS, rpc_transport
-from bridge.runtime.health import Health
-from bridge.runtime.retry import Backoff
+from bridge.runtime.broker import BROKER_ERRORS, agent_key, ensure_agent_queue
+from bridge.runtime.bus_url import failure_words
+from bridge.runtime.health import LIMIT, Health
+from bridge.runtime.raw_messages import as_sent
+from bridge.runtime.retry import Backoff, keep_trying
 
 LOG = logging.getLogger(__name__)
 
 HEALTH: Final = "hostagent.bus"
-_THREADS: Final = 4  # the handler only reads and hands over
+_PREFETCH: Final = 20
+_IDLE: Final = 1.0  # seconds to wait for a message, and between looks at the broker's heartbeats
+_LOOK_AGAIN: Final = 30.0  # seconds; a binding that an operator deleted is missing until then
 
 
-class ExtendEndpoint:
-    """What the engine can call. Version 1.0: extend."""
-
-    target = oslo_messaging.Target(version="1.0")
-
-    def __init__(self, submit: Callable[[Sequence[Order]], None]) -> None:
-        self._submit = submit
-
-    def extend(self, ctxt: Any, orders: object = None, version: object = VERSION, **_newer: Any) -> None:
-        """A cast: bring disks up to size. `orders` is a list of Order.to_wire(); unknown arguments are ignored."""
-        del ctxt
-        if not isinstance(version, int) or version > VERSION:
-            LOG.error("orders of a version this agent cannot read (it reads up to %d); upgrade it", VERSION)
-            return
-        if not isinstance(orders, list):
-            LOG.error("%s: orders is no list", Reason.BAD_ORDER.text)
-            return
-        if read := read_orders(orders):
-            self._submit(read)
-
-
-def read_orders(raw: Sequence[object]) -> list[Order]:
-    """The orders that can be read; the others are logged, without a word of their content, and left out."""
+def read_cast(body: bytes) -> list[Order]:
+    """Return the orders that can be read; log the others, without a word of their content."""
+    try:
+        raw = decode_cast(body)
+    except BadMessageError as ex:
+        LOG.error("%s: %s", Reason.BAD_ORDER.text, ex)  # noqa: TRY400
+        return []
     orders = []
     for number, item in enumerate(raw):
         try:
@@ -55,71 +44,72 @@ def read_orders(raw: Sequence[object]) -> list[Order]:
     return orders
 
 
-class RpcServer:
-    """A part. Starting waits for the broker for ever, so it happens in a thread of its own."""
+class OrderConsumer:
+    """Consumes the queue of one host; the body of a supervised thread.
+
+    A message is acknowledged once the workers have its orders. What a killed agent had in hand is cast again, since
+    no report of it comes.
+    """
 
     def __init__(
         self,
-        conf: cfg.ConfigOpts,
-        url: str,
+        connect: Callable[[], kombu.Connection],
         host: str,
         submit: Callable[[Sequence[Order]], None],
         health: Health,
     ) -> None:
-        conf.set_default("executor_thread_pool_size", _THREADS)
-        self._transport = rpc_transport(conf, url)
+        self._connect = connect
         self._host = host
         self._submit = submit
         self._health = health
-        self._server: oslo_messaging.MessageHandlingServer | None = None
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._listen, name="rpc-start", daemon=True)
         health.expect(HEALTH)
 
-    def start(self) -> None:
-        """Begin to listen as soon as the broker is there."""
-        self._health.bad(HEALTH, "waiting for the broker")
-        self._thread.start()
+    def run(self, stop: threading.Event) -> None:
+        """Run until told to stop; connect again, with back-off, when the broker is lost."""
 
-    def stop(self) -> None:
-        """Take no more orders."""
-        self._stopping.set()
-        if self._server is not None:
-            self._server.stop()
+        def session() -> None:
+            with self._connect() as connection:
+                self._consume(connection, stop)
 
-    def join(self, seconds: float) -> bool:
-        """Wait for the orders just read. A server that never got its broker is left behind, it holds nothing."""
-        del seconds
-        if self._server is not None:
-            self._server.wait()
-            self._transport.cleanup()
-        return True
-
-    def _listen(self) -> None:
-        """oslo.messaging waits for a broker that is away, and raises where one refuses us: that is mended there."""
-        away = Backoff(first=1, cap=30, floor=0.2)
-        for failures in itertools.count(1):
-            server = self._new_server()
-            try:
-                server.start()
-            except (oslo_messaging.MessagingException, *BROKER_ERRORS) as ex:
-                reason = " ".join(str(ex).split())
-                self._health.bad(HEALTH, f"the broker refuses us, or we it: {reason}")
-                if self._stopping.wait(away.delay(failures)):
-                    return
-                continue
-            self._server = server
-            if self._stopping.is_set():
-                server.stop()
-                return
-            self._health.ok(HEALTH)
-            LOG.info("taking orders for host %s", self._host)
-            return
-
-    def _new_server(self) -> oslo_messaging.MessageHandlingServer:
-        return oslo_messaging.get_rpc_server(
-            self._transport,
-            oslo_messaging.Target(exchange=AGENT_EXCHANGE, topic=AGENT_TOPIC, server=self._host),
-            [ExtendEndpoint(self._submit)],
-            executor="threading",
+        keep_trying(
+            stop,
+            Backoff(first=0.5, cap=10, floor=0.2),
+            self._health,
+            HEALTH,
+            BROKER_ERRORS,
+            session,
+            words=lambda error: f"no orders can be taken from our bus: {failure_words(error)}",
         )
+
+    def _consume(self, connection: kombu.Connection, stop: threading.Event) -> None:
+        ensure_agent_queue(connection, self._host)
+        looked = time.monotonic()
+        with connection.channel() as channel:
+            consumer = kombu.Consumer(
+                as_sent(channel),
+                [kombu.Queue(agent_key(self._host), no_declare=True)],
+                on_message=self._take,
+                prefetch_count=_PREFETCH,
+                accept=None,
+                auto_declare=False,
+            )
+            with consumer:
+                LOG.info("taking orders for host %s", self._host)
+                while not stop.is_set():
+                    self._health.ok(HEALTH, good_for=LIMIT)
+                    if time.monotonic() - looked > _LOOK_AGAIN:
+                        ensure_agent_queue(connection, self._host)
+                        looked = time.monotonic()
+                    self._wait(connection)
+
+    def _take(self, message: kombu.Message) -> None:
+        body = message.body
+        if orders := read_cast(body.encode() if isinstance(body, str) else bytes(body)):
+            self._submit(orders)
+        message.ack()
+
+    @staticmethod
+    def _wait(connection: kombu.Connection) -> None:
+        with suppress(TimeoutError):
+            connection.drain_events(timeout=_IDLE)
+        connection.heartbeat_check()

@@ -15,7 +15,7 @@ from bridge.core.outcome import Outcome
 from bridge.runtime.broker import kombu_connection
 from bridge.runtime.bus_url import check_url
 from bridge.runtime.daemon import Part, Supervised
-from bridge.runtime.health import Health
+from bridge.runtime.health import LIMIT, Health
 from bridge.runtime.metrics import AgentMetrics
 from bridge.runtime.process import Process
 from bridge.runtime.publisher import BusPublisher
@@ -39,7 +39,7 @@ from hostagent.knowledge import ToldDisks
 from hostagent.observe import ObserveTools, observe
 from hostagent.ports import Encryptor
 from hostagent.reporter import Outbox, Reporter, ToEngine
-from hostagent.rpc import RpcServer
+from hostagent.rpc import OrderConsumer
 from hostagent.settings import HostAgentSettings
 from hostagent.storage_reads import StorageReads
 from hostagent.telling import Teller
@@ -182,7 +182,16 @@ def build(
         heartbeat_interval=settings.heartbeat_interval,
         health=health,
     )
-    rpc = RpcServer(process.conf, settings.bus.transport_url, settings.host, workers.submit, health)
+    orders = OrderConsumer(
+        lambda: kombu_connection(
+            settings.bus.transport_url,
+            heartbeat=settings.bus.heartbeat,
+            name=f"extend-bridge-hostagent {settings.host} orders",
+        ),
+        settings.host,
+        workers.submit,
+        health,
+    )
     looks_within = _LOOKS * settings.libvirt_limit
     return [
         PartWithCleanup(
@@ -196,7 +205,7 @@ def build(
             Supervised("hostagent.teller", teller.run, health, moves_within=looks_within), wake=teller.close
         ),
         workers,
-        rpc,
+        Supervised("hostagent.orders", orders.run, health, moves_within=LIMIT),
     ]
 
 

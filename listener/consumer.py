@@ -7,8 +7,10 @@ and drop messages after many. Messages that a lost connection leaves unacknowled
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from typing import Final
 
@@ -16,7 +18,7 @@ import kombu
 
 from bridge.runtime.broker import BROKER_ERRORS
 from bridge.runtime.bus_url import failure_words
-from bridge.runtime.health import Health
+from bridge.runtime.health import LIMIT, Health, InFlight
 from bridge.runtime.retry import Backoff, keep_trying
 from listener.batch import ShuttingDownError
 from listener.delivery import Away, Worker
@@ -36,6 +38,7 @@ class CheckNames:
     queue: str
     endpoint: str
     lanes: str
+    messages: str
 
 
 NOTIFICATIONS: Final = CheckNames(
@@ -44,6 +47,7 @@ NOTIFICATIONS: Final = CheckNames(
     queue="listener.queue",
     endpoint="listener.endpoint",
     lanes="listener.lanes",
+    messages="listener.messages",
 )
 DUE: Final = CheckNames(
     bus="our bus",
@@ -51,6 +55,7 @@ DUE: Final = CheckNames(
     queue="listener.due_queue",
     endpoint="listener.due_endpoint",
     lanes="listener.due_lanes",
+    messages="listener.due_messages",
 )
 
 
@@ -77,6 +82,8 @@ class Loop:
         self._health = health
         self._checks = checks
         self._telemetry = telemetry
+        self._due = InFlight()
+        health.due(checks.messages, self._due.oldest, what="message")
 
     def run(self, stop: threading.Event) -> None:
         """Run until told to stop; reconnect with back-off when the connection is lost."""
@@ -102,17 +109,21 @@ class Loop:
 
     def _session(self, connection: kombu.Connection, stop: threading.Event) -> None:
         intake = Intake(
-            connection, self._source, prefetch=self._prefetch, health=self._health, check=self._checks.queue
+            connection,
+            self._source,
+            prefetch=self._prefetch,
+            health=self._health,
+            check=self._checks.queue,
+            alive=partial(self._health.ok, self._checks.broker, good_for=LIMIT),
         )
         connection.connect()
-        self._health.ok(self._checks.broker)
+        self._health.ok(self._checks.broker, good_for=LIMIT)
         with intake.consuming():
             while not stop.is_set():
                 messages = intake.gather()
                 if messages:
-                    self._count_received(messages)
-                    away = self._worker.work(messages, intake, stop)
-                    self._telemetry.in_hand(0)
+                    with self._in_hand(messages):
+                        away = self._worker.work(messages, intake, stop)
                     if away is not None:
                         self._sit_out(away, intake, stop)
 
@@ -121,9 +132,8 @@ class Loop:
         LOG.warning("the endpoint is unreachable (%s); no messages are taken until it answers", away.reason.value)
         messages = intake.pause()
         if messages:
-            self._count_received(messages)
-            self._worker.put_aside(messages, away, intake, stop)
-            self._telemetry.in_hand(0)
+            with self._in_hand(messages):
+                self._worker.put_aside(messages, away, intake, stop)
         backoff = Backoff(first=1.0, cap=self._retry_cap, floor=0.1)
         for asked in count(1):
             intake.keep_alive(backoff.delay(asked) if away.after is None else max(0.1, away.after), stop)
@@ -135,6 +145,11 @@ class Loop:
                 return
             away = still
 
-    def _count_received(self, messages: list[kombu.Message]) -> None:
+    @contextmanager
+    def _in_hand(self, messages: list[kombu.Message]) -> Iterator[None]:
+        """Count messages, and the age of the oldest, until each of them is settled."""
         self._telemetry.in_hand(len(messages))
         self._telemetry.count_received(len(messages))
+        with self._due.one():
+            yield
+        self._telemetry.in_hand(0)

@@ -12,6 +12,7 @@ import kombu
 
 from bridge.core.extend import ExtendKey, new_id
 from bridge.core.reasons import Reason
+from bridge.runtime.daemon import moving
 from bridge.runtime.health import Health
 from bridge.runtime.raw_messages import COMPRESSION
 from bridge.runtime.retry import Backoff
@@ -211,6 +212,7 @@ class Worker:
                         raise ShuttingDownError
                 case Hold():
                     return judgement
+            moving()
             batch.bus.service_connection()
             started = time.monotonic()
         return None

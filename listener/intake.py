@@ -8,7 +8,7 @@ import select
 import ssl
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
@@ -63,24 +63,37 @@ class Acks:
 _LOOK_EVERY: Final = 1.0  # seconds between looks for the queue extends come on
 _LOOK_SELDOM: Final = 30.0  # seconds between looks for a queue that may well never be there
 _IDLE: Final = 1.0  # seconds to wait for a first message; also how often heartbeats are looked after
+_BYTES_MAX: Final = 8 * 1024 * 1024
+"""Bytes from which on no more messages are taken in hand at once: about 2,000 notifications of the usual size."""
 _DRY: Final = 0.001  # seconds: what was already on its way is taken along, nothing is waited for
 
 
 class Intake:
     """The consumer of one source's queues. For one thread. Raises BROKER_ERRORS when the connection is lost.
 
-    `check`: name of the health check for the queue of extends.
+    `check` is the health check of the queue that extends come on. `alive` is called whenever the connection has
+    been looked after.
     """
 
     def __init__(
-        self, connection: kombu.Connection, source: QueueSource, *, prefetch: int, health: Health, check: str
+        self,
+        connection: kombu.Connection,
+        source: QueueSource,
+        *,
+        prefetch: int,
+        health: Health,
+        check: str,
+        alive: Callable[[], None] = lambda: None,
     ) -> None:
         self._connection = connection
         self._source = source
         self._prefetch = prefetch
         self._health = health
         self._check = check
+        self._alive = alive
         self._inbox: list[kombu.Message] = []
+        self._bytes = 0
+        self._usable = False
         self._consumer: kombu.Consumer | None = None
         self._looked = 0.0
 
@@ -91,7 +104,7 @@ class Intake:
             consumer = kombu.Consumer(
                 as_sent(channel),
                 [],
-                on_message=self._inbox.append,
+                on_message=self._take,
                 accept=None,
                 prefetch_count=self._prefetch,
                 auto_declare=False,
@@ -102,14 +115,17 @@ class Intake:
                 yield
 
     def gather(self) -> list[kombu.Message]:
-        """Wait up to a second for a message, then take all that arrived; empty when none arrived."""
+        """Wait up to a second for a message, then take all that arrived; empty when none arrived.
+
+        The bytes in hand are bounded as well: the rest stays with the broker.
+        """
         self._look()
         wait = _DRY if self._inbox else _IDLE
-        while len(self._inbox) < self._prefetch and self._drain(wait):
+        while len(self._inbox) < self._prefetch and self._bytes < _BYTES_MAX and self._drain(wait):
             if len(self._inbox) == 1 and not self._has_sent():
                 break  # a message that comes alone is processed without waiting for others
             wait = _DRY
-        self._connection.heartbeat_check()
+        self._look_after()
         return self._taken()
 
     def pause(self) -> list[kombu.Message]:
@@ -133,16 +149,24 @@ class Intake:
         end = time.monotonic() + seconds
         while not stop.is_set() and (left := end - time.monotonic()) > 0:
             self._drain(min(left, _IDLE))
-            self._connection.heartbeat_check()
+            self._look_after()
 
     def service_connection(self) -> None:
         """Send and read heartbeats without waiting; bytes from the broker count as its sign of life once read."""
         if self._has_sent():
             self._drain(_DRY)
+        self._look_after()
+
+    def _look_after(self) -> None:
         self._connection.heartbeat_check()
+        self._alive()
+
+    def _take(self, message: kombu.Message) -> None:
+        self._inbox.append(message)
+        self._bytes += len(message.body or b"")
 
     def _taken(self) -> list[kombu.Message]:
-        taken, self._inbox[:] = self._inbox[:], []
+        taken, self._inbox, self._bytes = self._inbox, [], 0
         return taken
 
     def _has_sent(self) -> bool:
@@ -173,7 +197,7 @@ class Intake:
         if not missing and self._source.tended is None:
             return
         wanted = self._source.queues[0]
-        every = _LOOK_EVERY if wanted in missing or not self._ready() else self._source.tended or _LOOK_SELDOM
+        every = _LOOK_EVERY if wanted in missing or not self._usable else self._source.tended or _LOOK_SELDOM
         if self._looked and time.monotonic() - self._looked < every:
             return
         self._looked = time.monotonic()
@@ -182,13 +206,10 @@ class Intake:
             if name in missing and why_not is None:
                 consumer.add_queue(kombu.Queue(name, no_declare=True))
             if name == wanted:
+                self._usable = why_not is None
                 if why_not is None:
                     self._health.ok(self._check)
                 else:
                     self._health.bad(self._check, why_not)
         if missing:
             consumer.consume()
-
-    def _ready(self) -> bool:
-        check = self._health.checks().get(self._check)
-        return check is not None and check.ok

@@ -9,6 +9,7 @@ from typing import Protocol
 import kombu
 
 from bridge.core.reasons import Reason
+from bridge.runtime.daemon import moving
 from bridge.runtime.health import Health
 from bridge.runtime.publisher import NotPublishedError
 from bridge.runtime.retry import Backoff
@@ -105,6 +106,7 @@ class LaneWriter:
             done()
 
     def _kept(self, publish: Callable[[], None]) -> bool:
+        moving()
         try:
             publish()
         except NotPublishedError as ex:

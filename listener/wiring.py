@@ -7,6 +7,7 @@ from typing import Final
 from bridge.runtime.broker import kombu_connection
 from bridge.runtime.bus_url import check_url, is_memory
 from bridge.runtime.daemon import Part, Supervised
+from bridge.runtime.health import LIMIT
 from bridge.runtime.metrics import ListenerMetrics
 from bridge.runtime.process import Process
 from bridge.runtime.rest import NovaEventsClient, open_client
@@ -93,4 +94,4 @@ def _part(
         finally:
             lanes.close()
 
-    return Supervised(name, run, health)
+    return Supervised(name, run, health, moves_within=LIMIT)

@@ -15,7 +15,6 @@ from bridge.core.errors import OperatorError
 _HOST_MAX: Final = 255
 _PLAIN: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_")
 _PREFIX: Final = "extend-bridge-"
-_AGENT: Final = r"extend_bridge_agent|extend_bridge_agent\.HOST"
 
 
 class Vhost(StrEnum):
@@ -78,9 +77,8 @@ GRANTS: Final = (
     ),
     Grant(
         name="hostagent", vhost=Vhost.BRIDGE,
-        configure=rf"^(extend_bridge|{_AGENT}|extend_bridge_agent_fanout|extend_bridge_agent_fanout_.*)$",
-        write=rf"^({_AGENT}|extend_bridge_agent_fanout_.*|extend_bridge\.hosts)$",
-        read=rf"^(extend_bridge|{_AGENT}|extend_bridge_agent_fanout|extend_bridge_agent_fanout_.*)$",
+        configure=r"^extend_bridge_agent\.HOST$", write=r"^(extend_bridge_agent\.HOST|extend_bridge\.hosts)$",
+        read=r"^(extend_bridge|extend_bridge_agent\.HOST)$",
     ),
     Grant(
         name="operator", vhost=Vhost.CINDER, configure=r"^extend_bridge\.record\..*$",
@@ -95,7 +93,7 @@ GRANTS: Final = (
 TOPIC_GRANTS: Final = (
     TopicGrant(
         name="hostagent", vhost=Vhost.BRIDGE, exchange="extend_bridge", write="^$",
-        read=r"^extend_bridge_agent(\.HOST)?$",
+        read=r"^extend_bridge_agent\.HOST$",
     ),
     TopicGrant(name="hostagent", vhost=Vhost.BRIDGE, exchange="extend_bridge.hosts", write="^HOST$", read="^$"),
 )  # fmt: skip

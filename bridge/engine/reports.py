@@ -23,12 +23,13 @@ from bridge.runtime.broker import (
     REPORTS_EXCHANGE,
     REPORTS_QUEUE,
     QueueSpec,
+    ensure_agent_exchange,
     ensure_queue,
     ensure_way,
     is_memory_connection,
 )
 from bridge.runtime.bus_url import failure_words
-from bridge.runtime.health import Health
+from bridge.runtime.health import LIMIT, Health
 from bridge.runtime.metrics import EngineMetrics
 from bridge.runtime.raw_messages import as_sent
 from bridge.runtime.retry import Backoff, keep_trying
@@ -149,9 +150,9 @@ class ReportsConsumer:
                 auto_declare=False,
             )
             with consumer:
-                self._health.ok(_BUS)
                 look = 0.0
                 while not stop.is_set():
+                    self._health.ok(_BUS, good_for=LIMIT)
                     if time.monotonic() >= look:
                         self._have_a_way(connection)
                         look = time.monotonic() + _LOOK_AGAIN
@@ -161,9 +162,10 @@ class ReportsConsumer:
                         inbox.empty()
 
     def _have_a_way(self, connection: kombu.Connection) -> None:
-        """The exchange agents write. Without it they can do with the default one, if they may."""
+        """Have the exchange that agents write, which they can do without, and the one that orders take."""
         if self._in_memory:
             return
+        ensure_agent_exchange(connection)
         try:
             ensure_way(connection, REPORTS_EXCHANGE, REPORTS_QUEUE)
         except connection.channel_errors as ex:
@@ -177,14 +179,14 @@ class ReportsConsumer:
     @staticmethod
     def _gather(connection: kombu.Connection, inbox: "_Inbox") -> None:
         """Wait for a message, then take what came with it; heartbeats wait for others, or for news."""
-        connection.heartbeat_check()
         while (wait := inbox.patience()) > 0:
             try:
                 connection.drain_events(timeout=wait)
             except TimeoutError:
                 if not inbox.crowded():
-                    return
+                    break
                 time.sleep(_NAP)
+        connection.heartbeat_check()  # last: what was not read yet is a sign of life as well
 
     def _settle(self, inbox: Sequence[kombu.Message], stop: threading.Event) -> None:
         read = [message for message in map(_read, inbox) if message is not None]

@@ -1,40 +1,70 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The cast to a host agent, with the broker's word whether there is a queue for it."""
+"""The cast to a host agent, with the broker's word that the host's queue has it."""
 
 import logging
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
 
-import oslo_messaging
-from oslo_messaging.exceptions import MessageDeliveryFailure, MessageUndeliverable, MessagingException
+import kombu
 
-from bridge.core.messages import VERSION, Order
+from bridge.core.cast import encode_cast
+from bridge.core.messages import Order
 from bridge.core.reasons import Reason
-from bridge.runtime.broker import AGENT_EXCHANGE, AGENT_TOPIC, BROKER_ERRORS
+from bridge.runtime.broker import AGENT_EXCHANGE, agent_key, ensure_agent_exchange
+from bridge.runtime.health import Health
+from bridge.runtime.publisher import BusPublisher, NotPublishedError
 
 LOG = logging.getLogger(__name__)
 
+CASTS: Final = "engine.casts"
+_REST: Final = 2.0
+"""Seconds after a failed cast in which others fail at once: a frozen broker must not cost a timeout per host."""
+_ANSWERS: Final = {Reason.RETURNED: Reason.UNDELIVERABLE, Reason.BUS_BLOCKED: Reason.BUS_BLOCKED}
 
-class Agents:
-    """Casts orders. Acknowledged by the agent's driver before they are worked on: the journal makes it good."""
 
-    def __init__(self, transport: oslo_messaging.Transport) -> None:
-        self._client = oslo_messaging.get_rpc_client(
-            transport,
-            oslo_messaging.Target(exchange=AGENT_EXCHANGE, topic=AGENT_TOPIC, version="1.0"),
-            retry=1,
-            transport_options=oslo_messaging.TransportOptions(at_least_once=True),
-        )
+class OrderSender:
+    """Casts orders to hosts. For one thread.
+
+    The agent acknowledges before it works; the journal makes that good, by casting again what was not reported.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[], kombu.Connection],
+        *,
+        health: Health,
+        on_blocked: Callable[[bool], None] = lambda _blocked: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._publisher = BusPublisher(connect, prepare=ensure_agent_exchange, on_blocked=on_blocked)
+        self._health = health
+        self._clock = clock
+        self._failed: tuple[float, Reason] | None = None
 
     def cast(self, host: str, orders: Sequence[Order]) -> Reason | None:
-        """Send a group of orders to one host; None when the broker has them in the host's queue, else why not."""
+        """Send a group of orders to one host; return None when the host's queue has them, else the reason."""
+        if self._failed is not None and self._clock() - self._failed[0] < _REST:
+            return self._failed[1]
+        self._failed = None
         try:
-            self._client.prepare(server=host).cast(
-                {}, "extend", version=VERSION, orders=[o.to_wire() for o in orders]
-            )
-        except MessageUndeliverable:
-            LOG.warning("host %s has no queue: its agent never ran, or its name differs", host)
-            return Reason.UNDELIVERABLE
-        except (MessageDeliveryFailure, MessagingException, *BROKER_ERRORS) as ex:
-            LOG.warning("the broker did not take a cast to host %s: %s", host, type(ex).__name__)
-            return Reason.CAST_FAILED
+            self._publisher.publish(agent_key(host), encode_cast(orders), exchange=AGENT_EXCHANGE)
+        except NotPublishedError as ex:
+            return self._not_cast(host, ex)
+        self._health.ok(CASTS)
         return None
+
+    def close(self) -> None:
+        """Let go of the broker."""
+        self._publisher.close()
+
+    def _not_cast(self, host: str, error: NotPublishedError) -> Reason:
+        reason = _ANSWERS.get(error.reason, Reason.CAST_FAILED)
+        if reason is Reason.UNDELIVERABLE:
+            LOG.warning("host %s has no queue: its agent never ran, or its name differs", host)
+            self._health.ok(CASTS)  # the broker has answered
+            return reason
+        LOG.warning("the broker did not take a cast to host %s: %s", host, error)
+        self._health.bad(CASTS, f"casts to host agents fail: {error}")
+        self._failed = (self._clock(), reason)
+        return reason

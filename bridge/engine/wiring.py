@@ -16,7 +16,7 @@ from bridge.engine.nova import NovaReader
 from bridge.engine.reconcile import RECONCILE, OpenRate, Reconciler
 from bridge.engine.renotify import Renotifier
 from bridge.engine.reports import ReportsConsumer
-from bridge.engine.rpc import Agents
+from bridge.engine.rpc import OrderSender
 from bridge.engine.settings import EngineSettings, Mode
 from bridge.journal.accept import Journal
 from bridge.journal.audit_heads import AuditHeads
@@ -30,7 +30,7 @@ from bridge.journal.states import Extend
 from bridge.journal.sweeps import Passes
 from bridge.journal.watch import DatabaseCheck, DatabaseProbe, DueWatch
 from bridge.runtime.audit import AuditLog
-from bridge.runtime.broker import kombu_connection, rpc_transport
+from bridge.runtime.broker import kombu_connection
 from bridge.runtime.bus_url import check_url
 from bridge.runtime.config import Driver
 from bridge.runtime.daemon import Part, Supervised
@@ -72,7 +72,11 @@ def build(settings: EngineSettings, process: Process) -> list[Part]:
         work=work,
         cinder=reader(),
         locator=_locator(settings, process, work),
-        agents=Agents(rpc_transport(process.conf, settings.bus.transport_url)),
+        agents=OrderSender(
+            lambda: kombu_connection(settings.bus.transport_url, heartbeat=0, name="extend-bridge-engine casts"),
+            health=health,
+            on_blocked=process.on_blocked,
+        ),
         wake=wake,
         health=health,
         metrics=metrics,

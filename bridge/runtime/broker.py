@@ -1,23 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From an oslo transport_url to connections: kombu's for queues of our own, oslo.messaging's for casts.
+"""Connections to the broker, and the exchanges and queues of our own.
 
-`memory://` means both inside this process: kombu's memory transport and oslo's fake driver (all in one, tests).
+`memory://` is kombu's memory transport, inside this process (all in one, tests).
 """
 
-import importlib
 import logging
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
 import amqp.exceptions
 import kombu
-import oslo_messaging
 from kombu.exceptions import OperationalError
-from oslo_config import cfg
 
 from bridge.runtime.amqp_socket import BoundedTransport
-from bridge.runtime.bus_url import MEMORY, is_memory, parse_bus_url
+from bridge.runtime.bus_url import MEMORY, BusError, is_memory, parse_bus_url
 
 LOG = logging.getLogger(__name__)
 
@@ -26,7 +22,10 @@ _NO_LIMIT: Final = 2**31 - 1
 Its own word for none, -1, is refused by 3.x."""
 _MEMORY_POLL: Final = 0.01  # seconds; kombu's memory transport polls once a second unless told otherwise
 _SILENCE: Final = 0.8
-"""Of the heartbeat: the broker speaks once in half of it at least, so this much silence is no coincidence."""
+"""Of [bus] heartbeat: the broker speaks twice in this time, so such a silence is no coincidence."""
+_NEGOTIATED: Final = 3
+"""[bus] heartbeat is so many of AMQP's. A broker takes back what a frozen client holds after two to three of those:
+until then its messages wait there although a new connection stands ready for them."""
 
 REPORTS_QUEUE: Final = "extend_bridge.reports"
 REPORTS_EXCHANGE: Final = "extend_bridge.from_hosts"
@@ -40,12 +39,6 @@ AGENT_EXCHANGE: Final = "extend_bridge"
 """Ours alone. Without a name oslo.messaging declares `openstack`, Cinder's: where Cinder's is durable, every
 cast fails with 406; where ours came first, Cinder's notifications do."""
 
-_UNLISTED_OPTIONS: Final = (
-    ("oslo_messaging._metrics.client", "oslo_messaging_metrics"),
-    ("oslo_messaging._tracing.client", "oslo_messaging_tracing"),
-)
-"""Options oslo.messaging reads on every cast and registers on the global CONF only; a version may lack one."""
-
 BROKER_ERRORS: Final = (
     OSError,
     OperationalError,
@@ -58,16 +51,20 @@ BROKER_ERRORS: Final = (
 class QueueSpec:
     """One of our own queues. `ttl` in seconds, None: messages stay until they are taken.
 
-    `then`: the queue that expired messages go to, which has to be there first; None: they are gone.
+    `then`: the queue that expired messages go to, which has to be there first; None: they are gone. `endless`: a
+    message is delivered as often as it takes; else the broker's own limit holds, and 0.1.0 can share the queue.
     """
 
     name: str
     ttl: float | None = None
     then: str | None = None
+    endless: bool = True
 
     def arguments(self) -> dict[str, Any]:
         """Queue arguments for RabbitMQ ≥ 3.10: quorum, so that it survives a node."""
-        arguments: dict[str, Any] = {"x-queue-type": "quorum", "x-delivery-limit": _NO_LIMIT}
+        arguments: dict[str, Any] = {"x-queue-type": "quorum"}
+        if self.endless:
+            arguments["x-delivery-limit"] = _NO_LIMIT
         if self.ttl is not None:
             arguments["x-message-ttl"] = int(self.ttl * 1000)
         if self.then is not None:
@@ -98,7 +95,7 @@ def kombu_connection(url: str, *, heartbeat: int, name: str) -> kombu.Connection
         password=first.password,
         virtual_host=bus.vhost,
         transport=BoundedTransport,
-        heartbeat=heartbeat // 2,  # the broker's own heartbeats come twice in this time
+        heartbeat=-(-heartbeat // _NEGOTIATED),
         transport_options={"bus": bus, "silence": heartbeat * _SILENCE, "name": name},
     )
 
@@ -133,9 +130,41 @@ def is_memory_connection(connection: kombu.Connection) -> bool:
     return bool(connection.transport.driver_type == "memory")
 
 
-def rpc_transport(conf: cfg.ConfigOpts, url: str) -> oslo_messaging.Transport:
-    """oslo.messaging's transport for casts. `conf` must hold oslo.messaging's options (settings.load does that)."""
-    for module, group in _UNLISTED_OPTIONS:
-        with suppress(ImportError):
-            conf.register_opts(getattr(importlib.import_module(module), group), group=group)
-    return oslo_messaging.get_rpc_transport(conf, url="fake://" if is_memory(url) else url)
+def agent_key(host: str) -> str:
+    """Return the name of a host agent's queue, which is its routing key as well."""
+    return f"{AGENT_TOPIC}.{host}"
+
+
+def ensure_agent_exchange(connection: kombu.Connection) -> None:
+    """Have the exchange of orders. One that exists is used as it is.
+
+    A missing one is declared as 0.1.0 does by default, not durable: a durable one would be an error 406 to it.
+    Engines have it and agents bind to it again and again, so one that a restart of the broker took comes back.
+    """
+    if is_memory_connection(connection):
+        return
+    with connection.channel() as channel:
+        try:
+            kombu.Exchange(AGENT_EXCHANGE, type="topic", channel=channel, passive=True).declare()
+            return
+        except (amqp.exceptions.NotFound, *connection.channel_errors):
+            LOG.debug("exchange %s is not there yet", AGENT_EXCHANGE)
+    try:
+        with connection.channel() as channel:
+            kombu.Exchange(AGENT_EXCHANGE, type="topic", durable=False, channel=channel).declare()
+    except amqp.exceptions.AccessRefused as ex:
+        raise BusError(f"there is no exchange {AGENT_EXCHANGE} yet: the engine makes it once it runs") from ex
+
+
+def ensure_agent_queue(connection: kombu.Connection, host: str) -> None:
+    """Have the queue of one host, bound. One that exists is used as it is, also that of 0.1.0.
+
+    A missing one is declared as a quorum queue: RabbitMQ 4.3 refuses what 0.1.0 declared by default, queues that
+    are neither durable nor exclusive.
+    """
+    ensure_agent_exchange(connection)
+    ensure_queue(connection, QueueSpec(name=agent_key(host), endless=False))
+    if not is_memory_connection(connection):
+        with connection.channel() as channel:
+            queue = kombu.Queue(agent_key(host), channel=channel)
+            queue.bind_to(exchange=AGENT_EXCHANGE, routing_key=agent_key(host))

@@ -17,6 +17,7 @@ import amqp.exceptions
 import oslo_messaging
 from kombu.exceptions import OperationalError
 from oslo_config import cfg
+from oslo_messaging import opts as messaging_opts
 
 from bridge.core.errors import ConfigError
 from bridge.core.redact import safe_url
@@ -63,7 +64,11 @@ _BOOLEANS: Final = {
 }
 
 
-class NotConnectedError(OperationalError):
+class BusError(OperationalError):
+    """Something is wrong with a bus, said in words."""
+
+
+class NotConnectedError(BusError):
     """No host of a bus takes us. The text has the words of each."""
 
     def __init__(self, failures: "Sequence[tuple[BusHost, str]]") -> None:
@@ -198,6 +203,24 @@ def with_rabbit_options(conf: cfg.ConfigOpts, url: str) -> str:
     return f"{url}{'&' if '?' in url else '?'}{urlencode(kept)}"
 
 
+def unused_options(conf: cfg.ConfigOpts) -> list[str]:
+    """Return the options of [oslo_messaging_rabbit] that are set and that no connection of ours uses."""
+    if "oslo_messaging_rabbit" not in conf:
+        return []
+    return sorted(name for name in conf.oslo_messaging_rabbit if name not in _QUERY and _is_set(conf, name))
+
+
+def rabbit_opts() -> list[cfg.Opt]:
+    """Return the options of [oslo_messaging_rabbit] that every connection of ours uses."""
+    return [
+        opt
+        for group, opts in messaging_opts.list_opts()
+        if str(group) == "oslo_messaging_rabbit"
+        for opt in opts
+        if opt.dest in _QUERY
+    ]
+
+
 def _query(url: str) -> Mapping[str, str]:
     """Return what the URL says behind its `?`, blank values included: oslo.messaging forgets those."""
     return dict(parse_qsl(urlsplit(url).query, keep_blank_values=True))
@@ -226,7 +249,7 @@ def connect_failure(bus: BusUrl, host: BusHost, error: BaseException) -> str:
 
 def failure_words(error: BaseException) -> str:
     """Say what went wrong on a connection that was open, in the broker's own words where it gave some."""
-    if isinstance(error, NotConnectedError):
+    if isinstance(error, BusError):
         return str(error)
     if isinstance(error, TimeoutError):
         return "the broker did not answer in time"

@@ -23,7 +23,7 @@ from oslo_messaging import opts as messaging_opts
 from bridge import VERSION
 from bridge.core.errors import ConfigError
 from bridge.runtime import log_scrub
-from bridge.runtime.bus_url import with_rabbit_options
+from bridge.runtime.bus_url import rabbit_opts, unused_options, with_rabbit_options
 
 
 class Driver(StrEnum):
@@ -163,8 +163,8 @@ COMMON_OPTS: OptGroups = [("bus", BUS_OPTS), ("audit", AUDIT_OPTS)]
 
 
 def list_opts() -> OptGroups:
-    """For oslo-config-generator."""
-    return COMMON_OPTS
+    """Return the shared options, for oslo-config-generator."""
+    return [*COMMON_OPTS, ("oslo_messaging_rabbit", rabbit_opts())]
 
 
 def load(
@@ -217,6 +217,8 @@ def setup_logging(conf: cfg.ConfigOpts, prog: str) -> None:
     conf.set_default("default_log_levels", [f"{name}=WARNING" for name in _QUIET])
     log_scrub.install(conf)
     oslo_log.setup(conf, prog, version=VERSION)
+    for name in unused_options(conf):
+        LOG.warning("[oslo_messaging_rabbit] %s is set, and no connection of ours uses it", name)
 
 
 def reload(conf: cfg.ConfigOpts) -> None:

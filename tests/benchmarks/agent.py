@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from prometheus_client import CollectorRegistry
 
+from bridge.core.cast import encode_cast
 from bridge.core.extend import Bytes, ExtendKey, gib, new_id
 from bridge.core.messages import Order, Report
 from bridge.core.outcome import Outcome
@@ -23,7 +24,7 @@ from hostagent.devices.image import FileStrategy
 from hostagent.domain import Disk
 from hostagent.extend import DeviceWait, ExtendTools, extend
 from hostagent.reporter import Outbox, Reporter
-from hostagent.rpc import ExtendEndpoint
+from hostagent.rpc import read_cast
 from hostagent.settings import BrickSettings
 from hostagent.wiring import WorkerTool
 from hostagent.workers import FairTurn, Workers
@@ -181,8 +182,7 @@ def run(keys: Sequence[ExtendKey], strategy: OverBrick) -> dict[str, float]:
     sender = threading.Thread(target=reporter.run, args=(stopping,))
     workers.start()
     sender.start()
-    wire = json.dumps([_order(key).to_wire() for key in keys])
-    ExtendEndpoint(workers.submit).extend({}, orders=json.loads(wire))
+    workers.submit(read_cast(encode_cast([_order(key) for key in keys])))
     bus.wait([key.volume_id for key in keys])
     workers.stop()
     workers.join(10)

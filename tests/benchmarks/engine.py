@@ -14,9 +14,9 @@ from bridge.core.messages import Order
 from bridge.engine.cinder import Attached, CinderAnswer, CinderReader, CinderVolume
 from bridge.engine.dispatch import Cinder, Dispatcher
 from bridge.engine.locator import InventoryLocator
-from bridge.engine.rpc import Agents
+from bridge.engine.rpc import OrderSender
 from bridge.engine.settings import engine_groups, engine_settings
-from bridge.runtime.broker import rpc_transport
+from bridge.runtime.broker import kombu_connection
 from bridge.runtime.config import load
 from bridge.runtime.health import Health
 from bridge.runtime.metrics import EngineMetrics
@@ -74,7 +74,7 @@ def rows(workspace: Workspace) -> Iterator[Row]:
 def _claim_and_cast(workspace: Workspace, rig: Rig, here: Place) -> Row:
     """Without the reads; locate, attempts, audit lines and the broker's confirm included."""
     conf = _conf(here)
-    agents = Agents(rpc_transport(conf, here.site.bus_url))
+    agents = OrderSender(lambda: kombu_connection(here.site.bus_url, heartbeat=0, name="bench"), health=Health())
     health = Health()
     dispatcher = Dispatcher(
         settings=dataclasses.replace(engine_settings(conf), host_timeout=600),
@@ -97,7 +97,7 @@ def _claim_and_cast(workspace: Workspace, rig: Rig, here: Place) -> Row:
     )  # fmt: skip
 
 
-def _cast_alone(agents: Agents, rig: Rig, count: int) -> None:
+def _cast_alone(agents: OrderSender, rig: Rig, count: int) -> None:
     orders = [
         Order(attempt_id=new_id(), key=key, gen=1, target=gib(2), connection=_Known(()).connection(_NOBODY))
         for key in rig.some(count)

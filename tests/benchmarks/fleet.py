@@ -19,8 +19,6 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 import kombu
-import oslo_messaging
-from oslo_config import cfg
 
 from bridge.core.extend import Bytes, ExtendKey
 from bridge.core.messages import DiskSeen, DomainSeen, GuestState, HostMessage, Inventory
@@ -29,12 +27,10 @@ from bridge.runtime.broker import (
     AGENT_TOPIC,
     REPORTS_QUEUE,
     QueueSpec,
+    ensure_agent_exchange,
     ensure_queue,
     kombu_connection,
-    rpc_transport,
 )
-from bridge.runtime.config import load
-from hostagent.rpc import ExtendEndpoint
 
 DISKS: Final = 10  # of each host, each of a server of its own
 SIZE: Final = 1 << 30
@@ -73,16 +69,8 @@ class Fleet:
         self._seq = 0
 
     def queues(self) -> None:
-        """One real RPC server, for its exchange, and for the others a queue as it makes one."""
-        conf: cfg.ConfigOpts = load("bench", [], [], description="")
-        server = oslo_messaging.get_rpc_server(
-            rpc_transport(conf, self._url),
-            oslo_messaging.Target(exchange=AGENT_EXCHANGE, topic=AGENT_TOPIC, server="host-real"),
-            [ExtendEndpoint(lambda _orders: None)],
-            executor="threading",
-        )
-        server.start()
-        server.stop()
+        """Declare the exchange of orders, and a queue for each host: classic ones, which are quick to make."""
+        ensure_agent_exchange(self._connection)
         channel: Any = self._connection.default_channel
         for host in range(self._hosts):
             queue = f"{AGENT_TOPIC}.{name_of(host)}"

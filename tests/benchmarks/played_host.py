@@ -18,25 +18,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import oslo_messaging
-from oslo_config import cfg
-
 from bridge.core.extend import Bytes, new_id
 from bridge.core.messages import DiskSeen, DomainSeen, GuestState, HostMessage, Inventory, Order, Report
 from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
 from bridge.runtime.broker import (
-    AGENT_EXCHANGE,
-    AGENT_TOPIC,
     REPORTS_QUEUE,
     QueueSpec,
     ensure_queue,
     kombu_connection,
-    rpc_transport,
 )
-from bridge.runtime.config import load
+from bridge.runtime.health import Health
 from bridge.runtime.publisher import SafePublisher
-from hostagent.rpc import ExtendEndpoint
+from hostagent.rpc import HEALTH, OrderConsumer
+from tests.lab.waiting import until
 
 _GROUP: Final = 12
 _HEARTBEAT: Final = 20.0
@@ -99,16 +94,16 @@ def main(path: str) -> None:
     """Until its standard input ends."""
     logging.disable(logging.CRITICAL)
     settings = json.loads(Path(path).read_text())
-    conf: cfg.ConfigOpts = load("bench", [], [], description="")
-    conf.set_default("executor_thread_pool_size", 4)
     host = PlayedHost(settings)
-    server = oslo_messaging.get_rpc_server(
-        rpc_transport(conf, settings["url"]),
-        oslo_messaging.Target(exchange=AGENT_EXCHANGE, topic=AGENT_TOPIC, server=settings["host"]),
-        [ExtendEndpoint(host.take)],
-        executor="threading",
+    health = Health()
+    orders = OrderConsumer(
+        lambda: kombu_connection(settings["url"], heartbeat=30, name="played-host orders"),
+        settings["host"],
+        host.take,
+        health,
     )
-    server.start()
+    threading.Thread(target=orders.run, args=(threading.Event(),), daemon=True).start()
+    until(lambda: health.checks()[HEALTH].ok, "orders are taken", seconds=60)
     host.say(inventory=host.inventory())
     gc.collect()
     gc.freeze()  # as the agent's daemon does: a full collection is 30 ms that a cast waits for

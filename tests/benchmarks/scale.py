@@ -23,7 +23,7 @@ from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
 from bridge.engine.dispatch import Dispatcher
 from bridge.engine.locator import InventoryLocator
-from bridge.engine.rpc import Agents
+from bridge.engine.rpc import OrderSender
 from bridge.engine.settings import engine_groups, engine_settings
 from bridge.journal import migrate
 from bridge.journal.accept import Journal
@@ -33,7 +33,7 @@ from bridge.journal.reports import Reported
 from bridge.journal.settings import JournalSettings
 from bridge.journal.tables import disks, passes
 from bridge.runtime.audit import StreamAudit
-from bridge.runtime.broker import REPORTS_QUEUE, kombu_connection, rpc_transport
+from bridge.runtime.broker import REPORTS_QUEUE, kombu_connection
 from bridge.runtime.config import load
 from bridge.runtime.health import Health
 from bridge.runtime.metrics import EngineMetrics
@@ -207,7 +207,7 @@ class _Extends:
         self._number = 0
         self._journal = Journal(database)
         self._reported = Reported(database, backoff=Backoff(), host_timeout=86400)
-        self._agents = _Kept(Agents(rpc_transport(conf, bus)))
+        self._agents = _Kept(OrderSender(lambda: kombu_connection(bus, heartbeat=0, name="bench"), health=Health()))
         work = Claims(database)
         self._keys = [key for host in range(0, count, max(1, count // 300)) for key in disks_of(host)]
         self._dispatcher = Dispatcher(
@@ -236,7 +236,7 @@ class _Extends:
 class _Kept:
     """Casts, and remembers what was cast where."""
 
-    def __init__(self, agents: Agents) -> None:
+    def __init__(self, agents: OrderSender) -> None:
         self._agents = agents
         self.sent: list[tuple[str, Order]] = []
 

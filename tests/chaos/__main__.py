@@ -43,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(chosen: Options, directory: Path) -> bool:
     import bridge.runtime.threads  # noqa: F401, PLC0415 - first of all, once the options are known to be good
+    from tests.chaos.gray import GrayRun  # noqa: PLC0415
     from tests.chaos.load import load  # noqa: PLC0415
     from tests.chaos.progress import Bar  # noqa: PLC0415
     from tests.chaos.run import Run  # noqa: PLC0415
@@ -54,15 +55,16 @@ def _run(chosen: Options, directory: Path) -> bool:
     say = sys.stderr.write
     say(f"{TOOL}: seed {chosen.seed}, {chosen.db}, {chosen.cluster} broker node(s){planted}; starting\n")
     with ExitStack() as stack:
-        run = Run(chosen, directory, stack)
+        run = (GrayRun if chosen.gray else Run)(chosen, directory, stack)
         started = time.monotonic()
         say(f"{TOOL}: everything runs after {started - began:.0f} s; {chosen.spread:.0f} s of load and faults\n")
         bar = Bar(sum(len(growth.told_at) for growth in load(chosen).growths), len(plan(chosen)))
         verdict, summary, seen = run.go(bar)
+        clean = verdict.clean and run.clean
         bar.end()
         for line in run.about():
             sys.stdout.write(f"{line}\n")
-        if not verdict.clean:
+        if not clean:
             histories = run.histories(verdict, seen)
             (directory / "verdict.txt").write_text("\n".join(histories) + "\n")
             for line in [line for line in histories if not line.startswith(" ")][:_SHOWN]:
@@ -75,7 +77,7 @@ def _run(chosen: Options, directory: Path) -> bool:
         sys.stdout.write(json.dumps(summary.to_json()) + "\n")
     sys.stdout.write(f"{summary}\n")
     sys.stdout.flush()
-    return verdict.clean
+    return clean
 
 
 def _heal(chosen: Options, directory: Path) -> bool:

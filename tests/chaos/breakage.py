@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from tests.chaos.options import Break
 
+_HOUR: Final = 3600.0
 _STALE: Final = 5.0  # seconds a size read from Cinder is believed
 
 
@@ -149,6 +150,50 @@ def _blind() -> None:
     _put(reconcile, "survey", survey)
 
 
+def _no_read_timeout() -> None:
+    """Waits for the broker for an hour, and takes no silence for a sign."""
+    from bridge.runtime import amqp_socket, publisher  # noqa: PLC0415
+
+    make = publisher.BusPublisher.__init__
+
+    def patient(self: publisher.BusPublisher, *arguments: Any, **named: Any) -> None:
+        make(self, *arguments, **{**named, "timeout": _HOUR})
+
+    amqp_socket.OPERATION_LIMIT = _HOUR  # type: ignore[misc]
+    publisher._REUSED = _HOUR  # type: ignore[misc]
+    publisher.BusPublisher.__init__ = patient  # type: ignore[method-assign]
+    _put(amqp_socket.BoundedConnection, "heartbeat_tick", lambda self, rate=2: None)
+
+
+def _polite_close() -> None:
+    """Says goodbye to a broker that may not listen before it drops the socket."""
+    from bridge.runtime.amqp_socket import BoundedConnection  # noqa: PLC0415
+
+    drop = BoundedConnection.collect
+
+    def collect(self: BoundedConnection) -> None:
+        transport = self._transport
+        if transport is not None and transport.connected and not self.is_closing:
+            with transport.within(_HOUR):
+                transport.end = time.monotonic() + _HOUR
+                super(BoundedConnection, self).close()
+        drop(self)
+
+    _put(BoundedConnection, "collect", collect)
+
+
+def _last_word() -> None:
+    """Reads ready until a part says otherwise, and parts do not come to say so."""
+    from bridge.runtime.health import Check, Health  # noqa: PLC0415
+
+    def checks(self: Health) -> Mapping[str, Check]:
+        return {name: word.check for name, word in self._words.items()}
+
+    _put(Health, "checks", checks)
+    _no_read_timeout()
+
+
+_ON_THE_BUS: Final = ("listener", "engine", "hostagent")
 _BUGS: Final[Mapping[Break, Mapping[str, Callable[[], None]]]] = {
     Break.ACK_EARLY: {"listener": _ack_early},
     Break.NO_GENERATION: {"api": _no_generation},
@@ -156,4 +201,7 @@ _BUGS: Final[Mapping[Break, Mapping[str, Callable[[], None]]]] = {
     Break.NO_MANDATORY: {"listener": _no_mandatory, "hostagent": _no_mandatory},
     Break.CAST_ONLY: {"engine": _cast_only},
     Break.BLIND: {"engine": _blind},
+    Break.NO_READ_TIMEOUT: dict.fromkeys(_ON_THE_BUS, _no_read_timeout),
+    Break.POLITE_CLOSE: dict.fromkeys(_ON_THE_BUS, _polite_close),
+    Break.LAST_WORD: dict.fromkeys(_ON_THE_BUS, _last_word),
 }

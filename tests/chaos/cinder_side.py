@@ -42,6 +42,7 @@ class Told:
     """What the broker has confirmed."""
 
     disks: set[DiskId] = field(default_factory=set)
+    sizes: dict[DiskId, int] = field(default_factory=dict)  # bytes, the largest told of
     growths: int = 0
     counts: Counter[str] = field(default_factory=Counter)
     to_lanes: int = 0  # messages that have to end in the parked or the unreadable lane
@@ -144,7 +145,9 @@ class CinderSide:
 
     def _tell(self, growth: Growth, body: bytes, stop: threading.Event) -> None:
         if self._publish((body, "application/json", "utf-8"), "info", stop):
-            self.told.disks.update((server_id, growth.volume.id) for server_id in growth.volume.attachments)
+            disks = [(server_id, growth.volume.id) for server_id in growth.volume.attachments]
+            self.told.disks.update(disks)
+            self.told.sizes.update({disk: max(gib(growth.size), self.told.sizes.get(disk, 0)) for disk in disks})
             self.told.growths += 1
 
     def _poison(self, bad: Poison, stop: threading.Event) -> None:

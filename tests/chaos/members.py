@@ -41,8 +41,9 @@ class Member(Protocol):
 class Daemon:
     """A process of ours, its output in `log`. `rough`: how often it did not end well when it was told to."""
 
-    def __init__(self, name: str, conf: Path, log: Path, environment: Mapping[str, str]) -> None:
+    def __init__(self, name: str, conf: Path, log: Path, environment: Mapping[str, str], ops_port: int) -> None:
         self.name = name
+        self.ops_port = ops_port
         self.lock = threading.RLock()
         self._command = [
             sys.executable, "-m", "tests.chaos.part", name.rpartition("-")[0], "--config-file", str(conf),

@@ -39,6 +39,15 @@ One guest more is on a host without an agent. The last line is then
 lost: disks behind that had neither an extend nor a reason when the first whole pass after the fault had ended
 stuck: disks behind when --patience is over; named: guests that cannot be healed, with their reason in the journal
 
+--gray lets things be half alive instead of dead: a proxy stands between every process and every service it uses,
+and freezes, loses, drips, delays, resets or refuses connections; the broker has a memory alarm; the database is
+read-only, locked, or its disk is full. The first half of the --kills faults comes alone, the others overlap. The
+last line is then
+  lost 0 shrunk 0 stuck 0 blind 0 s parked P duplicates D restarts 0 recovered_in S s
+blind       seconds in which every part read ready while the oldest due disk had not moved for more than 30 s
+restarts    processes that ended by themselves
+stuck counts what is behind 60 s after the last fault; nothing is restarted.
+
 --break plants a bug in the parts, which the run must then report (exit code 1):
   ack-early      the listener acknowledges before it has posted
   no-generation  a report closes its extend though a newer event came meanwhile
@@ -46,6 +55,9 @@ stuck: disks behind when --patience is over; named: guests that cannot be healed
   no-mandatory   lanes and reports are published neither mandatory nor confirmed (faults delete these queues)
   cast-only      the engine closes an extend once the order is sent
   blind          reconciliation takes every guest for fine (with --fault)
+  no-read-timeout  the broker may take an hour for each answer (with --gray)
+  polite-close   a connection that is given up is closed with a word to the broker first (with --gray)
+  last-word      the same as no-read-timeout, and a check reads ready until a part says otherwise (with --gray)
 
 examples:
   tools/chaos --events 2000 --kills 60 --seed 1
@@ -75,6 +87,9 @@ class Break(StrEnum):
     NO_MANDATORY = "no-mandatory"
     CAST_ONLY = "cast-only"
     BLIND = "blind"
+    NO_READ_TIMEOUT = "no-read-timeout"
+    POLITE_CLOSE = "polite-close"
+    LAST_WORD = "last-word"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +110,7 @@ class Options:
     json: bool
     rolling: bool = False
     fault: Fault | None = None
+    gray: bool = False
 
 
 def options(argv: Sequence[str] | None = None) -> Options:
@@ -106,7 +122,7 @@ def options(argv: Sequence[str] | None = None) -> Options:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--events", type=_at_least(1), default=500, metavar="N", help="extends (default 500)")
-    parser.add_argument("--kills", type=_at_least(0), default=20, metavar="K", help="faults (default 20)")
+    parser.add_argument("--kills", type=_at_least(0), metavar="K", help="faults (default 20; 12 with --gray)")
     parser.add_argument("--seed", type=int, default=1, metavar="S", help="of load and faults (default 1)")
     parser.add_argument("--db", choices=("sqlite", "mariadb", "postgresql"), default="sqlite")
     parser.add_argument("--cluster", type=int, choices=(1, 3), default=1, help="RabbitMQ nodes (default 1)")
@@ -114,7 +130,7 @@ def options(argv: Sequence[str] | None = None) -> Options:
     parser.add_argument("--break", dest="planted", type=Break, choices=tuple(Break), help="plant this bug")
     parser.add_argument("--fault", type=Fault, choices=tuple(Fault), help="instead of kills: this, then one pass")
     parser.add_argument(
-        "--patience", type=float, default=150, metavar="SECONDS", help="for the end to come (default 150)"
+        "--patience", type=float, metavar="SECONDS", help="for the end to come (default 150; 60 with --gray)"
     )
     parser.add_argument(
         "--spread", type=float, metavar="SECONDS", help="length of load and faults (default: 2 s a fault, at least)"
@@ -124,10 +140,20 @@ def options(argv: Sequence[str] | None = None) -> Options:
         action="store_true",
         help="instead of faults: SIGTERM to each process of the bridge in turn, and a start once it has ended",
     )
+    parser.add_argument("--gray", action="store_true", help="instead of kills: half-alive connections and servers")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep logs and configuration here")
     parser.add_argument("--dry-run", action="store_true", help="print the faults of this seed and end")
     parser.add_argument("--json", action="store_true", help="a JSON object before the last line")
     given = vars(parser.parse_args(argv))
+    gray = given["gray"]
+    if gray and (given["fault"] or given["rolling"] or given["cluster"] > 1):
+        parser.error("--gray goes with none of --fault, --rolling, --cluster")
+    given["kills"] = (12 if gray else 20) if given["kills"] is None else given["kills"]
+    given["patience"] = given["patience"] or (60.0 if gray else 150.0)
+    if gray and given["spread"] is None:
+        from tests.chaos.gray_plan import gray_spread  # noqa: PLC0415 - it reads this module's names
+
+        given["spread"] = gray_spread(Options(**{**given, "spread": 0.0}))
     if given["fault"] is not None:
         given["kills"] = 0
         given["spread"] = given["spread"] or max(5.0, given["events"] / 40)

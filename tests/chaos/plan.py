@@ -109,7 +109,12 @@ def _deck(kinds: Sequence[Kind], rng: random.Random) -> Iterator[Kind]:
 
 
 def show(options: Options) -> None:
-    """Print it."""
+    """Print the faults of a seed."""
+    if options.gray:
+        from tests.chaos.gray_plan import show_gray  # noqa: PLC0415 - it reads this module's names
+
+        show_gray(options)
+        return
     for fault in plan(options):
         sys.stdout.write(f"{fault}\n")
 

@@ -20,14 +20,16 @@ from listener.retry_policy import SlowDelay
 from tests.chaos.cinder_side import CinderSide
 from tests.chaos.fake_host import LEDGER
 from tests.chaos.faults import Faults
+from tests.chaos.gray_faults import ordinary_user, small_disk
 from tests.chaos.ledger import Ledger
+from tests.chaos.links import Links
 from tests.chaos.load import Growth, Load, load
 from tests.chaos.members import Member, Server
 from tests.chaos.observe import Observer, delivered_again
 from tests.chaos.options import Options
 from tests.chaos.plan import plan, processes
 from tests.chaos.progress import Bar
-from tests.chaos.site import Site
+from tests.chaos.site import Site, straight
 from tests.chaos.verdict import Seen, Summary, Verdict, behind, judge
 from tests.lab.cinder_bus import CinderBus
 from tests.lab.databases import MariaDB, PostgreSQL
@@ -58,16 +60,25 @@ class Run:
         reconcile: float = 0,
         tells: Callable[[Growth], bool] = lambda _: True,
         nova: str | None = None,
+        links: Links | None = None,
     ) -> None:
         self._options = options
         self._load: Load = load(options)
         nodes = _broker(options.cluster, stack)
         bus = _url_of_all(nodes)
         members: dict[str, Member] = {f"broker-{n}": Server(node) for n, node in enumerate(nodes)}
-        journal = f"sqlite:///{directory / 'journal.sqlite3'}"
+        self._journal_disk = directory / "journal"
+        self._journal_disk.mkdir()
+        if options.gray:
+            stack.enter_context(small_disk(self._journal_disk))
+        journal = f"sqlite:///{self._journal_disk / 'journal.sqlite3'}"
+        self._nodes = nodes
+        self._admin = journal
         if options.db != "sqlite":
             database = stack.enter_context(MariaDB() if options.db == "mariadb" else PostgreSQL())
-            journal = database.new_url()
+            journal = self._admin = database.new_url()
+            if options.gray:
+                journal = ordinary_user(journal)
             members["database"] = Server(database)
         _sync(journal)
         connect = partial(CinderBus, bus, durable=True, quorum=len(nodes) > 1, timeout=_PUBLISH)
@@ -81,7 +92,8 @@ class Run:
         stack.callback(api.stop)
         self._site = Site(
             directory=directory, bus=bus, journal=journal, cinder=str(api.url), planted=options.planted,
-            reconcile=reconcile, nova=nova,
+            reconcile=reconcile, nova=nova, through=links.through if links else straight,
+            heartbeat=30 if links else 8,
         )  # fmt: skip
         daemons = self._site.daemons(processes(options.agents))
         members.update(daemons)
@@ -97,6 +109,11 @@ class Run:
         servers = {server_id for host in self._load.hosts for server_id in host}
         attached = {server_id for server_id, _ in self._cinder.wanted()}
         until(lambda: attached & servers <= self._known(), "every server is known", seconds=90)
+
+    @property
+    def clean(self) -> bool:
+        """Whether nothing is wrong beside the disks."""
+        return True
 
     def go(self, bar: Bar) -> tuple[Verdict, Summary, Seen]:
         """Play load and faults to the end, then wait for the disks."""

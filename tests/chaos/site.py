@@ -2,11 +2,12 @@
 """The installation under test: a configuration file for each process, and patience short enough for a run."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from tests.chaos.links import Service
 from tests.chaos.members import Daemon
 from tests.chaos.options import Break
 from tests.chaos.part import BREAK, DROP
@@ -18,9 +19,9 @@ HOST: Final = "chaos-host-"
 _CONF: Final = """\
 [bus]
 transport_url = {bus}
-heartbeat = 8
+heartbeat = {heartbeat}
 [notifications]
-transport_url = {bus}
+transport_url = {notifications}
 [audit]
 file = {audit}
 [journal]
@@ -73,6 +74,11 @@ ops_port = {ops_port}
 """
 
 
+def straight(_process: str, _service: Service, url: str) -> str:
+    """Return the URL as it is: no proxy."""
+    return url
+
+
 @dataclass(frozen=True, kw_only=True)
 class Site:
     """A directory and the URLs of what the parts need. An API serves the listener of its own number."""
@@ -84,6 +90,8 @@ class Site:
     planted: Break | None
     reconcile: float = 0  # seconds from pass to pass, 0: never
     nova: str | None = None  # URL of a Nova that extends, beside which the bridge only looks
+    through: Callable[[str, Service, str], str] = straight  # the way of a process to a service
+    heartbeat: int = 8
 
     def daemons(self, names: Sequence[str]) -> dict[str, Daemon]:
         """A process for each name, its configuration written, not started."""
@@ -100,18 +108,24 @@ class Site:
         for name in names:
             state = self.state(numbers[name])
             state.mkdir(exist_ok=True)
-            conf = self.directory / f"{name}.conf"
+            conf, ops_port = self.directory / f"{name}.conf", steady_port()
             conf.write_text(
                 _CONF.format(
-                    bus=self.bus, journal=self.journal, cinder=self.cinder, audit=self.audit(name),
-                    api_port=api_ports[numbers[name]], wake_port=wake_port, ops_port=steady_port(),
+                    bus=self.through(name, Service.BUS, self.bus), audit=self.audit(name),
+                    notifications=self.through(name, Service.NOTIFICATIONS, self.bus), heartbeat=self.heartbeat,
+                    journal=self.through(name, Service.JOURNAL, self.journal),
+                    cinder=self.through(name, Service.CINDER, self.cinder),
+                    api_port=api_ports[numbers[name]], wake_port=wake_port, ops_port=ops_port,
                     host=f"{HOST}{numbers[name]}", state=state,
                     reconcile=self.reconcile, mode="observe" if self.nova else "extend",
                     read_only=self.nova is not None,
-                    endpoint=self.nova or f"http://127.0.0.1:{api_ports[numbers[name]]}/v2.1",
+                    endpoint=self.nova
+                    or self.through(
+                        name, Service.ENDPOINT, f"http://127.0.0.1:{api_ports[numbers[name]]}/v2.1"
+                    ),
                 )
             )  # fmt: skip
-            daemons[name] = Daemon(name, conf, self.directory / f"{name}.log", environment)
+            daemons[name] = Daemon(name, conf, self.directory / f"{name}.log", environment, ops_port)
         return daemons
 
     @property

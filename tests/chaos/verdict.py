@@ -45,8 +45,16 @@ class Summary:
     parked: int
     duplicates: int
     recovered_in: float
+    blind: float | None = None  # seconds, with --gray
+    restarts: int = 0
 
     def __str__(self) -> str:
+        if self.blind is not None:
+            return (
+                f"lost {self.lost} shrunk {self.shrunk} stuck {self.stuck} blind {self.blind:.0f} s "
+                f"parked {self.parked} duplicates {self.duplicates} restarts {self.restarts} "
+                f"recovered_in {self.recovered_in:.1f} s"
+            )
         return (
             f"lost {self.lost} shrunk {self.shrunk} stuck {self.stuck} parked {self.parked} "
             f"duplicates {self.duplicates} recovered_in {self.recovered_in:.1f} s"

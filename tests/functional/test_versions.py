@@ -4,25 +4,23 @@
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import kombu
-import oslo_messaging
 import pytest
 import requests
-from oslo_config import cfg
 
 from bridge.core.extend import ExtendKey, gib, new_id
 from bridge.journal.claims import Claims
-from bridge.runtime.broker import AGENT_EXCHANGE, AGENT_TOPIC, REPORTS_QUEUE, QueueSpec, ensure_queue, rpc_transport
-from bridge.runtime.config import load
+from bridge.runtime.broker import REPORTS_QUEUE, QueueSpec, ensure_queue
 from bridge.runtime.publisher import SafePublisher
 from bridge.standin.cinder import Attachment, StandInCinder
 from tests.functional.conftest import Vhost
 from tests.lab.deploy import Processes, Site
+from tests.lab.oslo_rpc import oslo_agent, oslo_caster
 from tests.lab.versions import frozen
 from tests.lab.waiting import until
 
@@ -36,8 +34,6 @@ KEY = ExtendKey(new_id(), new_id())
 class AgentOfVersion1:
     """Takes casts and reports as version 1 did; `version` of its messages can be another one."""
 
-    target = oslo_messaging.Target(version="1.0")
-
     def __init__(self, vhost: Vhost) -> None:
         self._connection = vhost.connection()
         ensure_queue(self._connection, QueueSpec(name=REPORTS_QUEUE))
@@ -47,10 +43,8 @@ class AgentOfVersion1:
         self.version = V1.VERSION
         self.orders: list[Any] = []
 
-    def extend(self, ctxt: Any, orders: Any = None, version: Any = 1, **_newer: Any) -> None:
+    def extend(self, orders: Sequence[Any]) -> None:
         """As the agent of version 1: what it can read is done at once."""
-        del ctxt
-        assert version <= V1.VERSION
         read = [V1.Order.from_wire(order) for order in orders]
         self.orders += read
         self.say(reports=tuple(map(_done, read)))
@@ -117,14 +111,7 @@ def agent(vhost: Vhost) -> Iterator[AgentOfVersion1]:
     with ExitStack() as stack:
         played = AgentOfVersion1(vhost)
         stack.callback(played.close)
-        conf: cfg.ConfigOpts = load("test", [], [], description="")
-        conf.set_default("executor_thread_pool_size", 2)
-        server = oslo_messaging.get_rpc_server(
-            rpc_transport(conf, vhost.url),
-            oslo_messaging.Target(exchange=AGENT_EXCHANGE, topic=AGENT_TOPIC, server=HOST),
-            [played],
-            executor="threading",
-        )
+        server = oslo_agent(vhost.url, HOST, played.extend)
         server.start()
         stack.callback(server.wait)
         stack.callback(server.stop)
@@ -189,12 +176,7 @@ def test_todays_agent_serves_an_engine_of_version_1(site: Site, vhost: Vhost) ->
     processes.start("hostagent")
     try:
         processes.wait_ready("hostagent")
-        conf: cfg.ConfigOpts = load("test", [], [], description="")
-        client = oslo_messaging.get_rpc_client(
-            rpc_transport(conf, vhost.url),
-            oslo_messaging.Target(exchange=AGENT_EXCHANGE, topic=AGENT_TOPIC, version="1.0"),
-            transport_options=oslo_messaging.TransportOptions(at_least_once=True),
-        )
+        cast = oslo_caster(vhost.url)
         order = V1.Order(
             attempt_id=new_id(),
             key=V1.ExtendKey(KEY.server_id, KEY.volume_id),
@@ -203,7 +185,7 @@ def test_todays_agent_serves_an_engine_of_version_1(site: Site, vhost: Vhost) ->
             connection=None,
         )
         newer = {**order.to_wire(), "version": V1.VERSION + 1, "attempt_id": new_id()}
-        client.prepare(server=HOST).cast({}, "extend", version=1, orders=[newer, order.to_wire()])
+        cast(HOST, [newer, order.to_wire()])
         reports = _reports(vhost, 1)
     finally:
         processes.stop()

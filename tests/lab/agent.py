@@ -15,21 +15,17 @@ from types import TracebackType
 from typing import Final, Literal, Self, TypeVar
 
 import kombu
-import oslo_messaging
 
-from bridge.core.messages import VERSION, DomainSeen, HostMessage, Report
+from bridge.core.messages import DomainSeen, HostMessage, Report
 from bridge.core.outcome import Outcome
 from bridge.runtime.broker import (
-    AGENT_EXCHANGE,
-    AGENT_TOPIC,
     BROKER_ERRORS,
     REPORTS_QUEUE,
     QueueSpec,
     ensure_queue,
     kombu_connection,
-    rpc_transport,
 )
-from bridge.runtime.config import load
+from tests.lab.oslo_rpc import oslo_caster
 from tests.lab.paths import ROOT
 
 T = TypeVar("T")
@@ -183,12 +179,6 @@ class Reports:
         return domain.disks[0].size if domain is not None and domain.disks else None
 
 
-def caster(url: str) -> Callable[[str, list[object]], None]:
-    """Orders by oslo.messaging, as the engine casts them."""
-    conf = load("test", [], [], description="test")
-    client = oslo_messaging.get_rpc_client(
-        rpc_transport(conf, url),
-        oslo_messaging.Target(exchange=AGENT_EXCHANGE, topic=AGENT_TOPIC, version="1.0"),
-        transport_options=oslo_messaging.TransportOptions(at_least_once=True),
-    )
-    return lambda host, orders: client.prepare(server=host).cast({}, "extend", version=VERSION, orders=orders)
+def caster(url: str) -> Callable[[str, Sequence[object]], None]:
+    """Orders as an engine of 0.1.0 casts them."""
+    return oslo_caster(url)

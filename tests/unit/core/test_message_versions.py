@@ -14,7 +14,7 @@ from bridge.core.extend import Bytes
 from bridge.core.messages import VERSION, GuestState, HostMessage, Order
 from bridge.core.outcome import Outcome
 from bridge.core.wire import BadMessageError
-from hostagent.rpc import ExtendEndpoint
+from hostagent.rpc import read_cast
 from tests.lab.versions import MESSAGES, frozen
 from tests.unit.core.test_messages import ENCRYPTED, MESSAGE, ORDER, REPORT, TELLS_WHY_NOT
 
@@ -102,11 +102,13 @@ def test_a_higher_version_is_refused_in_words(reader: Any, refusal: type[Excepti
 
 def test_an_agent_works_on_no_order_of_a_higher_version_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
     """Nor does it report it: to the engine the order is not done, and is cast again until an agent can read it."""
-    taken: list[Order] = []
-    endpoint = ExtendEndpoint(taken.extend)
-    endpoint.extend({}, orders=[ORDER.to_wire()], version=VERSION + 1)
-    endpoint.extend({}, orders=[{**ORDER.to_wire(), "version": VERSION + 1}], version=VERSION)
-    assert taken == []
+
+    def cast(orders: Any, **more: Any) -> bytes:
+        message = {"method": "extend", "args": {"orders": orders, **more}, "version": "1.0"}
+        return json.dumps({"oslo.version": "2.0", "oslo.message": json.dumps(message)}).encode()
+
+    assert not read_cast(cast([ORDER.to_wire()], version=VERSION + 1))
+    assert not read_cast(cast([{**ORDER.to_wire(), "version": VERSION + 1}], version=VERSION))
     assert caplog.text.count("upgrade") == 2
-    endpoint.extend({}, orders=[{**ORDER.to_wire(), "target_bytes": Bytes(7)}], version=VERSION, later=True)
-    assert [order.target for order in taken] == [7]
+    later = read_cast(cast([{**ORDER.to_wire(), "target_bytes": Bytes(7)}], version=VERSION, later=True))
+    assert [order.target for order in later] == [7]

@@ -36,6 +36,7 @@ def exposed() -> set[str]:
     ):
         kind(registry)
     metrics.audit_lost(registry)
+    metrics.bus_blocked(registry)
     registry.register(metrics.ReadyCollector(Health()))
     found: set[str] = set()
     for family in registry.collect():
