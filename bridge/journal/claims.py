@@ -266,14 +266,18 @@ class Claims:
             self._database.write(work)
 
     def mark_overdue(self, *, older_than: float) -> list[Extend]:
-        """Mark open extends older than so many seconds, once each, in bites: a weekend without hosts makes more of
-        them than a statement takes parameters. Returns the newly marked, none when all are."""
+        """Mark open extends older than so many seconds, once each; return the newly marked, none when all are.
+
+        In bites, because a weekend without hosts makes more of them than a statement takes parameters. A guest that
+        is saved may stay so for weeks, and nothing is late.
+        """
         now = self._clock()
 
         def work(connection: sa.Connection) -> list[Extend]:
             late = sa.and_(
-                extends.c.open == 1, extends.c.overdue_at.is_(None), extends.c.opened_at < now - older_than
-            )
+                extends.c.open == 1, extends.c.overdue_at.is_(None), extends.c.opened_at < now - older_than,
+                ~_waits_for_guest(),
+            )  # fmt: skip
             found = [
                 extend_of(row) for row in connection.execute(sa.select(*EXTEND_COLUMNS).where(late).limit(_BITE))
             ]
@@ -287,15 +291,21 @@ class Claims:
         return self._database.write(work)
 
     def standing(self) -> Backlog:
-        """How much is open, and since when."""
+        """Return how much is open, and since when; not since when a guest is saved."""
+        opened = sa.case((~_waits_for_guest(), extends.c.opened_at))
 
         def ask(connection: sa.Connection) -> Backlog:
             count, oldest = connection.execute(
-                sa.select(sa.func.count(), sa.func.min(extends.c.opened_at)).where(extends.c.open == 1)
+                sa.select(sa.func.count(), sa.func.min(opened)).where(extends.c.open == 1)
             ).one()
             return Backlog(open=count, oldest=oldest)
 
         return self._database.read(ask)
+
+
+def _waits_for_guest() -> sa.ColumnElement[bool]:
+    """Select the extends whose guest is saved: they go on when it is back."""
+    return sa.func.coalesce(extends.c.outcome, "") == Outcome.GUEST_SAVED.value
 
 
 def _claim(connection: sa.Connection, due: Sequence[Due], now: float, due_at: float) -> list[Extend]:

@@ -7,7 +7,7 @@
  *
  * A disk is a virtio-blk device with the legacy I/O window on PCI bus 0 (machine type "pc"); they are named vda, vdb,
  * ... in slot order, which is the order libvirt places them in. The capacity is read from the device's configuration
- * space 50 times a second, with the CPU halted in between: what is printed is what QEMU shows the guest.
+ * space 50 times a second, with the CPU halted in between: what is printed is what QEMU shows the guest, told or not.
  *
  * Behind a virtio-scsi controller it asks LUN 0 and 1 of target 0 (sda, sdb) by READ CAPACITY, five times a second.
  *

@@ -78,9 +78,11 @@ def _show(way: Way, verdicts: Sequence[Verdict]) -> None:
         f"{way.name:24} {told:2} of {len(verdicts):2}  {slowest:16} {f'{named} at restart' if named else ''}",
         flush=True,
     )
-    for verdict in verdicts:
-        if not verdict.told:
-            print(f"    {verdict.volume:12} {verdict.words}", flush=True)
+    wrong = [verdict for verdict in verdicts if not verdict.told]
+    if len({verdict.words for verdict in wrong}) == 1:
+        wrong = wrong[:1]
+    for verdict in wrong:
+        print(f"    {verdict.volume:12} {verdict.words}", flush=True)
 
 
 if __name__ == "__main__":

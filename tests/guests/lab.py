@@ -93,7 +93,7 @@ class GuestLab:
     def _give_key(self, key: str) -> None:
         for connection in self.connections:
             connection.secretDefineXML(
-                f"<secret ephemeral='yes' private='no'><uuid>{self._secret}</uuid>"
+                f"<secret ephemeral='no' private='no'><uuid>{self._secret}</uuid>"
                 "<usage type='ceph'><name>client.cinder</name></usage></secret>"
             ).setValue(base64.b64decode(key))
 

@@ -48,7 +48,7 @@ class Guest:
     name: str
     bus: str = "virtio"
     panics: bool = False
-    looks_on_interrupt: bool = False
+    looks_on_interrupt: bool = True
 
     def xml(self) -> str:
         """The domain, as Nova lays one out where it matters to us: <serial> is the volume id.
@@ -112,7 +112,7 @@ def new_guest(
     server_id: str | None = None,
     bus: str = "virtio",
     panics: bool = False,
-    looks_on_interrupt: bool = False,
+    looks_on_interrupt: bool = True,
 ) -> Guest:
     """A guest with these disks whose console lies in `directory`.
 

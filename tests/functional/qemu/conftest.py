@@ -41,18 +41,16 @@ class Host:
     connection: Any
     directory: Path
 
-    def boot(
-        self, *disks: Disk, bus: str = "virtio", panics: bool = False, looks_on_interrupt: bool = False
-    ) -> Guest:
+    def boot(self, *disks: Disk, bus: str = "virtio", panics: bool = False) -> Guest:
         """A running guest that has printed its disks' sizes."""
-        guest = new_guest(disks, self.directory, bus=bus, panics=panics, looks_on_interrupt=looks_on_interrupt)
+        guest = new_guest(disks, self.directory, bus=bus, panics=panics)
         self.connection.createXML(guest.xml(), 0)
         guest.wait_ready()
         return guest
 
-    def define(self, *disks: Disk, bus: str = "virtio", looks_on_interrupt: bool = False) -> Guest:
+    def define(self, *disks: Disk, bus: str = "virtio") -> Guest:
         """A guest that is off."""
-        guest = new_guest(disks, self.directory, bus=bus, looks_on_interrupt=looks_on_interrupt)
+        guest = new_guest(disks, self.directory, bus=bus)
         self.connection.defineXML(guest.xml())
         return guest
 

@@ -39,7 +39,7 @@ def order(guest: Guest, disk: Disk, size: int) -> Order:
 
 def saved_and_grown(host: Host, bench: Bench, disk: Disk) -> Guest:
     """A guest that looks on interrupt only, saved, its volume grown, restored."""
-    guest = host.define(disk, looks_on_interrupt=True)
+    guest = host.define(disk)
     host.domain(guest).create()
     guest.wait_size(SMALL)
     host.domain(guest).managedSave(0)
@@ -81,7 +81,7 @@ def test_a_saved_guest_of_a_file(host: Host, bench: Bench, tmp_path: Path, kind:
 def test_a_file_that_grew_while_its_guest_was_saved(host: Host, bench: Bench, tmp_path: Path) -> None:
     """Its backend made it longer; the order finds the size there and tells the guest."""
     disk = RawFile(tmp_path / "disk", SMALL)
-    guest = host.define(disk, looks_on_interrupt=True)
+    guest = host.define(disk)
     host.domain(guest).create()
     guest.wait_size(SMALL)
     host.domain(guest).managedSave(0)

@@ -10,7 +10,7 @@ import os
 import random
 import subprocess
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +20,8 @@ from bridge.core.extend import Bytes, ExtendKey, new_id
 from bridge.core.messages import Order, Report
 from bridge.core.outcome import Outcome
 from hostagent.extend import extend
+from hostagent.telling import Teller
+from hostagent.workers import Orders
 from tests.functional.qemu.conftest import Bench, Host
 from tests.lab.ceph import POOL, RbdImage
 from tests.lab.disks import Qcow2File, RawFile
@@ -92,6 +94,16 @@ class Agent:
         self._bench, self._guest = bench, guest
         self._tools, self._session = bench.make()
 
+    def tell(self) -> None:
+        """Tell the guest as the agent's own thread does, of every disk it could be told of."""
+        teller = Teller(
+            self._session, self._tools.told, owners=Orders(), images=self._tools.images, hidden=lambda _disk: 0,
+            on_told=lambda _servers: None,
+        )  # fmt: skip
+        domain = self._session.domain(self._guest.server_id)
+        teller.want(domain.server_id, domain.disks)
+        teller.tell_one(domain.server_id)
+
     def restart(self) -> None:
         self._session.close()
         self._tools, self._session = self._bench.make()
@@ -104,8 +116,11 @@ class Agent:
 class Cloud:
     """The steps."""
 
-    def __init__(self, host: Host, guest: Guest, agent: Agent, chance: random.Random) -> None:
-        self._host, self._guest, self._agent, self._chance = host, guest, agent, chance
+    def __init__(
+        self, host: Host, guest: Guest, agent: Agent, volumes: Sequence[Volume], chance: random.Random
+    ) -> None:
+        self._host, self._guest, self._agent, self._volumes = host, guest, agent, volumes
+        self._chance = chance
 
     def _grow(self, volume: Volume) -> int:
         """Cinder extends the volume."""
@@ -149,6 +164,30 @@ class Cloud:
         self._agent.restart()
         assert self._agent(volume, volume.size).outcome in GOOD
 
+    def tell(self, volume: Volume) -> None:
+        """The agent tells the guest of all its disks, as after an event of libvirt's; no order asks for it."""
+        before = [other.capacity() for other in self._volumes]
+        self._agent.tell()
+        assert [other.capacity() for other in self._volumes] == before
+        del volume
+
+    def tell_of_more(self, volume: Volume) -> None:
+        """Cinder has made the volume larger, nobody has said so yet, and the guest is told of what it has."""
+        self._grow(volume)
+        before = volume.capacity()
+        self._agent.tell()
+        assert volume.capacity() == before
+
+    def saved(self, volume: Volume) -> None:
+        """Saved, extended, restored: QEMU has the image's size by then, and the guest is told of it."""
+        domain = self._host.domain(self._guest)
+        domain.managedSave(0)
+        report = self._agent(volume, self._grow(volume))
+        assert report.outcome is Outcome.GUEST_SAVED
+        domain.create()
+        self._agent.tell()
+        assert self._agent(volume, volume.size).outcome in GOOD
+
     def guest_restart(self, volume: Volume) -> None:
         """Another QEMU, which reads the size itself."""
         self._host.domain(self._guest).destroy()
@@ -157,8 +196,11 @@ class Cloud:
 
     def step(self, volume: Volume) -> str:
         """One of them; its name."""
-        names = ["extend", "late", "twice", "stale", "early", "agent_restart", "guest_restart"]
-        [name] = self._chance.choices(names, weights=[20, 10, 15, 30, 10, 10, 1])
+        names = [
+            "extend", "late", "twice", "stale", "early", "agent_restart", "tell", "tell_of_more", "saved",
+            "guest_restart",
+        ]  # fmt: skip
+        [name] = self._chance.choices(names, weights=[20, 10, 15, 30, 10, 10, 10, 10, 1, 1])
         getattr(self, name)(volume)
         return name
 
@@ -193,7 +235,7 @@ def test_random_steps(host: Host, bench: Bench, image: Callable[[int], RbdImage]
     """No mark is ever lost, no disk ever smaller, no image ever of another size than Cinder made it."""
     chance = random.Random(SEED)
     guest, found = volumes(host, image, tmp_path, chance)
-    cloud = Cloud(host, guest, Agent(bench, guest), chance)
+    cloud = Cloud(host, guest, Agent(bench, guest), found, chance)
     counted: Counter[str] = Counter()
     for number in range(STEPS):
         volume = chance.choice(found)

@@ -3,7 +3,7 @@
 
 import sqlalchemy as sa
 
-from bridge.core.extend import GIB, Bytes, ExtendKey, gib
+from bridge.core.extend import GIB, Bytes, ExtendKey, gib, new_id
 from bridge.core.messages import DiskSeen, DomainSeen, GuestState, HostMessage, Inventory, Report
 from bridge.core.outcome import Outcome, Told
 from bridge.core.reasons import Reason
@@ -117,3 +117,17 @@ def test_no_host_calls_a_whole_gib_an_overhead(bench: Bench, key: ExtendKey) -> 
     [attempt] = bench.dispatch(bench.claim()[0], "h1")
     taken = bench.reported.take([bench.message("h1", reports=(overhead(attempt, gib(1), GIB),))])
     assert [s.decision.move for s in taken.settled if s.decision] == [Move.AGAIN]
+
+
+def test_a_guest_may_be_saved_for_weeks_and_nothing_is_late(bench: Bench, key: ExtendKey) -> None:
+    """No alarm; a guest that is not saved is overdue as ever."""
+    bench.arrive(key)
+    [attempt] = bench.dispatch(bench.claim()[0], "h1")
+    bench.report(attempt, Outcome.GUEST_SAVED, after=None)
+    other = ExtendKey(new_id(), new_id())
+    bench.arrive(other)
+    bench.now += 1_000_000
+    assert [extend.key for extend in bench.work.mark_overdue(older_than=60)] == [other]
+    backlog = bench.work.standing()
+    assert (backlog.open, backlog.oldest) == (2, bench.now - 1_000_000)
+    assert {extend.key for extend in bench.claim()} == {key, other}, "it is asked again all the same"
