@@ -22,6 +22,7 @@ _ADMIN: Final = Identity(user="noauth", roles=frozenset({"admin"}), good_for=0.0
 _OF_BROWSERS: Final = ("Origin", "Referer", "Sec-Fetch-Site", "Sec-Fetch-Mode", "Sec-Fetch-Dest", "Cookie")
 """Headers that browsers send for a page, and clients of this API do not."""
 _NO_BODY: Final = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
+"""Methods that change nothing here, and show nothing that is not open to all callers."""
 
 
 class NoAuth:
@@ -42,13 +43,15 @@ class NoAuth:
             raise fault(
                 HTTPStatus.FORBIDDEN, f"Without authentication a request must not have the header {of_browser}."
             )
+        if req.method in _NO_BODY:
+            return _ADMIN
         if self._loopback_only and not self._is_local(req.get_header("Host")):
             raise fault(
                 HTTPStatus.FORBIDDEN,
                 "Without authentication the Host of a request must be a loopback address, localhost or the name of "
                 "this machine.",
             )
-        if req.method not in _NO_BODY and (req.content_type or "").partition(";")[0].strip() not in MEDIA_TYPES:
+        if (req.content_type or "").partition(";")[0].strip() not in MEDIA_TYPES:
             raise fault(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "Unsupported Content-Type")
         return _ADMIN
 
