@@ -55,7 +55,7 @@ class KnownDisk:
     gone: float | None = None
 
 
-class Verdict(StrEnum):
+class IdentityVerdict(StrEnum):
     """The comparison of a disk with what is remembered of it."""
 
     SAME = "same"  # one name at least is the remembered one, and none contradicts
@@ -64,20 +64,20 @@ class Verdict(StrEnum):
     OTHER = "other"  # another volume
 
 
-def judge(known: KnownDisk | None, names: frozenset[str], evidence: AttachEvidence) -> Verdict:
+def judge(known: KnownDisk | None, names: frozenset[str], evidence: AttachEvidence) -> IdentityVerdict:
     """Compare a disk with the remembered one. Pure.
 
     Names of a kind that only one side has prove nothing: a kernel or firmware update adds kinds.
     """
     if known is None or not known.names:
-        return Verdict.FIRST
+        return IdentityVerdict.FIRST
     if not names:
-        return Verdict.SILENT
+        return IdentityVerdict.SILENT
     shared = _kinds(known.names) & _kinds(names)
     strange = any(_kind(name) in shared and name not in known.names for name in names)
     if not strange and names & known.names:
-        return Verdict.SAME
-    return Verdict.FIRST if attached_anew(known.evidence, evidence) else Verdict.OTHER
+        return IdentityVerdict.SAME
+    return IdentityVerdict.FIRST if attached_anew(known.evidence, evidence) else IdentityVerdict.OTHER
 
 
 def attached_anew(before: AttachEvidence, now: AttachEvidence) -> bool:
@@ -106,7 +106,7 @@ class DeviceMemory:
         if self._file is not None:
             self._known = self._read(self._file)
 
-    def judge(self, key: ExtendKey, names: frozenset[str], evidence: AttachEvidence) -> Verdict:
+    def judge(self, key: ExtendKey, names: frozenset[str], evidence: AttachEvidence) -> IdentityVerdict:
         """Compare a disk with what is remembered; changes nothing."""
         with self._lock:
             return judge(self._known.get(key), names, evidence)
@@ -117,7 +117,7 @@ class DeviceMemory:
             known = self._known.get(key)
             return known.names if known is not None else frozenset()
 
-    def learn(self, key: ExtendKey, names: frozenset[str], evidence: AttachEvidence) -> Verdict:
+    def learn(self, key: ExtendKey, names: frozenset[str], evidence: AttachEvidence) -> IdentityVerdict:
         """Judge, and remember where the verdict allows it; a disk that is another volume changes nothing."""
         with self._lock:
             verdict, changed = self._learn(key, names, evidence)
@@ -130,7 +130,7 @@ class DeviceMemory:
         server_id: str,
         disks: Mapping[str, tuple[frozenset[str], AttachEvidence]],
         detached: Iterable[str] = (),
-    ) -> Mapping[str, Verdict]:
+    ) -> Mapping[str, IdentityVerdict]:
         """Learn from one guest's complete list of disks; those it no longer has are forgotten.
 
         `detached`: volumes that libvirt reported as removed since the last look, also where they are back.
@@ -166,12 +166,14 @@ class DeviceMemory:
             if changed:
                 self._write()
 
-    def _learn(self, key: ExtendKey, names: frozenset[str], evidence: AttachEvidence) -> tuple[Verdict, bool]:
+    def _learn(
+        self, key: ExtendKey, names: frozenset[str], evidence: AttachEvidence
+    ) -> tuple[IdentityVerdict, bool]:
         before = self._known.get(key)
         verdict = judge(before, names, evidence)
-        if not names or verdict in {Verdict.OTHER, Verdict.SILENT}:
+        if not names or verdict in {IdentityVerdict.OTHER, IdentityVerdict.SILENT}:
             return verdict, False
-        if before is not None and verdict is Verdict.SAME:
+        if before is not None and verdict is IdentityVerdict.SAME:
             marks = evidence if evidence.run is not None else before.evidence
             marks = replace(marks, attachment_id=evidence.attachment_id or before.evidence.attachment_id)
             after = KnownDisk(names=_bounded(before.names | names), evidence=marks)

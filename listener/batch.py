@@ -8,15 +8,12 @@ from typing import Protocol
 
 import kombu
 
+from bridge.core.errors import ShuttingDownError
 from bridge.core.extend import ExtendKey
 from bridge.core.reasons import Reason
 from listener.decode import Events
 from listener.intake import Acks
 from listener.lanes import Deferred
-
-
-class ShuttingDownError(Exception):
-    """Told to stop with messages in pending: they are not acknowledged, so the broker delivers them again."""
 
 
 class Bus(Protocol):

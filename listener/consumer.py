@@ -16,11 +16,11 @@ from typing import Final
 
 import kombu
 
+from bridge.core.errors import ShuttingDownError
 from bridge.runtime.broker import BROKER_ERRORS
 from bridge.runtime.bus_url import failure_words
 from bridge.runtime.health import LIMIT, Health, InFlight
 from bridge.runtime.retry import Backoff, keep_trying
-from listener.batch import ShuttingDownError
 from listener.delivery import Away, Worker
 from listener.intake import Intake
 from listener.sources import QueueSource

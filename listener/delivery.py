@@ -10,13 +10,14 @@ from itertools import count
 
 import kombu
 
+from bridge.core.errors import ShuttingDownError
 from bridge.core.extend import ExtendKey, new_id
 from bridge.core.reasons import Reason
 from bridge.runtime.daemon import moving
 from bridge.runtime.health import Health
 from bridge.runtime.raw_messages import COMPRESSION
 from bridge.runtime.retry import Backoff
-from listener.batch import Batch, Bus, PendingMessage, ShuttingDownError
+from listener.batch import Batch, Bus, PendingMessage
 from listener.decode import Events, Nothing, Raw, Reader
 from listener.endpoint import EndpointClient
 from listener.lane_writer import LaneWriter

@@ -82,7 +82,7 @@ class Proxies:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Origin:
+class CallerOrigin:
     """The request as its caller sent it; None where the proxy does not say."""
 
     address: str
@@ -151,19 +151,19 @@ def key_of(peer: str) -> str:
     return str(address)
 
 
-def origin(known: Proxies, peer: str, headers: ForwardingHeaders) -> Origin:
+def origin(known: Proxies, peer: str, headers: ForwardingHeaders) -> CallerOrigin:
     """Return where a request came from, by the words of trusted proxies only."""
     if not known.trusts(peer):
-        return Origin(address=peer)
+        return CallerOrigin(address=peer)
     if known.headers is ForwardedHeaders.FORWARDED:
         hops = _forwarded_hops(headers.forwarded)
         nearest = hops[-1] if hops else {}
-        return Origin(
+        return CallerOrigin(
             address=_caller(known, peer, [hop.get("for", "") for hop in hops]),
             scheme=_scheme(nearest.get("proto", "")),
             host=_host(nearest.get("host", "")),
         )
-    return Origin(
+    return CallerOrigin(
         address=_caller(known, peer, _last(headers.x_for)),
         scheme=_scheme(_nearest(headers.x_proto)),
         host=_host(_nearest(headers.x_host)),

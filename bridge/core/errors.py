@@ -18,6 +18,10 @@ class JournalUnavailableError(Exception):
         self.retry_after = retry_after
 
 
+class ShuttingDownError(Exception):
+    """The process was told to stop; what is in hand is not acknowledged, so the broker delivers it again."""
+
+
 class OperatorError(Exception):
     """An operator's command cannot go on; the text is one line that says what to do.
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 import kombu
 
 from bridge.core.audit import AuditEvent, AuditRecord
-from bridge.core.errors import JournalRefusedError, JournalUnavailableError
+from bridge.core.errors import JournalRefusedError, JournalUnavailableError, ShuttingDownError
 from bridge.core.messages import HostMessage
 from bridge.core.outcome import Outcome
 from bridge.core.wire import BadMessageError
@@ -57,10 +57,6 @@ _EVENTS: Final = {
     Move.NOTE: AuditEvent.LATE,
     Move.IGNORE: AuditEvent.LATE,
 }
-
-
-class ShuttingDownError(Exception):
-    """Told to stop while the journal is away."""
 
 
 class _Inbox:

@@ -15,7 +15,7 @@ from cheroot.connections import ConnectionManager
 from bridge.core.errors import ConfigError
 from bridge.http.connection import Arrived, Connection
 from bridge.http.tls import TlsAdapter, TlsSettings
-from bridge.http.workers import Workers
+from bridge.http.workers import RequestWorkers
 
 LOG = logging.getLogger(__name__)
 
@@ -189,7 +189,9 @@ class HttpServer:
             shutdown_timeout=grace,
         )
         self._server.reserved_paths = frozenset(path.encode() for path in reserved)
-        self._workers = Workers(self._server, threads, _RESERVED_THREADS if self._server.reserved_paths else 0)
+        self._workers = RequestWorkers(
+            self._server, threads, _RESERVED_THREADS if self._server.reserved_paths else 0
+        )
         self._server.requests = self._workers
         self._server.ConnectionClass = Connection
         self._server.ssl_adapter = self._tls

@@ -39,7 +39,7 @@ class Keeper(Protocol):
         """Wait for the connection's next event."""
 
 
-class Workers:
+class RequestWorkers:
     """Two groups of threads with a queue each; stands where cheroot has its thread pool."""
 
     def __init__(self, server: Keeper, threads: int, reserved: int) -> None:

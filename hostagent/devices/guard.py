@@ -12,7 +12,7 @@ from bridge.core.reasons import Reason
 from hostagent.devices import sysfs
 from hostagent.domain import Disk, Domain, SourceKind
 from hostagent.errors import StepFailedError
-from hostagent.identity import AttachEvidence, DeviceMemory, Verdict
+from hostagent.identity import AttachEvidence, DeviceMemory, IdentityVerdict
 from hostagent.storage_reads import StorageReads, StorageSilentError
 
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
@@ -42,7 +42,7 @@ class RememberedDevices:
         verdict = self._memory.learn(key, names, self._evidence(domain, disk, attachment_id))
         self._raise(verdict, key, disk, names)
 
-    def observe(self, domain: Domain, detached: Iterable[str] = ()) -> Mapping[str, Verdict]:
+    def observe(self, domain: Domain, detached: Iterable[str] = ()) -> Mapping[str, IdentityVerdict]:
         """Learn from a look at a guest; `detached`: aliases of disks that libvirt removed since the last look.
 
         Only a guest that runs shows which devices its disks are: those of one that is off may be connected to
@@ -87,11 +87,11 @@ class RememberedDevices:
         run = f"{self._boot}/{domain.run}" if domain.run is not None and self._boot else None
         return AttachEvidence(run=run, node=disk.device.node, attachment_id=attachment_id)
 
-    def _raise(self, verdict: Verdict, key: ExtendKey, disk: Disk, names: frozenset[str]) -> None:
-        if verdict in {Verdict.SAME, Verdict.FIRST}:
+    def _raise(self, verdict: IdentityVerdict, key: ExtendKey, disk: Disk, names: frozenset[str]) -> None:
+        if verdict in {IdentityVerdict.SAME, IdentityVerdict.FIRST}:
             return
         was = ", ".join(sorted(self._memory.known_names(key)))
-        if verdict is Verdict.SILENT:
+        if verdict is IdentityVerdict.SILENT:
             raise StepFailedError(
                 Outcome.DEVICE_STALE,
                 Reason.WRONG_DEVICE,

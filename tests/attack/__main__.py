@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""tools/attack."""
+"""Entry point of tools/attack: run the attacks and print the table."""
 
 import argparse
 import shutil

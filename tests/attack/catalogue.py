@@ -9,7 +9,7 @@ from tests.attack.frame import Attack, Open
 
 
 def attacks() -> Sequence[Attack]:
-    """Return all attacks."""
+    """Return every attack of the table."""
     return (*slow.ATTACKS, *forwarded.ATTACKS, *guessers.ATTACKS, *browsers.ATTACKS)
 
 

@@ -134,7 +134,7 @@ def serving(
         return True
 
     try:
-        until(answers, "the API answers its good caller", seconds=120)
+        until(answers, "the API answers its good caller")
         ground.memory_before = ground.memory()
         yield ground
     finally:
@@ -148,7 +148,7 @@ def serving(
 
 @contextmanager
 def basic(directory: Path) -> Iterator[ApiGround]:
-    """An API with a file of users, behind a proxy on this machine that sets X-Forwarded-For."""
+    """Run an API with a file of users, behind a proxy on this machine that sets X-Forwarded-For."""
     users = directory / "htpasswd"
     users.write_text("cinder:" + bcrypt.hashpw(b"good-word", bcrypt.gensalt(_COST)).decode() + "\n")
     users.chmod(0o600)
@@ -163,7 +163,7 @@ def basic(directory: Path) -> Iterator[ApiGround]:
 
 @contextmanager
 def keystone(directory: Path) -> Iterator[ApiGround]:
-    """An API whose Keystone can be frozen and made to drip."""
+    """Run an API whose Keystone can be frozen and made to drip."""
     with KeystoneStandIn() as standin, Proxy(int(standin.url.split(":")[2].split("/")[0])) as proxy:
         standin.strict = True
         standin.reached_at(proxy.url(standin.url))
@@ -179,6 +179,6 @@ def keystone(directory: Path) -> Iterator[ApiGround]:
 
 @contextmanager
 def noauth(directory: Path) -> Iterator[ApiGround]:
-    """An API on loopback that asks for no credentials."""
+    """Run an API on loopback that asks for no credentials."""
     with serving(directory, "auth_strategy = noauth", credentials={}) as ground:
         yield ground

@@ -24,7 +24,7 @@ def chaos(*arguments: str, keep: Path, line: re.Pattern[str] = LAST_LINE) -> tup
         missing("RabbitMQ")
     done = subprocess.run(
         [sys.executable, "-m", "tests.chaos", *arguments, "--keep", str(keep)],
-        cwd=ROOT, capture_output=True, text=True, timeout=220, check=False,
+        cwd=ROOT, capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
     last = line.fullmatch(done.stdout.splitlines()[-1]) if done.stdout else None
     assert last is not None, done.stdout + done.stderr

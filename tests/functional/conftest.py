@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Real parts, one of each per test session; what a test needs for itself it gets from its own virtual host."""
 
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -42,8 +41,6 @@ class Vhost:
 @pytest.fixture
 def vhost(rabbit: RabbitNode) -> Iterator[Vhost]:
     """Empty, and gone with all its queues afterwards."""
-    name = f"t-{uuid.uuid4().hex[:12]}"
-    rabbit.ctl("add_vhost", name)
-    rabbit.ctl("set_permissions", "-p", name, "guest", ".*", ".*", ".*")
+    name = rabbit.lend_vhost()
     yield Vhost(rabbit, name)
-    rabbit.ctl("delete_vhost", name)
+    rabbit.return_vhost(name)

@@ -63,7 +63,7 @@ def journal(vhost: Vhost, monkeypatch: pytest.MonkeyPatch) -> Iterator[Journal]:
     thread.start()
     yield journal
     stop.set()
-    thread.join(10)
+    thread.join(120)
     assert not thread.is_alive()
 
 

@@ -122,7 +122,7 @@ def test_no_secret_of_cinders_leaves_the_listener_or_the_cinder_reader(vhost: Vh
     with ExitStack() as stack:
         server = cinder.server()
         server.start()
-        stack.callback(lambda: (server.stop(), server.join(5)))
+        stack.callback(lambda: (server.stop(), server.join(120)))
         site = Site(
             directory=tmp_path,
             bus_url=vhost.url,

@@ -122,7 +122,7 @@ def cloud(vhost: Vhost) -> Iterator[Cloud]:
         )
         server = cinder.server()
         server.start()
-        stack.callback(lambda: (server.stop(), server.join(5)))
+        stack.callback(lambda: (server.stop(), server.join(120)))
         site = Site(
             directory=directory,
             bus_url=vhost.url,
@@ -177,7 +177,7 @@ def test_a_replayed_extend_is_told_from_a_real_one_in_every_line(cloud: Cloud, t
     recording.write_text(site.audit_file.read_text())
     assert not any(map(is_replayed, _request_ids(_lines(site.audit_file))))
     argv = [sys.executable, "-m", "bridge.cli.app", "replay", "--send", "--to", to, "--config-file", str(site.conf)]
-    subprocess.run([*argv, str(recording)], cwd=ROOT, check=True, capture_output=True, timeout=60)
+    subprocess.run([*argv, str(recording)], cwd=ROOT, check=True, capture_output=True, timeout=600)
     known = len(_lines(recording))
     until(lambda: _events(_lines(site.audit_file)[known:]) >= WRITTEN | {"replayed"}, "all is written down again")
     assert [row["outcome"] for row in cloud.closed()] == ["resized", "already"]
@@ -185,7 +185,7 @@ def test_a_replayed_extend_is_told_from_a_real_one_in_every_line(cloud: Cloud, t
     assert all(map(is_replayed, _request_ids(again)))
     argv = [sys.executable, "-m", "bridge.cli.app", "audit", "trace", "-f", "json", cloud.disk.volume_id]
     argv += ["--log", str(site.audit_file)]
-    told = json.loads(subprocess.run(argv, cwd=ROOT, check=True, capture_output=True, timeout=60).stdout)
+    told = json.loads(subprocess.run(argv, cwd=ROOT, check=True, capture_output=True, timeout=600).stdout)
     marked = {row["Part"] for row in told if "replayed" in row["What"]}
     assert marked >= {"operator", "api", "engine", *(["listener"] if to == "broker" else [])}
 

@@ -149,7 +149,7 @@ class GuestLab:
         self.connection.defineXML(self.guest.xml())
         self.domain.create()
         self.guest.wait_boot(1)
-        until(lambda: self.site.knows(self.guest.server_id), "the journal knows the guest", seconds=60)
+        until(lambda: self.site.knows(self.guest.server_id), "the journal knows the guest")
 
     def run_guest(self) -> None:
         """Have the guest running, whatever a way that failed has left."""

@@ -149,7 +149,7 @@ def _rebooted_later(lab: GuestLab) -> Played:
 def _crashed(lab: GuestLab) -> Played:
     boots = lab.guest.boots()
     os.kill(lab.hosts[lab.here].pids()[lab.guest.name], signal.SIGKILL)
-    until(lambda: not lab.domain.isActive(), "libvirt notices that QEMU is gone", seconds=60)
+    until(lambda: not lab.domain.isActive(), "libvirt notices that QEMU is gone")
     lab.extend()
     lab.domain.create()
     lab.guest.wait_boot(boots + 1)

@@ -12,7 +12,7 @@ import urllib.request
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Literal, Self, TypeVar
+from typing import Literal, Self, TypeVar
 
 import kombu
 
@@ -27,9 +27,9 @@ from bridge.runtime.broker import (
 )
 from tests.lab.oslo_rpc import oslo_caster
 from tests.lab.paths import ROOT
+from tests.lab.waiting import LONGEST
 
 T = TypeVar("T")
-LONG: Final = 60.0
 
 
 class Agent:
@@ -106,7 +106,7 @@ class Agent:
     def _ops(self, path: str) -> bytes:
         port = wait_for(lambda: re.findall(r"http://127\.0\.0\.1:(\d+)/?\s", self.text()[self._before :]), self)[0]
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}", timeout=5) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}", timeout=120) as answer:
                 return bytes(answer.read())
         except urllib.error.HTTPError as ex:
             return ex.read()
@@ -116,13 +116,13 @@ class Agent:
         assert self.process is not None
         if self.process.poll() is None:
             self.process.send_signal(number)
-        return self.process.wait(40)
+        return self.process.wait(120)
 
 
 def wait_for(
-    look: Callable[[], T | Literal[False] | None], agent: Agent | None = None, *, seconds: float = LONG
+    look: Callable[[], T | Literal[False] | None], agent: Agent | None = None, *, seconds: float = LONGEST
 ) -> T:
-    """Look until there is something."""
+    """Return the first true value; when it never comes, the error is the end of the agent's log."""
     deadline = time.monotonic() + seconds
     while not (seen := look()):
         assert time.monotonic() < deadline, agent.text()[-4000:] if agent else "nothing came"

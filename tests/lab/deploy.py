@@ -19,6 +19,7 @@ from bridge.journal.accept import Journal, open_journal
 from bridge.journal.settings import JournalSettings
 from tests.lab.cinder_bus import CinderBus
 from tests.lab.ports import steady_port
+from tests.lab.waiting import LONGEST
 
 MODULES: Final = {
     "engine": "bridge.cmd.engine",
@@ -129,7 +130,7 @@ class Processes:
             process.terminate()
         for process in stopping.values():
             try:
-                process.wait(25)
+                process.wait(120)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
@@ -161,7 +162,7 @@ class Processes:
         except requests.RequestException:
             return False
 
-    def wait_ready(self, *names: str, seconds: float = 60.0) -> None:
+    def wait_ready(self, *names: str, seconds: float = LONGEST) -> None:
         """Wait until these, or all four, are ready; raises RuntimeError or TimeoutError."""
         deadline = time.monotonic() + seconds
         for name in names or tuple(MODULES):
@@ -182,7 +183,7 @@ class Processes:
 
     def shown(self, name: str, path: str) -> bytes:
         """What its ops port answers at a path, whatever the status."""
-        return requests.get(self._ops(name, path), timeout=5).content
+        return requests.get(self._ops(name, path), timeout=120).content
 
     def _ops(self, name: str, path: str) -> str:
         return f"http://127.0.0.1:{self.site.ports[name]}/{path}"

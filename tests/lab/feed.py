@@ -16,7 +16,7 @@ from tests.lab.endpoint import RecordingEndpoint
 from tests.lab.recording import BadRecordingError, Recorded, read_recording
 
 EXIT_USAGE: Final = 2
-_PATIENCE: Final = 60.0  # seconds without any progress
+_PATIENCE: Final = 300.0  # seconds without any progress
 _TOOL: Final = "tools/feed"
 
 

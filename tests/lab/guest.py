@@ -14,7 +14,7 @@ from xml.sax.saxutils import escape, quoteattr
 
 from tests.lab.disks import Disk
 from tests.lab.paths import ROOT, lab_cache
-from tests.lab.waiting import until
+from tests.lab.waiting import LONGEST, until
 
 SOURCES = ROOT / "tests" / "guest"
 _POLL = 0.02  # the console is a file on any file system: there is nothing to wait on but its content
@@ -89,11 +89,11 @@ class Guest:
         """Every size it printed for one disk, oldest first, in bytes."""
         return [int(size) for name, size in _SIZE.findall(self.text()) if name == target]
 
-    def wait_ready(self, *, seconds: float = 30.0) -> None:
+    def wait_ready(self, *, seconds: float = LONGEST) -> None:
         """Wait until it has printed a size of each of its disks."""
         until(lambda: all(map(self.sizes, self.targets())), "the guest names its disks", seconds=seconds)
 
-    def wait_size(self, size: int, target: str = "vda", *, seconds: float = 30.0) -> float:
+    def wait_size(self, size: int, target: str = "vda", *, seconds: float = LONGEST) -> float:
         """Wait until the last printed size of a disk is `size`; seconds it took. Raises TimeoutError."""
         started = time.monotonic()
         while (seen := self.sizes(target)[-1:]) != [size]:

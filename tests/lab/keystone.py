@@ -90,14 +90,14 @@ class Keystone:
             "password": {"user": {"name": user, "domain": domain, "password": _PASSWORD}},
         }
         body = {"auth": {"identity": identity, **(scope or {"scope": "unscoped"})}}
-        answer = requests.post(f"{self.url}/auth/tokens", json=body, timeout=30)
+        answer = requests.post(f"{self.url}/auth/tokens", json=body, timeout=120)
         answer.raise_for_status()
         return answer.headers["X-Subject-Token"]
 
     def revoke(self, token: str) -> None:
         """End a token before its time."""
         headers = {"X-Auth-Token": self._admin, "X-Subject-Token": token}
-        requests.delete(f"{self.url}/auth/tokens", headers=headers, timeout=30).raise_for_status()
+        requests.delete(f"{self.url}/auth/tokens", headers=headers, timeout=120).raise_for_status()
 
     def authtoken(self) -> str:
         """[keystone_authtoken] for an API in front of it."""
@@ -169,7 +169,7 @@ allow_expired_window = 0
 
     def _ask(self, method: str, path: str, **body: Any) -> Any:
         headers = {"X-Auth-Token": self._admin}
-        answer = requests.request(method, f"{self.url}/{path}", json=body or None, headers=headers, timeout=30)
+        answer = requests.request(method, f"{self.url}/{path}", json=body or None, headers=headers, timeout=120)
         answer.raise_for_status()
         return answer.json() if answer.content else None
 

@@ -45,7 +45,7 @@ class SlowServer:
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
-        self._thread.join(5)
+        self._thread.join(120)
 
     def __enter__(self) -> Self:
         return self

@@ -76,12 +76,12 @@ def serving(
         )
     served = Served(f"{'https' if tls else 'http'}://127.0.0.1:{port}", process, directory)
     try:
-        until(lambda: _answers(served, answers), f"the API answers:\n{served.log[-2000:]}", seconds=60)
+        until(lambda: _answers(served, answers), f"the API answers:\n{served.log[-2000:]}")
         yield served
     finally:
         process.terminate()
         try:
-            process.wait(30)
+            process.wait(120)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -101,7 +101,7 @@ def _answers(served: Served, status: int) -> bool:
     if served.process.poll() is not None:
         raise AssertionError(f"the API ended with {served.process.returncode}:\n{served.log[-2000:]}")
     try:
-        return requests.get(served.url, timeout=5, verify=False).status_code == status
+        return requests.get(served.url, timeout=120, verify=False).status_code == status
     except requests.RequestException:
         time.sleep(0.05)
         return False

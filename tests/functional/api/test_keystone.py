@@ -86,7 +86,7 @@ def test_a_token_ends_at_its_time_also_when_it_is_cached(api: Served, keystone: 
     token = keystone.token("cinder", "service")
     assert api.post(token).status_code == IN
     asked = keystone.validations
-    until(lambda: api.post(token).status_code == 401, "the token has ended", seconds=60)
+    until(lambda: api.post(token).status_code == 401, "the token has ended")
     assert keystone.validations == asked
     keystone.stop()
     keystone.start()
@@ -162,7 +162,7 @@ def test_no_token_and_no_password_is_in_any_log(api: Served, keystone: Keystone)
 def test_the_documents_need_no_token(api: Served) -> None:
     """Clients read them before they have one."""
     for path in ("/", "/v2.1", "/v2.1/", "/healthcheck"):
-        assert requests.get(f"{api.url}{path}", timeout=10).status_code == 200
+        assert requests.get(f"{api.url}{path}", timeout=120).status_code == 200
 
 
 def checked(

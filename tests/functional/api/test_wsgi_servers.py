@@ -111,7 +111,7 @@ def test_processes_share_a_journal_and_an_audit_file(serve: Serve) -> None:
             until(lambda: send(served) == 200 and len(workers(served)) > WORKERS, "a new worker answers")
             directory = served.directory
             served.process.terminate()
-            assert served.process.wait(30) == 0
+            assert served.process.wait(120) == 0
         assert "Traceback" not in served.log
     accepted = [json.loads(line) for line in (directory / "audit.jsonl").read_text().splitlines()]
     with sqlite3.connect(directory / "journal.sqlite3") as journal:

@@ -50,7 +50,7 @@ def test_everything_is_drawn_inside_the_screen_and_can_be_read(tmp_path: Path, w
             f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1400,3200", "--virtual-time-budget=4000",
             frame.as_uri(),
         ],
-        capture_output=True, text=True, timeout=90, check=False,
+        capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
     found = re.search(r"drawn=(\d+) outside=(\d+) small=(\d+) wide=(\d+) window=(\d+)", done.stdout)
     assert found is not None, done.stderr[-500:] + done.stdout[-500:]

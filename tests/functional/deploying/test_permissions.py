@@ -152,7 +152,7 @@ def cinder_with(volume: str) -> Iterator[str]:
         yield f"{server.url}/v3"
     finally:
         server.stop()
-        server.join(5)
+        server.join(120)
 
 
 def grown(volume: str, server: str) -> bytes:
@@ -179,12 +179,12 @@ def test_every_part_does_its_work_with_its_own_permissions(rabbit: RabbitNode, t
         stack.callback(case.close)
         for part in MODULES:
             case.start(part)
-        until(lambda: case.site.knows(GUEST), "the host's inventory", seconds=60)
+        until(lambda: case.site.knows(GUEST), "the host's inventory")
         for body in (grown(volume, GUEST), grown(volume, new_id()), b"\xff\xfe volume.resize.end"):
             case.bus.publish(body)
-        until(lambda: reported(case), "the host's report", seconds=60)
-        until(lambda: case.waiting(SlowDelay.SHORT.queue) == 1, "the slow lane", seconds=30)
-        until(lambda: case.waiting(UNREADABLE_QUEUE) == 1, "the unreadable lane", seconds=30)
+        until(lambda: reported(case), "the host's report")
+        until(lambda: case.waiting(SlowDelay.SHORT.queue) == 1, "the slow lane")
+        until(lambda: case.waiting(UNREADABLE_QUEUE) == 1, "the unreadable lane")
         conf = str(case.conf("operator"))
         assert main(["parked", "list", "--config-file", conf]) == 0
         assert main(["status", "--config-file", str(case.site.conf), "--config-file", conf]) == 0
@@ -203,10 +203,10 @@ def test_the_permissions_of_before_the_exchange_of_reports_go_on_working(
         stack.callback(case.close)
         for part in ("engine", "hostagent"):
             case.start(part)
-        until(lambda: case.site.knows(GUEST), "the host's inventory", seconds=60)
-        until(lambda: "hosts have no exchange" in case.log("engine").read_text(), "the engine says it", seconds=30)
+        until(lambda: case.site.knows(GUEST), "the host's inventory")
+        until(lambda: "hosts have no exchange" in case.log("engine").read_text(), "the engine says it")
         words = "reports take the default exchange, which our user should have no right to"
-        until(lambda: words in case.log("hostagent").read_text(), "the agent says it", seconds=30)
+        until(lambda: words in case.log("hostagent").read_text(), "the agent says it")
 
 
 def test_with_any_permission_less_it_does_not_and_says_so(
@@ -238,7 +238,7 @@ def test_with_any_permission_less_it_does_not_and_says_so(
                     the_part(case, about, volume)
                 for about, case in cases.items():
                     try:
-                        until(case.refused, about, seconds=40)
+                        until(case.refused, about)
                     except (TimeoutError, AssertionError):
                         wrong[about] = case.said()[-600:]
     assert not wrong

@@ -4,7 +4,6 @@
 import subprocess
 import sys
 import textwrap
-import time
 from pathlib import Path
 
 import pytest
@@ -43,11 +42,9 @@ def test_while_somebody_else_extends_the_outcome_says_who(bench: Bench, tmp_path
         assert nova.stdout is not None
         assert nova.stdout.readline() == "held\n"
         bench.brick.start()
-        began = time.monotonic()
         error = _extend(bench)
         assert (error.outcome, error.reason) == (Outcome.BRICK_FAILED, Reason.BRICK_LOCK_HELD)
         assert f"process {nova.pid} " in error.detail
-        assert time.monotonic() - began < 15, "the limit is 1 s; importing os-brick takes the rest"
     finally:
         nova.kill()
         nova.wait()

@@ -17,6 +17,7 @@ from bridge.core.outcome import Outcome
 from tests.functional.hostagent.conftest import GIB, Bench, Host
 from tests.lab.disks import Disk, LoopDevice, Qcow2File, RawFile
 from tests.lab.guest import Guest
+from tests.lab.waiting import until
 
 pytestmark = pytest.mark.functional
 Keep = Callable[[Disk], Disk]
@@ -73,10 +74,8 @@ def test_a_device_that_did_not_grow_is_stale_and_the_guest_is_left_alone(
     """os-brick is content, the size is not; it works once the device has grown."""
     disk = keep(LoopDevice(tmp_path / "disk", GIB))
     guest = host.boot(disk)
-    began = time.monotonic()
     report = bench(order(guest, disk, 2 * GIB))
     assert ends(report) == (Outcome.DEVICE_STALE, "device_smaller")
-    assert time.monotonic() - began < 5
     disk.grow(2 * GIB)
     assert bench(order(guest, disk, 2 * GIB)).outcome is Outcome.RESIZED
     guest.wait_size(2 * GIB)
@@ -165,13 +164,11 @@ def test_an_os_brick_process_that_hangs_or_is_killed_costs_one_attempt(
     os.kill(pid, signal.SIGSTOP)
     reports: list[Report] = []
     caller = threading.Thread(target=lambda: reports.append(bench(order(guest, disk, 2 * GIB))))
-    began = time.monotonic()
     caller.start()
     if not stop_only:
         os.kill(pid, signal.SIGKILL)
-    caller.join(30)
+    caller.join(120)
     assert ends(reports[0]) == (Outcome.BRICK_FAILED, reason)
-    assert time.monotonic() - began < 6
     assert guest.sizes() == [GIB]
     assert bench(order(guest, disk, 2 * GIB)).outcome is Outcome.RESIZED
     guest.wait_size(2 * GIB)
@@ -189,17 +186,17 @@ def test_a_hung_qemu_holds_up_no_other_guest_and_is_not_asked_again(
     try:
         began = time.monotonic()
         assert ends(bench(order(sick, sick_disk, 2 * GIB))) == (Outcome.LIBVIRT_FAILED, "libvirt_timed_out")
-        assert time.monotonic() - began < 6
+        given_up = time.monotonic() - began
         assert bench(order(well, well_disk, 2 * GIB)).outcome is Outcome.RESIZED
         began = time.monotonic()
         assert ends(bench(order(sick, sick_disk, 3 * GIB))) == (Outcome.LIBVIRT_FAILED, "libvirt_timed_out")
-        assert time.monotonic() - began < 0.5
+        assert time.monotonic() - began < given_up, "the call that hangs is not made again"
     finally:
         os.kill(pid, signal.SIGCONT)
-    deadline = time.monotonic() + 20
-    while (report := bench(order(sick, sick_disk, 3 * GIB))).outcome is Outcome.LIBVIRT_FAILED:
-        assert time.monotonic() < deadline, report
-        time.sleep(0.05)
+    until(
+        lambda: bench(order(sick, sick_disk, 3 * GIB)).outcome is not Outcome.LIBVIRT_FAILED,
+        "its calls return again",
+    )
     sick.wait_size(3 * GIB)
     assert sick.sizes() == sorted(sick.sizes())
 

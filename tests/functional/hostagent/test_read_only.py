@@ -92,4 +92,4 @@ def test_its_inventory_has_every_guest_and_follows_events(host: Host, eyes: Obse
     finally:
         stop.set()
         touched.close()
-        thread.join(10)
+        thread.join(120)

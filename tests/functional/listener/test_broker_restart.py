@@ -37,7 +37,7 @@ class Cinder:
             yield
         finally:
             self._stop.set()
-            self._thread.join(60)
+            self._thread.join(120)
             assert not self._thread.is_alive()
 
     def _run(self) -> None:

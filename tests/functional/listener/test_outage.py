@@ -37,7 +37,7 @@ def impatient(endpoint: RecordingEndpoint, tmp_path: Path) -> Iterator[Lab]:
 def metric(lab: Lab, name: str) -> float:
     """A metric of the daemon; 0 while it is not served."""
     try:
-        text = requests.get(f"http://127.0.0.1:{lab.ops_port}/metrics", timeout=5).text
+        text = requests.get(f"http://127.0.0.1:{lab.ops_port}/metrics", timeout=120).text
     except requests.ConnectionError:
         return 0
     values = (line.split() for line in text.splitlines() if line.startswith(f"extend_bridge_listener_{name}"))
@@ -70,7 +70,7 @@ def test_all_extends_are_delivered_after_an_outage_and_the_listener_stayed_as_sm
             time.sleep(0.5)
         assert lab.waiting(QUEUE) > EXTENDS - 1000, "what is not in hand stays where it is"
         lab.endpoint.open()
-        until(lambda: set(lab.endpoint.events) == {*first, *events}, "every event is delivered", seconds=180)
+        until(lambda: set(lab.endpoint.events) == {*first, *events}, "every event is delivered")
         largest = max(largest, memory(process.pid))
         print(f"memory {small:.1f} MiB before, {largest:.1f} at most; {most:.0f} messages in hand at most")
         assert most <= 200, "twice a batch"

@@ -37,7 +37,7 @@ def test_a_recording_takes_nothing_from_the_listener_and_replays_into_its_queue(
         )  # fmt: skip
         thread.start()
         try:
-            until(lambda: _published(bus, tap, volume, server), "the recording", seconds=30)
+            until(lambda: _published(bus, tap, volume, server), "the recording")
         finally:
             stop.set()
             thread.join()

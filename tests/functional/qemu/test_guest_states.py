@@ -164,9 +164,9 @@ def test_two_guests_share_a_device_one_rescan_and_each_sees_it(
     workers.start()
     workers.submit([order(guest, disk, LARGE) for guest in (first, second, first, second)])
     for _ in range(4):
-        assert came.acquire(timeout=30)
+        assert came.acquire(timeout=120)
     workers.stop()
-    assert workers.join(10)
+    assert workers.join(120)
     assert {report.outcome for report in reports} == {Outcome.RESIZED}
     assert brick.extends == ["LOCAL"]
     for guest in (first, second):

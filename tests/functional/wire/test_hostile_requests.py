@@ -31,7 +31,7 @@ EVENT = {
 def throw(port: int, data: bytes, *, half_closed: bool) -> list[bytes]:
     """Send the bytes of one connection; the status lines that came back. Ends by closing, in full or by halves."""
     got = b""
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=120) as connection:
         try:
             connection.sendall(data)
             connection.shutdown(socket.SHUT_WR)
@@ -46,7 +46,7 @@ def throw(port: int, data: bytes, *, half_closed: bool) -> list[bytes]:
 
 def good(port: int) -> int:
     """The status of a good request."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
     try:
         connection.request("POST", hostile.PATH, json.dumps({"events": [EVENT]}), HEADERS)
         return connection.getresponse().status

@@ -36,7 +36,7 @@ def schemathesis(site: Site, directory: Path, *more: str) -> subprocess.Complete
             "--no-color",
             *more,
         ],
-        capture_output=True, text=True, check=False, cwd=directory, timeout=100,
+        capture_output=True, text=True, check=False, cwd=directory, timeout=600,
     )  # fmt: skip
 
 

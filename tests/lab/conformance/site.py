@@ -73,7 +73,7 @@ class Site:
         self._process.stop()
 
     def _ready(self) -> bool:
-        connection = http.client.HTTPConnection("127.0.0.1", self._ops_port, timeout=5)
+        connection = http.client.HTTPConnection("127.0.0.1", self._ops_port, timeout=120)
         try:
             connection.request("GET", "/healthz/ready")
             return connection.getresponse().status == 200

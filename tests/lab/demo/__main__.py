@@ -31,7 +31,7 @@ from tests.lab.hypervisor import Hypervisor, prepare_machine, private_hypervisor
 from tests.lab.rabbitmq import RabbitNode
 
 HOST: Final = "demo-host"
-_PATIENCE: Final = 60.0
+_PATIENCE: Final = 300.0
 _DISKS: Final[dict[str, Callable[[Path, int], Disk]]] = {
     "loop": lambda directory, n: LoopDevice(directory / "volume.img", n),
     "raw": lambda directory, n: RawFile(directory / "volume.raw", n),
@@ -129,7 +129,7 @@ def _cinder(disk: Disk, guest: Guest, stack: ExitStack) -> tuple[_Cinder, str]:
     standin.add_volume(disk.volume_id, 1, attachment)
     server = standin.server()
     server.start()
-    stack.callback(lambda: (server.stop(), server.join(2)))
+    stack.callback(lambda: (server.stop(), server.join(120)))
     return _Cinder(standin, f"{server.url}/v3"), attachment_id
 
 

@@ -115,6 +115,6 @@ class RealNova:
 
     def _answers(self) -> bool:
         try:
-            return requests.get(f"http://127.0.0.1:{self.port}/", timeout=30).ok
+            return requests.get(f"http://127.0.0.1:{self.port}/", timeout=120).ok
         except requests.RequestException:
             return False

@@ -162,7 +162,7 @@ class SlowBcrypt:
             self.count += 1
             self.most = max(self.most, self.count)
         self.running.release()
-        assert self.go_on.acquire(timeout=30)
+        assert self.go_on.acquire(timeout=120)
         with self._lock:
             self.count -= 1
         return bool(bcrypt.hashpw(password, hashed) == hashed)
@@ -189,7 +189,7 @@ def test_two_checks_run_at_a_time_and_the_next_is_429(file: Path, slow: SlowBcry
     auth = HttpBasic(str(file))
     with ThreadPoolExecutor() as pool:
         checks = [pool.submit(outcome, auth, basic("cinder", "s3cret")) for _ in range(2)]
-        assert all(slow.running.acquire(timeout=30) for _ in range(2))
+        assert all(slow.running.acquire(timeout=120) for _ in range(2))
         fault = refused(auth, basic("cinder", "s3cret"))
         assert (fault.status, fault.headers["Retry-After"]) == (429, "1")
         slow.go_on.release(2)
@@ -201,10 +201,10 @@ def test_a_remembered_caller_is_never_behind_a_check(file: Path, slow: SlowBcryp
     auth = HttpBasic(str(file))
     slow.go_on.release()
     auth.authenticate(basic("cinder", "s3cret"))
-    assert slow.running.acquire(timeout=30)
+    assert slow.running.acquire(timeout=120)
     with ThreadPoolExecutor() as pool:
         guesses = [pool.submit(outcome, auth, basic("cinder", f"guess-{n}")) for n in range(2)]
-        assert all(slow.running.acquire(timeout=30) for _ in range(2))
+        assert all(slow.running.acquire(timeout=120) for _ in range(2))
         assert auth.authenticate(basic("cinder", "s3cret")).user == "cinder"
         slow.go_on.release(2)
         assert [guess.result(30) for guess in guesses] == [401, 401]
@@ -215,12 +215,12 @@ def test_guessers_leave_one_check_to_others(file: Path, slow: SlowBcrypt) -> Non
     auth = HttpBasic(str(file))
     slow.go_on.release()
     assert outcome(auth, basic("cinder", "guess", "192.0.2.1")) == 401
-    assert slow.running.acquire(timeout=30)
+    assert slow.running.acquire(timeout=120)
     with ThreadPoolExecutor() as pool:
         guess = pool.submit(outcome, auth, basic("cinder", "guess-1", "192.0.2.1"))
-        assert slow.running.acquire(timeout=30)
+        assert slow.running.acquire(timeout=120)
         assert outcome(auth, basic("cinder", "guess-2", "192.0.2.1")) == 429
         good = pool.submit(outcome, auth, basic("cinder", "s3cret", "192.0.2.2"))
-        assert slow.running.acquire(timeout=30)
+        assert slow.running.acquire(timeout=120)
         slow.go_on.release(2)
         assert (guess.result(30), good.result(30)) == (401, 200)

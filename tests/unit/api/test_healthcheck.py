@@ -28,7 +28,7 @@ class Journal:
         self.asked += 1
         if self.hangs:
             self.hanging.set()
-            assert self.go_on.wait(60)
+            assert self.go_on.wait(120)
         if self.wrong == "away":
             raise JournalUnavailableError("away")
         return self.wrong
@@ -84,7 +84,7 @@ def test_a_silent_journal_holds_one_thread_and_goes_bad_by_itself(journal: Journ
     clock.now += 2
     with ThreadPoolExecutor() as pool:
         asking = pool.submit(said, check)
-        assert journal.hanging.wait(30)
+        assert journal.hanging.wait(120)
         assert said(check) == "OK"
         clock.now += 9
         assert said(check) == "JOURNAL UNAVAILABLE"
@@ -100,7 +100,7 @@ def test_after_a_long_pause_two_that_ask_at_once_get_the_same_answer(journal: Jo
     journal.hangs = True
     with ThreadPoolExecutor() as pool:
         first = pool.submit(said, check)
-        assert journal.hanging.wait(30)
+        assert journal.hanging.wait(120)
         second = pool.submit(said, check)
         threading.Timer(0.2, journal.go_on.set).start()
         assert (first.result(30), second.result(30)) == ("OK", "OK")

@@ -98,7 +98,7 @@ def cloud(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Cloud]
     )
     yield made
     server.stop()
-    server.join(1)
+    server.join(120)
     database.dispose()
 
 

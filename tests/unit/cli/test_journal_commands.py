@@ -160,7 +160,7 @@ def test_status_asks_the_daemons_of_this_node(shell: Shell) -> None:
         assert shell.rows("status")["engine here"] == "ready"
     finally:
         server.stop()
-        server.join(5)
+        server.join(120)
 
 
 def test_status_with_a_bus_that_is_away_says_so(shell: Shell) -> None:

@@ -244,6 +244,6 @@ def test_a_cinder_that_drips_holds_up_no_other_volume(rig: Rig) -> None:
         rig.cinder.volume = volume  # type: ignore[method-assign]
         thread = threading.Thread(target=rig.dispatcher.round, daemon=True)
         thread.start()
-        thread.join(60)
+        thread.join(120)
     assert [order.key for order in rig.broker.cast_to["h2"]] == [good]
     assert "h1" not in rig.broker.cast_to

@@ -85,7 +85,7 @@ def consuming(journal: Journal, *bodies: bytes) -> Iterator[None]:
         yield
     finally:
         stop.set()
-        thread.join(10)
+        thread.join(120)
         assert not thread.is_alive()
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from bridge.core.extend import ExtendKey
 from bridge.runtime.health import Health
-from hostagent.identity import FILE_NAME, HEALTH, AttachEvidence, DeviceMemory, Verdict
+from hostagent.identity import FILE_NAME, HEALTH, AttachEvidence, DeviceMemory, IdentityVerdict
 
 MINE = frozenset({"scsi naa.6001405aa"})
 STRANGE = frozenset({"scsi naa.6001405bb"})
@@ -36,17 +36,17 @@ def test_a_device_is_learned_once_and_refused_for_ever_when_it_becomes_another(
     memory: DeviceMemory, tmp_path: Path
 ) -> None:
     disk = key()
-    assert memory.learn(disk, MINE, RUN) is Verdict.FIRST
+    assert memory.learn(disk, MINE, RUN) is IdentityVerdict.FIRST
     for _ in range(3):
-        assert memory.learn(disk, STRANGE, RUN) is Verdict.OTHER
-    assert again(tmp_path).learn(disk, STRANGE, RUN) is Verdict.OTHER
-    assert again(tmp_path).learn(disk, MINE, RUN) is Verdict.SAME
+        assert memory.learn(disk, STRANGE, RUN) is IdentityVerdict.OTHER
+    assert again(tmp_path).learn(disk, STRANGE, RUN) is IdentityVerdict.OTHER
+    assert again(tmp_path).learn(disk, MINE, RUN) is IdentityVerdict.SAME
 
 
 def test_one_path_that_was_given_to_another_volume_is_enough(memory: DeviceMemory) -> None:
     disk = key()
     memory.learn(disk, MINE, RUN)
-    assert memory.judge(disk, MINE | STRANGE, RUN) is Verdict.OTHER
+    assert memory.judge(disk, MINE | STRANGE, RUN) is IdentityVerdict.OTHER
 
 
 def test_a_device_under_another_name_and_in_another_run_is_the_same_by_its_worldwide_name(
@@ -54,45 +54,51 @@ def test_a_device_under_another_name_and_in_another_run_is_the_same_by_its_world
 ) -> None:
     disk = key()
     memory.learn(disk, MINE, RUN)
-    assert memory.learn(disk, MINE, AttachEvidence(run="boot/9", node="7")) is Verdict.SAME
+    assert memory.learn(disk, MINE, AttachEvidence(run="boot/9", node="7")) is IdentityVerdict.SAME
 
 
 def test_a_restarted_guest_proves_no_new_attach(memory: DeviceMemory) -> None:
     """libvirt numbers the sources anew in each run."""
     disk = key()
     memory.learn(disk, MINE, RUN)
-    assert memory.learn(disk, STRANGE, AttachEvidence(run="boot/9", node="7")) is Verdict.OTHER
+    assert memory.learn(disk, STRANGE, AttachEvidence(run="boot/9", node="7")) is IdentityVerdict.OTHER
 
 
 def test_a_source_with_another_number_in_the_same_run_was_attached_anew(memory: DeviceMemory) -> None:
     """A detach and attach that nobody saw, or a swap of volumes by libvirt's own block copy."""
     disk = key()
     memory.learn(disk, MINE, RUN)
-    assert memory.learn(disk, STRANGE, AttachEvidence(run="boot/3", node="5")) is Verdict.FIRST
-    assert memory.learn(disk, MINE, AttachEvidence(run="boot/3", node="5")) is Verdict.OTHER
+    assert memory.learn(disk, STRANGE, AttachEvidence(run="boot/3", node="5")) is IdentityVerdict.FIRST
+    assert memory.learn(disk, MINE, AttachEvidence(run="boot/3", node="5")) is IdentityVerdict.OTHER
 
 
 def test_cinders_attachment_decides_where_both_are_known(memory: DeviceMemory) -> None:
     """A hard reboot keeps the attachment and gives a new run; a new attach has a new one."""
     disk = key()
     memory.learn(disk, MINE, AttachEvidence(run="boot/3", node="2", attachment_id="a"))
-    assert memory.judge(disk, STRANGE, AttachEvidence(run="boot/3", node="5", attachment_id="a")) is Verdict.OTHER
-    assert memory.learn(disk, STRANGE, AttachEvidence(attachment_id="b")) is Verdict.FIRST
+    assert (
+        memory.judge(disk, STRANGE, AttachEvidence(run="boot/3", node="5", attachment_id="a"))
+        is IdentityVerdict.OTHER
+    )
+    assert memory.learn(disk, STRANGE, AttachEvidence(attachment_id="b")) is IdentityVerdict.FIRST
 
 
 def test_a_look_without_an_attachment_keeps_the_one_that_is_known(memory: DeviceMemory) -> None:
     disk = key()
     memory.learn(disk, MINE, AttachEvidence(attachment_id="a"))
     memory.learn(disk, MINE, RUN)
-    assert memory.judge(disk, STRANGE, AttachEvidence(run="boot/3", node="5", attachment_id="a")) is Verdict.OTHER
+    assert (
+        memory.judge(disk, STRANGE, AttachEvidence(run="boot/3", node="5", attachment_id="a"))
+        is IdentityVerdict.OTHER
+    )
 
 
 def test_a_detached_disk_is_forgotten_and_its_new_attach_is_learned(memory: DeviceMemory, tmp_path: Path) -> None:
     disk, other = key(), str(uuid.uuid4())
     memory.observe_guest(disk.server_id, {disk.volume_id: (MINE, RUN), other: (STRANGE, RUN)})
     memory.observe_guest(disk.server_id, {other: (STRANGE, RUN)})
-    assert again(tmp_path).learn(disk, STRANGE, RUN) is Verdict.FIRST
-    assert memory.judge(ExtendKey(disk.server_id, other), MINE, RUN) is Verdict.OTHER
+    assert again(tmp_path).learn(disk, STRANGE, RUN) is IdentityVerdict.FIRST
+    assert memory.judge(ExtendKey(disk.server_id, other), MINE, RUN) is IdentityVerdict.OTHER
 
 
 def test_a_disk_that_was_removed_and_is_back_before_the_look_is_attached_anew(memory: DeviceMemory) -> None:
@@ -101,8 +107,8 @@ def test_a_disk_that_was_removed_and_is_back_before_the_look_is_attached_anew(me
     seen = memory.observe_guest(
         disk.server_id, {disk.volume_id: (STRANGE, AttachEvidence())}, detached=[disk.volume_id]
     )
-    assert seen == {disk.volume_id: Verdict.FIRST}
-    assert memory.judge(disk, STRANGE, RUN) is Verdict.SAME
+    assert seen == {disk.volume_id: IdentityVerdict.FIRST}
+    assert memory.judge(disk, STRANGE, RUN) is IdentityVerdict.SAME
 
 
 def test_a_disk_whose_device_is_silent_keeps_its_name(memory: DeviceMemory) -> None:
@@ -110,17 +116,17 @@ def test_a_disk_whose_device_is_silent_keeps_its_name(memory: DeviceMemory) -> N
     disk = key()
     memory.observe_guest(disk.server_id, {disk.volume_id: (MINE, RUN)})
     assert memory.observe_guest(disk.server_id, {disk.volume_id: (NOTHING, RUN)}) == {
-        disk.volume_id: Verdict.SILENT
+        disk.volume_id: IdentityVerdict.SILENT
     }
-    assert memory.judge(disk, STRANGE, RUN) is Verdict.OTHER
+    assert memory.judge(disk, STRANGE, RUN) is IdentityVerdict.OTHER
 
 
 def test_a_kind_of_name_that_only_one_side_has_proves_nothing(memory: DeviceMemory) -> None:
     """Another kernel tells the uuid as well; the nguid is the same."""
     disk = key()
     memory.learn(disk, frozenset({"nguid 1"}), RUN)
-    assert memory.learn(disk, frozenset({"nguid 1", "uuid 2"}), RUN) is Verdict.SAME
-    assert memory.judge(disk, frozenset({"uuid 3"}), RUN) is Verdict.OTHER
+    assert memory.learn(disk, frozenset({"nguid 1", "uuid 2"}), RUN) is IdentityVerdict.SAME
+    assert memory.judge(disk, frozenset({"uuid 3"}), RUN) is IdentityVerdict.OTHER
 
 
 def test_a_hard_reboot_undefines_the_guest_and_its_disks_stay_known(tmp_path: Path) -> None:
@@ -132,7 +138,7 @@ def test_a_hard_reboot_undefines_the_guest_and_its_disks_stay_known(tmp_path: Pa
     memory.observe_host(frozenset())
     now[0] = 3600.0
     memory.observe_guest(disk.server_id, {disk.volume_id: (NOTHING, RUN)})
-    assert memory.judge(disk, STRANGE, AttachEvidence(run="boot/4", node="2")) is Verdict.OTHER
+    assert memory.judge(disk, STRANGE, AttachEvidence(run="boot/4", node="2")) is IdentityVerdict.OTHER
     now[0] = 8 * 86400.0
     memory.observe_host(frozenset({disk.server_id}))
     assert memory.known_names(disk) == MINE
@@ -155,8 +161,8 @@ def test_the_file_is_ours_alone_and_whole_after_every_write(memory: DeviceMemory
 def test_a_file_that_cannot_be_read_is_kept_and_the_agent_starts(tmp_path: Path, content: str) -> None:
     (tmp_path / FILE_NAME).write_text(content)
     disk = key()
-    assert again(tmp_path).learn(disk, MINE, RUN) is Verdict.FIRST
-    assert again(tmp_path).learn(disk, STRANGE, RUN) is Verdict.OTHER
+    assert again(tmp_path).learn(disk, MINE, RUN) is IdentityVerdict.FIRST
+    assert again(tmp_path).learn(disk, STRANGE, RUN) is IdentityVerdict.OTHER
     assert (tmp_path / "identities.unreadable").read_text() == content
 
 
@@ -166,4 +172,4 @@ def test_a_directory_that_cannot_be_written_shows_and_keeps_the_memory_of_this_r
     memory, disk = DeviceMemory(tmp_path / "file", health), key()
     memory.learn(disk, MINE, RUN)
     assert not health.checks()[HEALTH].ok
-    assert memory.learn(disk, STRANGE, RUN) is Verdict.OTHER
+    assert memory.learn(disk, STRANGE, RUN) is IdentityVerdict.OTHER

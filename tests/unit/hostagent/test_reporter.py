@@ -20,7 +20,7 @@ from tests.unit.hostagent.fakes import order
 from tests.unit.hostagent.test_workers import S1, S2, V1, report_of
 
 FAST = Backoff(first=0.001, cap=0.002)
-LONG = 10.0
+LONG = 120.0
 
 
 class Broker:

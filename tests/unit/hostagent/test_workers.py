@@ -21,7 +21,7 @@ from tests.unit.hostagent.fakes import FakeTime, order
 
 S1, S2 = "11111111-0000-0000-0000-000000000001", "11111111-0000-0000-0000-000000000002"
 V1, V2 = "22222222-0000-0000-0000-000000000001", "22222222-0000-0000-0000-000000000002"
-LONG = 10.0
+LONG = 120.0
 
 
 def report_of(order: Order, outcome: Outcome = Outcome.RESIZED, after: int | None = None) -> Report:

@@ -32,14 +32,14 @@ def port() -> Iterator[int]:
     server.start()
     yield server.port
     server.stop()
-    assert server.join(10)
+    assert server.join(120)
 
 
 def send(port: int, data: bytes) -> list[tuple[int, bytes]]:
     """Status and body of each answer on one connection, until the server closes it or has no more to say."""
     SEEN.clear()
     got = b""
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=120) as connection:
         connection.sendall(data)
         connection.shutdown(socket.SHUT_WR)
         while chunk := connection.recv(65536):

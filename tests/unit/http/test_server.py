@@ -26,7 +26,7 @@ class App:
         self.seen.append(environ)
         if environ["PATH_INFO"] == "/slow":
             self.entered.set()
-            self.go_on.wait(30)
+            self.go_on.wait(120)
         start_response("200 OK", [("Content-Length", "2")])
         return [b"ok"]
 
@@ -49,12 +49,12 @@ def server(app: App) -> Iterator[HttpServer]:
     yield part
     app.go_on.set()
     part.stop()
-    assert part.join(10)
+    assert part.join(120)
 
 
 def exchange(port: int, raw: bytes) -> bytes:
     """Send bytes, read until the server closes."""
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as sock:
+    with socket.create_connection(("127.0.0.1", port), timeout=120) as sock:
         sock.sendall(raw)
         return b"".join(iter(lambda: sock.recv(65536), b""))
 
@@ -71,7 +71,7 @@ def test_a_server_that_was_never_started_keeps_no_thread(app: App) -> None:
     part = make(app)
     alive = {thread for thread in threading.enumerate() if not thread.daemon}
     part.stop()
-    assert part.join(10)
+    assert part.join(120)
     assert alive == before
 
 
@@ -95,13 +95,13 @@ def test_an_answer_on_its_way_gets_out_when_stopping(app: App) -> None:
     """And nobody new gets in."""
     part = make(app)
     part.start()
-    connection = http.client.HTTPConnection("127.0.0.1", part.port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", part.port, timeout=120)
     connection.request("GET", "/slow")
-    assert app.entered.wait(10)
+    assert app.entered.wait(120)
     part.stop()
     app.go_on.set()
     assert connection.getresponse().read() == b"ok"
-    assert part.join(10)
+    assert part.join(120)
     with pytest.raises(OSError, match="refused"):
         socket.create_connection(("127.0.0.1", part.port), timeout=2)
 
@@ -121,6 +121,6 @@ def test_broken_requests_leave_it_serving(server: HttpServer, raw: bytes) -> Non
     """They get a 4xx or 5xx, or are cut off; the next one is answered."""
     with contextlib.suppress(ConnectionResetError):
         exchange(server.port, raw)
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=120)
     connection.request("GET", "/")
     assert connection.getresponse().status == 200

@@ -34,7 +34,7 @@ class App:
         self.seen.append(path)
         if path == "/wait":
             self.waiting.release()
-            self.go_on.wait(30)
+            self.go_on.wait(120)
         body = b"x" * BIG if path == "/big" else b"ok"
         start_response("200 OK", [("Content-Length", str(len(body)))])
         return [body]
@@ -52,7 +52,7 @@ def serving(app: App, timeout: int = 30) -> Iterator[HttpServer]:
     finally:
         app.go_on.set()
         server.stop()
-        assert server.join(15)
+        assert server.join(120)
 
 
 @pytest.fixture
@@ -144,12 +144,12 @@ def test_a_reserved_path_is_answered_while_all_threads_wait(app: App) -> None:
         for thread in waiting:
             thread.start()
         for _ in range(THREADS):
-            assert app.waiting.acquire(timeout=20)
+            assert app.waiting.acquire(timeout=120)
         assert get(server, "/health") == b"ok"
         assert "/" not in app.seen
         app.go_on.set()
         for thread in waiting:
-            thread.join(20)
+            thread.join(120)
 
 
 def test_a_request_whose_client_has_gone_is_not_worked_on(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,7 +160,7 @@ def test_a_request_whose_client_has_gone_is_not_worked_on(app: App, monkeypatch:
         for thread in waiting:
             thread.start()
         for _ in range(THREADS):
-            assert app.waiting.acquire(timeout=20)
+            assert app.waiting.acquire(timeout=120)
         for path in (b"/gone", b"/there"):
             sock = connect_to(server.port, seconds=20)
             sock.sendall(b"GET " + path + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
@@ -172,7 +172,7 @@ def test_a_request_whose_client_has_gone_is_not_worked_on(app: App, monkeypatch:
         assert "/there" in app.seen
         assert "/gone" not in app.seen
         for thread in waiting:
-            thread.join(20)
+            thread.join(120)
 
 
 def test_memory_is_given_back_once_the_crowd_has_gone(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,4 +184,4 @@ def test_memory_is_given_back_once_the_crowd_has_gone(app: App, monkeypatch: pyt
         until(lambda: server._server._held > BIG // 2, "the answer is held")
         assert not trimmed.is_set()
         sock.close()
-        assert trimmed.wait(20)
+        assert trimmed.wait(120)

@@ -41,7 +41,7 @@ def serving(timeout: int) -> Iterator[HttpServer]:
         yield server
     finally:
         server.stop()
-        assert server.join(15)
+        assert server.join(120)
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def server() -> Iterator[HttpServer]:
 
 
 def connect(server: HttpServer, first: bytes = b"") -> socket.socket:
-    sock = socket.create_connection(("127.0.0.1", server.port), timeout=10)
+    sock = socket.create_connection(("127.0.0.1", server.port), timeout=120)
     sock.sendall(first)
     return sock
 
@@ -68,7 +68,7 @@ def answer(sock: socket.socket) -> bytes:
 def good(server: HttpServer, body: bytes = b"hello") -> float:
     """Seconds a good request takes."""
     started = time.monotonic()
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=120)
     connection.request("POST", "/", body)
     assert connection.getresponse().read() == body
     connection.close()
@@ -149,7 +149,7 @@ def test_a_refused_body_does_not_take_its_refusal_with_it(server: HttpServer, si
 
 
 def test_a_chunked_body_is_read(server: HttpServer) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=120)
     connection.request("POST", "/", iter([b"he", b"llo"]), encode_chunked=True)
     assert connection.getresponse().read() == b"hello"
 
@@ -166,7 +166,7 @@ def test_who_expects_100_continue_gets_it_before_the_body(server: HttpServer) ->
 
 def test_a_connection_is_kept_and_a_second_request_behind_the_first_is_not_read(server: HttpServer) -> None:
     """What was sent with the first cannot pose as a request."""
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=120)
     for body in (b"one", b"two"):
         connection.request("POST", "/", body)
         assert connection.getresponse().read() == body

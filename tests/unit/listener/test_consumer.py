@@ -147,7 +147,7 @@ class Cloud:
             yield
         finally:
             stop.set()
-            thread.join(10)
+            thread.join(120)
             assert not thread.is_alive(), "it must end when it is told to"
 
 

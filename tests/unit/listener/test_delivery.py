@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from bridge.core.audit import AuditEvent, AuditRecord
+from bridge.core.errors import ShuttingDownError
 from bridge.core.extend import ExtendKey
 from bridge.core.reasons import Reason
 from bridge.runtime.health import Health
 from bridge.runtime.metrics import ListenerMetrics
 from bridge.runtime.publisher import NotPublishedError
 from bridge.runtime.rest import Answer, NoAnswer
-from listener.batch import ShuttingDownError
 from listener.decode import DueReader, NotificationReader
 from listener.delivery import Away, Worker
 from listener.endpoint import EndpointClient

@@ -123,14 +123,14 @@ def test_a_supervised_body_is_watched_by_its_looks_at_the_stop_flag(clock: Clock
     def body(stop: threading.Event) -> None:
         while not stop.is_set():
             at_work.set()
-            go_on.wait(60)
+            go_on.wait(120)
             at_work.clear()
             moving()
-            stop.wait(60)  # a rest
+            stop.wait(120)  # a rest
 
     part = Supervised("part", body, health, moves_within=30)
     part.start()
-    assert at_work.wait(60)
+    assert at_work.wait(120)
     clock.now += 31
     assert not health.ready()
     go_on.set()
@@ -138,7 +138,7 @@ def test_a_supervised_body_is_watched_by_its_looks_at_the_stop_flag(clock: Clock
     clock.now += 1000
     assert health.ready()
     part.stop()
-    assert part.join(60)
+    assert part.join(120)
     assert "part" not in health.checks()
 
 
@@ -170,7 +170,7 @@ def test_the_watchdog_is_fed_only_while_all_loops_come_round(
         systemd.settimeout(60)
         assert systemd.recv(100) == b"WATCHDOG=1"
         made.stop()
-        thread.join(60)
+        thread.join(120)
 
 
 def test_the_ops_port_tells_liveness_by_the_loops(health: Health, clock: Clock) -> None:

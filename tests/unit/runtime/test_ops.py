@@ -27,25 +27,25 @@ def url(health: Health) -> Iterator[str]:
     server.start()
     yield f"http://127.0.0.1:{server.port}"
     server.stop()
-    assert server.join(10)
+    assert server.join(120)
 
 
 def test_not_ready_is_503_with_each_reason_and_ready_is_200(url: str, health: Health) -> None:
     health.bad("broker", "connection refused")
-    answer = requests.get(f"{url}/healthz/ready", timeout=5)
+    answer = requests.get(f"{url}/healthz/ready", timeout=120)
     assert answer.status_code == 503
     assert json.loads(answer.text)["checks"]["broker"] == {"ok": False, "reason": "connection refused"}
-    assert requests.get(f"{url}/healthz/live", timeout=5).status_code == 200
+    assert requests.get(f"{url}/healthz/live", timeout=120).status_code == 200
     health.ok("broker")
-    assert requests.get(f"{url}/healthz/ready", timeout=5).status_code == 200
+    assert requests.get(f"{url}/healthz/ready", timeout=120).status_code == 200
 
 
 def test_metrics_carry_the_build(url: str) -> None:
-    assert 'extend_bridge_build_info{part="test"' in requests.get(f"{url}/metrics", timeout=5).text
+    assert 'extend_bridge_build_info{part="test"' in requests.get(f"{url}/metrics", timeout=120).text
 
 
 def test_an_unknown_path_says_what_there_is(url: str) -> None:
-    answer = requests.get(f"{url}/x", timeout=5)
+    answer = requests.get(f"{url}/x", timeout=120)
     assert (answer.status_code, "/healthz/ready" in answer.text) == (404, True)
 
 

@@ -30,9 +30,9 @@ def test_a_body_that_raises_is_logged_and_runs_again(caplog: pytest.LogCaptureFi
 
     part = Supervised("part", body, health)
     part.start()
-    assert twice.wait(10)
+    assert twice.wait(120)
     part.stop()
-    assert part.join(10)
+    assert part.join(120)
     assert "part is not ready: failed: ValueError" in caplog.text
     assert health.checks()["part"].ok
 

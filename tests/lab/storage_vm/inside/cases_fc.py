@@ -54,7 +54,7 @@ def run(results: Results, compute: Compute, agent: Agent, *, long: bool) -> None
         report, local = bench.order(volume.connection), bench.order(None)
         guest = bench.guest.prints(before)
         target.cable(0, plugged=True)
-        compute.until(f"/sys/block/{name}/device/state", "running", seconds=120)
+        compute.until(f"/sys/block/{name}/device/state", "running")
         return {
             "report": report, "local": local, "before": before, "guest": guest,
             "healed": bench.order(volume.connection), "healed_guest": bench.guest.prints(bench.size),
@@ -133,7 +133,7 @@ def run_multipath(results: Results, compute: Compute, agent: Agent, plain: Agent
         guest = bench.guest.prints(before)
         target.cable(1, plugged=True)
         for file in files:
-            compute.until(file, "running", seconds=120)
+            compute.until(file, "running")
         return {
             "report": report, "local": local, "down": down, "before": before, "guest": guest, "paths": names,
             "healed": bench.order(volume.connection), "healed_guest": bench.guest.prints(bench.size),
@@ -144,12 +144,12 @@ def run_multipath(results: Results, compute: Compute, agent: Agent, plain: Agent
         """The second fabric is away for longer than dev_loss_tmo: its path leaves the map, and comes back."""
         target.patience(1, fail=1, loss=_GONE_SOON)
         target.cable(1, plugged=False)
-        until(lambda: len(paths()) == 1, "the path left the map", seconds=180)
+        until(lambda: len(paths()) == 1, "the path left the map")
         bench.grow()
         alone, alone_guest = bench.order(volume.connection), bench.guest.prints(bench.size)
         alone_wanted = bench.size
         target.cable(1, plugged=True)
-        until(lambda: len(paths()) == 2, "the path is back in the map", seconds=180)
+        until(lambda: len(paths()) == 2, "the path is back in the map")
         time.sleep(1)  # multipathd reloads the map once more
         bench.grow()
         return {

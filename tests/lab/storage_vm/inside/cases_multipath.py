@@ -29,7 +29,7 @@ def have_multipathd() -> None:
 def start_multipathd() -> None:
     """Start multipathd and wait until it has read what is there and answers."""
     sh("multipathd")
-    until(lambda: "idle" in sh("multipathd", "show", "daemon", check=False), "multipathd is idle", seconds=60)
+    until(lambda: "idle" in sh("multipathd", "show", "daemon", check=False), "multipathd is idle")
 
 
 def run(results: Results, compute: Compute, agent: Agent, plain: Agent) -> None:

@@ -42,7 +42,7 @@ def run_iser(results: Results, compute: Compute, agent: Agent, *, long: bool) ->
         report, local = bench.order(volume.connection), bench.order(None)
         guest = bench.guest.prints(before)
         target.portal(0, up=True)
-        compute.until(f"/sys/block/{name}/device/state", "running", seconds=120)
+        compute.until(f"/sys/block/{name}/device/state", "running")
         return {
             "report": report, "local": local, "before": before, "guest": guest,
             "healed": bench.order(volume.connection), "healed_guest": bench.guest.prints(bench.size),

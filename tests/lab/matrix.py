@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: Apache-2.0
+"""tools/matrix: the suites in a chroot of another Debian release. Standard library only.
+
+The chroot is made by mmdebstrap from apt alone and kept between runs. Its commands run in namespaces of their own,
+so nothing is left running. Services of its packages are never started.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import time
+import xml.etree.ElementTree as ET
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from tests.lab.install import TREE, add_packages, say
+from tests.lab.leftovers import RUN
+from tests.lab.paths import lab_cache
+
+SUITES: Final = {"debian13": "trixie", "sid": "sid"}
+_INCLUDED: Final = "python3,git,ca-certificates,procps"
+_TREE: Final = "root/extend-bridge"
+_KEPT: Final = (".venv", ".lab")  # in the tree of the chroot, between runs
+_VERSIONS: Final = (
+    "python3",
+    "libvirt-daemon",
+    "qemu-system-x86",
+    "rabbitmq-server",
+    "mariadb-server",
+    "postgresql",
+)
+_PASSED_ON: Final = (
+    "CI",
+    "PIP_",
+    "SSL_CERT",
+    "REQUESTS_CA",
+    "CURL_CA",
+    "http_proxy",
+    "https_proxy",
+    "EXTEND_BRIDGE_",
+)
+
+_ENTER: Final = """
+mount --bind "$R" "$R"
+mount --rbind /dev "$R/dev"
+mount -t devpts -o newinstance,ptmxmode=0666,mode=620,gid=5 devpts "$R/dev/pts"
+mount --bind "$R/dev/pts/ptmx" "$R/dev/ptmx" 2>/dev/null
+mount -t tmpfs -o mode=1777 tmpfs "$R/dev/shm"
+mount -t proc proc "$R/proc"
+mount --rbind /sys "$R/sys"
+mount -t tmpfs -o mode=755 tmpfs "$R/run"
+mkdir -p "$R/run/lock"
+chmod 1777 "$R/run/lock"
+exec chroot "$R" "$@"
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Suite:
+    """Commands that run in the chroot's tree, and whether pytest counts what passed in them."""
+
+    name: str
+    command: str
+    short: bool = False
+    counted: bool = True
+
+
+PARTS: Final = (
+    Suite("demo", "tools/demo", short=True, counted=False),
+    Suite("checks", "tools/test lint type docs", short=True, counted=False),
+    Suite("unit", "{pytest} -n2 -p tests.lab.noeventlet tests/unit tests/wire", short=True),
+    Suite(
+        "broker",
+        "{pytest} -n2 tests/functional/listener tests/functional/test_reports_exchange.py"
+        " tests/functional/test_bus_beside_cinder.py",
+        short=True,
+    ),
+    Suite("demo over RabbitMQ", "tools/demo --broker rabbitmq", counted=False),
+    Suite("functional", "{pytest} -n2 tests/functional --ignore=tests/functional/listener"),
+    Suite("chaos", "{pytest} tests/chaos"),
+)
+
+
+@dataclass
+class Counts:
+    """Tests and commands that passed and failed, and the names of the failed."""
+
+    passed: int = 0
+    failed: list[str] = field(default_factory=list)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the suites in a release; 0 when nothing failed."""
+    names = [part.name for part in PARTS]
+    parser = argparse.ArgumentParser(
+        prog="tools/matrix",
+        description="Runs the suites in a chroot of another Debian release (root, apt, about 4 GB, kept in .lab).",
+        epilog="Example: tools/matrix debian13 --short",
+    )
+    parser.add_argument("release", choices=sorted(SUITES))
+    parser.add_argument("--short", action="store_true", help="only the README's demo, the checks, unit and broker")
+    parser.add_argument("--only", metavar="PART", action="append", choices=names, help=f"of {', '.join(names)}")
+    parser.add_argument("--fresh", action="store_true", help="make the chroot anew")
+    options = parser.parse_args(argv)
+    if os.geteuid() != 0:
+        parser.error("a chroot needs root")
+    add_packages(["mmdebstrap"])
+    root = lab_cache() / "matrix" / options.release
+    if options.fresh:
+        shutil.rmtree(root, ignore_errors=True)
+    if not (root / "usr/bin/python3").exists():
+        _make(SUITES[options.release], root)
+    _put_tree(root)
+    wanted = [
+        part for part in PARTS if (part.name in options.only if options.only else part.short or not options.short)
+    ]
+    counts = Counts()
+    for part in wanted:
+        _run(part, root, counts)
+    say(f"matrix {options.release}: {_versions(root)}")
+    for test in counts.failed:
+        say(f"matrix {options.release}: failed {test}")
+    print(f"matrix {options.release}: {counts.passed} passed, {len(counts.failed)} failed")
+    return 1 if counts.failed else 0
+
+
+def _make(suite: str, root: Path) -> None:
+    """Make the chroot; raises CalledProcessError."""
+    say(f"matrix: {suite} from apt, some minutes")
+    shutil.rmtree(root, ignore_errors=True)
+    part = root.with_name(f"{root.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.parent.mkdir(parents=True, exist_ok=True)
+    options = [f"--aptopt=Acquire::{name}" for name in ('Check-Valid-Until "false"', 'Languages "none"')]
+    command = [
+        "mmdebstrap",
+        "--mode=root",
+        "--variant=minbase",
+        "--format=directory",
+        "--keyring=/usr/share/keyrings",
+    ]
+    subprocess.run([*command, *options, f"--include={_INCLUDED}", suite, str(part)], check=True)
+    for file in ("/etc/resolv.conf", "/etc/hosts", "/etc/pip.conf"):
+        if Path(file).exists():
+            shutil.copy(file, part / "etc")
+    for certificate in Path("/usr/local/share/ca-certificates").glob("*.crt"):
+        shutil.copy(certificate, part / "usr/local/share/ca-certificates")
+    subprocess.run(["chroot", str(part), "update-ca-certificates"], check=True, capture_output=True)
+    policy = part / "usr/sbin/policy-rc.d"
+    policy.write_text("#!/bin/sh\nexit 101\n")
+    policy.chmod(0o755)
+    part.rename(root)
+
+
+def _put_tree(root: Path) -> None:
+    """Copy the files of the working tree into the chroot; its virtualenv and cache there stay."""
+    target = root / _TREE
+    target.mkdir(parents=True, exist_ok=True)
+    for entry in target.iterdir():
+        if entry.name not in _KEPT:
+            shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+    git = ["git", "-C", str(TREE), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    for name in subprocess.run(git, check=True, capture_output=True, text=True).stdout.split("\0"):
+        if name and (TREE / name).exists():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(TREE / name, target / name, follow_symlinks=False)
+    for command in (
+        ["init", "-q"],
+        ["add", "-A"],
+        ["-c", "user.name=m", "-c", "user.email=m@m", "commit", "-qm", "m"],
+    ):
+        subprocess.run(["git", "-C", str(target), *command], check=True)
+
+
+def _run(part: Suite, root: Path, counts: Counts) -> None:
+    say(f"=== matrix: {part.name}: {part.command}")
+    began = time.monotonic()
+    results = root / _TREE / ".lab" / "results.xml"
+    results.unlink(missing_ok=True)
+    pytest = "CI=true .venv/bin/pytest -q --junitxml=.lab/results.xml"
+    code = _inside(root, f"cd /{_TREE} && {part.command.format(pytest=pytest)}")
+    say(f"=== matrix: {part.name} ended with {code} after {time.monotonic() - began:.0f} s")
+    if part.counted and results.exists():
+        passed, failed = _read(results)
+        counts.passed += passed
+        counts.failed += failed
+        if code != 0 and not failed:
+            counts.failed.append(f"{part.name}: exit code {code}")
+    elif code != 0:
+        counts.failed.append(part.name)
+    else:
+        counts.passed += 1
+
+
+def _read(results: Path) -> tuple[int, list[str]]:
+    """Return the number of tests that passed and the names of those that did not."""
+    cases = list(ET.parse(results).iter("testcase"))
+    failed = [
+        f"{case.get('classname')}.{case.get('name')}"
+        for case in cases
+        if case.find("failure") is not None or case.find("error") is not None
+    ]
+    skipped = sum(case.find("skipped") is not None for case in cases)
+    return len(cases) - len(failed) - skipped, failed
+
+
+def _versions(root: Path) -> str:
+    query = ["dpkg-query", f"--admindir={root}/var/lib/dpkg", "-W", "-f", "${Package} ${Version}, ", *_VERSIONS]
+    return subprocess.run(query, check=False, capture_output=True, text=True).stdout.rstrip(", ")
+
+
+def _inside(root: Path, command: str) -> int:
+    """Run a command in the chroot, in namespaces that end with it; its exit code."""
+    environment = {name: value for name, value in os.environ.items() if name.startswith(_PASSED_ON) and name != RUN}
+    environment |= {"HOME": "/root", "TERM": "dumb", "LANG": "C.UTF-8", "R": str(root.resolve())}
+    environment["PATH"] = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    unshare = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--propagation", "private"]
+    return subprocess.run(
+        [*unshare, "bash", "-c", _ENTER, "enter", "bash", "-c", command],
+        env=environment, stdin=subprocess.DEVNULL, check=False,
+    ).returncode  # fmt: skip

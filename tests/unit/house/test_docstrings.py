@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Docstrings follow the rule of CONTRIBUTING; NOT_YET names the folders that are still to be mended."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.lab.paths import ROOT
+from tests.lab.prose import broken, findings
+
+FOLDERS = ("bridge", "listener", "hostagent", "tests")
+NOT_YET = Path(__file__).with_name("docstrings_not_yet.txt")
+SHOWN = 15
+
+
+def modules() -> list[Path]:
+    """Return every module but the frozen copies."""
+    found = (path.relative_to(ROOT) for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
+    return sorted(path for path in found if not path.is_relative_to("tests/fixtures"))
+
+
+def not_yet() -> list[str]:
+    """Return the folders and modules of the list."""
+    return [line for line in NOT_YET.read_text().splitlines() if line and not line.startswith("#")]
+
+
+def listed(path: Path, entry: str) -> bool:
+    """Return whether an entry of the list is for this module."""
+    return path.is_relative_to(entry)
+
+
+def test_docstrings_follow_the_rule() -> None:
+    entries = not_yet()
+    checked = [path for path in modules() if not any(listed(path, entry) for entry in entries)]
+    wrong = [str(found) for path in checked for found in findings(path)]
+    assert not wrong, f"{len(wrong)} docstrings break the rule of CONTRIBUTING:\n" + "\n".join(wrong[:SHOWN])
+
+
+def test_the_list_names_what_is_there() -> None:
+    assert [entry for entry in not_yet() if not (ROOT / entry).exists()] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "is_function"),
+    [
+        ("What is done with the messages of one batch.", False),
+        ("How long a caller waits before it is refused.", True),
+        ("See cliff.", True),
+        ("As an operator does it by hand.", True),
+        ("It was refreshed just now.", True),
+        ("Nothing.", True),
+        ("The rows that are due now.", True),
+        ("Seconds until the next attempt.", True),
+    ],
+)
+def test_the_rule_refuses(text: str, is_function: bool) -> None:
+    assert broken(text, is_function=is_function)
+
+
+@pytest.mark.parametrize(
+    ("text", "is_function"),
+    [
+        ("Return the rows that are due now.", True),
+        ("The lease of the reconcile sweep.", False),
+        ("`Order` and `Report`: the messages between engine and agent.", False),
+        ("Claim due rows; a row that another engine claims first is left out.", True),
+    ],
+)
+def test_the_rule_accepts(text: str, is_function: bool) -> None:
+    assert not broken(text, is_function=is_function)
