@@ -21,7 +21,7 @@ from bridge.runtime.health import Health
 from bridge.runtime.retry import Backoff
 from hostagent.domain import Disk, Domain
 from hostagent.errors import NotAskedError, StepFailedError
-from hostagent.knowledge import Arrival, ToldDisks
+from hostagent.knowledge import GuestArrival, ToldDisks
 from hostagent.ports import Capacity, HeaderOf
 
 LOG = logging.getLogger(__name__)
@@ -241,7 +241,7 @@ class InventoryKeeper:
 
     def _on_reboot(self, connection: Any, domain: Any, *_opaque: Any) -> None:
         """Note a reset: the guest starts again in the same QEMU and reads the size of each disk."""
-        self._told.arrived(domain.UUIDString().lower(), Arrival.STARTED)
+        self._told.arrived(domain.UUIDString().lower(), GuestArrival.STARTED)
         self._on_event(connection, domain)
 
     def _look(self, server_id: str) -> DomainSeen | None:
@@ -336,10 +336,10 @@ class InventoryKeeper:
             return was
 
 
-def arrival(event: int, detail: int) -> Arrival | None:
+def arrival(event: int, detail: int) -> GuestArrival | None:
     """Return how a guest came by a lifecycle event of libvirt, None where it was there all along. Pure."""
     if event == _STARTED:
-        return Arrival.STARTED if detail == _BOOTED else Arrival.CAME_BACK
+        return GuestArrival.STARTED if detail == _BOOTED else GuestArrival.CAME_BACK
     if (event == _RESUMED and detail != _UNPAUSED) or (event == _SUSPENDED and detail in _BACK_BUT_PAUSED):
-        return Arrival.CAME_BACK
+        return GuestArrival.CAME_BACK
     return None

@@ -24,7 +24,7 @@ def needs_telling(disk: Disk) -> bool:
     return disk.can_be_told and disk.kind is not SourceKind.FILE
 
 
-class Arrival(Enum):
+class GuestArrival(Enum):
     """A way in which a guest came, or came back, by libvirt's lifecycle events."""
 
     STARTED = auto()  # it boots, and reads the size of each disk itself
@@ -53,10 +53,10 @@ class ToldDisks:
         self._guests: dict[str, _Guest] = {}
         self._started: set[str] = set()
 
-    def arrived(self, server_id: str, how: Arrival) -> None:
+    def arrived(self, server_id: str, how: GuestArrival) -> None:
         """Note an event: what was known of the guest counts no more."""
         with self._lock:
-            if how is Arrival.STARTED:
+            if how is GuestArrival.STARTED:
                 self._guests.pop(server_id, None)
                 self._started.add(server_id)
                 return

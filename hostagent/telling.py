@@ -31,7 +31,7 @@ class VolumeOwners(Protocol):
         """Take a volume; False where another thread has it."""
 
     def done(self, volume_id: str) -> None:
-        """Give it back."""
+        """Give a volume back to the other threads."""
 
 
 @dataclass(slots=True)
@@ -87,7 +87,7 @@ class Teller:
                 self._changed.notify_all()
 
     def close(self) -> None:
-        """Wake the thread."""
+        """Wake the thread that waits."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()

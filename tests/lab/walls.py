@@ -37,7 +37,7 @@ WALLS: Final = {
     "bridge/runtime": _wall(
         "bridge.core bridge.http",
         "amqp cachetools cliff keystoneauth1 kombu oslo_config oslo_log oslo_messaging oslo_service "
-        "prometheus_client requests tenacity urllib3",
+        "oslo_utils prometheus_client requests tenacity urllib3",
     ),
     "bridge/journal": _wall("bridge.core bridge.runtime", "alembic oslo_config sqlalchemy tenacity"),
     "bridge/api": _wall(
@@ -48,10 +48,11 @@ WALLS: Final = {
     "bridge/engine": _wall(
         "bridge.core bridge.runtime bridge.journal", "cachetools keystoneauth1 kombu oslo_config oslo_messaging"
     ),
-    "bridge/audit": _wall("bridge.core bridge.runtime.listing", "cliff tqdm"),
+    "bridge/audit": _wall("bridge.core", "tqdm"),
     "bridge/standin": _wall("bridge.core bridge.http bridge.runtime", "falcon"),
     "bridge/cli": _wall(
-        "bridge.core bridge.runtime bridge.journal bridge.engine", "amqp cliff kombu oslo_config requests tqdm"
+        "bridge.core bridge.runtime bridge.journal bridge.engine bridge.audit",
+        "amqp cliff kombu oslo_config requests tqdm",
     ),
     "bridge/cmd": _wall(
         "bridge.core bridge.runtime bridge.journal bridge.api bridge.engine listener.settings hostagent.settings "
@@ -78,11 +79,9 @@ WALLS: Final = {
         "oslo_config oslo_messaging prometheus_client",
     ),
     "hostagent/wiring.py": _wall("bridge.core bridge.runtime hostagent", "prometheus_client"),
-    "hostagent/settings.py": _wall(
-        "bridge.core bridge.runtime hostagent.brick.key_manager hostagent.brick.lock", "oslo_config"
-    ),
     "hostagent/hostcheck.py": _wall(
-        "bridge.core bridge.runtime hostagent.brick.key_manager hostagent.capabilities hostagent.settings",
+        "bridge.core bridge.runtime hostagent.brick.key_manager hostagent.brick.lock "
+        "hostagent.capabilities hostagent.settings",
         "oslo_config",
     ),
     "hostagent/devices": _wall(

@@ -15,7 +15,7 @@ from hostagent.devices.image import FileStrategy
 from hostagent.domain import Disk, SourceKind
 from hostagent.errors import StepFailedError
 from hostagent.extend import ExtendTools, extend
-from hostagent.knowledge import Arrival
+from hostagent.knowledge import GuestArrival
 from hostagent.ports import Nudge
 from tests.unit.hostagent.fakes import (
     MIB,
@@ -95,7 +95,7 @@ def test_a_disk_whose_guest_looks_when_it_starts_is_named(size: int) -> None:
 def test_a_guest_that_started_with_the_size_has_nothing_to_wait_for() -> None:
     hypervisor, server_id, disk = block(notifies=False)
     made = tools(hypervisor, FakeStrategy(disk))
-    made.told.arrived(server_id, Arrival.STARTED)
+    made.told.arrived(server_id, GuestArrival.STARTED)
     report = extend(order(server_id, disk.volume_id, 64 * MIB), made)
     assert (report.outcome, report.reason) == (Outcome.ALREADY, "size_reached")
 

@@ -6,7 +6,7 @@ import pytest
 from bridge.core.messages import GuestState
 from bridge.core.outcome import Told
 from hostagent.domain import Disk, Domain, SourceKind
-from hostagent.knowledge import Arrival, ToldDisks
+from hostagent.knowledge import GuestArrival, ToldDisks
 
 SERVER = "11111111-1111-4111-8111-111111111111"
 VOLUME = "22222222-2222-4222-8222-222222222222"
@@ -45,7 +45,7 @@ def test_a_guest_that_was_there_before_the_agent_is_not_told() -> None:
 
 def test_a_guest_that_boots_reads_its_disks_itself() -> None:
     told = ToldDisks()
-    told.arrived(SERVER, Arrival.STARTED)
+    told.arrived(SERVER, GuestArrival.STARTED)
     assert judged(told, disk()) is Told.YES
 
 
@@ -65,9 +65,9 @@ def test_another_size_in_the_same_run_is_told_again() -> None:
 def test_a_guest_that_came_back_within_its_run_is_told_again() -> None:
     """A snapshot that is loaded into the same QEMU."""
     told = ToldDisks()
-    told.arrived(SERVER, Arrival.STARTED)
+    told.arrived(SERVER, GuestArrival.STARTED)
     assert judged(told, disk()) is Told.YES
-    told.arrived(SERVER, Arrival.CAME_BACK)
+    told.arrived(SERVER, GuestArrival.CAME_BACK)
     assert judged(told, disk()) is Told.NO
 
 
@@ -98,10 +98,10 @@ def test_a_disk_that_cannot_be_told_waits_for_the_restart(silent: Disk) -> None:
     assert judged(told, silent) is None
     assert judged(told, silent, LARGE) is Told.AT_RESTART
     assert judged(told, silent, LARGE) is Told.AT_RESTART
-    told.arrived(SERVER, Arrival.CAME_BACK)
+    told.arrived(SERVER, GuestArrival.CAME_BACK)
     told.forget_all()
     assert judged(told, silent, LARGE) is Told.AT_RESTART, "nothing of this was a restart"
-    told.arrived(SERVER, Arrival.STARTED)
+    told.arrived(SERVER, GuestArrival.STARTED)
     assert judged(told, silent, LARGE) is Told.YES
 
 

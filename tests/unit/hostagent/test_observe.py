@@ -5,7 +5,7 @@ from bridge.core.messages import GuestState, Report
 from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
 from hostagent.errors import StepFailedError
-from hostagent.knowledge import Arrival, ToldDisks
+from hostagent.knowledge import GuestArrival, ToldDisks
 from hostagent.observe import ObserveTools, observe
 from tests.unit.hostagent.fakes import MIB, FakeDisk, FakeHypervisor, FakeTime, order
 
@@ -58,14 +58,14 @@ def test_a_guest_that_may_not_have_been_told_has_nova_asked_once() -> None:
     first, second = (observe(order(server_id, disk.volume_id, LARGE), eyes) for _ in range(2))
     assert (first.outcome, first.reason) == (Outcome.NOT_YET, Reason.GUEST_NOT_TOLD)
     assert (second.outcome, second.reason) == (Outcome.ALREADY, Reason.SIZE_REACHED)
-    told.arrived(server_id, Arrival.CAME_BACK)
+    told.arrived(server_id, GuestArrival.CAME_BACK)
     assert observe(order(server_id, disk.volume_id, LARGE), eyes).reason == Reason.GUEST_NOT_TOLD
 
 
 def test_a_guest_that_booted_with_the_size_knows_it() -> None:
     hypervisor, server_id, disk = guest(LARGE)
     told = ToldDisks(watches=True)
-    told.arrived(server_id, Arrival.STARTED)
+    told.arrived(server_id, GuestArrival.STARTED)
     report = observe(order(server_id, disk.volume_id, LARGE), eyes_of(hypervisor, FakeTime(), told))
     assert (report.outcome, report.reason) == (Outcome.ALREADY, Reason.SIZE_REACHED)
 

@@ -10,7 +10,7 @@ from hostagent import inventory, resize
 from hostagent.drivers.libvirt import errors
 from hostagent.drivers.libvirt.errors import connection_lost, guest_state
 from hostagent.errors import StepFailedError
-from hostagent.knowledge import Arrival
+from hostagent.knowledge import GuestArrival
 from hostagent.ports import RESIZE, Capacity
 from tests.unit.hostagent.fakes import FakeLibvirtError
 
@@ -48,23 +48,23 @@ def test_the_errors_that_stay_are_libvirts() -> None:
 @pytest.mark.parametrize(
     ("event", "detail", "how"),
     [
-        ("STARTED", "STARTED_BOOTED", Arrival.STARTED),
-        ("STARTED", "STARTED_MIGRATED", Arrival.CAME_BACK),
-        ("STARTED", "STARTED_RESTORED", Arrival.CAME_BACK),
-        ("STARTED", "STARTED_FROM_SNAPSHOT", Arrival.CAME_BACK),
-        ("STARTED", "STARTED_WAKEUP", Arrival.CAME_BACK),
-        ("RESUMED", "RESUMED_MIGRATED", Arrival.CAME_BACK),
-        ("RESUMED", "RESUMED_FROM_SNAPSHOT", Arrival.CAME_BACK),
-        ("RESUMED", "RESUMED_POSTCOPY", Arrival.CAME_BACK),
+        ("STARTED", "STARTED_BOOTED", GuestArrival.STARTED),
+        ("STARTED", "STARTED_MIGRATED", GuestArrival.CAME_BACK),
+        ("STARTED", "STARTED_RESTORED", GuestArrival.CAME_BACK),
+        ("STARTED", "STARTED_FROM_SNAPSHOT", GuestArrival.CAME_BACK),
+        ("STARTED", "STARTED_WAKEUP", GuestArrival.CAME_BACK),
+        ("RESUMED", "RESUMED_MIGRATED", GuestArrival.CAME_BACK),
+        ("RESUMED", "RESUMED_FROM_SNAPSHOT", GuestArrival.CAME_BACK),
+        ("RESUMED", "RESUMED_POSTCOPY", GuestArrival.CAME_BACK),
         ("RESUMED", "RESUMED_UNPAUSED", None),
-        ("SUSPENDED", "SUSPENDED_RESTORED", Arrival.CAME_BACK),
-        ("SUSPENDED", "SUSPENDED_FROM_SNAPSHOT", Arrival.CAME_BACK),
+        ("SUSPENDED", "SUSPENDED_RESTORED", GuestArrival.CAME_BACK),
+        ("SUSPENDED", "SUSPENDED_FROM_SNAPSHOT", GuestArrival.CAME_BACK),
         ("SUSPENDED", "SUSPENDED_PAUSED", None),
         ("SUSPENDED", "SUSPENDED_MIGRATED", None),
         ("STOPPED", "STOPPED_SAVED", None),
     ],
 )
-def test_events_that_bring_a_guest_in_or_back(event: str, detail: str, how: Arrival | None) -> None:
+def test_events_that_bring_a_guest_in_or_back(event: str, detail: str, how: GuestArrival | None) -> None:
     """Its memory may be of a time before its disks grew; a guest that boots reads them."""
     numbers = [getattr(libvirt, f"VIR_DOMAIN_EVENT_{name}") for name in (event, detail)]
     assert inventory.arrival(*numbers) is how
