@@ -76,7 +76,7 @@ WALLS: Final = {
     ),
     "hostagent": _wall(
         "bridge.core bridge.runtime hostagent.devices hostagent.guest hostagent.settings hostagent.wiring",
-        "oslo_config oslo_messaging prometheus_client",
+        "kombu oslo_config oslo_messaging prometheus_client",
     ),
     "hostagent/wiring.py": _wall("bridge.core bridge.runtime hostagent", "prometheus_client"),
     "hostagent/hostcheck.py": _wall(
