@@ -4,7 +4,8 @@
 import json
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -78,6 +79,26 @@ class StandInCinder:
         )
 
 
+class RunningStandIn(StandInCinder):
+    """A stand-in that serves on loopback. `url`: of its API, as `[cinder] endpoint_override` takes it."""
+
+    url: str = ""
+
+
+@contextmanager
+def run_standin() -> Iterator[RunningStandIn]:
+    """Serve a stand-in on a free port for the time of the block."""
+    cinder = RunningStandIn()
+    server = cinder.server()
+    server.start()
+    cinder.url = f"{server.url}/v3"
+    try:
+        yield cinder
+    finally:
+        server.stop()
+        server.join(5)
+
+
 def load_volumes(cinder: StandInCinder, path: str) -> int:
     """Add the volumes of a JSON file ([{id, size, status?, name?, attachments?: [{server_id, ...}]}, ...]).
 
@@ -107,4 +128,7 @@ def _add(cinder: StandInCinder, row: Mapping[str, Any]) -> None:
     cinder.add_volume(row["id"], row["size"], *attachments, **more)
 
 
-__all__ = ["Attachment", "Fault", "RefusedError", "StandInCinder", "Volume", "load_volumes"]
+__all__ = [
+    "Attachment", "Fault", "RefusedError", "RunningStandIn", "StandInCinder", "Volume", "load_volumes",
+    "run_standin",
+]  # fmt: skip

@@ -21,7 +21,7 @@ from listener.settings import listener_groups, listener_settings
 from listener.wiring import build
 from tests.benchmarks.measure import Row, cpu
 from tests.benchmarks.workspace import Workspace
-from tests.lab.cinder_bus import RECORDED, CinderBus, resize_end
+from tests.lab.cinder_bus import CinderBus, resize_end
 from tests.lab.paths import ROOT
 from tests.lab.recording import read_recording
 from tests.lab.waiting import until
@@ -33,7 +33,8 @@ _MATCHED = 2000
 def rows(workspace: Workspace) -> Iterator[Row]:
     """The figures, as they come."""
     directory = workspace.directory
-    noise = [m.body for m in read_recording(RECORDED.parent / "stream.jsonl") if b"volume.resize.end" not in m.body]
+    stream = read_recording(ROOT / "bridge" / "standin" / "recorded.jsonl")
+    noise = [m.body for m in stream if b"volume.resize.end" not in m.body]
     noise = [noise[n % len(noise)] for n in range(workspace.count(_NOISE))]
     matched = [
         resize_end(volume_id=new_id(), server_id=new_id(), attachment_id=new_id(), host="h", size=2)[0]

@@ -26,7 +26,7 @@ from tests.lab.cinder_bus import CinderBus, resize_end
 from tests.lab.paths import ROOT
 from tests.lab.recording import read_recording
 
-_STREAM: Final = ROOT / "tests" / "fixtures" / "cinder29" / "stream.jsonl"
+_STREAM: Final = ROOT / "bridge" / "standin" / "recorded.jsonl"
 _AGAIN: Final = 0.3  # seconds between tries to publish
 _ROUND: Final = 11.0  # seconds: seven of fair weather, three in which each answer is late, one without answers
 _SLOW_FROM: Final = 7.0

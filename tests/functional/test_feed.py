@@ -16,7 +16,7 @@ from tests.lab.rabbitmq import have_rabbitmq
 
 pytestmark = pytest.mark.functional
 
-STREAM = ROOT / "tests" / "fixtures" / "cinder29" / "stream.jsonl"
+STREAM = ROOT / "bridge" / "standin" / "recorded.jsonl"
 
 
 def test_a_recording_with_a_message_nobody_can_read_and_one_nobody_can_act_on(tmp_path: Path) -> None:

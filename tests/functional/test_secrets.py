@@ -34,7 +34,7 @@ from tests.lab.waiting import until
 
 pytestmark = pytest.mark.functional
 
-STREAM = ROOT / "tests" / "fixtures" / "cinder29" / "stream.jsonl"
+STREAM = ROOT / "bridge" / "standin" / "recorded.jsonl"
 HOST = "cmp-1"
 CANARY = "canary7f3a91"
 KEY_ID = new_id()

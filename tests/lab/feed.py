@@ -27,7 +27,7 @@ def options(argv: Sequence[str] | None) -> Path:
         description="Puts recorded notifications (one JSON object a line: routing_key, headers, properties, body) "
         "through a private RabbitMQ node and the listener, against an endpoint that takes every event. The last "
         "line is a JSON object of counts.",
-        epilog=f"Example: {_TOOL} tests/fixtures/cinder29/stream.jsonl",
+        epilog=f"Example: {_TOOL} bridge/standin/recorded.jsonl",
     )
     parser.add_argument("file", type=Path, metavar="FILE.jsonl")
     path: Path = parser.parse_args(argv).file

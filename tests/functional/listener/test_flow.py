@@ -20,7 +20,7 @@ from tests.lab.waiting import until
 pytestmark = pytest.mark.functional
 
 SLOW = SlowDelay.SHORT.queue
-STREAM = ROOT / "tests" / "fixtures" / "cinder29" / "stream.jsonl"
+STREAM = ROOT / "bridge" / "standin" / "recorded.jsonl"
 
 
 def extend(server_id: str | None = None) -> tuple[bytes, tuple[str, str]]:

@@ -15,7 +15,7 @@ from tests.lab.paths import ROOT
 
 pytestmark = pytest.mark.functional
 
-STREAM = ROOT / "tests" / "fixtures" / "cinder29" / "stream.jsonl"
+STREAM = ROOT / "bridge" / "standin" / "recorded.jsonl"
 
 
 def test_every_event_of_a_mutated_load_reaches_the_endpoint(

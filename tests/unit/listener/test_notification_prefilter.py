@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from listener.notification import EVENT_TYPE, is_other_event
+from tests.lab.paths import ROOT
 from tests.lab.recording import read_recording
 from tests.unit.listener.messages import FIXTURES, recorded
 
@@ -43,7 +44,7 @@ def test_no_recorded_extend_is_dropped(name: str) -> None:
 
 
 def test_every_other_recorded_notification_is_told_apart_by_its_bytes() -> None:
-    bodies = [message.body for message in read_recording(FIXTURES / "stream.jsonl")]
+    bodies = [message.body for message in read_recording(ROOT / "bridge" / "standin" / "recorded.jsonl")]
     noise = [body for body in bodies if is_other_event(body)]
     assert len(noise) == 18
     assert not any(b"volume.resize.end" in body for body in noise)

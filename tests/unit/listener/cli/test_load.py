@@ -18,7 +18,7 @@ from listener.cli.recordings import Item
 from listener.notification import Origin, ResizeEnd, Row, parse
 from tests.lab.paths import ROOT
 
-STREAM = ROOT / "tests" / "fixtures" / "cinder29" / "stream.jsonl"
+STREAM = ROOT / "bridge" / "standin" / "recorded.jsonl"
 
 
 def items(count: int) -> list[Item]:

@@ -18,7 +18,7 @@ from tests.lab.endpoint import Event, RecordingEndpoint, Reply, takes_all
 from tests.lab.paths import ROOT
 from tests.lab.trail import extend, lines, made_id
 
-STREAM = ROOT / "tests" / "fixtures" / "cinder29" / "stream.jsonl"
+STREAM = ROOT / "bridge" / "standin" / "recorded.jsonl"
 SKIPPED = {"no_server": 1, "not_attached": 1, "other_event": 17, "same_server": 2}
 
 
