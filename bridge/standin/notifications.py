@@ -15,7 +15,8 @@ from typing import Any, Final
 import kombu
 
 from bridge.core.extend import new_id
-from bridge.runtime.broker import is_memory, kombu_connection
+from bridge.runtime.broker import kombu_connection
+from bridge.runtime.bus_url import is_memory
 
 EXCHANGE: Final = "openstack"
 _MEMORY_URL: Final = "kombu+memory:////"
