@@ -1,10 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What this host has to say, on its way to the control plane: reports, inventory, signs of life.
+"""Messages of this host to the control plane: reports, inventory and heartbeats.
 
-One thread sends. A message the broker did not take is sent again, the very same, before any newer one; what comes
-meanwhile gathers and goes out together.
-
-The way of this host's messages to the engine.
+One thread publishes. A message that the broker did not take is published again, unchanged, before any newer one.
+New reports wait meanwhile and go out together.
 """
 
 import json
@@ -20,7 +18,7 @@ from bridge.core.extend import new_id
 from bridge.core.messages import DomainSeen, HostMessage, Inventory, Report
 from bridge.core.reasons import Reason
 from bridge.runtime.broker import REPORTS_EXCHANGE, REPORTS_QUEUE
-from bridge.runtime.health import Health
+from bridge.runtime.health import LIMIT, Health
 from bridge.runtime.metrics import AgentMetrics
 from bridge.runtime.publisher import NotPublishedError
 from bridge.runtime.retry import Backoff
@@ -28,20 +26,20 @@ from bridge.runtime.retry import Backoff
 LOG = logging.getLogger(__name__)
 
 _NO_WAY: Final = {Reason.RETURNED, Reason.NOT_PERMITTED}
-"""An engine that does not know the exchange yet, or a broker's user with the permissions from before it."""
+"""Reasons for which the default exchange is tried: an engine, or a broker user, from before the exchange."""
 
 
 class Sender(Protocol):
     """A safe publish."""
 
     def publish(self, queue: str, body: bytes, *, exchange: str = "") -> None:
-        """Returns when the broker has it; raises NotPublishedError."""
+        """Publish one message; raises NotPublishedError."""
 
 
 class ToEngine:
-    """Publishes to the reports queue through the exchange for it; where there is no such way, as once was done.
+    """Publisher to the reports queue through its exchange; through the default exchange where that one is missing.
 
-    That is the default exchange, which a hypervisor's user should have no right to, for it leads to every queue.
+    A hypervisor's user should have no right to the default exchange, because it leads to every queue.
     """
 
     def __init__(self, sender: Sender) -> None:
@@ -49,17 +47,17 @@ class ToEngine:
         self._said = False
 
     def publish(self, body: bytes) -> None:
-        """Returns when the broker has it in the queue; raises NotPublishedError: why not through the exchange."""
+        """Publish one message; raises NotPublishedError with the reason of the first exchange."""
         try:
             self._sender.publish(REPORTS_QUEUE, body, exchange=REPORTS_EXCHANGE)
         except NotPublishedError as ex:
             if ex.reason not in _NO_WAY:
                 raise
-            self._the_old_way(body, ex)
+            self._publish_default_exchange(body, ex)
         else:
             self._said = False
 
-    def _the_old_way(self, body: bytes, why: NotPublishedError) -> None:
+    def _publish_default_exchange(self, body: bytes, why: NotPublishedError) -> None:
         try:
             self._sender.publish(REPORTS_QUEUE, body)
         except NotPublishedError:
@@ -74,7 +72,7 @@ KEPT_MAX: Final = 10_000
 """Reports kept while the broker is away; above it the oldest is dropped, and the journal casts that order again."""
 _PER_MESSAGE: Final = 100
 _UNEVEN: Final = (0.9, 1.1)
-"""Of the interval: a fleet that was started in one moment does not go on speaking in one."""
+"""Factor of the interval, drawn anew each time: a fleet that started together does not publish together."""
 
 
 class Publisher(Protocol):
@@ -214,7 +212,7 @@ class Reporter:
                     LOG.warning("stopped with reports unsent; the journal casts their orders again")
                     return False
             else:
-                self._health.ok(HEALTH)
+                self._health.ok(HEALTH, good_for=LIMIT + self._interval)
                 return True
 
     def _message(self, reports: tuple[Report, ...], inventory: Inventory | None) -> bytes:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Orders from the engine, taken off this host's own queue."""
+"""Orders from the engine, consumed from this host's own queue."""
 
 import logging
 import threading
@@ -17,7 +17,7 @@ from bridge.core.wire import BadMessageError
 from bridge.runtime.broker import BROKER_ERRORS, agent_key, ensure_agent_queue
 from bridge.runtime.bus_url import failure_words
 from bridge.runtime.health import LIMIT, Health
-from bridge.runtime.raw_messages import as_sent
+from bridge.runtime.raw_messages import as_sent, body_bytes
 from bridge.runtime.retry import Backoff, keep_trying
 
 LOG = logging.getLogger(__name__)
@@ -45,10 +45,10 @@ def read_cast(body: bytes) -> list[Order]:
 
 
 class OrderConsumer:
-    """Consumes the queue of one host; the body of a supervised thread.
+    """The consumer of one host's queue; the body of a supervised thread.
 
-    A message is acknowledged once the workers have its orders. What a killed agent had in hand is cast again, since
-    no report of it comes.
+    A message is acknowledged once the workers have its orders. Orders that a killed agent had in hand are cast
+    again, because no report of them comes.
     """
 
     def __init__(
@@ -103,8 +103,7 @@ class OrderConsumer:
                     self._wait(connection)
 
     def _take(self, message: kombu.Message) -> None:
-        body = message.body
-        if orders := read_cast(body.encode() if isinstance(body, str) else bytes(body)):
+        if orders := read_cast(body_bytes(message)):
             self._submit(orders)
         message.ack()
 

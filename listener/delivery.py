@@ -15,7 +15,7 @@ from bridge.core.extend import ExtendKey, new_id
 from bridge.core.reasons import Reason
 from bridge.runtime.daemon import moving
 from bridge.runtime.health import Health
-from bridge.runtime.raw_messages import COMPRESSION
+from bridge.runtime.raw_messages import COMPRESSION, body_bytes
 from bridge.runtime.retry import Backoff
 from listener.batch import Batch, Bus, PendingMessage
 from listener.decode import Events, Nothing, Raw, Reader
@@ -119,7 +119,7 @@ class Worker:
         return batch
 
     def _read(self, message: kombu.Message, batch: Batch) -> None:
-        body = message.body if isinstance(message.body, bytes) else _bytes(message.body)
+        body = body_bytes(message)
         found = self._reader.read(body, message.headers.get(COMPRESSION))
         match found:
             case Nothing():
@@ -251,8 +251,3 @@ def _request_id(events: Sequence[ExtendKey], batch: Batch) -> str:
     ids = {pending.asked.origin.carried for key in events for pending in batch.waiters[key]}
     only = ids.pop() if len(ids) == 1 else None
     return only or f"req-{new_id()}"
-
-
-def _bytes(body: memoryview | str) -> bytes:
-    """Memory's transport pendings out text."""
-    return body.encode("utf-8", "surrogateescape") if isinstance(body, str) else bytes(body)

@@ -31,7 +31,7 @@ from bridge.runtime.broker import (
 from bridge.runtime.bus_url import failure_words
 from bridge.runtime.health import LIMIT, Health
 from bridge.runtime.metrics import EngineMetrics
-from bridge.runtime.raw_messages import as_sent
+from bridge.runtime.raw_messages import as_sent, body_bytes
 from bridge.runtime.retry import Backoff, keep_trying
 
 LOG = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ class _Inbox:
         if not self.messages:
             self._since = time.monotonic()
         self.messages.append(message)
-        body = bytes(message.body) if not isinstance(message.body, str) else message.body.encode()
+        body = body_bytes(message)
         self._news = self._news or not all(words in body for words in _NO_NEWS)
 
     def empty(self) -> None:
@@ -258,8 +258,7 @@ class ReportsConsumer:
 def _read(message: kombu.Message) -> HostMessage | None:
     """One message, or None where it cannot be read: what it reported comes again, since its extend stays open."""
     try:
-        body = message.body
-        read = HostMessage.from_wire(json.loads(body))
+        read = HostMessage.from_wire(json.loads(body_bytes(message)))
     except (BadMessageError, ValueError, RecursionError) as ex:
         LOG.warning("a message of the reports queue cannot be read and is dropped: %s", ex)
         return None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The cast to a host agent, with the broker's word that the host's queue has it."""
+"""Casts of orders to host agents, confirmed by the broker."""
 
 import logging
 import time
@@ -24,9 +24,9 @@ _ANSWERS: Final = {Reason.RETURNED: Reason.UNDELIVERABLE, Reason.BUS_BLOCKED: Re
 
 
 class OrderSender:
-    """Casts orders to hosts. For one thread.
+    """The sender of orders. For one thread.
 
-    The agent acknowledges before it works; the journal makes that good, by casting again what was not reported.
+    An agent acknowledges an order before it works on it. The journal casts again what is not reported.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class OrderSender:
         self._failed: tuple[float, Reason] | None = None
 
     def cast(self, host: str, orders: Sequence[Order]) -> Reason | None:
-        """Send a group of orders to one host; return None when the host's queue has them, else the reason."""
+        """Send orders to one host; return None when the host's queue has them, else the reason."""
         if self._failed is not None and self._clock() - self._failed[0] < _REST:
             return self._failed[1]
         self._failed = None

@@ -44,12 +44,12 @@ BROKER_ERRORS: Final = (
     OperationalError,
     amqp.exceptions.AMQPError,
 )
-"""What any use of a broker connection may raise when the broker is away or refuses us."""
+"""Errors that any use of a broker connection may raise: unreachable, refused, closed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueSpec:
-    """One of our own queues. `ttl` in seconds, None: messages stay until they are taken.
+    """One of our own queues. `ttl` in seconds, None: messages stay until they are consumed.
 
     `then`: the queue that expired messages go to, which has to be there first; None: they are gone. `endless`: a
     message is delivered as often as it takes; else the broker's own limit holds, and 0.1.0 can share the queue.
@@ -101,7 +101,7 @@ def kombu_connection(url: str, *, heartbeat: int, name: str) -> kombu.Connection
 
 
 def ensure_queue(connection: kombu.Connection, spec: QueueSpec) -> None:
-    """Have the queue. One that exists is left as it is: other arguments would be an error 406 for everybody."""
+    """Declare the queue unless it exists: other arguments than its own would be an error 406."""
     with connection.channel() as channel:
         try:
             kombu.Queue(spec.name, channel=channel).queue_declare(passive=True)
@@ -116,9 +116,9 @@ def ensure_queue(connection: kombu.Connection, spec: QueueSpec) -> None:
 
 
 def ensure_way(connection: kombu.Connection, exchange: str, queue: str) -> None:
-    """Have what is published to `exchange` under the queue's name come to the queue, which has to be there.
+    """Declare the direct exchange and bind the queue, which must exist, by its own name.
 
-    Raises the connection's channel errors: our user may not, or there is another kind of exchange by that name.
+    Raises the connection's channel errors: a missing permission, or an exchange of another type.
     """
     with connection.channel() as channel:
         kombu.Exchange(exchange, type="direct", durable=True, channel=channel).declare()
@@ -126,7 +126,7 @@ def ensure_way(connection: kombu.Connection, exchange: str, queue: str) -> None:
 
 
 def is_memory_connection(connection: kombu.Connection) -> bool:
-    """Whether the connection is kombu's memory transport, which has no confirms and no arguments."""
+    """Return true for kombu's memory transport, which has no confirms and no queue arguments."""
     return bool(connection.transport.driver_type == "memory")
 
 
@@ -136,7 +136,7 @@ def agent_key(host: str) -> str:
 
 
 def ensure_agent_exchange(connection: kombu.Connection) -> None:
-    """Have the exchange of orders. One that exists is used as it is.
+    """Declare the exchange of orders unless it exists.
 
     A missing one is declared as 0.1.0 does by default, not durable: a durable one would be an error 406 to it.
     Engines have it and agents bind to it again and again, so one that a restart of the broker took comes back.
@@ -157,7 +157,7 @@ def ensure_agent_exchange(connection: kombu.Connection) -> None:
 
 
 def ensure_agent_queue(connection: kombu.Connection, host: str) -> None:
-    """Have the queue of one host, bound. One that exists is used as it is, also that of 0.1.0.
+    """Declare the queue of one host unless it exists, and bind it. A queue of 0.1.0 is used as it is.
 
     A missing one is declared as a quorum queue: RabbitMQ 4.3 refuses what 0.1.0 declared by default, queues that
     are neither durable nor exclusive.

@@ -85,7 +85,7 @@ BUS_OPTS = [
         "heartbeat",
         default=30,
         min=5,
-        help="Seconds after which a silent broker connection counts as dead.",
+        help="Seconds after which a silent broker connection counts as dead. AMQP's heartbeat is a third of it.",
     ),
 ]
 

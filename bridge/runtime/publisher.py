@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Safe publish: when `publish` returns, the broker has the message in the queue.
 
-Mandatory, confirmed, not returned, not nacked. A confirm alone is positive also for a missing queue. The broker
-sends the return before the confirm, so both belong to the message just sent: one is on its way at a time.
+Safe means mandatory, confirmed, not returned and not nacked. A confirm alone is positive for a missing queue too.
+The broker sends the return before the confirm, and one message is on its way at a time, so both belong to it.
 """
 
 import time
@@ -38,7 +38,7 @@ class NotPublishedError(Exception):
 
 
 class SafePublisher:
-    """Publishes bytes to queues of our own, through the default exchange unless told otherwise. For one thread.
+    """A publisher to our own queues, through the default exchange unless another is named. For one thread.
 
     Uses the connection it is given. After a timeout the connection is dropped; the next publish makes a new one.
     """
@@ -59,7 +59,7 @@ class SafePublisher:
         exchange: str = "",
         timeout: float | None = None,
     ) -> None:
-        """Put one message into `queue`; raises NotPublishedError. A bus in memory has the default exchange only."""
+        """Publish one message to `queue`; raises NotPublishedError. `memory://` has only the default exchange."""
         try:
             with _limit(self._connection, timeout or self._timeout):
                 self._publish(queue, body, content_type, headers or {}, exchange, timeout or self._timeout)
@@ -80,7 +80,7 @@ class SafePublisher:
             raise NotPublishedError(Reason.BUS_UNREACHABLE, queue, failure_words(ex)) from ex
 
     def close(self) -> None:
-        """Give the channel back; the connection stays with its owner."""
+        """Close the channel; the connection stays with its owner."""
         channel, self._channel = self._channel, None
         if channel is not None:
             try:
@@ -129,11 +129,11 @@ class SafePublisher:
 
 
 class BusPublisher:
-    """A safe publisher with a connection of its own, made when first needed. For one thread.
+    """A safe publisher with its own connection, which is made at first use. For one thread.
 
-    `prepare` has what is published to: queues, exchanges. A connection that died since its last use shows at the
-    next publish, which is then tried once more on a new one. While the broker blocks us, its connection is kept and
-    listened to: a new one for each try would leave a copy of the message behind each time.
+    `prepare` declares the queues and exchanges that are published to. A connection that died while idle fails at
+    the next publish, which is tried once more on a new one. While the broker blocks us, the connection is kept and
+    read: a new one for each try would leave a copy of the message behind each time.
     """
 
     def __init__(
@@ -174,7 +174,7 @@ class BusPublisher:
             self._once(queue, body, content_type, headers, exchange, None)
 
     def close(self) -> None:
-        """Let go of the broker."""
+        """Close the connection."""
         connection, self._connection, self._publisher = self._connection, None, None
         self._unblocked()
         if connection is not None:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Messages as they were sent, whatever their headers say: one of them must never stop those behind it.
+"""Message bodies undecoded, because one malformed header would block the queue.
 
-kombu inflates a body by the word of a header, without a limit, and raises out of the reading of the socket where it
-cannot. py-amqp raises in the middle of a frame over a property it cannot represent, as a time in the year 146
-billion, and then loses its place in the stream. Either way nobody could settle the message: it came again for ever.
+kombu inflates a body as a header says, without a limit, and raises while it reads the socket where it cannot.
+py-amqp raises in the middle of a frame over a property that it cannot represent, such as a time in the year 146
+billion, and then loses its place in the stream. Either way the message cannot be settled and comes again for ever.
 """
 
 from typing import Any, Final
@@ -12,33 +12,41 @@ from amqp import serialization, spec
 from kombu.transport import pyamqp
 
 COMPRESSION: Final = "compression"
-"""The header kombu says by how it compressed a body."""
+"""The header in which kombu names the compression of a body."""
 
 
 class _AsSent(pyamqp.Message):
-    """A message whose body is as the broker has it."""
+    """A message with the body that the broker has."""
 
     def __init__(self, msg: Any, channel: Any = None, **more: Any) -> None:
         headers = msg.properties.get("application_headers")
-        said = headers.pop(COMPRESSION, None) if headers else None
+        compression = headers.pop(COMPRESSION, None) if headers else None
         super().__init__(msg, channel=channel, **more)
-        if said is not None:
-            self.headers[COMPRESSION] = said
+        if compression is not None:
+            self.headers[COMPRESSION] = compression
 
 
 def as_sent(channel: Any) -> Any:
-    """The channel, which now hands bodies on as they are; a bus in memory has our own messages only."""
+    """Have the channel deliver bodies undecoded, and return it. A bus in memory has our own messages only."""
     if isinstance(channel, pyamqp.Channel):
         channel.auto_decode = False  # py-amqp would decode bodies by their own word on their encoding
         channel.Message = _AsSent
     return channel
 
 
+def body_bytes(message: Any) -> bytes:
+    """Return the body of a message; kombu's memory transport delivers text."""
+    body = message.body
+    if isinstance(body, bytes):
+        return body
+    return body.encode("utf-8", "surrogateescape") if isinstance(body, str) else bytes(body)
+
+
 _read = serialization.decode_properties_basic
 
 
 def _properties(buf: bytes, offset: int) -> tuple[dict[str, Any], int]:
-    """What py-amqp reads, nothing where it cannot: the body alone says what a message is."""
+    """Read properties as py-amqp does; return none where it fails, because the body alone is used."""
     try:
         read: tuple[dict[str, Any], int] = _read(buf, offset)
     except (ValueError, ArithmeticError, OSError, RecursionError):
@@ -46,5 +54,5 @@ def _properties(buf: bytes, offset: int) -> tuple[dict[str, Any], int]:
     return read
 
 
-# py-amqp has no other place for it, and makes a message before it knows its channel
+# py-amqp has no other hook: it makes a message before it knows its channel
 serialization.PROPERTY_CLASSES[spec.Basic.CLASS_ID] = _properties

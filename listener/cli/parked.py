@@ -31,6 +31,7 @@ from bridge.runtime.broker import BROKER_ERRORS, PARKED_QUEUE, kombu_connection
 from bridge.runtime.bus_url import check_url
 from bridge.runtime.listing import Listing, Showing
 from bridge.runtime.publisher import NotPublishedError, SafePublisher
+from bridge.runtime.raw_messages import body_bytes
 from bridge.runtime.rest import NovaEventsClient, open_client
 from listener.cli.sender import EndpointTarget
 from listener.endpoint import EndpointClient
@@ -67,7 +68,7 @@ class Lane:
                 return []
             while left and (message := channel.basic_get(PARKED_QUEUE)) is not None:
                 left -= 1
-                body = message.body if isinstance(message.body, bytes) else str(message.body).encode()
+                body = body_bytes(message)
                 kept = _kept(body)
                 if kept.id in seen or gone(kept):
                     seen.setdefault(kept.id, kept)

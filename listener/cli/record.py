@@ -24,7 +24,7 @@ from bridge.core.extend import new_id
 from bridge.runtime import commands, config
 from bridge.runtime.broker import BROKER_ERRORS, kombu_connection
 from bridge.runtime.bus_url import check_url
-from bridge.runtime.raw_messages import COMPRESSION, as_sent
+from bridge.runtime.raw_messages import COMPRESSION, as_sent, body_bytes
 from listener.notification import EVENT_TYPE, Origin, ResizeEnd, Row, inflated, is_other_event, parse
 from listener.settings import listener_groups, listener_settings
 
@@ -130,7 +130,7 @@ def record(
             consumer = kombu.Consumer(
                 as_sent(channel), [kombu.Queue(queue.name, no_declare=True)],
                 no_ack=True, accept=None, auto_declare=False,
-                on_message=lambda message: tap.take(_bytes(message.body), message.headers.get(COMPRESSION)),
+                on_message=lambda message: tap.take(body_bytes(message), message.headers.get(COMPRESSION)),
             )  # fmt: skip
             with consumer:
                 while not stop.is_set() and not tap.full and (deadline is None or time.monotonic() < deadline):
@@ -149,10 +149,6 @@ def _drain(connection: kombu.Connection) -> None:
         connection.drain_events(timeout=0.5)
     except TimeoutError:
         return
-
-
-def _bytes(body: object) -> bytes:
-    return body if isinstance(body, bytes) else str(body).encode()
 
 
 class RecordCommand(Command):  # type: ignore[misc,unused-ignore]

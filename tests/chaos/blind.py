@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The invariant of gray faults: no second in which every part reads ready while the oldest due thing stands still.
+"""The invariant of gray faults: the oldest due thing never stands still for 30 s in which every part reads ready.
 
 Looked at from outside, as an operator's monitoring does: readiness over HTTP, sizes in the ledgers.
 """
@@ -49,7 +49,7 @@ class BlindSecond:
 
 
 class BlindWatch:
-    """Looks once a second, in a thread of its own.
+    """A thread that looks once a second.
 
     `ports`: the ops port of each process; `behind`: each disk that is behind with its size; `in_force`: the faults.
     """
@@ -85,15 +85,15 @@ class BlindWatch:
 
     def _run(self) -> None:
         standing_still, began = StandingStill(), time.monotonic()
-        last = began
+        last = silent_since = began
         while not self._stop.wait(_LOOK_EVERY):
             now = time.monotonic()
             standing = standing_still.look(self._behind(), now)
             self.longest = max(self.longest, standing)
             since, last = now - last, now
-            if standing <= PATIENCE:
-                continue
-            if all(self._ready(name, port) for name, port in self._ports.items()):
+            if not standing or not all(self._ready(name, port) for name, port in self._ports.items()):
+                silent_since = now  # something was said, or there is nothing to say
+            elif min(standing, now - silent_since) > PATIENCE:
                 self.blind.append(
                     BlindSecond(at=now - began, seconds=since, standing=standing, faults=self._in_force())
                 )

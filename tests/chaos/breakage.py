@@ -151,18 +151,20 @@ def _blind() -> None:
 
 
 def _no_read_timeout() -> None:
-    """Waits for the broker for an hour, and takes no silence for a sign."""
-    from bridge.runtime import amqp_socket, publisher  # noqa: PLC0415
+    """Gives the broker an hour to confirm, and takes no silence for a sign."""
+    from bridge.runtime.amqp_socket import BoundedConnection  # noqa: PLC0415
+    from bridge.runtime.publisher import BusPublisher  # noqa: PLC0415
 
-    make = publisher.BusPublisher.__init__
+    once = BusPublisher._once
 
-    def patient(self: publisher.BusPublisher, *arguments: Any, **named: Any) -> None:
-        make(self, *arguments, **{**named, "timeout": _HOUR})
+    def patient(
+        self: BusPublisher, queue: str, body: bytes, content_type: str, headers: Any, exchange: str, timeout: Any
+    ) -> None:
+        del timeout
+        once(self, queue, body, content_type, headers, exchange, _HOUR)
 
-    amqp_socket.OPERATION_LIMIT = _HOUR  # type: ignore[misc]
-    publisher._REUSED = _HOUR  # type: ignore[misc]
-    publisher.BusPublisher.__init__ = patient  # type: ignore[method-assign]
-    _put(amqp_socket.BoundedConnection, "heartbeat_tick", lambda self, rate=2: None)
+    _put(BusPublisher, "_once", patient)
+    _put(BoundedConnection, "heartbeat_tick", lambda self, rate=2: None)
 
 
 def _polite_close() -> None:

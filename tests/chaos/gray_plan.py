@@ -6,14 +6,32 @@ The first half of them comes alone, each with time to be noticed and healed; the
 
 import random
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import cycle
 from typing import Final
 
-from tests.chaos.links import USES, Service
 from tests.chaos.options import Options
+
+
+class Service(StrEnum):
+    """What a process speaks to over a connection of its own."""
+
+    BUS = "bus"  # our own bus: lanes, casts, reports
+    NOTIFICATIONS = "notifications"  # Cinder's bus
+    JOURNAL = "journal"  # the database
+    CINDER = "cinder"  # Cinder's API
+    ENDPOINT = "endpoint"  # os-server-external-events
+
+
+USES: Final[Mapping[str, Sequence[Service]]] = {
+    "listener": (Service.NOTIFICATIONS, Service.BUS, Service.ENDPOINT),
+    "api": (Service.JOURNAL,),
+    "engine": (Service.JOURNAL, Service.BUS, Service.CINDER),
+    "hostagent": (Service.BUS,),
+}
+"""By kind of process."""
 
 
 class Gray(StrEnum):
@@ -112,12 +130,13 @@ def _deck(options: Options, rng: random.Random) -> Iterator[tuple[Gray, str, Ser
     servers += [(fault, "database", None) for fault in _JOURNAL_FAULTS[options.db]]
     cards: list[tuple[Gray, str, Service | None]] = []
     for turn in range(len(LINK_FAULTS)):
-        order = _rotated(links, turn)
-        cards += [(LINK_FAULTS[(turn + n) % len(LINK_FAULTS)], *link) for n, link in enumerate(order)]
+        at_first = len(cards)
+        order = _rotated(range(len(links)), turn)
+        cards += [(LINK_FAULTS[(n + turn) % len(LINK_FAULTS)], *links[n]) for n in order]
         if servers:
-            cards.insert(len(cards) - len(order) // 2, servers.pop(0))
+            cards.insert(at_first + len(links) // 2, servers.pop(0))
     return cycle(cards)
 
 
-def _rotated(links: Sequence[tuple[str, Service]], by: int) -> list[tuple[str, Service]]:
-    return [*links[by % len(links) :], *links[: by % len(links)]]
+def _rotated(numbers: Sequence[int], by: int) -> list[int]:
+    return [*numbers[by % len(numbers) :], *numbers[: by % len(numbers)]]

@@ -3,30 +3,11 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
-from enum import StrEnum
 
 import sqlalchemy as sa
 
+from tests.chaos.gray_plan import Service
 from tests.lab.proxy import Proxy
-
-
-class Service(StrEnum):
-    """What a process speaks to over a connection of its own."""
-
-    BUS = "bus"  # our own bus: lanes, casts, reports
-    NOTIFICATIONS = "notifications"  # Cinder's bus
-    JOURNAL = "journal"  # the database
-    CINDER = "cinder"  # Cinder's API
-    ENDPOINT = "endpoint"  # os-server-external-events
-
-
-USES = {
-    "listener": (Service.NOTIFICATIONS, Service.BUS, Service.ENDPOINT),
-    "api": (Service.JOURNAL,),
-    "engine": (Service.JOURNAL, Service.BUS, Service.CINDER),
-    "hostagent": (Service.BUS,),
-}
-"""By kind of process."""
 
 
 class Links:

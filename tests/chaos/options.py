@@ -44,7 +44,7 @@ and freezes, loses, drips, delays, resets or refuses connections; the broker has
 read-only, locked, or its disk is full. The first half of the --kills faults comes alone, the others overlap. The
 last line is then
   lost 0 shrunk 0 stuck 0 blind 0 s parked P duplicates D restarts 0 recovered_in S s
-blind       seconds in which every part read ready while the oldest due disk had not moved for more than 30 s
+blind       seconds beyond 30 on end in which every part read ready and the oldest due disk did not move
 restarts    processes that ended by themselves
 stuck counts what is behind 60 s after the last fault; nothing is restarted.
 

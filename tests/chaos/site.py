@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tests.chaos.links import Service
+from tests.chaos.gray_plan import Service
 from tests.chaos.members import Daemon
 from tests.chaos.options import Break
 from tests.chaos.part import BREAK, DROP

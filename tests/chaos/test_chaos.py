@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """A short run of tools/chaos: clean as the code is, and not clean with a bug in it."""
 
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Final
 
 import pytest
 
@@ -18,17 +20,28 @@ HEALED = re.compile(r"lost (\d+) shrunk (\d+) stuck (\d+) healed (\d+) named (\d
 LAST_LINE = re.compile(r"lost (\d+) shrunk (\d+) stuck (\d+) parked \d+ duplicates \d+ recovered_in [\d.]+ s")
 
 
-def chaos(*arguments: str, keep: Path, line: re.Pattern[str] = LAST_LINE) -> tuple[int, list[int], str]:
+def chaos(
+    *arguments: str, keep: Path, line: re.Pattern[str] = LAST_LINE, seconds: float = 600
+) -> tuple[int, list[int], str]:
     """Exit code; the numbers of the last line, lost, shrunk and stuck first; all it said."""
     if not have_rabbitmq():
         missing("RabbitMQ")
     done = subprocess.run(
         [sys.executable, "-m", "tests.chaos", *arguments, "--keep", str(keep)],
-        cwd=ROOT, capture_output=True, text=True, timeout=600, check=False,
+        cwd=ROOT, capture_output=True, text=True, timeout=seconds, check=False,
     )  # fmt: skip
     last = line.fullmatch(done.stdout.splitlines()[-1]) if done.stdout else None
     assert last is not None, done.stdout + done.stderr
     return done.returncode, [int(number) for number in last.groups()], done.stdout
+
+
+GRAY_LINE = re.compile(
+    r"lost (\d+) shrunk (\d+) stuck (\d+) blind (\d+) s parked \d+ duplicates \d+ restarts (\d+) "
+    r"recovered_in [\d.]+ s"
+)
+LONG = pytest.mark.skipif(not os.environ.get("EXTEND_BRIDGE_GRAY"), reason="the long form: tools/test --long chaos")
+_FROZEN_CASTS: Final = "5"
+"""A seed whose first fault freezes the connections that orders are cast over."""
 
 
 def test_nothing_is_lost(tmp_path: Path) -> None:
@@ -87,3 +100,57 @@ def test_beside_a_nova_that_loses_casts_it_is_told_again_until_the_size_is_read_
     assert (code, numbers[:3]) == (0, [0, 0, 0]), said
     assert numbers[3] > 0, said
     assert "nova_not_there" in said, said
+
+
+def test_frozen_connections_are_replaced_and_no_second_is_blind(tmp_path: Path) -> None:
+    """Those over which Cinder's notifications come: open, and nothing moves on them any more."""
+    code, numbers, said = chaos(
+        "--gray",
+        "--events",
+        "40",
+        "--kills",
+        "1",
+        "--seed",
+        "1",
+        "--agents",
+        "1",
+        keep=tmp_path / "run",
+        line=GRAY_LINE,
+        seconds=3500,
+    )
+    assert (code, numbers) == (0, [0, 0, 0, 0, 0]), said
+    assert "gray faults: 1 (freeze-old)" in said
+
+
+@LONG
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("bug", ["no-read-timeout", "polite-close", "last-word"])
+def test_a_wait_without_an_end_is_found(tmp_path: Path, bug: str) -> None:
+    code, numbers, said = chaos(
+        "--gray", "--events", "60", "--kills", "1", "--seed", _FROZEN_CASTS, "--agents", "1", "--patience", "40",
+        "--break", bug, keep=tmp_path / "run", line=GRAY_LINE, seconds=800,
+    )  # fmt: skip
+    assert code == 1, said
+    assert sum(numbers) > 0, said
+
+
+@LONG
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("db", ["sqlite", "postgresql", "mariadb"])
+@pytest.mark.parametrize("seed", ["1", "2"])
+def test_half_alive_in_every_way_and_no_second_is_blind(tmp_path: Path, db: str, seed: str) -> None:
+    code, numbers, said = chaos(
+        "--gray",
+        "--events",
+        "2000",
+        "--kills",
+        "24",
+        "--seed",
+        seed,
+        "--db",
+        db,
+        keep=tmp_path / "run",
+        line=GRAY_LINE,
+        seconds=3500,
+    )
+    assert (code, numbers) == (0, [0, 0, 0, 0, 0]), said

@@ -129,6 +129,7 @@ STAGES: Final = (
         "chaos",
         "every part killed under load, nothing lost; a planted bug, which must be found",
         (("{bin}/pytest", "tests/chaos"),),
+        thorough=(("env", "EXTEND_BRIDGE_GRAY=1", "{bin}/pytest", "tests/chaos"),),
         real=True,
     ),
     Stage(
