@@ -138,8 +138,8 @@ class BoundedChannel(pyamqp.Channel):
 class BoundedConnection(pyamqp.Connection):
     """A connection to one host.
 
-    `silence`: seconds without a frame after which the broker counts as frozen, 0: never. `blocked`: why the broker
-    takes no messages from this connection now, else None. `publishing`: raise as soon as it is blocked.
+    `blocked`: why the broker takes no messages from this connection now, else None. `publishing`: raise as soon as
+    it is blocked.
     """
 
     Channel = BoundedChannel
@@ -149,11 +149,10 @@ class BoundedConnection(pyamqp.Connection):
         spec.Connection.Blocked: spec.method(spec.Connection.Blocked, "s"),
     }
 
-    def __init__(self, *arguments: Any, silence: float = 0.0, **named: Any) -> None:
+    def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self.blocked: str | None = None
         self.publishing = False
-        self._silence = silence
         self._connect_end: float | None = None
 
     def Transport(self, host: str, connect_timeout: float, ssl: Any = False, *_: Any, **more: Any) -> Any:  # noqa: N802 - py-amqp's name
@@ -212,16 +211,16 @@ class BoundedConnection(pyamqp.Connection):
             super().drain_events(timeout)
 
     def heartbeat_tick(self, rate: int = 2) -> None:
-        """Send a heartbeat when one is due; drop the connection of a broker that was silent for too long."""
+        """Send a heartbeat when one is due; drop the connection of a broker that was silent for two of them."""
         try:
             super().heartbeat_tick(rate)
-        except (amqp.exceptions.ConnectionForced, OSError):
+        except amqp.exceptions.ConnectionForced as ex:
+            self.collect()
+            silent = time.monotonic() - self.last_heartbeat_received
+            raise amqp.exceptions.ConnectionForced(f"the broker was silent for {silent:.0f} s") from ex
+        except OSError:
             self.collect()
             raise
-        silent = time.monotonic() - self.last_heartbeat_received
-        if self.heartbeat and self.last_heartbeat_received and 0 < self._silence < silent:
-            self.collect()
-            raise amqp.exceptions.ConnectionForced(f"the broker was silent for {silent:.0f} s")
 
     def close(self, *arguments: Any, **named: Any) -> Any:
         """Say goodbye where the broker listens; drop the socket in any case."""
@@ -265,7 +264,6 @@ class BoundedTransport(pyamqp.Transport):
                 ssl={"context": bus.tls.context()} if bus.tls is not None else False,
                 connect_timeout=CONNECT_LIMIT,
                 heartbeat=self.client.heartbeat,
-                silence=options["silence"],
                 confirm_publish=True,
                 client_properties={"connection_name": options["name"]},
                 socket_settings=_settings(),

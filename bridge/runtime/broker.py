@@ -21,11 +21,9 @@ _NO_LIMIT: Final = 2**31 - 1
 """RabbitMQ 4 drops what it delivered 20 times unless told otherwise, and counts each lost connection as a delivery.
 Its own word for none, -1, is refused by 3.x."""
 _MEMORY_POLL: Final = 0.01  # seconds; kombu's memory transport polls once a second unless told otherwise
-_SILENCE: Final = 0.8
-"""Of [bus] heartbeat: the broker speaks twice in this time, so such a silence is no coincidence."""
 _NEGOTIATED: Final = 3
-"""[bus] heartbeat is so many of AMQP's. A broker takes back what a frozen client holds after two to three of those:
-until then its messages wait there although a new connection stands ready for them."""
+"""[bus] heartbeat is so many of AMQP's. Either side takes the other for frozen after two to three of those. Until
+the broker does, what it gave to a frozen connection waits there, although a new one stands ready for it."""
 
 REPORTS_QUEUE: Final = "extend_bridge.reports"
 REPORTS_EXCHANGE: Final = "extend_bridge.from_hosts"
@@ -96,7 +94,7 @@ def kombu_connection(url: str, *, heartbeat: int, name: str) -> kombu.Connection
         virtual_host=bus.vhost,
         transport=BoundedTransport,
         heartbeat=-(-heartbeat // _NEGOTIATED),
-        transport_options={"bus": bus, "silence": heartbeat * _SILENCE, "name": name},
+        transport_options={"bus": bus, "name": name},
     )
 
 

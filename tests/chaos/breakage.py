@@ -4,6 +4,7 @@
 import inspect
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, Final
 
 from tests.chaos.options import Break
@@ -151,7 +152,7 @@ def _blind() -> None:
 
 
 def _no_read_timeout() -> None:
-    """Gives the broker an hour to confirm, and takes no silence for a sign."""
+    """Gives the broker an hour to confirm, and asks it for no heartbeats."""
     from bridge.runtime.amqp_socket import BoundedConnection  # noqa: PLC0415
     from bridge.runtime.publisher import BusPublisher  # noqa: PLC0415
 
@@ -164,7 +165,12 @@ def _no_read_timeout() -> None:
         once(self, queue, body, content_type, headers, exchange, _HOUR)
 
     _put(BusPublisher, "_once", patient)
-    _put(BoundedConnection, "heartbeat_tick", lambda self, rate=2: None)
+    make = BoundedConnection.__init__
+
+    def without_heartbeat(self: BoundedConnection, *arguments: Any, **named: Any) -> None:
+        make(self, *arguments, **{**named, "heartbeat": 0})
+
+    _put(BoundedConnection, "__init__", without_heartbeat)
 
 
 def _polite_close() -> None:
@@ -176,9 +182,9 @@ def _polite_close() -> None:
     def collect(self: BoundedConnection) -> None:
         transport = self._transport
         if transport is not None and transport.connected and not self.is_closing:
-            with transport.within(_HOUR):
-                transport.end = time.monotonic() + _HOUR
-                super(BoundedConnection, self).close()
+            transport.within = lambda _seconds: nullcontext()
+            transport.end = time.monotonic() + _HOUR
+            super(BoundedConnection, self).close()
         drop(self)
 
     _put(BoundedConnection, "collect", collect)
