@@ -153,6 +153,8 @@ class GuestLab:
 
     def run_guest(self) -> None:
         """Have the guest running, whatever a way that failed has left."""
+        here = [n for n, c in enumerate(self.connections) if any(d.isActive() for d in _domains(c, self.guest))]
+        self.here = here[0] if here else self.here
         domain = self.domain
         if not domain.isActive():
             boots = self.guest.boots()
@@ -246,6 +248,10 @@ class GuestLab:
     @staticmethod
     def _verdict(way: str, volume: GuestVolume, seconds: float | None, words: str) -> Verdict:
         return Verdict(way=way, volume=volume.name, told=True, seconds=seconds, words=words)
+
+
+def _domains(connection: Any, guest: StockGuest) -> list[Any]:
+    return [domain for domain in connection.listAllDomains(0) if domain.UUIDString() == guest.server_id]
 
 
 _NO_ROW: Final = Row(open=False, outcome=None, reason=None)

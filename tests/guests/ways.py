@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import libvirt
+
 from tests.guests.lab import GuestLab
 from tests.guests.migration import LiveMigration
 from tests.guests.volumes import QEMU_GROWS
@@ -232,7 +234,7 @@ def _migrated_no_event(lab: GuestLab) -> Played:
 
 def _post_copy(lab: GuestLab) -> Played:
     def during() -> None:
-        lab.domain.migrateStartPostCopy(0)
+        until(lambda: _switches(lab.domain), "the migration switches to post-copy", seconds=60)
         lab.extend()
 
     _migrate(lab, during, postcopy=True)
@@ -247,11 +249,21 @@ def _migrate(lab: GuestLab, during: Callable[[], None] = lambda: None, *, postco
     )  # fmt: skip
     watched = lab.domain
     move.begin(watched)
-    during()
-    move.end(watched)
+    try:
+        during()
+    finally:
+        move.end(watched)
     _forget(lab.connections[source], lab.guest.server_id)
     lab.here = there
     lab.connection.defineXML(lab.guest.xml())
+
+
+def _switches(domain: Any) -> bool:
+    """Switch a migration to post-copy; False while QEMU has not begun it."""
+    try:
+        return bool(domain.migrateStartPostCopy(0) == 0)
+    except libvirt.libvirtError:
+        return False
 
 
 def _forget(connection: Any, server_id: str) -> None:
