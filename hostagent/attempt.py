@@ -24,6 +24,8 @@ def find_disk(hypervisor: Hypervisor, key: ExtendKey) -> tuple[Domain, Disk]:
         raise StepFailedError(Outcome.NOT_HERE, Reason.DOMAIN_ABSENT)
     if domain.state is GuestState.INCOMING:
         raise StepFailedError(Outcome.NOT_HERE, Reason.DOMAIN_INCOMING)
+    if domain.left:
+        raise StepFailedError(Outcome.NOT_HERE, Reason.DOMAIN_ABSENT, "the guest has migrated to another host")
     disks = domain.disks_of(key.volume_id)
     if not disks:
         raise StepFailedError(Outcome.NOT_ATTACHED, Reason.DISK_ABSENT)

@@ -101,6 +101,7 @@ class Domain:
     """A domain as libvirt shows it now.
 
     `run`: names one run of the guest on this host, None while it is off. `saved`: off, its memory kept on disk.
+    `left`: a definition that the guest left behind when it migrated away.
     """
 
     server_id: str
@@ -108,6 +109,7 @@ class Domain:
     disks: tuple[Disk, ...]
     run: str | None = None
     saved: bool = False
+    left: bool = False
 
     def disks_of(self, volume_id: str) -> tuple[Disk, ...]:
         """Return the disks that carry this volume id. More than one means that something is badly wrong."""

@@ -90,6 +90,7 @@ class ToldDisks:
             return dict.fromkeys(capacities, Told.YES if reads_it_at_start else None)
         with self._lock:
             guest = self._guest(domain.server_id, domain.run)
+            guest.sizes = {v: known for v, known in guest.sizes.items() if v in capacities}  # others were detached
             judged = {
                 disk.volume_id: self._judge(guest, disk, disk.volume_id, capacities[disk.volume_id])
                 for disk in domain.disks

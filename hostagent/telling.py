@@ -106,8 +106,11 @@ class Teller:
         if due is None:
             return
         owned = [disk for disk in due.disks if disk.volume_id is not None and self._owners.own(disk.volume_id)]
+        told: set[str] = set()
         try:
             told = self._tell(server_id, owned)
+        except Exception:
+            LOG.exception("server %s: the guest cannot be told of its disks", server_id)
         finally:
             for disk in owned:
                 self._owners.done(disk.volume_id or "")

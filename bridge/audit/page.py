@@ -48,6 +48,9 @@ def _body(made: LogReport) -> Iterator[str]:
     ):
         if briefs:
             yield f"<section><h2>{title} ({made.wrong[kind]})</h2>{_table(briefs)}</section>"
+    if made.at_restart:
+        title = f"At its restart the guest sees the size ({made.at_restarts})"
+        yield f"<section><h2>{title}</h2>{_table(made.at_restart)}</section>"
     yield f"<section><h2>Each hop</h2>{_hops(made)}</section>"
     if made.slowest:
         yield "<section><h2>The slowest, stage by stage</h2>"

@@ -17,6 +17,7 @@ from bridge.audit.histogram import Durations
 from bridge.audit.logfiles import Reading
 from bridge.audit.story import Story, StoryState, newest, stories
 from bridge.core.audit import AuditEvent
+from bridge.core.reasons import Reason
 
 LISTED: Final = 1000
 _SLOWEST: Final = 20
@@ -68,6 +69,8 @@ class LogReport:
     stuck: list[Brief] = field(default_factory=list)
     parked: list[Brief] = field(default_factory=list)
     behind: list[Brief] = field(default_factory=list)
+    at_restart: list[Brief] = field(default_factory=list)
+    at_restarts: int = 0
     wrong: Counter[str] = field(default_factory=Counter)
     _slowest: list[tuple[float, int, Brief]] = field(default_factory=list)
     _begun: "dict[StoryState, array[float]]" = field(default_factory=dict)
@@ -167,6 +170,10 @@ class LogReport:
             self._list("parked", self.parked, brief)
         elif is_last and story.standing in {StoryState.FAILED, StoryState.REFUSED}:
             self._list("behind", self.behind, brief)
+        elif is_last and story.last is not None and story.last.reason == Reason.SEEN_AT_RESTART:
+            self.at_restarts += 1
+            if len(self.at_restart) < LISTED:
+                self.at_restart.append(brief)
 
     def _list(self, kind: str, where: list[Brief], brief: Brief) -> None:
         self.wrong[kind] += 1

@@ -276,6 +276,7 @@ def _rows(made: LogReport) -> Iterator[tuple[Any, ...]]:
     yield ("total", "replayed", made.replayed, *none)
     for kind in ("stuck", "parked", "behind"):
         yield ("total", kind, made.wrong[kind], *none)
+    yield ("total", "at restart", made.at_restarts, *none)
     for name, count in made.results.most_common():
         yield ("outcome", name, count, *none)
     for name, hop in made.hops.items():
@@ -288,6 +289,8 @@ def _rows(made: LogReport) -> Iterator[tuple[Any, ...]]:
     for kind, briefs in (("stuck", made.stuck), ("parked", made.parked), ("behind", made.behind)):
         for brief in briefs:
             yield (kind, f"{_who(brief)} {brief.result} {brief.reason or ''}".rstrip(), brief.attempts, *none)
+    for brief in made.at_restart:
+        yield ("at restart", f"{_who(brief)} {brief.result}", brief.attempts, *none)
 
 
 def _who(brief: Brief) -> str:

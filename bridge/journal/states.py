@@ -99,14 +99,15 @@ def settle(
 ) -> SettleDecision:
     """Decide what a report does. `extend` is None when the row has been closed meanwhile.
 
-    `siblings_pending`: another host got an order in the same dispatch (a migration) and has not reported yet.
+    `siblings_pending`: another host got an order in the same dispatch (a migration) and has not reported yet. Then
+    off is no end: the guest may have left a definition behind and run over there.
     """
     outcome, reason = believed(attempt, report)
     if attempt.ended or attempt.host != host:
         return SettleDecision(move=Move.IGNORE, outcome=outcome, reason=reason)
     if extend is None:
         return SettleDecision(move=Move.NOTE, outcome=outcome, reason=reason)
-    if outcome in _FINAL:
+    if outcome in _FINAL and not (outcome is Outcome.GUEST_OFF and siblings_pending):
         if attempt.gen < extend.wanted_gen:
             return SettleDecision(move=Move.NEWER, outcome=outcome, reason=Reason.NEWER_GENERATION, due_at=now)
         move = Move.FAIL if THEN[outcome] is Then.FAIL else Move.CLOSE
@@ -120,8 +121,8 @@ def settle(
 
 
 def is_final(attempt: Attempt, report: Report) -> bool:
-    """Whether the outcome leaves nothing to try on this attempt's generation, whatever other hosts say."""
-    return believed(attempt, report)[0] in _FINAL
+    """Return whether the outcome leaves nothing to try on this attempt's generation, whatever other hosts say."""
+    return believed(attempt, report)[0] in _FINAL - {Outcome.GUEST_OFF}
 
 
 def believed(attempt: Attempt, report: Report) -> tuple[Outcome, str]:

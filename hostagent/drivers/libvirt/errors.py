@@ -11,7 +11,7 @@ from hostagent.errors import StepFailedError
 from hostagent.ports import RESIZE
 
 _SHUTOFF, _PAUSED, _NOSTATE = 5, 3, 0  # virDomainState
-_SAVED = 5  # virDomainShutoffReason
+_MIGRATED, _SAVED = 4, 5  # virDomainShutoffReason
 # virDomainPausedReason: in each of these QEMU runs here while the guest is, or is about to be, somewhere else.
 _PAUSED_BY_MIGRATION: Final = 2
 _PAUSED_ELSEWHERE: Final = frozenset({2, 11, 12, 13})  # migration, starting up, post-copy, post-copy failed
@@ -72,6 +72,11 @@ def guest_state(state: int, reason: int, *, has_job: bool = True) -> GuestState:
 def is_saved(state: int, reason: int, *, has_image: bool) -> bool:
     """Return whether the domain's memory is kept on disk: `virsh save`, or a managed save (Nova's suspend)."""
     return state == _SHUTOFF and (reason == _SAVED or has_image)
+
+
+def has_left(state: int, reason: int) -> bool:
+    """Return whether the domain is a definition that its guest left behind when it migrated away."""
+    return state == _SHUTOFF and reason == _MIGRATED
 
 
 def no_domain(error: LibvirtError) -> bool:

@@ -99,17 +99,18 @@ class Session:
     def domain(self, server_id: str) -> Domain | None:
         """See ports.Hypervisor."""
 
-        def look(domain: Any, _wanted: object) -> tuple[GuestState, bool, str]:
+        def look(domain: Any, _wanted: object) -> tuple[GuestState, bool, bool, str]:
             number, reason = domain.state(0)
             has_job = not errors.is_migration_or_restore(number, reason) or _has_job(domain)
             state = errors.guest_state(number, reason, has_job=has_job)
             has_image = state is GuestState.OFF and bool(domain.hasManagedSaveImage(0))
-            return state, errors.is_saved(number, reason, has_image=has_image), domain.XMLDesc(0)
+            saved = errors.is_saved(number, reason, has_image=has_image)
+            return state, saved, errors.has_left(number, reason), domain.XMLDesc(0)
 
         try:
-            state, saved, xml = self.on_domain(server_id, "look", look)
+            state, saved, left, xml = self.on_domain(server_id, "look", look)
             disks, run = parse_domain(xml)
-            return Domain(server_id=server_id, state=state, disks=disks, run=run, saved=saved)
+            return Domain(server_id=server_id, state=state, disks=disks, run=run, saved=saved, left=left)
         except BadDomainError as ex:
             raise StepFailedError(Outcome.LIBVIRT_FAILED, Reason.LIBVIRT_RAISED, str(ex)) from ex
         except StepFailedError as ex:

@@ -41,6 +41,16 @@ def test_totals_are_of_extends_not_of_lines(tmp_path: Path) -> None:
     assert made.missing == []
 
 
+def test_guests_that_see_the_size_at_their_restart_are_named_and_no_alarm(tmp_path: Path) -> None:
+    """By the reason of the extend's end."""
+    lines = [record.to_line(part) for part, record in extend(1, result="resized")]
+    lines[-1] = lines[-1].replace('"size_reached"', '"seen_at_restart"')
+    (tmp_path / "audit.log").write_text("".join(f"{line}\n" for line in lines))
+    made = report.make(logfiles.find([str(tmp_path)]), older_than=1.0)
+    assert ([b.volume for b in made.at_restart], made.at_restarts) == ([made_id(1, 1)], 1)
+    assert made.wrong.total() == 0
+
+
 def test_only_what_is_open_for_too_long_is_stuck(tmp_path: Path) -> None:
     """Measured at the newest line of the logs, or at a given time."""
     paths = logs(tmp_path)

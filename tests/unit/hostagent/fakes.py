@@ -89,7 +89,7 @@ class FakeDomain:
         self._hypervisor = hypervisor
         self.disks = {f"vd{chr(97 + n)}": disk for n, disk in enumerate(disks)}
         self.state = GuestState.ACTIVE
-        self.saved = False
+        self.saved = self.left = False
         self.run = "1"
         self.job: dict[str, object] = {"type": 0}
 
@@ -166,7 +166,9 @@ class FakeHypervisor:
             )
             for target, disk in found.disks.items()
         )  # fmt: skip
-        return Domain(server_id=server_id, state=found.state, disks=disks, run=found.run, saved=found.saved)
+        return Domain(
+            server_id=server_id, state=found.state, disks=disks, run=found.run, saved=found.saved, left=found.left
+        )
 
     def capacity(self, server_id: str, target: str) -> Capacity:
         info = self.on_domain(server_id, "blockInfo", lambda domain, _wanted: domain.blockInfo(target))

@@ -117,6 +117,14 @@ def test_a_saved_guest_keeps_its_extend_open() -> None:
     assert (report.outcome, report.reason) == (Outcome.GUEST_SAVED, "domain_saved")
 
 
+def test_a_definition_that_a_migration_left_behind_is_no_guest_that_is_off() -> None:
+    """Its guest runs elsewhere; `guest_off` would close the extend."""
+    hypervisor, server_id, disk = block()
+    hypervisor.domains[server_id].state, hypervisor.domains[server_id].left = GuestState.OFF, True
+    report = extend(order(server_id, disk.volume_id, 128 * MIB), tools(hypervisor, FakeStrategy(disk)))
+    assert (report.outcome, report.reason) == (Outcome.NOT_HERE, "domain_absent")
+
+
 def test_a_guest_that_is_leaving_cannot_be_told_now() -> None:
     """Not `already`: the extend stays open until the guest was told."""
     hypervisor, server_id, disk = block()

@@ -86,6 +86,14 @@ def test_a_disk_that_is_plugged_in_is_read_then() -> None:
     assert judged(told, disk()) is Told.YES
 
 
+def test_a_disk_that_was_detached_and_came_back_is_read_then() -> None:
+    """On a bus that looks only when a disk comes, too."""
+    told = ToldDisks()
+    assert judged(told, disk(notifies=False)) is None
+    told.judge(Domain(server_id=SERVER, state=GuestState.ACTIVE, disks=(), run="1"), {})
+    assert judged(told, disk(notifies=False), LARGE) is Told.YES
+
+
 def test_a_file_needs_no_telling() -> None:
     """Nothing but QEMU makes it larger, which tells the guest."""
     assert judged(ToldDisks(), disk(kind=SourceKind.FILE)) is Told.YES

@@ -159,3 +159,25 @@ def test_a_guest_that_went_off_is_not_told() -> None:
     assert rig.judge() == [Told.YES], "it reads the size at its start"
     rig.tell()
     assert len(rig.resizes) == 1, "and nothing is tried any more"
+
+
+def test_a_guest_that_breaks_the_call_leaves_the_others_told(caplog: pytest.LogCaptureFixture) -> None:
+    """An answer of libvirt that nobody has thought of."""
+    bad, good = block(), block()
+    rig = Rig(bad)
+    other = rig.hypervisor.add(good)
+    domain = rig.hypervisor.domain(other)
+    assert domain is not None
+    rig.judge()
+
+    def breaks(_domain: object) -> None:
+        raise ZeroDivisionError
+
+    rig.hypervisor.just_before_resize = breaks
+    rig.tell()
+    rig.hypervisor.just_before_resize = lambda _domain: None
+    assert "cannot be told" in caplog.text
+    rig.teller.want(other, domain.disks)
+    rig.teller.tell_one(other)
+    assert rig.reported == [other]
+    assert rig.owners.own(bad.volume_id), "its volume was given back"

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the journal keeps of guests that do not know their disks' sizes, and what is due when a guest is back."""
 
+import pytest
 import sqlalchemy as sa
 
 from bridge.core.extend import GIB, Bytes, ExtendKey, gib, new_id
@@ -131,3 +132,23 @@ def test_a_guest_may_be_saved_for_weeks_and_nothing_is_late(bench: Bench, key: E
     backlog = bench.work.standing()
     assert (backlog.open, backlog.oldest) == (2, bench.now - 1_000_000)
     assert {extend.key for extend in bench.claim()} == {key, other}, "it is asked again all the same"
+
+
+@pytest.mark.parametrize("first", ["off", "running"])
+def test_off_on_one_host_is_no_end_while_another_has_not_reported(bench: Bench, key: ExtendKey, first: str) -> None:
+    """A guest that has just migrated leaves a shut-off definition behind."""
+    bench.arrive(key)
+    here, there = bench.dispatch(bench.claim()[0], "h1", "h2")
+    if first == "off":
+        taken = bench.report(here, Outcome.GUEST_OFF, after=None)
+        assert [s.decision.move for s in taken.settled if s.decision] == [Move.NOTE]
+    taken = bench.report(there, Outcome.RESIZED)
+    assert [s.decision.move for s in taken.settled if s.decision] == [Move.CLOSE]
+
+
+def test_off_closes_where_the_other_host_has_not_the_guest(bench: Bench, key: ExtendKey) -> None:
+    bench.arrive(key)
+    here, there = bench.dispatch(bench.claim()[0], "h1", "h2")
+    bench.report(there, Outcome.NOT_HERE, after=None)
+    taken = bench.report(here, Outcome.GUEST_OFF, after=None)
+    assert [s.decision.move for s in taken.settled if s.decision] == [Move.CLOSE]

@@ -36,6 +36,19 @@ def test_the_numbers_are_libvirts() -> None:
     )
 
 
+def test_a_guest_that_migrated_away_is_told_from_one_that_is_off() -> None:
+    assert errors.has_left(libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_MIGRATED)
+    assert not errors.has_left(libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_SHUTDOWN)
+    assert not errors.has_left(libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_RUNNING_MIGRATED)
+
+
+def test_a_guest_that_was_restored_paused_is_here() -> None:
+    """libvirt calls it paused for a migration, as a guest that is being received, which has a job."""
+    state, reason = libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_MIGRATION
+    assert guest_state(state, reason, has_job=False) is GuestState.ACTIVE
+    assert guest_state(state, reason, has_job=True) is GuestState.INCOMING
+
+
 def test_the_errors_that_stay_are_libvirts() -> None:
     assert {
         libvirt.VIR_ERR_NO_SUPPORT,
