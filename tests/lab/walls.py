@@ -49,7 +49,7 @@ WALLS: Final = {
         "bridge.core bridge.runtime bridge.journal", "cachetools keystoneauth1 kombu oslo_config oslo_messaging"
     ),
     "bridge/audit": _wall("bridge.core", "tqdm"),
-    "bridge/standin": _wall("bridge.core bridge.http bridge.runtime", "falcon"),
+    "bridge/standin": _wall("bridge.core bridge.http bridge.runtime", "falcon kombu pytest"),
     "bridge/cli": _wall(
         "bridge.core bridge.runtime bridge.journal bridge.engine bridge.audit",
         "amqp cliff kombu oslo_config requests tqdm",
