@@ -55,7 +55,7 @@ NO_STRATEGY: Final = "this release extends no volume of this type on a host"
 
 
 def installed(tool: str) -> bool:
-    """Whether it is installed; those of the administrator are often not in a service's PATH."""
+    """Return whether a tool is installed, also in the administrator's directories, which a service's PATH lacks."""
     path = os.pathsep.join((os.environ.get("PATH", os.defpath), *_SBIN))
     return shutil.which(tool, path=path) is not None
 
@@ -63,7 +63,7 @@ def installed(tool: str) -> bool:
 def volume_types(
     strategies: Sequence[Strategy], *, use_multipath: bool, have: Callable[[str], bool] = installed
 ) -> Mapping[str, str]:
-    """Each type with why it cannot be extended here, "" where it can. Asks the strategies themselves."""
+    """Return each volume type with why it cannot be extended here, "" where it can. The strategies decide."""
     return {
         name: _why_not(name, disk, strategies, use_multipath=use_multipath, have=have)
         for name, disk in VOLUME_TYPES.items()

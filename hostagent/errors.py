@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How an edge says that it cannot go on: the outcome the order gets, the reason, and a line for a person."""
+"""Errors that end the work on an order: the outcome it gets, the reason, and a line for a person."""
 
 from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason

@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the host agent must see of its host, looked at from where this runs: in a container, from inside of it.
+"""Checks of the host from where the agent runs, and of the settings that nova-compute must share with it.
 
-Needs neither libvirt nor os-brick, so that `extend-bridge-status` can ask on any machine.
-
-What this agent and the nova-compute of its host must agree on, read from nova.conf where there is one.
+They need neither libvirt nor os-brick and create nothing, so that `extend-bridge-status` runs on any machine.
 """
 
 import logging
@@ -28,7 +26,7 @@ _LOCKS = [cfg.StrOpt("lock_path")]
 
 
 def disagreements(files: Sequence[str], settings: BrickSettings) -> list[str]:
-    """Where nova-compute is configured otherwise, each a line to act on; no lines without a nova.conf.
+    """Return where nova-compute is configured otherwise, each a line to act on; none without a nova.conf.
 
     Not agreed upon, multipath has os-brick rescan a path and leave its map small, or look for a map that is not
     there; the lock directory has two processes rescan the same device at once.
@@ -79,7 +77,7 @@ _LIBVIRT: Final = ("libvirt-sock", "virtqemud-sock")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probe:
-    """What was looked at, and what is wrong with it in words to act on; None: it is as it has to be."""
+    """A check and its result: what is wrong, in words to act on; None: nothing."""
 
     about: str
     wrong: str | None
@@ -89,7 +87,7 @@ class Probe:
 def probes(
     settings: HostAgentSettings, *, root: Path = Path("/"), multipathd: str = _MULTIPATHD
 ) -> Iterator[Probe]:
-    """Each thing the agent needs; `root` and `multipathd` are others in tests."""
+    """Yield a probe for each thing that the agent needs; `root` and `multipathd` are others in tests."""
     if settings.libvirt_uri == "qemu:///system":
         yield Probe(about="libvirt's socket", wrong=_libvirt(root / "run" / "libvirt", settings.read_only))
     if settings.read_only:

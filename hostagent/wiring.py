@@ -116,7 +116,7 @@ class PartWithCleanup:
         self._after = after
 
     def start(self) -> None:
-        """Start the part."""
+        """Start the wrapped part."""
         self._part.start()
 
     def stop(self) -> None:

@@ -38,7 +38,7 @@ _DETAIL_MAX: Final = 300
 
 
 class ErrorKind(StrEnum):
-    """How a request failed."""
+    """Kinds of failure of a request."""
 
     RAISED = "raised"  # os-brick raised
     UNSUPPORTED = "unsupported"  # os-brick cannot extend this kind of volume
@@ -65,7 +65,7 @@ def set_up(options: Mapping[str, Any]) -> None:
 
 
 def _helper() -> Path:
-    """privsep-helper beside this Python: the one sudoers names. A virtualenv is in no PATH that sudo keeps."""
+    """Return privsep-helper beside this Python, which sudoers names: a virtualenv is in no PATH that sudo keeps."""
     return Path(sys.executable).with_name("privsep-helper")
 
 
@@ -101,7 +101,7 @@ def _grow_map(options: Mapping[str, Any], **properties: Any) -> None:
 
 @synchronized("extend_volume", external=True)  # type: ignore[untyped-decorator]
 def _rescan(options: Mapping[str, Any], *, scsi: Sequence[str], nvme: Sequence[str], map: str | None) -> None:  # noqa: A002
-    """What the connectors do once they know the paths; for when there is nobody to tell them. Kernel names.
+    """Rescan by kernel names, as the connectors do once they know the paths.
 
     Every path has to answer first, as os-brick has it, lest a map grow on paths that did not.
     """

@@ -60,7 +60,7 @@ def grow_map(
     device: str,
     encryption: Mapping[str, Any],
 ) -> None:
-    """Have the map follow the device beneath it. Raises NoKeyError, WrongKeyError, and whatever os-brick raises.
+    """Resize the map to the device beneath it. Raises NoKeyError, WrongKeyError, and whatever os-brick raises.
 
     `options_in`: key_manager.KeyManagerSettings.
     """
@@ -83,6 +83,6 @@ def grow_map(
 
 
 def _ourselves(conf: cfg.ConfigOpts) -> Any:
-    """Who asks: the user of [key_manager] auth_type, else nobody in particular, as Vault's driver takes it."""
+    """Return the user of [key_manager] auth_type; without one an empty context, as Vault's driver takes it."""
     conf.register_opts(credential_opts, group=OPT_GROUP)
     return credential_factory(conf) if conf[OPT_GROUP].auth_type else RequestContext()

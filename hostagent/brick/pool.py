@@ -111,7 +111,7 @@ class BrickPool:
         """Change nothing yet: calls on their way may end by themselves."""
 
     def join(self, seconds: float) -> bool:
-        """Kill all processes."""
+        """Kill all processes, and with them the calls on their way."""
         del seconds
         self.close()
         return True

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How the host learns that a volume has grown, one strategy per kind of volume, chosen in one place."""
+"""Strategies by which the host learns that a volume has grown, one per kind of volume, chosen in one place."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,10 +12,10 @@ from hostagent.ports import Brick
 
 
 def all_strategies(brick: Brick) -> tuple[Strategy, ...]:
-    """Every strategy of this release, the most particular first."""
+    """Return the strategies of this release, the most particular first."""
     return (ScsiStrategy(brick), NvmeStrategy(brick), vendor_strategy(brick), LocalStrategy(brick), FileStrategy())
 
 
 def choose(strategies: Sequence[Strategy], disk: Disk, connection: Mapping[str, Any] | None) -> Strategy | None:
-    """The first that takes the disk, None where the disk cannot be extended on this host."""
+    """Return the first that takes the disk, None where the disk cannot be extended on this host."""
     return next((strategy for strategy in strategies if strategy.takes(disk, connection)), None)

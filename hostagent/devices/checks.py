@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every strategy for block devices asks of a device before it trusts it, and after.
-
-Is the disk the device it should be? Paths are reused: a name alone proves nothing.
-"""
+"""Checks of a block device before and after a rescan. Paths are reused, so a name alone proves nothing."""
 
 import os
 import stat
@@ -19,10 +16,9 @@ from hostagent.errors import StepFailedError
 
 
 def check_identity(disk: Disk, connection: Mapping[str, Any] | None) -> None:
-    """Raise StoppedError (`refused`) where a block disk's source is not the device the connection data names.
+    """Raise StepFailedError (`refused`) where a block disk is not the device that the connection data name.
 
-    Only what both sides name can be compared: connection data without a device_path of this host says nothing. An
-    RBD image is compared by its name.
+    Connection data without a device_path of this host prove nothing. An RBD image is compared by its name.
     """
     data = connection.get("data") if connection is not None else None
     named = data.get("device_path") if isinstance(data, Mapping) else None
@@ -35,7 +31,7 @@ def check_identity(disk: Disk, connection: Mapping[str, Any] | None) -> None:
         return
     ours = _device(disk.source)
     if ours is None:
-        raise StepFailedError(Outcome.REFUSED, Reason.WRONG_DEVICE, f"{disk.source} is no block device")
+        raise StepFailedError(Outcome.REFUSED, Reason.WRONG_DEVICE, f"{disk.source} is not a block device")
     theirs = _device(named) if isinstance(named, str) and named.startswith("/dev/") else None
     if theirs is not None and theirs != ours:
         raise StepFailedError(
@@ -44,7 +40,7 @@ def check_identity(disk: Disk, connection: Mapping[str, Any] | None) -> None:
 
 
 def _device(path: str) -> int | None:
-    """The device number behind a path, links followed; None where there is no block device."""
+    """Return the device number behind a path, links followed; None where there is no block device."""
     try:
         status = os.stat(path)  # noqa: PTH116 - st_rdev
     except OSError:
@@ -53,10 +49,10 @@ def _device(path: str) -> int | None:
 
 
 def is_plain_block(disk: Disk) -> bool:
-    """A raw block device without encryption.
+    """Return whether the disk is a raw block device without encryption.
 
-    QEMU's own encryption needs the payload offset, which no strategy knows; a dm-crypt map stays as large as it is
-    until somebody with its key resizes it.
+    QEMU's own encryption needs the payload offset, which no strategy knows; a dm-crypt map keeps its size until it
+    is resized with its key.
     """
     if disk.kind is not SourceKind.BLOCK or disk.source is None or disk.driver_format != "raw" or disk.encrypted:
         return False
@@ -65,10 +61,10 @@ def is_plain_block(disk: Disk) -> bool:
 
 
 def block_device_size(path: str, root: Path = sysfs.SYS) -> int:
-    """Bytes of a block device by sysfs, which needs no open and no root. Raises StoppedError.
+    """Return the bytes of a block device by sysfs, which needs no open and no root. Raises StepFailedError.
 
-    Of a multipath map never more than each of its paths has: a map can be made larger than a path that was not
-    told, and what is written behind that path's end is lost.
+    A multipath map counts for no more than each of its paths: a map can be made larger than a path that was not
+    rescanned, and what is written behind that path's end is lost.
     """
     number = sysfs.device_number(path)
     size = sysfs.size(number, root) if number is not None else None
@@ -78,9 +74,9 @@ def block_device_size(path: str, root: Path = sysfs.SYS) -> int:
 
 
 def check_paths_up(disk: Disk, root: Path = sysfs.SYS) -> None:
-    """Raise StoppedError (`paths_down`) naming what the kernel itself knows to be down.
+    """Raise StepFailedError (`paths_down`) with the paths that the kernel itself knows to be down.
 
-    Asked first, since reading from such a path can take as long as the transport waits for it to come back.
+    Called first, because a read of such a path can take as long as the transport waits for it to come back.
     """
     number = sysfs.device_number(disk.source or "")
     down = sysfs.paths_down(number, root) if number is not None else ()
@@ -90,7 +86,7 @@ def check_paths_up(disk: Disk, root: Path = sysfs.SYS) -> None:
 
 @contextmanager
 def same_volume(disk: Disk, root: Path = sysfs.SYS) -> Iterator[None]:
-    """Around a rescan: raise StoppedError (`refused`) where a path turns out to be another volume.
+    """Raise StepFailedError (`refused`) where the rescan inside shows that a path is another volume.
 
     Storage gives LUN numbers of old volumes to new ones; a host that was not told keeps the disk under its old
     name, and only a rescan shows its worldwide name of now.
@@ -110,7 +106,7 @@ def same_volume(disk: Disk, root: Path = sysfs.SYS) -> Iterator[None]:
 
 @contextmanager
 def explained(disk: Disk, root: Path = sysfs.SYS) -> Iterator[None]:
-    """A failed rescan in the device's terms: a path that went down, a map that did not follow its paths."""
+    """Explain a failed rescan in the device's terms: a path that went down, a map that did not follow its paths."""
     try:
         yield
     except StepFailedError as ex:

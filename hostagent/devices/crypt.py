@@ -38,7 +38,7 @@ _LUKS_PROVIDERS: Final = frozenset(
 
 
 def map_of(disk: Disk, root: Path = sysfs.SYS) -> CryptMap | None:
-    """The dm-crypt map that the domain has as this disk, None where its disk is something else."""
+    """Return the dm-crypt map that the domain has as this disk, None where its disk is something else."""
     if disk.kind is not SourceKind.BLOCK or disk.source is None or disk.driver_format != "raw" or disk.encrypted:
         return None
     number = sysfs.device_number(disk.source)
@@ -46,9 +46,9 @@ def map_of(disk: Disk, root: Path = sysfs.SYS) -> CryptMap | None:
 
 
 def hidden_bytes(disk: Disk, images: Images | None, root: Path = sysfs.SYS) -> int:
-    """Bytes of the volume that the guest does not see, whoever decrypts it. Raises StoppedError.
+    """Return the bytes that the guest does not see, whichever layer decrypts. Raises StepFailedError.
 
-    A path that is down is not read from: that would take as long as its transport waits for it to come back.
+    A path that is down is not read: that would take as long as its transport waits for it to come back.
     """
     mapped = map_of(disk, root)
     if mapped is None:
@@ -58,12 +58,12 @@ def hidden_bytes(disk: Disk, images: Images | None, root: Path = sysfs.SYS) -> i
 
 
 def beneath(disk: Disk, mapped: CryptMap) -> Disk:
-    """The disk as if the domain had the encrypted device."""
+    """Return the disk as if the domain had the encrypted device."""
     return replace(disk, source=mapped.beneath)
 
 
 def why_not(mapped: CryptMap, encryption: Encryption | None, *, opted_in: bool) -> str | None:
-    """Why this map is not resized, in words to act on; None: it can be. Pure."""
+    """Return why this map is not resized, in words to act on; None: it can be. Pure."""
     if not opted_in:
         return (
             "dm-crypt: its map is resized with the volume's key only; to have this host ask the key manager for "
@@ -86,7 +86,7 @@ def why_not(mapped: CryptMap, encryption: Encryption | None, *, opted_in: bool) 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CryptStrategy:
-    """Made for one order. `inner` knows the device beneath; `header` in bytes."""
+    """The strategy of one order for a dm-crypt map. `inner` knows the device beneath; `header` in bytes."""
 
     inner: Strategy
     mapped: CryptMap
@@ -97,15 +97,15 @@ class CryptStrategy:
 
     @property
     def name(self) -> str:
-        """See Strategy."""
+        """The inner strategy's name and the map."""
         return f"{self.inner.name}, dm-crypt {self.encryption.provider}"
 
     def takes(self, disk: Disk, connection: Mapping[str, Any] | None) -> bool:
-        """See Strategy."""
+        """Take what the inner strategy takes."""
         return self.inner.takes(beneath(disk, self.mapped), connection)
 
     def refresh(self, disk: Disk, connection: Mapping[str, Any] | None) -> int:
-        """See Strategy. The key is asked for only where the map is behind its device, and a map only grows."""
+        """Refresh the device, then its map. A key is asked for only where the map is behind; a map only grows."""
         self.inner.refresh(beneath(disk, self.mapped), connection)
         device, has = self._device(disk), self._has(disk)
         if device < has:
@@ -119,7 +119,7 @@ class CryptStrategy:
         return self.size(disk)
 
     def size(self, disk: Disk) -> int:
-        """See Strategy. What is there in the device and in the map."""
+        """Return the bytes that are there in the device and in the map."""
         return min(self._device(disk), self._has(disk))
 
     def _device(self, disk: Disk) -> int:

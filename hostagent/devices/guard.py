@@ -20,7 +20,7 @@ _REMEDY: Final = "detach the volume and attach it again once its storage is righ
 
 
 class RememberedDevices:
-    """See ports.DeviceGuard; for several threads."""
+    """The guard of ports.DeviceGuard over a DeviceMemory; for several threads."""
 
     def __init__(self, memory: DeviceMemory, reads: StorageReads, root: Path = sysfs.SYS) -> None:
         self._memory = memory
@@ -29,14 +29,14 @@ class RememberedDevices:
         self._boot = sysfs.text(_BOOT_ID)
 
     def check(self, domain: Domain, disk: Disk, attachment_id: str | None = None) -> None:
-        """See ports.DeviceGuard."""
+        """Refuse a disk that is known to be another volume."""
         if (key := _key(domain, disk)) is None or (names := self._names(disk)) is None:
             return
         verdict = self._memory.judge(key, names, self._evidence(domain, disk, attachment_id))
         self._raise(verdict, key, disk, names)
 
     def learn(self, domain: Domain, disk: Disk, attachment_id: str | None = None) -> None:
-        """See ports.DeviceGuard."""
+        """Check, and remember a device that was not known."""
         if (key := _key(domain, disk)) is None or (names := self._names(disk)) is None:
             return
         verdict = self._memory.learn(key, names, self._evidence(domain, disk, attachment_id))
@@ -70,7 +70,7 @@ class RememberedDevices:
             return frozenset()
 
     def _names(self, disk: Disk) -> frozenset[str] | None:
-        """The device's worldwide names; None for what is not a block device, or has no device on this host."""
+        """Return the device's worldwide names; None for another kind of disk, and where the host has no device."""
         source = disk.device.source
         if disk.device.kind is not SourceKind.BLOCK or source is None:
             return None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bytes of a volume that its guest does not see: read from storage within a limit, and remembered once read."""
+"""Headers of volumes, which their guests do not see: read within a limit, and remembered once they were read."""
 
 import threading
 from pathlib import Path

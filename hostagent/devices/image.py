@@ -40,14 +40,14 @@ class FileStrategy:
         return disk.kind is SourceKind.FILE and disk.driver_format in _FORMATS and not disk.encrypted
 
     def refresh(self, disk: Disk, connection: Mapping[str, Any] | None) -> None:
-        """Refresh nothing."""
+        """Return None: QEMU makes the file larger itself."""
 
     def size(self, disk: Disk) -> None:
         """Return None: a file is not a device of this host."""
 
 
 class RbdStrategy:
-    """Raw RBD images."""
+    """Raw RBD images, whose size Ceph tells."""
 
     name = "rbd"
 
@@ -84,7 +84,7 @@ Secret = Callable[[str], bytes | None]
 
 
 class QemuImages:
-    """See ports.Images. `secret(uuid)`: a libvirt secret's value, None where libvirt does not give it.
+    """Images read by qemu-img. `secret(uuid)`: a libvirt secret's value, None where libvirt does not give it.
 
     `limit` in seconds for one look; below the limit of a libvirt call, since one look is made within such a call.
     """
@@ -95,12 +95,12 @@ class QemuImages:
         self._command = tuple(command)
 
     def reader(self, disk: Disk) -> Callable[[], int]:
-        """See ports.Images."""
+        """Return a function that reads the image's size in bytes, now."""
         options, key = image_options(disk), self._key(disk)
         return lambda: _size(self._info(options, key))
 
     def luks_header(self, disk: Disk) -> int:
-        """See ports.Images."""
+        """Return the bytes before the payload of the disk's LUKS1."""
         info = self._info({"driver": "luks", "file": image_options(disk)}, self._key(disk))
         specific = info.get("format-specific")
         data = specific.get("data") if isinstance(specific, dict) else None

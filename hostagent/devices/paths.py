@@ -88,7 +88,7 @@ def _address(path: Path, root: Path) -> PathAddress | None:
 
 
 def _pairs(targets: object, luns: object) -> set[tuple[str, int]]:
-    """Combine targets with LUNs, one to one where both are lists of one length, else each with the single LUN."""
+    """Return targets with their LUNs: one to one where both are lists, else each with the single LUN."""
     names = _texts(targets)
     numbers = [_number(lun) for lun in luns] if isinstance(luns, list | tuple) else [_number(luns)] * len(names)
     if len(numbers) != len(names):
@@ -102,7 +102,7 @@ def _texts(value: object) -> list[str]:
 
 
 def _plain(target: str) -> str:
-    """A WWPN is written in three ways (0x5001…, 5001…, 50:01:…), an IQN in one."""
+    """Return one spelling: a WWPN is written in three ways (0x5001…, 5001…, 50:01:…), an IQN in one."""
     target = target.strip().lower()
     return target if target.startswith(("iqn.", "eui.", "naa.")) else target.removeprefix("0x").replace(":", "")
 

@@ -29,7 +29,7 @@ class CryptMap:
 
 
 def device_number(path: str) -> str | None:
-    """`major:minor` behind a path, links followed; None where there is no block device."""
+    """Return `major:minor` behind a path, links followed; None where there is no block device."""
     try:
         status = os.stat(path)  # noqa: PTH116 - st_rdev
     except OSError:
@@ -40,7 +40,7 @@ def device_number(path: str) -> str | None:
 
 
 def beneath(number: str, root: Path = SYS) -> frozenset[str]:
-    """The device and all it is stacked on (the paths of a multipath map), as `major:minor`."""
+    """Return the device and those it is stacked on (the paths of a multipath map), as `major:minor`."""
     found: set[str] = set()
     todo = [number]
     while todo:
@@ -53,12 +53,12 @@ def beneath(number: str, root: Path = SYS) -> frozenset[str]:
 
 
 def is_crypt(number: str, root: Path = SYS) -> bool:
-    """Whether it is a dm-crypt map, which does not grow with the device beneath it."""
+    """Return whether the device is a dm-crypt map, which does not grow with the device beneath it."""
     return text(_device(number, root) / "dm" / "uuid").startswith("CRYPT-")
 
 
 def crypt_map(number: str, root: Path = SYS) -> CryptMap | None:
-    """The dm-crypt map of this number, None where it is something else or lies on several devices.
+    """Return the dm-crypt map of this number, None for another device or one on several devices.
 
     Its uuid is CRYPT-KIND-UUID-NAME (cryptsetup: lib/libdevmapper.c, dm_prepare_uuid).
     """
@@ -74,12 +74,12 @@ def crypt_map(number: str, root: Path = SYS) -> CryptMap | None:
 
 
 def is_multipath(number: str, root: Path = SYS) -> bool:
-    """Whether it is a map of multipathd's, whatever its name."""
+    """Return whether the device is a map of multipathd, whatever its name."""
     return text(_device(number, root) / "dm" / "uuid").startswith("mpath-")
 
 
 def size(number: str, root: Path = SYS) -> int | None:
-    """Bytes that are there on every path: of a multipath map no more than its smallest path has.
+    """Return the bytes that are there on every path: of a multipath map no more than its smallest path has.
 
     None where the kernel does not say.
     """
@@ -89,7 +89,7 @@ def size(number: str, root: Path = SYS) -> int | None:
 
 
 def uneven(number: str, root: Path = SYS) -> str:
-    """The sizes in a multipath map that differ, as `dm-0 64, sda 128, sdb 128`; empty where all agree."""
+    """Return the sizes in a multipath map that differ, as `dm-0 64, sda 128, sdb 128`; empty where all agree."""
     if not is_multipath(number, root):
         return ""
     sizes = {_name(path): _size(path) for path in (_device(number, root), *_paths(number, root))}
@@ -119,7 +119,7 @@ def paths_down(number: str, root: Path = SYS) -> tuple[str, ...]:
 
 
 def nudge(number: str, root: Path = SYS) -> Nudge:
-    """Whom to tell. Empty for what grows by itself: LVM, loop devices and the like."""
+    """Return the devices to rescan; empty for those that grow by themselves: LVM, loop and the like."""
     paths = _paths(number, root)
     return Nudge(
         scsi=tuple(sorted(_name(path) for path in paths if (path / "device" / "rescan").exists())),
@@ -129,7 +129,7 @@ def nudge(number: str, root: Path = SYS) -> Nudge:
 
 
 def wwids(number: str, root: Path = SYS) -> dict[str, str]:
-    """The worldwide name of each path, by kernel name, as the storage last told it: a rescan asks again."""
+    """Return the worldwide name of each path, by kernel name, as of the last rescan."""
     found = {_name(path): text(path / "device" / "wwid") or text(path / "wwid") for path in _paths(number, root)}
     return {name: wwid for name, wwid in found.items() if wwid}
 
@@ -188,12 +188,12 @@ def _nvme_identity(device: Path) -> dict[str, str]:
 
 
 def _paths(number: str, root: Path) -> list[Path]:
-    """Of a multipath map its paths, of anything else the device itself."""
+    """Return the paths of a multipath map, of another device the device itself."""
     return _slaves(number, root) if is_multipath(number, root) else [_device(number, root)]
 
 
 def _controllers(path: Path) -> list[str]:
-    """The NVMe controllers of a namespace; `device` is the one, or with native multipath the subsystem of all."""
+    """Return the NVMe controllers of a namespace: one, or with native multipath those of the subsystem."""
     device = (path / "device").resolve()
     if _CONTROLLER.fullmatch(device.name):
         return [device.name]

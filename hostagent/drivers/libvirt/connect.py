@@ -40,13 +40,13 @@ def run_events() -> None:
 
 
 def open_libvirt(uri: str) -> Any:
-    """A virConnect. Raises libvirt.libvirtError."""
+    """Return a virConnect. Raises libvirt.libvirtError."""
     run_events()
     return _open(uri, libvirt.open)
 
 
 def open_read_only(uri: str) -> Any:
-    """A virConnect on which libvirt refuses every call that changes something. Raises libvirt.libvirtError."""
+    """Return a virConnect on which libvirt refuses each call that changes something. Raises libvirtError."""
     run_events()
     return _open(uri, libvirt.openReadOnly)
 
@@ -73,7 +73,7 @@ def close_libvirt(connection: Any) -> None:
 
 
 def _ignore(_context: Any, _error: Any) -> None:
-    """Errors reach us as exceptions."""
+    """Ignore an error message: errors are raised as exceptions."""
 
 
 def _turn() -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The way to libvirt: one connection per worker, a limit on every call.
+"""Sessions with libvirt: one connection per worker, a limit on every call.
 
 A call into libvirt cannot be interrupted (a stopped QEMU holds it for ever), so it runs in a thread of its session;
 past the limit the session leaves thread and connection behind and takes new ones. A guest with such a call is not
@@ -55,11 +55,11 @@ class Abandoned:
                 raise _not_asked("too many libvirt calls have not returned")
 
     def add(self, key: str) -> None:
-        """A call was given up on."""
+        """Count a call that was given up on."""
         self._change(key, 1)
 
     def remove(self, key: str) -> None:
-        """It has returned after all."""
+        """Forget an abandoned call that has returned."""
         self._change(key, -1)
 
     def _change(self, key: str, by: int) -> None:
@@ -97,7 +97,7 @@ class Session:
         self._caller: _Caller | None = None
 
     def domain(self, server_id: str) -> Domain | None:
-        """See ports.Hypervisor."""
+        """Return the domain as it is now, None where libvirt does not know it."""
 
         def look(domain: Any, _wanted: object) -> tuple[GuestState, bool, bool, str]:
             number, reason = domain.state(0)
@@ -119,7 +119,7 @@ class Session:
             raise
 
     def capacity(self, server_id: str, target: str) -> Capacity:
-        """See ports.Hypervisor."""
+        """Return one disk's sizes now."""
         self._abandoned.check(server_id, self._share)  # QEMU is asked, and QEMU is what hangs
         answer = self.on_domain(server_id, "blockInfo", lambda domain, _wanted: domain.blockInfo(target))
         return Capacity.read(answer, target)
@@ -143,7 +143,7 @@ class Session:
         return errors.guest_state(state, reason)
 
     def on_domain(self, server_id: str, what: str, work: Callable[[LibvirtDomain, Callable[[], bool]], T]) -> T:
-        """See ports.Hypervisor."""
+        """Run `work(domain, wanted)` within the call limit, a second time after a reconnect."""
         if what == RESIZE:
             self._abandoned.check(server_id, self._share)
         call = _CallHandle()
@@ -153,7 +153,7 @@ class Session:
         return result
 
     def secret(self, secret_id: str) -> bytes | None:
-        """A secret's value; None for one that is private or not there. Raises StoppedError."""
+        """Return a secret's value; None for one that is private or not there. Raises StepFailedError."""
 
         def look(connection: Any) -> bytes | None:
             try:
@@ -166,7 +166,7 @@ class Session:
         return self.on_connection("secret", look)
 
     def on_connection(self, what: str, work: Callable[[Any], T]) -> T:
-        """Run `work(virConnect)` within the call limit. Raises StoppedError."""
+        """Run `work(virConnect)` within the call limit. Raises StepFailedError."""
         result: T = self._run(_ANY, what, work, _CallHandle())
         return result
 
@@ -195,7 +195,7 @@ class Session:
 
 
 class _CallHandle:
-    """Whether the caller still waits for the call."""
+    """A call's handle: false once its caller has given up."""
 
     def __init__(self) -> None:
         self._given_up = False
