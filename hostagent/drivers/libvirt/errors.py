@@ -37,13 +37,13 @@ class LibvirtError(Protocol):
     """libvirt.libvirtError, as far as it is read."""
 
     def get_error_code(self) -> int | None:
-        """The virErrorNumber of the error."""
+        """Return the virErrorNumber of the error."""
 
     def get_error_domain(self) -> int | None:
-        """The virErrorDomain of the error."""
+        """Return the virErrorDomain of the error."""
 
     def get_error_message(self) -> str | None:
-        """The text for a person."""
+        """Return the text for a person."""
 
 
 def is_migration_or_restore(state: int, reason: int) -> bool:
