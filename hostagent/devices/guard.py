@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The guard between a disk and its device: refuses one whose storage shows another volume than the one it was."""
 
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
@@ -16,6 +17,7 @@ from hostagent.identity import AttachEvidence, DeviceMemory, IdentityVerdict
 from hostagent.storage_reads import StorageReads, StorageSilentError
 
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+_UDEV: Final = 0.5  # seconds
 _REMEDY: Final = "detach the volume and attach it again once its storage is right"
 
 
@@ -30,7 +32,10 @@ class RememberedDevices:
 
     def check(self, domain: Domain, disk: Disk, attachment_id: str | None = None) -> None:
         """Refuse a disk that is known to be another volume."""
-        if (key := _key(domain, disk)) is None or (names := self._names(disk)) is None:
+        if (key := _key(domain, disk)) is None:
+            return
+        if (names := self._names(disk)) is None:
+            self._check_gone(key, domain, disk)
             return
         verdict = self._memory.judge(key, names, self._evidence(domain, disk, attachment_id))
         self._raise(verdict, key, disk, names)
@@ -61,6 +66,21 @@ class RememberedDevices:
     def observe_host(self, server_ids: frozenset[str]) -> None:
         """Note which guests are on this host."""
         self._memory.observe_host(server_ids)
+
+    def _check_gone(self, key: ExtendKey, domain: Domain, disk: Disk) -> None:
+        """Raise StepFailedError where a running guest has a device that its host no longer has.
+
+        The kernel takes an NVMe namespace away whose names have changed. A link below /dev is looked at once more,
+        because udev may be about to write it.
+        """
+        known = self._memory.known_names(key)
+        if not known or domain.state is not GuestState.ACTIVE or disk.device.kind is not SourceKind.BLOCK:
+            return
+        time.sleep(_UDEV)
+        if self._names(disk) is None:
+            was = ", ".join(sorted(known))
+            detail = f"{disk.device.source} is gone from this host; the volume was {was}: {_REMEDY}"
+            raise StepFailedError(Outcome.REFUSED, Reason.WRONG_DEVICE, detail)
 
     def _names_or_none(self, disk: Disk) -> frozenset[str]:
         """Return the names; none where the device does not answer: one disk must not spoil a look at a host."""

@@ -37,9 +37,11 @@ def test_with_two_portals_one_that_is_down_holds_nothing_up(case: Case) -> None:
 
 
 def test_a_namespace_id_that_was_given_to_another_volume_never_reaches_the_guest(case: Case) -> None:
-    """The kernel takes the guest's namespace away where its names changed; every order ends without a resize."""
+    """The first order may meet the rescan that shows it; the kernel then takes the guest's namespace away."""
     seen = case("nvme_reused")
     for when, report in seen["reports"].items():
-        assert report["outcome"] in {"refused", "device_stale", "paths_down"}, (when, report)
+        early = when in {"first", "second"}
+        allowed = {"refused", "brick_failed", "device_stale", "paths_down"} if early else {"refused"}
+        assert report["outcome"] in allowed, (when, report)
         assert "resize" not in [step["name"] for step in report["steps"]], (when, report)
     assert seen["guest"] == seen["before"]

@@ -129,3 +129,15 @@ def test_a_device_that_tells_no_name_any_more_is_tried_again(fake: FakeSys) -> N
 def test_a_device_without_a_name_and_a_disk_without_a_device_pass(fake: FakeSys, source: str) -> None:
     for _ in range(2):
         guard(fake).learn(domain(disk(source)), disk(source))
+
+
+def test_a_running_guests_device_that_its_host_lost_is_refused(
+    fake: FakeSys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel takes an NVMe namespace away whose names have changed; a guest that is off may have none."""
+    guard(fake).observe(domain(disk("/dev/nvme0n1")))
+    monkeypatch.setattr(sysfs, "device_number", lambda _path: None)
+    with pytest.raises(StepFailedError, match="gone from this host") as info:
+        guard(fake).check(domain(disk("/dev/nvme0n1")), disk("/dev/nvme0n1"))
+    assert (info.value.outcome, info.value.reason) == (Outcome.REFUSED, Reason.WRONG_DEVICE)
+    guard(fake).check(domain(disk("/dev/nvme0n1"), state=GuestState.OFF, run=None), disk("/dev/nvme0n1"))
