@@ -62,7 +62,7 @@ def test_a_notification_to_the_post() -> None:
         walk = walk_of(lambda: messages.extend(bench.work(resize(disk_key(2)))))
         assert [message.acked for message in messages] == [True]
         assert len(nova.events) == 2
-    check("notification", walk, modules=13)
+    check("notification", walk, modules=14)
 
 
 def test_an_event_to_the_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,7 +109,8 @@ def test_a_report_to_the_closed_row(tmp_path: Path) -> None:
     disk = disk_key(1)
     journal.has("host-1", disk)
     journal.arrive(disk)
-    [attempt] = journal.dispatch(*journal.claim(), "host-1")
+    [claimed] = journal.claim()
+    [attempt] = journal.dispatch(claimed, "host-1")
     walk = walk_of(lambda: journal.report(attempt, Outcome.RESIZED))
     assert journal.claim() == []
     database.dispose()
