@@ -17,7 +17,7 @@ from bridge.journal.accept import Journal, open_journal
 from bridge.journal.audit_heads import AuditHeads
 from bridge.journal.watch import DatabaseCheck, DatabaseProbe
 from bridge.runtime.daemon import Part, Supervised
-from bridge.runtime.health import Health, InFlight
+from bridge.runtime.health import STARTING, Health, InFlight
 from bridge.runtime.metrics import ApiMetrics
 from bridge.runtime.process import Process
 
@@ -36,7 +36,7 @@ def build(settings: ApiSettings, process: Process, *, auth: Authenticator | None
     probe = DatabaseProbe(journal.database, check, sync=settings.journal.sync_on_startup)
     asked = auth or strategy(settings, process.conf)
     caller = auth or guarded(asked, settings)
-    app = _application(settings, process, journal, caller, ping=partial(_last_word, process.health))
+    app = _application(settings, process, journal, caller, ping=partial(_last_word, process.health, journal.ping))
     requests = InFlight()
     process.health.due(_REQUESTS, requests.oldest, what="request")
     probes = [_keystone_probe(asked, process.health)] if isinstance(asked, AsksService) else []
@@ -68,9 +68,11 @@ def build_wsgi(settings: ApiSettings, process: Process) -> WsgiApp:
     return _application(settings, process, journal, caller, ping=journal.ping)
 
 
-def _last_word(health: Health) -> str | None:
-    """Return why the journal cannot be used, as its check says, without asking it."""
+def _last_word(health: Health, ping: Callable[[], str | None]) -> str | None:
+    """Return why the journal cannot be used, as its check says; before the check's first word, ask the journal."""
     check = health.checks()[DATABASE]
+    if check == STARTING:
+        return ping()
     return None if check.ok else check.reason
 
 

@@ -137,14 +137,13 @@ class DatabaseProbe:
         """Look once; True when the journal took a write."""
         kind = "tables"
         try:
-            if not self.usable.is_set():
-                if self._sync:
-                    migrate.upgrade(self._database)
-                if (why_not := migrate.problem(self._database)) is not None:
-                    self._check.failed(kind, why_not, general=False)
-                    return False
-                self._check.succeeded(kind, wrote=False)
-                self.usable.set()
+            if self._sync and not self.usable.is_set():
+                migrate.upgrade(self._database)
+            if (why_not := migrate.problem(self._database)) is not None:
+                self._check.failed(kind, why_not, general=False)
+                return False
+            self._check.succeeded(kind, wrote=False)
+            self.usable.set()
             self._database.write(self._touch)
         except JournalUnavailableError as ex:
             self._check.failed(kind, str(ex), general=True)

@@ -65,6 +65,10 @@ class _Logged:
     at: float
 
 
+STARTING: Final = Check(False, "starting")
+"""The state of a check before its part's first word."""
+
+
 class Health:
     """Checks by name. Each change is logged once, so the log tells when something failed and when it recovered."""
 
@@ -80,7 +84,7 @@ class Health:
         """Announce checks, not ready until their part says so."""
         with self._lock:
             for name in names:
-                word = self._words.setdefault(name, _Word(check=Check(False, "starting"), said_at=self._clock()))
+                word = self._words.setdefault(name, _Word(check=STARTING, said_at=self._clock()))
                 self._logged.setdefault(name, _Logged(word.check, -math.inf))
 
     def ok(self, name: str, reason: str = "ok", *, good_for: float | None = None) -> None:
