@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""POST os-server-external-events: check, commit, answer. Calls nobody but the journal.
+"""POST os-server-external-events: check, commit, answer. Calls no other service.
 
-Order of checks as Nova's: size, authentication (both before routing, in app.py), microversion, content type, JSON,
-project of the URL, schema, policy, then per event.
-
-What becomes of each event of a request: a pure function of the event and of what the inventory knows.
+The order of the checks is Nova's: size, authentication (both before routing, in app.py), microversion, content
+type, JSON, project of the URL, schema, policy, then each event. The decision on an event is a pure function of the
+event and of what the inventory knows.
 
 Source: nova/api/openstack/compute/server_external_events.py. Nova looks in this order: the server is unknown (404),
 the tag is missing (400), the server is on no host (422). Where we decide otherwise stands in differences.yaml.
@@ -37,8 +36,8 @@ class Code(IntEnum):
     """The code of one event in the answer."""
 
     ACCEPTED = 200  # it is in the journal
-    BAD = 400  # it names no volume, or is no event of ours
-    UNKNOWN_SERVER = 404  # nobody ever reported the server
+    BAD = 400  # it names no volume, or is not an event that is handled here
+    UNKNOWN_SERVER = 404  # no host ever reported the server
     NO_HOST = 422  # the server is on no host now
 
 
@@ -59,12 +58,12 @@ _NO_HOST: Final = EventDecision(Code.NO_HOST, reason=Reason.SERVER_NO_HOST)
 
 
 def servers(events: Sequence[Mapping[str, Any]]) -> set[str]:
-    """The servers to ask the inventory for: canonical ids, in lower case. Others cannot be in it."""
+    """Return the servers to ask the inventory for: canonical ids, in lower case. Others cannot be in it."""
     return {event["server_uuid"].lower() for event in events if is_uuid(event["server_uuid"])}
 
 
 def decide(event: Mapping[str, Any], standing: Mapping[str, ServerState]) -> EventDecision:
-    """The decision on one event that the schema accepted."""
+    """Decide on one event that the schema accepted."""
     server = event["server_uuid"].lower()
     where = standing.get(server)
     if where is None:
@@ -84,7 +83,7 @@ def decide(event: Mapping[str, Any], standing: Mapping[str, ServerState]) -> Eve
 def answer(
     events: Sequence[Mapping[str, Any]], decisions: Sequence[EventDecision]
 ) -> tuple[int, list[dict[str, Any]]]:
-    """Status of the request and its events: the request's own keys in their order, then status and code.
+    """Return the status of the request and its events: the request's own keys in their order, then status and code.
 
     207 as soon as one event got another code than 200, also when all did: never an HTTP 404 (Nova ≥ 21).
     """
@@ -103,10 +102,10 @@ LOG = logging.getLogger(__name__)
 
 
 class ArrivalStore(Protocol):
-    """What the API needs of the journal (bridge.journal.store)."""
+    """The journal for the API (bridge.journal.accept)."""
 
     def standing(self, server_ids: Collection[str]) -> Mapping[str, ServerState]:
-        """What the inventory knows of each server; one that is absent is unknown.
+        """Return the state of each server that the inventory knows.
 
         Raises JournalUnavailableError.
         """
@@ -116,24 +115,24 @@ class ArrivalStore(Protocol):
 
 
 class AnyServer:
-    """A journal whose servers are Nova's: each is taken for there, and looked for when its extend is worked on."""
+    """A journal where Nova knows the servers: each counts as existing, and is located later."""
 
     def __init__(self, journal: ArrivalStore) -> None:
         self._journal = journal
 
     def standing(self, server_ids: Collection[str]) -> Mapping[str, ServerState]:
-        """See Journal."""
+        """Return each server as one on a host."""
         return dict.fromkeys(server_ids, ServerState.ON_HOST)
 
     def accept(self, arrivals: Sequence[Arrival]) -> Mapping[ExtendKey, str]:
-        """See Journal."""
+        """Hand the arrivals on to the journal."""
         return self._journal.accept(arrivals)
 
 
 class EventsResource:
-    """The one resource. `wake` tells the engine that there is work, after the commit; it does not raise.
+    """The resource of external events. `wake` tells the engine of work after the commit; it does not raise.
 
-    With `versioned` false it is Nova's legacy /v2 endpoint: microversion headers are not read, it is always 2.1.
+    With `versioned` false this is Nova's legacy /v2 endpoint: always 2.1, microversion headers are not read.
     """
 
     def __init__(
@@ -171,7 +170,7 @@ class EventsResource:
         resp.data = json.dumps({"events": answered}).encode()
 
     def on_options(self, _req: falcon.Request, _resp: falcon.Response, project_id: str | None = None) -> None:
-        """As any path (app.py): falcon's own answer would name the methods."""
+        """Answer 404, which app.py makes Nova's answer to a preflight: falcon's own would name the methods."""
         del project_id
         raise not_found()
 
@@ -234,5 +233,5 @@ class EventsResource:
 
 
 def _id(text: object) -> str | None:
-    """An id as it may stand in an audit record: nothing a caller made up."""
+    """Return an id for an audit record, None for text that a caller made up."""
     return text.lower() if isinstance(text, str) and is_uuid(text) else None

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every refusal of the API, in Nova's shapes. The one place that words an error body.
+"""Refusals of the API in Nova's shapes. The one place that words an error body.
 
 Two shapes, as a current Nova answers: its own faults ({name: {code, message}}, with a charset) and those of the
-web layer before it ({message, code, title}, without). Nova sends the second as HTML to whoever accepts HTML; ours
-are JSON always (differences.yaml).
+web layer before it ({message, code, title}, without). Nova sends the second as HTML to clients that accept HTML;
+ours are JSON always (differences.yaml).
 """
 
 import json
@@ -49,7 +49,7 @@ _NOT_FOUND: Final = "The resource could not be found.<br /><br />\n\n\n"
 
 
 class FaultError(Exception):
-    """The request as a whole is refused; nothing of it was done."""
+    """The refusal of a whole request; no event of it was taken."""
 
     def __init__(
         self, status: int, body: bytes, content_type: str, headers: Mapping[str, str] = _NO_HEADERS
@@ -62,25 +62,25 @@ class FaultError(Exception):
 
 
 def fault(status: int, message: str, headers: Mapping[str, str] = _NO_HEADERS) -> FaultError:
-    """A fault as Nova's own code words it."""
+    """Return a fault in the words of Nova's own code."""
     body = {_NAMES.get(status, "computeFault"): {"code": status, "message": message}}
     return FaultError(status, json.dumps(body).encode(), _FAULT_JSON, headers)
 
 
 def not_found() -> FaultError:
-    """No such path, or no such method of it: Nova knows no 405."""
+    """Refuse a path, or a method of it, that is not there: Nova knows no 405."""
     return _web_fault(HTTPStatus.NOT_FOUND, "Not Found", _NOT_FOUND)
 
 
 def unauthorized(challenge: str) -> FaultError:
-    """Nobody we know; `challenge` is the WWW-Authenticate header. Worded by keystonemiddleware in front of Nova."""
+    """Refuse credentials in keystonemiddleware's words; `challenge` is the WWW-Authenticate header."""
     message = "The request you have made requires authentication."
     body = {"error": {"code": 401, "title": "Unauthorized", "message": message}}
     return FaultError(401, json.dumps(body).encode(), JSON, {"WWW-Authenticate": challenge})
 
 
 def too_large() -> FaultError:
-    """The body is above the limit."""
+    """Refuse a body above the limit."""
     return _web_fault(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "Request Entity Too Large", _TOO_LARGE)
 
 
@@ -96,7 +96,7 @@ def too_often(seconds: float) -> FaultError:
 
 
 def write(resp: falcon.Response, refusal: FaultError) -> None:
-    """Turn a refusal into the answer; what was set before (version headers) stays."""
+    """Turn a refusal into the answer; headers that were set before (version headers) stay."""
     resp.status = f"{refusal.status} {HTTPStatus(refusal.status).phrase}"
     resp.content_type = refusal.content_type
     resp.data = refusal.body
@@ -106,7 +106,7 @@ def write(resp: falcon.Response, refusal: FaultError) -> None:
 
 
 def translate(ex: Exception) -> FaultError:
-    """The refusal for any error; an unexpected one tells the caller nothing of our inside."""
+    """Return the refusal for any error; an unexpected one tells the caller nothing of our inside."""
     if isinstance(ex, FaultError):
         return ex
     if isinstance(ex, JournalUnavailableError):
@@ -123,7 +123,7 @@ def translate(ex: Exception) -> FaultError:
 
 
 def handle(req: falcon.Request, resp: falcon.Response, ex: Exception, _params: dict[str, Any]) -> None:
-    """falcon's error handler for every error."""
+    """Handle every error of falcon's."""
     refusal = translate(ex)
     request_id = getattr(req.context, "request_id", None)
     if isinstance(ex, JournalUnavailableError):

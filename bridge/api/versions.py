@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Microversions as Nova negotiates them: two headers, 2.1 without either, 2.51 at most.
+"""Microversions, negotiated like Nova's, and the version documents that clients discover the API by.
+
+Two headers, 2.1 without either, 2.51 at most:
 
 OpenStack-API-Version: `service version` pairs, the last one for `compute` (in any case of letters) counts.
 X-OpenStack-Nova-API-Version: the older header, a bare version; read only where the first names no `compute`.
 Source: nova/api/openstack/wsgi.py set_api_version_request and microversion_parse.get_version.
 
-The version documents, in the shape clients discover Nova by (keystoneauth reads version, min_version, links).
+keystoneauth reads version, min_version and links of a document.
 """
 
 import json
@@ -47,7 +49,7 @@ VARY: Final = "OpenStack-API-Version, X-OpenStack-Nova-API-Version"
 
 
 def requested(standard: str | None, legacy: str | None) -> str | None:
-    """The version text a request asks for by its two headers (repeated ones joined by commas), None for none."""
+    """Return the version that a request asks for by its two headers, repeated ones joined by commas; None for none."""
     for pair in reversed((standard or "").split(",")):
         words = pair.split(maxsplit=1)
         if len(words) > 1 and words[0].lower() == _SERVICE:
@@ -56,14 +58,14 @@ def requested(standard: str | None, legacy: str | None) -> str | None:
 
 
 def of_request(req: falcon.Request) -> Version:
-    """The version to answer a request in; raises FaultError 400 or 406."""
+    """Return the version to answer a request in; raises FaultError 400 or 406."""
     return negotiate(
         requested(req.get_header("OpenStack-API-Version"), req.get_header("X-OpenStack-Nova-API-Version"))
     )
 
 
 def negotiate(asked: str | None) -> Version:
-    """The version to answer in; raises FaultError 400 for a malformed and 406 for an unsupported one."""
+    """Return the version to answer in; raises FaultError 400 for a malformed and 406 for an unsupported one."""
     if asked is None:
         return MIN
     if asked == "latest":
@@ -81,7 +83,7 @@ def negotiate(asked: str | None) -> Version:
 
 
 def headers(version: Version) -> dict[str, str]:
-    """The headers that say in which version an answer is."""
+    """Return the headers that say in which version an answer is."""
     return {
         "OpenStack-API-Version": f"{_SERVICE} {version}",
         "X-OpenStack-Nova-API-Version": str(version),
@@ -105,12 +107,12 @@ _IDS: Final = {"v2": "v2.0", "v2.1": "v2.1"}
 
 
 def root_document(base: str) -> bytes:
-    """GET /: both versions. `base` is scheme and host as the client sees them."""
+    """Return the document of GET /: both versions. `base` is scheme and host as the client sees them."""
     return _encode({"versions": [_version("v2", base), _version("v2.1", base)]})
 
 
 def version_document(path: str, base: str) -> bytes:
-    """GET /v2.1/ (or the legacy /v2/): one version in full."""
+    """Return the document of GET /v2.1/ (or the legacy /v2/): one version in full."""
     document = _version(path, base)
     document["links"].append({"rel": "describedby", "type": "text/html", "href": "http://docs.openstack.org/"})
     document["media-types"] = _media_types(path)

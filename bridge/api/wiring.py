@@ -61,7 +61,7 @@ def build(settings: ApiSettings, process: Process, *, auth: Authenticator | None
 
 
 def build_wsgi(settings: ApiSettings, process: Process) -> WsgiApp:
-    """The application alone, for a WSGI server of the operator's; raises ConfigError."""
+    """Return the application alone, for a WSGI server of the operator's; raises ConfigError."""
     refuse_open_door(settings, built_in=False)
     journal = open_journal(settings.journal)
     caller = guarded(strategy(settings, process.conf), settings)

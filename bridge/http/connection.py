@@ -67,7 +67,7 @@ class _Answer:
 
     @property
     def bytes_written(self) -> int:
-        """The length so far."""
+        """Return the length so far."""
         return len(self.data)
 
     def write(self, data: bytes) -> int:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""TLS for the built-in servers: certificate and key from files, which are read again when told."""
+"""TLS for the built-in servers: certificate and key from files, which are read again on request."""
 
 import logging
 import socket
@@ -29,10 +29,10 @@ class TlsSettings:
 
 
 class TlsAdapter(Adapter):
-    """What cheroot needs. The handshake is the connection's, which does not wait for it."""
+    """The TLS adapter for cheroot. The handshake is the connection's, which does not wait for it."""
 
     def __init__(self, settings: TlsSettings, *, option: str) -> None:
-        """Raises ConfigError, naming `option`, for files that cannot be used."""
+        """Load the files; raises ConfigError, naming `option`, where they cannot be used."""
         super().__init__(settings.cert_file, settings.key_file)
         self._settings = settings
         self._option = option
@@ -48,20 +48,20 @@ class TlsAdapter(Adapter):
             LOG.info("the certificate was read again from %s", self._settings.cert_file)
 
     def bind(self, sock: socket.socket) -> socket.socket:
-        """The listening socket stays as it is."""
+        """Return the listening socket unchanged."""
         return sock
 
     def wrap(self, sock: socket.socket) -> tuple[ssl.SSLSocket, dict[str, str]]:
-        """A connection that was accepted."""
+        """Wrap a connection that was accepted."""
         wrapped = self.context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
         return wrapped, self.get_environ()
 
     def get_environ(self) -> dict[str, str]:
-        """For the WSGI environ."""
+        """Return the TLS part of the WSGI environ."""
         return dict(_ENVIRON)
 
     def makefile(self, sock: socket.socket, mode: str = "r", bufsize: int = -1) -> Any:
-        """A file over the connection."""
+        """Return a file over the connection."""
         return MakeFile(sock, mode, bufsize)
 
     def _load(self) -> ssl.SSLContext:
@@ -77,5 +77,5 @@ class TlsAdapter(Adapter):
 
 
 def _no_passphrase() -> str:
-    """Asked for by a key that has one; a daemon has nobody to ask."""
+    """Refuse a key with a passphrase: there is no person to ask."""
     raise ValueError("the key has a passphrase")

@@ -14,7 +14,7 @@ from bridge.runtime.health import Health
 
 
 def ops_app(health: Health, registry: CollectorRegistry) -> WsgiApp:
-    """The WSGI application: 200 or 503 with each check and its reason, and Prometheus' text format."""
+    """Return the WSGI application: 200 or 503 with each check and its reason, and Prometheus' text format."""
 
     def app(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         path = environ.get("PATH_INFO", "")

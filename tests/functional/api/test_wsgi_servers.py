@@ -50,7 +50,8 @@ def gunicorn(_directory: Path, _conf: Path, port: int) -> list[str]:
     """By the command of the docs."""
     return [
         str(BIN / "gunicorn"), "--workers", str(WORKERS), "--worker-class", "gthread", "--threads", "4",
-        "--bind", f"127.0.0.1:{port}", "--graceful-timeout", "20", "bridge.wsgi:application",
+        "--bind", f"127.0.0.1:{port}", "--graceful-timeout", "20", "--forwarded-allow-ips", "",
+        "bridge.wsgi:application",
     ]  # fmt: skip
 
 
@@ -118,6 +119,28 @@ def test_processes_share_a_journal_and_an_audit_file(serve: Serve) -> None:
         volumes = {row[0] for row in journal.execute("select volume_id from extends")}
     assert len(accepted) == len(volumes) >= REQUESTS + 1
     assert {line["volume"] for line in accepted} == volumes
+
+
+@pytest.mark.parametrize("trusted", ["", "trusted_proxies = 127.0.0.1"], ids=["no proxy", "a proxy"])
+def test_forwarding_headers_count_from_listed_proxies_only(serve: Serve, trusted: str) -> None:
+    """Whatever the server itself makes of them."""
+    said = {
+        "X-Forwarded-For": "198.51.100.7",
+        "X-Forwarded-Proto": "https",
+        "X-Forwarded-Host": "compute.example",
+        "X-Forwarded-Prefix": "/compute",
+        "Forwarded": "for=6.6.6.6;host=evil.example;proto=javascript",
+        "X-Script-Name": "/evil",
+        "X-Real-IP": "6.6.6.6",
+    }
+    with serve(f"force_noauth = true\n{trusted}") as served:
+        answer = requests.get(f"{served.url}/", headers=said, timeout=60)
+        link = answer.json()["versions"][1]["links"][0]["href"]
+        assert link == ("https://compute.example/compute/v2.1/" if trusted else f"{served.url}/v2.1/")
+        assert requests.get(f"{served.url}/{'a' * 3500}?{'b' * 6000}", timeout=60).status_code in {400, 414}
+        lines = [line for line in served.log.splitlines() if "bridge.api.access" in line]
+    assert f"from {'198.51.100.7' if trusted else '127.0.0.1'} " in "".join(lines)
+    assert "6.6.6.6" not in "".join(lines)
 
 
 def test_noauth_is_refused_until_it_is_forced(serve: Serve) -> None:
