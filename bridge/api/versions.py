@@ -49,7 +49,7 @@ VARY: Final = "OpenStack-API-Version, X-OpenStack-Nova-API-Version"
 
 
 def requested(standard: str | None, legacy: str | None) -> str | None:
-    """Return the version that a request asks for by its two headers, repeated ones joined by commas; None for none."""
+    """Return the version that a request asks for by its two headers, repeated ones joined by commas, or None."""
     for pair in reversed((standard or "").split(",")):
         words = pair.split(maxsplit=1)
         if len(words) > 1 and words[0].lower() == _SERVICE:
