@@ -181,8 +181,8 @@ def behind_proxies(app: WsgiApp, known: Proxies) -> WsgiApp:
             environ["REMOTE_ADDR"] = found.address
         if found.scheme is not None:
             environ["wsgi.url_scheme"] = found.scheme
-        elif environ.get("wsgi.url_scheme") not in _SCHEMES:
-            environ["wsgi.url_scheme"] = "http"
+        elif "uwsgi.version" in environ or environ.get("wsgi.url_scheme") not in _SCHEMES:
+            environ["wsgi.url_scheme"] = _own_scheme(environ)
         if found.host is not None:
             environ["HTTP_HOST"] = found.host
         elif _host(environ.get("HTTP_HOST", "")) is None:
@@ -192,6 +192,15 @@ def behind_proxies(app: WsgiApp, known: Proxies) -> WsgiApp:
         return app(environ, start_response)
 
     return cleaned
+
+
+def _own_scheme(environ: dict[str, Any]) -> str:
+    """Return the scheme of the server itself: uWSGI believes the X-Forwarded-Proto of every caller."""
+    secure = environ.get("HTTPS") in {"on", "1"} or "https" in {
+        environ.get("UWSGI_SCHEME"),
+        environ.get("REQUEST_SCHEME"),
+    }
+    return "https" if secure else "http"
 
 
 def _take_away(environ: dict[str, Any]) -> ForwardingHeaders:

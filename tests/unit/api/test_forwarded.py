@@ -251,3 +251,14 @@ def test_a_host_that_is_none_does_not_stand_in_links(host: str) -> None:
     answer = testing.TestClient(Api().app).simulate_get("/", headers={"Host": host})
     assert "evil" not in answer.text
     assert answer.status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("more", "scheme"),
+    [({}, "http"), ({"HTTPS": "on"}, "https"), ({"UWSGI_SCHEME": "https"}, "https"), ({"HTTPS": ""}, "http")],
+)
+def test_uwsgi_believes_each_caller_and_we_do_not(more: dict[str, str], scheme: str) -> None:
+    """Its url_scheme is the X-Forwarded-Proto of whoever calls; the truth is in the variables of the server."""
+    environ = {"uwsgi.version": b"2", "wsgi.url_scheme": "https", "HTTP_X_FORWARDED_PROTO": "https", **more}
+    assert cleaned({**environ, "REMOTE_ADDR": "192.0.2.1"})["wsgi.url_scheme"] == scheme
+    assert cleaned({**environ, "REMOTE_ADDR": PROXY})["wsgi.url_scheme"] == "https"
