@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From the work on an order to its report, whatever happens in between.
-
-From an order's server and volume to the one disk that is meant, or why there is none.
-"""
+"""The frame of an attempt: the disk that an order means, and the report on the work, whatever happens in it."""
 
 import logging
 from collections.abc import Sequence
@@ -18,7 +15,7 @@ from hostagent.ports import Hypervisor
 
 
 def find_disk(hypervisor: Hypervisor, key: ExtendKey) -> tuple[Domain, Disk]:
-    """The domain and its disk. Raises StoppedError, also where several disks carry the volume's id."""
+    """Return the domain and its disk. Raises StepFailedError, also where several disks carry the volume's id."""
     domain = hypervisor.domain(key.server_id)
     if domain is None:
         raise StepFailedError(Outcome.NOT_HERE, Reason.DOMAIN_ABSENT)
@@ -41,30 +38,30 @@ LOG = logging.getLogger(__name__)
 
 
 class AttemptRun(Protocol):
-    """What is done for one order, and how far it came."""
+    """The work on one order, and how far it came."""
 
     @property
     def before(self) -> Bytes | None:
-        """The guest's size when it was first looked at."""
+        """Return the guest's size at the first look."""
 
     @property
     def after(self) -> Bytes | None:
-        """The guest's size when it was last looked at."""
+        """Return the guest's size at the last look."""
 
     @property
     def overhead(self) -> int:
-        """Bytes by which the device is always smaller than its volume."""
+        """Return the bytes by which the device is always smaller than its volume."""
 
     @property
     def steps(self) -> Sequence[StepReport]:
-        """So far."""
+        """Return the steps so far."""
 
     def run(self) -> tuple[Outcome, Reason]:
-        """Do it: the outcome of an order that came to an end of its own; every other end is raised."""
+        """Work on the order; return how it ended. Every other end is raised."""
 
 
 def reported(order: Order, work: AttemptRun) -> Report:
-    """Do the work. Never raises: what has no name yet becomes `error`, and its traceback is logged."""
+    """Do the work and return its report. Never raises: an error without a name becomes `error`, and is logged."""
     detail = ""
     try:
         outcome, reason = work.run()

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """One order, from finding the disk to reading its new size back. Every step is timed and recorded.
 
-find → before → (already there?) → refresh → wait → resize → verify. Nothing is touched before `already there`, and
-what a step says is compared with the target before the next begins. Nova's order of work (libvirt/driver.py:
+find → before → (already there? tell) → refresh → wait → resize → verify. Nothing is touched before `already there`.
+The result of a step is compared with the target before the next begins. Nova's order of work (libvirt/driver.py:
 extend_volume), with the checks it leaves out.
 """
 
@@ -37,7 +37,7 @@ _FRESH: Final = 5.0  # seconds a refresh is good for
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceWait:
-    """How long the host's device may take to show the new size, in seconds, and how often it is nudged."""
+    """Seconds the host's device may take to show the new size, and seconds between rescans meanwhile."""
 
     device_wait: float
     nudge_every: float
@@ -45,10 +45,10 @@ class DeviceWait:
 
 @dataclass(slots=True)
 class Refreshed:
-    """The device this worker has refreshed last: the next guest of a shared volume finds it done.
+    """The device that this worker refreshed last: the next guest of a shared volume finds it done.
 
-    A worker takes all that waits for a volume in one go, so one memory of a few seconds is all it takes. Other
-    connection data are another claim of what the device is, which only a refresh checks.
+    A worker takes all orders of a volume together, so one memory of a few seconds is enough. Other connection data
+    are another claim of what the device is, which only a refresh checks.
     """
 
     volume_id: str = ""
@@ -57,7 +57,7 @@ class Refreshed:
     until: float = 0.0
 
     def covers(self, order: Order, disk: Disk, now: float) -> bool:
-        """Whether this very device, by this name, was refreshed for this volume and connection a moment ago."""
+        """Return whether this device, by this name, was refreshed for this volume and connection a moment ago."""
         return (
             disk.source is not None
             and (order.key.volume_id, disk.source) == (self.volume_id, self.source)
@@ -66,14 +66,14 @@ class Refreshed:
         )
 
     def note(self, order: Order, disk: Disk, now: float) -> None:
-        """It was."""
+        """Remember that this order's device was refreshed now."""
         self.volume_id, self.source, self.connection = order.key.volume_id, disk.source, order.connection
         self.until = now + _FRESH
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExtendTools:
-    """What the work is done with. `sleep(seconds)` returns whether the agent is stopping.
+    """Tools of one worker. `sleep(seconds)` returns whether the agent is stopping.
 
     `images`: None where no strategy takes a disk that QEMU's own client opens. `encryptor`: None where the operator
     did not opt in to volumes' keys on this host.
@@ -93,13 +93,13 @@ class ExtendTools:
 
 
 def extend(order: Order, tools: ExtendTools) -> Report:
-    """Work on one order. Never raises: what has no name yet becomes `error`, and its traceback is logged."""
+    """Work on one order. Never raises: an error without a name becomes `error`, and its traceback is logged."""
     return reported(order, _ExtendAttempt(order, tools))
 
 
 @dataclass(slots=True)
 class _StepNote:
-    """What a step found, filled in while it runs."""
+    """Findings of a step, filled in while it runs."""
 
     detail: str = ""
     size: int | None = None
@@ -107,7 +107,10 @@ class _StepNote:
 
 @dataclass(slots=True)
 class _ExtendAttempt:
-    """`header`: bytes of the volume that the guest does not see. The report's sizes are the volume's.
+    """One order under way. The report's sizes are the volume's.
+
+    `header`: bytes of the volume that the guest does not see. `overhead`: bytes that the device always lacks.
+    `source_larger`: the device has more than QEMU shows.
 
     `mapped`: the dm-crypt map that the domain has as its disk.
     """
@@ -211,13 +214,13 @@ class _ExtendAttempt:
             return domain, disk
 
     def _behind_its_header(self, disk: Disk) -> Disk:
-        """The volume as its storage has it: QEMU's own LUKS is a header in front, and changes nothing else."""
+        """Return the volume as its storage has it: QEMU puts a LUKS header in front and changes nothing else."""
         with self._step("header") as seen:
             self.header = seen.size = self._hidden_bytes(disk)
         return replace(disk, encrypted=False)
 
     def _behind_its_map(self, disk: Disk, mapped: CryptMap) -> None:
-        """The header that dm-crypt leaves out; one that cannot be read matters where the map can be resized."""
+        """Read the header that dm-crypt leaves out. An unreadable one matters only where the map can be resized."""
         self.mapped = mapped
         with self._step("header") as seen:
             try:
@@ -263,7 +266,7 @@ class _ExtendAttempt:
         return strategy if device is disk else OverlayStrategy(strategy)
 
     def _off(self, disk: Disk) -> tuple[Outcome, Reason]:
-        """The guest reads the size at its next start, so only the host's side is there to do.
+        """Do the host's side: the guest reads the size at its next start.
 
         A file is the exception: QEMU would grow it, and QEMU is off. Saying `guest_off` would close the extend with
         an image that is too small for good, so the order stays open and is done once the guest runs.
@@ -291,7 +294,7 @@ class _ExtendAttempt:
             return Bytes(seen.size)
 
     def _refresh(self, strategy: Strategy, disk: Disk) -> None:
-        """Return once the host has the size, or has no device to have it; raises StoppedError."""
+        """Return once the host has the size, or has no device to have it; raises StepFailedError."""
         with self._step("refresh") as seen:
             seen.detail = strategy.name
             seen.size = size = self._fresh_size(strategy, disk)
@@ -309,7 +312,10 @@ class _ExtendAttempt:
             self.tools.guard.learn(self.domain, disk)
 
     def _check_identity(self, disk: Disk) -> None:
-        """Of a dm-crypt map the connection may name either: the map's name is what os-brick gave to Nova."""
+        """Check that the device is the connection's.
+
+        Of a dm-crypt map the connection may name either device: the map's name is what os-brick gave to Nova.
+        """
         if self.mapped is not None:
             with suppress(StepFailedError):
                 check_identity(crypt.beneath(disk, self.mapped), self.order.connection)
@@ -353,7 +359,7 @@ class _ExtendAttempt:
         )
 
     def _resize(self, disk: Disk) -> bool:
-        """Whether libvirt was asked; not where somebody else (nova-compute) was quicker."""
+        """Resize the disk. Return whether libvirt was asked; it is not where another (nova-compute) was quicker."""
         with self._step("resize") as seen:
             try:
                 resized = grow(
@@ -367,7 +373,7 @@ class _ExtendAttempt:
             except StepFailedError as ex:
                 if ex.reason is not Reason.WOULD_SHRINK:
                     raise
-                seen.detail = ex.detail  # it grew since `before`; `verify` will see that
+                seen.detail = ex.detail  # the disk grew since `before`; `verify` will see that
                 return False
             seen.size = resized.before
             return resized.asked

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is on this host: its domains, their volumes, the size each guest sees.
+"""The host's inventory: its domains, their volumes, the size of each, and whether its guest knows it.
 
 In full at the start, after every reconnect and every `inventory_interval`; in between what libvirt's events name.
 An extend by somebody else (nova-compute) raises no event: the full look finds it.
@@ -41,10 +41,10 @@ class Libvirt(Protocol):
     """A session, as far as the inventory uses it."""
 
     def domain(self, server_id: str) -> Domain | None:
-        """See ports.Hypervisor."""
+        """Return the domain now, None where libvirt does not know it."""
 
     def capacity(self, server_id: str, target: str) -> Capacity:
-        """See ports.Hypervisor."""
+        """Return the sizes of one disk now."""
 
     def state(self, server_id: str) -> GuestState | None:
         """Return a guest's state alone, None where libvirt does not know the guest."""
@@ -64,7 +64,7 @@ class DeviceWatch(Protocol):
 
 
 class Touched:
-    """The servers to look at again. For several threads."""
+    """Servers to be looked at again. For several threads."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -73,7 +73,7 @@ class Touched:
         self._closed = False
 
     def add(self, server_ids: Collection[str]) -> None:
-        """Something happened to these."""
+        """Have these looked at again."""
         with self._changed:
             self._servers.update(server_ids)
             self._changed.notify_all()
@@ -90,21 +90,21 @@ class Touched:
             return self._removed.pop(server_id, set())
 
     def take(self, seconds: float) -> set[str]:
-        """Those added since; waits up to `seconds` for the first."""
+        """Return the servers added since; wait up to `seconds` for the first."""
         with self._changed:
             self._changed.wait_for(lambda: self._servers or self._closed, max(0.0, seconds))
             taken, self._servers = self._servers, set()
             return taken
 
     def close(self) -> None:
-        """Wake whoever waits."""
+        """Wake the waiting thread."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
 
 
 class InventoryKeeper:
-    """Looks and tells; the body of a supervised thread."""
+    """The thread that keeps the inventory; the body of a supervised thread."""
 
     def __init__(
         self,
@@ -140,7 +140,7 @@ class InventoryKeeper:
         health.expect(HEALTH)
 
     def run(self, stop: threading.Event) -> None:
-        """Until told to stop; a libvirt that is away is waited for."""
+        """Look until told to stop; wait for a libvirt that cannot be reached."""
         failures = 0
         while not stop.is_set():
             try:
@@ -153,7 +153,7 @@ class InventoryKeeper:
                 failures = 0
 
     def look_at_all(self) -> Inventory:
-        """Every domain. Raises StoppedError where libvirt cannot be asked at all."""
+        """Look at every domain. Raises StepFailedError where libvirt cannot be asked at all."""
         server_ids = self._libvirt.on_connection(
             "list", lambda connection: [domain.UUIDString() for domain in connection.listAllDomains(0)]
         )
@@ -174,7 +174,7 @@ class InventoryKeeper:
         )
 
     def look_at(self, server_ids: Collection[str]) -> Inventory:
-        """The named domains, and which of them are gone."""
+        """Look at the named domains; say which of them are gone."""
         seen = {server_id: self._look(server_id) for server_id in sorted(server_ids)}
         return Inventory(
             full=False,
@@ -191,7 +191,7 @@ class InventoryKeeper:
         return f"ok, but for server {server_id}{more}, which cannot be read: {why}"
 
     def _watch(self, stop: threading.Event) -> None:
-        """From one connection to its end."""
+        """Keep the inventory from the beginning of one connection to its end."""
         session = self._libvirt.on_connection("register for events", self._register)
         full_at = 0.0
         while not stop.is_set():
@@ -207,7 +207,7 @@ class InventoryKeeper:
                 return
 
     def _touched_soon(self, stop: threading.Event, seconds: float) -> bool:
-        """Whether something was touched within the time; gives its neighbours a moment to arrive, too."""
+        """Return whether a server was touched within the time; give its neighbours a moment to arrive, too."""
         touched = self._touched.take(seconds)
         if not touched or stop.is_set():
             return False
@@ -226,11 +226,11 @@ class InventoryKeeper:
         return connection
 
     def _on_event(self, _connection: Any, domain: Any, *_details: Any) -> None:
-        """In libvirt's event thread: nothing but a note."""
+        """Note an event, in libvirt's event thread."""
         self._touched.add({domain.UUIDString().lower()})
 
     def _on_removed(self, _connection: Any, domain: Any, alias: str, *_details: Any) -> None:
-        """In libvirt's event thread: the disk may be back before anybody looks."""
+        """Note in libvirt's event thread that a disk left: it may be back before the next look."""
         self._touched.removed(domain.UUIDString().lower(), alias)
 
     def _on_lifecycle(self, connection: Any, domain: Any, event: int, detail: int, *_opaque: Any) -> None:
