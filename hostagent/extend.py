@@ -210,7 +210,7 @@ class _ExtendAttempt:
             seen.detail = f"{domain.state} {disk.target} {disk.kind} {disk.driver_format}"
             self.domain = domain
             if self.tools.guard is not None:
-                self.tools.guard.check(domain, disk)
+                self.tools.guard.check(domain, disk, self.order.attachment_id)
             return domain, disk
 
     def _behind_its_header(self, disk: Disk) -> Disk:
@@ -309,7 +309,7 @@ class _ExtendAttempt:
     def _learn_device(self, disk: Disk) -> None:
         """Remember the device once its refresh has shown it to be the connection's; refuse another one."""
         if self.tools.guard is not None and self.domain is not None:
-            self.tools.guard.learn(self.domain, disk)
+            self.tools.guard.learn(self.domain, disk, self.order.attachment_id)
 
     def _check_identity(self, disk: Disk) -> None:
         """Check that the device is the connection's.

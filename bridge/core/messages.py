@@ -34,7 +34,8 @@ class Order:
 
     `connection` is the attachment's connection data in os-brick's form ({driver_volume_type, data}), reduced by
     allow-list, or None where Cinder gives none. `encryption`: how an encrypted volume is opened, None for others
-    and where Cinder does not tell; engines before it send none, agents before it do not look.
+    and where Cinder does not tell; engines before it send none, agents before it do not look. `attachment_id`:
+    Cinder's attachment, which every new attach replaces; an added key as well.
     """
 
     attempt_id: str
@@ -45,10 +46,11 @@ class Order:
     encryption: Encryption | None = None
     request_id: str | None = None
     global_request_id: str | None = None
+    attachment_id: str | None = None
 
     def to_wire(self) -> dict[str, Any]:
-        """A JSON-ready dict; without `encryption` where there is none, as an older engine sends it."""
-        wire = {
+        """Return a JSON-ready dict; without the added keys where they say nothing, as an older engine sends it."""
+        wire: dict[str, Any] = {
             "version": VERSION,
             "attempt_id": self.attempt_id,
             "server_id": self.key.server_id,
@@ -59,7 +61,11 @@ class Order:
             "request_id": self.request_id,
             "global_request_id": self.global_request_id,
         }
-        return {**wire, "encryption": self.encryption.to_wire()} if self.encryption is not None else wire
+        if self.encryption is not None:
+            wire["encryption"] = self.encryption.to_wire()
+        if self.attachment_id is not None:
+            wire["attachment_id"] = self.attachment_id
+        return wire
 
     @classmethod
     def from_wire(cls, raw: object) -> "Order":
@@ -68,7 +74,7 @@ class Order:
         connection = message.get("connection")
         if connection is not None and not isinstance(connection, Mapping):
             raise BadMessageError("connection: expected an object or null")
-        encryption = message.get("encryption")
+        encryption, attachment_id = message.get("encryption"), message.get("attachment_id")
         return cls(
             attempt_id=text(message, "attempt_id"),
             key=_key(message),
@@ -78,6 +84,7 @@ class Order:
             encryption=Encryption.from_wire(encryption) if encryption is not None else None,
             request_id=clean_request_id(message.get("request_id")),
             global_request_id=clean_request_id(message.get("global_request_id")),
+            attachment_id=attachment_id if isinstance(attachment_id, str) and is_uuid(attachment_id) else None,
         )
 
 

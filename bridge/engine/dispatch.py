@@ -214,6 +214,7 @@ class Dispatcher:
             encryption=cast.volume.encryption,
             request_id=extend.request_id,
             global_request_id=extend.global_request_id,
+            attachment_id=attachment.attachment_id if attachment else None,
         )
 
     def _cast_group(self, host: str, group: Sequence[tuple[NewAttempt, Order]]) -> None:

@@ -197,3 +197,14 @@ def test_whatever_is_put_in_place_of_a_value_is_read_or_refused_but_never_raises
     holder[data.draw(st.sampled_from(sorted(holder)))] = data.draw(_JSON)
     with contextlib.suppress(BadMessageError):
         HostMessage.from_wire(wire)
+
+
+def test_an_attachment_travels_with_its_order_and_a_wrong_one_says_nothing() -> None:
+    """An older engine sends none, an older agent does not look."""
+    attachment_id = "55555555-5555-4555-8555-555555555555"
+    told = replace(ORDER, attachment_id=attachment_id)
+    assert Order.from_wire(told.to_wire()).attachment_id == attachment_id
+    assert "attachment_id" not in ORDER.to_wire()
+    odd: object
+    for odd in ("x", 5, None, {}):
+        assert Order.from_wire({**ORDER.to_wire(), "attachment_id": odd}).attachment_id is None

@@ -141,3 +141,14 @@ def test_a_running_guests_device_that_its_host_lost_is_refused(
         guard(fake).check(domain(disk("/dev/nvme0n1")), disk("/dev/nvme0n1"))
     assert (info.value.outcome, info.value.reason) == (Outcome.REFUSED, Reason.WRONG_DEVICE)
     guard(fake).check(domain(disk("/dev/nvme0n1"), state=GuestState.OFF, run=None), disk("/dev/nvme0n1"))
+
+
+def test_a_new_attachment_of_cinders_is_a_new_attach(fake: FakeSys) -> None:
+    """It was detached and attached while no agent ran; a hard reboot keeps the attachment."""
+    first, second = str(uuid.uuid4()), str(uuid.uuid4())
+    guard(fake).learn(domain(disk()), disk(), first)
+    fake.wwid("sda", "naa.new")
+    with pytest.raises(StepFailedError, match=r"naa\.new"):
+        guard(fake).check(domain(disk(), run="9"), disk(), first)
+    guard(fake).learn(domain(disk(), run="9"), disk(), second)
+    guard(fake).check(domain(disk(), run="9"), disk())
