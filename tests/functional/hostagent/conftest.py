@@ -111,7 +111,7 @@ def bench(host: Host, tmp_path: Path) -> Iterator[Bench]:
     abandoned = Abandoned(4, health, AgentMetrics(CollectorRegistry()).abandoned)
     session = Session(host.hypervisor.uri, limit=2.0, abandoned=abandoned)
     settings = BrickSettings(
-        processes=1, limit=2.0, lock_limit=1.0, lock_path=str(tmp_path), use_multipath=False, root_helper="sudo"
+        processes=1, limit=6.0, lock_limit=1.0, lock_path=str(tmp_path), use_multipath=False, root_helper="sudo"
     )
     brick = BrickPool(settings)
     made = ExtendTools(

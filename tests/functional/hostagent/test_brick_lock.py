@@ -12,6 +12,7 @@ from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
 from hostagent.errors import StepFailedError
 from tests.functional.hostagent.conftest import Bench
+from tests.lab.brick import start_process
 
 pytestmark = pytest.mark.functional
 
@@ -41,7 +42,7 @@ def test_while_somebody_else_extends_the_outcome_says_who(bench: Bench, tmp_path
     try:
         assert nova.stdout is not None
         assert nova.stdout.readline() == "held\n"
-        bench.brick.start()
+        start_process(bench.brick)
         error = _extend(bench)
         assert (error.outcome, error.reason) == (Outcome.BRICK_FAILED, Reason.BRICK_LOCK_HELD)
         assert f"process {nova.pid} " in error.detail

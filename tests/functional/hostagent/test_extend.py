@@ -15,6 +15,7 @@ from bridge.core.extend import Bytes, ExtendKey, new_id
 from bridge.core.messages import GuestState, Order, Report
 from bridge.core.outcome import Outcome
 from tests.functional.hostagent.conftest import GIB, Bench, Host
+from tests.lab.brick import start_process
 from tests.lab.disks import Disk, LoopDevice, Qcow2File, RawFile
 from tests.lab.guest import Guest
 from tests.lab.waiting import until
@@ -159,7 +160,7 @@ def test_an_os_brick_process_that_hangs_or_is_killed_costs_one_attempt(
     disk = keep(LoopDevice(tmp_path / "disk", GIB))
     guest = host.boot(disk)
     disk.grow(2 * GIB)
-    bench.brick.start()
+    start_process(bench.brick)
     [pid] = bench.brick.pids()
     os.kill(pid, signal.SIGSTOP)
     reports: list[Report] = []

@@ -24,6 +24,7 @@ from hostagent.errors import StepFailedError
 from hostagent.settings import BrickSettings, KeyManagerSettings
 from tests.conftest import missing
 from tests.lab.barbican import Barbican
+from tests.lab.brick import start_process
 from tests.lab.key_manager import BACKEND
 from tests.lab.keystone_standin import KeystoneStandIn
 from tests.lab.ordinary_user import as_ordinary_user, have_sudo
@@ -98,7 +99,7 @@ def local(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
 
 def test_the_key_comes_to_cryptsetup_and_its_process_ends_with_the_call(local: Bench) -> None:
     """As the passphrase os-brick makes of it, for the map of that name; and nobody keeps a process that had it."""
-    local.pool.start()
+    start_process(local.pool)
     before = local.pool.pids()
     local.grow()
     assert local.noted("args") == f"resize /dev/mapper/{NAME}\n"
