@@ -118,7 +118,9 @@ def _now() -> float:
 
 def enforcer(conf: cfg.ConfigOpts | None = None) -> oslo_policy.Enforcer:
     """Return an enforcer with our rules; without `conf` one for oslo.policy's own tools."""
-    if conf is None:
+    if conf is None and getattr(cfg.CONF, "config_file", None):
+        conf = cfg.CONF  # oslopolicy-validator --config-file FILE looks at this one
+    elif conf is None:
         conf = cfg.ConfigOpts()
         conf([], project="extend-bridge")
     made = oslo_policy.Enforcer(conf)

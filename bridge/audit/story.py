@@ -214,6 +214,7 @@ class _Disk:
         self.stories: list[Story] = []
         self._by_extend: dict[str, Story] = {}
         self._by_message: dict[str, Story] = {}
+        self._by_request: dict[str, Story] = {}
 
     def take(self, entry: Entry) -> None:
         story = self._owner(entry)
@@ -222,6 +223,8 @@ class _Disk:
             self._by_extend[entry.extend_id] = story
         if entry.message_id is not None:
             self._by_message[entry.message_id] = story
+        if entry.event == AuditEvent.ACCEPTED and entry.global_request_id is not None:
+            self._by_request[entry.global_request_id] = story
 
     def _owner(self, entry: Entry) -> Story:
         newest = self.stories[-1] if self.stories else None
@@ -232,11 +235,22 @@ class _Disk:
             if newest is not None and newest.extend_id is None and newest.standing is not StoryState.PARKED:
                 return newest
             return self._new(entry)
-        if entry.event in _SOURCE and entry.message_id in self._by_message:
-            return self._by_message[entry.message_id]  # an answer may be written down after the engine is done
+        sent = self._owner_of_a_post(entry)
+        if sent is not None:
+            return sent
         if newest is None or newest.ended is not None:
             return self._new(entry)
         return newest
+
+    def _owner_of_a_post(self, entry: Entry) -> Story | None:
+        """Return the story of a listener's line: a later post of a message opens an extend of its own."""
+        if entry.event == AuditEvent.POSTED and entry.outcome == "delivered":
+            accepted = self._by_request.get(str(entry.data.get("posted_as") or entry.global_request_id))
+            if accepted is not None:
+                return accepted
+        if entry.event in _SOURCE and entry.message_id is not None:
+            return self._by_message.get(entry.message_id)  # an answer may be written after the engine is done
+        return None
 
     def _new(self, entry: Entry) -> Story:
         standing = StoryState.REFUSED if entry.event == AuditEvent.REFUSED else StoryState.RECEIVED

@@ -64,7 +64,7 @@ def unknown(traced: Traced) -> Iterator[str]:
     for story in traced.stories:
         about = f"volume {story.volume} on server {story.server}"
         if (
-            story.first(AuditEvent.RECEIVED) is None
+            story.first(AuditEvent.RECEIVED, AuditEvent.POSTED) is None
             and story.first(AuditEvent.ACCEPTED) is not None
             and not story.replayed
         ):
@@ -72,7 +72,8 @@ def unknown(traced: Traced) -> Iterator[str]:
                 yield f"{about}: no listener sent this; it came by HTTP from somebody else, or its log is missing"
             else:
                 yield f"{about}: no listener's log is here: when Cinder sent it is not known"
-        if story.first(AuditEvent.ACCEPTED) is None and story.extend_id is not None:
+        opened = story.first(AuditEvent.ACCEPTED, AuditEvent.BEHIND) is not None  # by the API, or by reconciliation
+        if not opened and story.extend_id is not None:
             yield f"{about}: no API's line says that it was accepted: the API's log is missing or cut"
         if (
             story.extend_id is None

@@ -24,7 +24,8 @@ class OperatorApp(App):
 
     def __init__(self) -> None:
         super().__init__(
-            description="Look after Extend Bridge: what happened, what waits, what to send again.",
+            description="Look after Extend Bridge: what happened, what waits, what to send again. Each command "
+            "takes --config-file FILE, also in front of its name; default: /etc/extend-bridge/extend-bridge.conf.",
             version=VERSION,
             command_manager=CommandManager(NAMESPACE),
             deferred_help=True,

@@ -5,8 +5,9 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from oslo_config import cfg
+from oslo_config import cfg, generator
 
+from bridge.cmd.sample import NAMESPACES, PARTS, Deployment, sample
 from bridge.core.errors import ConfigError, JournalUnavailableError
 from bridge.journal import migrate
 from bridge.journal.database import Database
@@ -14,6 +15,7 @@ from bridge.journal.retention import Retention
 from bridge.journal.settings import JOURNAL_OPTS, JournalSettings, journal_settings
 from bridge.runtime import config
 
+_SAMPLE: Final = "sample"
 _PROG: Final = "extend-bridge-manage"
 
 
@@ -30,7 +32,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             cli=[cfg.SubCommandOpt("command", title="command", handler=_commands)],
         )
         if conf.command.name is None:
-            raise ConfigError("say what to do: db sync, db version, db purge")
+            raise ConfigError("say what to do: db sync, db version, db purge, sample")
+        if conf.command.name == _SAMPLE:
+            return _print_sample(conf)
         config.setup_logging(conf, _PROG)
         settings = config.read(conf, journal_settings)
         database = Database(settings)
@@ -44,7 +48,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     return config.run(body, _PROG)
 
 
+def _print_sample(conf: cfg.ConfigOpts) -> int:
+    if conf.command.every_option:
+        generator.main([word for name in NAMESPACES for word in ("--namespace", name)])
+        return 0
+    if conf.command.part is None or conf.command.deployment is None:
+        raise ConfigError("sample: name --part and --deployment, or --every-option")
+    try:
+        sys.stdout.write(sample(conf.command.part, Deployment(conf.command.deployment)))
+    except ValueError as ex:
+        raise ConfigError(str(ex)) from ex
+    return 0
+
+
 def _commands(parsers: Any) -> None:
+    samples = parsers.add_parser(
+        _SAMPLE,
+        help="a configuration file to begin with",
+        description="Prints the configuration file of one part, for one deployment.",
+    )
+    samples.add_argument("--part", choices=PARTS)
+    samples.add_argument("--deployment", choices=[way.value for way in Deployment])
+    samples.add_argument("--every-option", action="store_true", help="instead: all options of all parts, explained")
     db = parsers.add_parser("db", help="the journal's tables", description="The journal's tables.")
     db.add_argument(
         "action",
@@ -55,7 +80,12 @@ def _commands(parsers: Any) -> None:
 
 
 def _sync(database: Database, _settings: JournalSettings) -> str:
-    return migrate.upgrade(database)
+    before, after = migrate.current(database), migrate.upgrade(database)
+    if before == after:
+        newer = " (made by a newer release)" if after != migrate.head() else ""
+        return f"the journal's tables are at version {after} already{newer}: nothing was changed"
+    was = f"from version {before}" if before else "from nothing"
+    return f"the journal's tables were brought {was} to version {after}"
 
 
 def _purge(database: Database, settings: JournalSettings) -> str:
@@ -66,7 +96,10 @@ def _purge(database: Database, settings: JournalSettings) -> str:
 
 
 def _version(database: Database, _settings: JournalSettings) -> str:
-    return f"{migrate.current(database) or 'none'} (this code wants {migrate.head()})"
+    have, want = migrate.current(database), migrate.head()
+    if have is None:
+        return f"the journal has no tables yet; this release wants version {want}: run db sync"
+    return f"the journal's tables are at version {have}; this release wants version {want}"
 
 
 _ACTIONS: Final[Mapping[str, Callable[[Database, JournalSettings], str]]] = {

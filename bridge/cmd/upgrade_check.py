@@ -6,6 +6,7 @@ those of oslo.upgradecheck, as of every OpenStack service: 0 well, 1 warnings, 2
 """
 
 import json
+import logging
 import os
 import sys
 import time
@@ -39,6 +40,9 @@ from hostagent.settings import hostagent_groups, hostagent_settings
 from listener.settings import listener_groups, listener_settings
 
 _PROG: Final = "extend-bridge-status"
+_TRIES: Final = 2
+_ONLY: Final = "API and engine need it; name what runs on this node, as --part listener"
+_LOUD: Final = ("keystoneauth", "keystoneauth1", "keystonemiddleware", "urllib3", "kombu", "amqp", "oslo_messaging")
 _SKEW: Final = 5.0  # seconds between our clock and another's
 _OK: Final = 200
 _REFUSED: Final = frozenset({401, 403})
@@ -73,6 +77,7 @@ class UpgradeChecks(upgradecheck.UpgradeCommands):  # type: ignore[misc,unused-i
     def __init__(self, conf: cfg.ConfigOpts) -> None:
         super().__init__()
         self._conf = conf
+        self._named = bool(conf.part)
         self._parts = frozenset(conf.part or ()) or _CONTROL
         self._cinder, self._cinder_problem = _cinders(conf.cinder_conf)
         known: tuple[tuple[str, Callable[[UpgradeChecks], Result], str], ...] = (
@@ -133,6 +138,8 @@ class UpgradeChecks(upgradecheck.UpgradeCommands):  # type: ignore[misc,unused-i
         """Reachable, its tables at the version of this code."""
         settings = journal_settings(self._conf)
         if (file := missing_file(settings.connection)) is not None:
+            if not self._named and _is_default(self._conf, "journal", "connection"):
+                return Result(Code.WARNING, f"[journal] is not configured: {_ONLY}")
             return Result(
                 Code.FAILURE, f"there is no {file} yet: run `extend-bridge-manage db sync` as the daemons' user"
             )
@@ -163,7 +170,7 @@ class UpgradeChecks(upgradecheck.UpgradeCommands):  # type: ignore[misc,unused-i
             return Result(
                 Code.WARNING,
                 f"no queue {name} yet: Cinder makes it with its first notification; does cinder.conf say "
-                f"[oslo_messaging_notifications] driver = messagingv2, topics = notifications,{settings.topic}?",
+                f"[oslo_messaging_notifications] driver = messagingv2, topics = {settings.topic}?",
             )
         return Result(Code.SUCCESS, f"{name}: {depth[0]} messages, {depth[1]} consumers")
 
@@ -195,6 +202,9 @@ class UpgradeChecks(upgradecheck.UpgradeCommands):  # type: ignore[misc,unused-i
 
     def cinder(self) -> Result:
         """Answers, and shows us volumes of every project."""
+        untouched = all(_is_default(self._conf, "cinder", name) for name in ("auth_type", "endpoint_override"))
+        if not self._named and untouched:
+            return Result(Code.WARNING, f"[cinder] is not configured: {_ONLY}")
         status, _ = self._get("cinder", "/volumes/detail?all_tenants=1&limit=1")
         if isinstance(status, str):
             return Result(Code.FAILURE, status)
@@ -257,12 +267,21 @@ class UpgradeChecks(upgradecheck.UpgradeCommands):  # type: ignore[misc,unused-i
 
     def _get(self, group: str, path: str) -> tuple[int | str, str | None]:
         """Status and Date header, or why there is none."""
-        try:
-            adapter = open_adapter(self._conf, group, user_agent=_PROG)
-            response = adapter.get(path, raise_exc=False, log=False)
-        except (ClientException, ConfigError) as ex:
-            return f"[{group}] cannot be reached: {type(ex).__name__}", None
-        return int(response.status_code), response.headers.get("Date")
+        why = ""
+        for _ in range(_TRIES):  # a kept connection that the server has just closed is no failure
+            try:
+                adapter = open_adapter(self._conf, group, user_agent=_PROG)
+                response = adapter.get(path, raise_exc=False, log=False)
+                return int(response.status_code), response.headers.get("Date")
+            except (ClientException, ConfigError) as ex:
+                why = f"[{group}] cannot be reached: {type(ex).__name__}"
+        return why, None
+
+
+def _is_default(conf: cfg.ConfigOpts, group: str, name: str) -> bool:
+    """Say whether an option is set nowhere."""
+    location = conf.get_location(name, group)
+    return location is None or not location.location.is_user_controlled
 
 
 def _reached(option: str, url: str) -> Result:
@@ -324,6 +343,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             cli=[_PART, _CINDER_CONF],
         )
         config.setup_logging(conf, _PROG)
+        for name in _LOUD:  # the table says what is wrong
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         checks = UpgradeChecks(conf)
         code: int = checks.check()
         return code

@@ -7,6 +7,9 @@ private to a process and never read outside `*_settings(conf)` functions (oslo.m
 [locator]: who is asked where a server is. API and engine must agree on it.
 """
 
+import bridge.runtime.threads  # noqa: F401 - first, before oslo.messaging chooses another backend
+
+# isort: split
 import logging
 import os
 import socket
@@ -14,7 +17,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from oslo_config import cfg
 from oslo_log import log as oslo_log
@@ -95,7 +98,11 @@ OPS_OPTS = [
         default="127.0.0.1",
         help="Address of /healthz/live, /healthz/ready and /metrics of this daemon.",
     ),
-    cfg.PortOpt("ops_port", default=0, help="Port of the same; 0 picks a free one and logs it."),
+    cfg.PortOpt(
+        "ops_port",
+        help="Port of the same. Unset: listener 9786, API 9787, engine 9788, host agent 9789, all in one 9790, or "
+        "a free one where another process has that port. 0 picks a free one. The port in use is logged.",
+    ),
 ]
 """Part of each daemon's own group, so that all daemons can share one file."""
 
@@ -136,10 +143,11 @@ class BusSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpsSettings:
-    """Address of the health and metrics port."""
+    """Address of the health and metrics port. `or_any`: a free port will do where this one is taken."""
 
     host: str
     port: int
+    or_any: bool = False
 
 
 def default_host() -> str:
@@ -156,8 +164,14 @@ def bus_settings(conf: cfg.ConfigOpts) -> BusSettings:
 
 def ops_settings(conf: cfg.ConfigOpts, group: str) -> OpsSettings:
     """Read the ops port of one daemon's group."""
-    return OpsSettings(host=conf[group].ops_host, port=conf[group].ops_port)
+    port = conf[group].ops_port
+    if port is None:
+        return OpsSettings(host=conf[group].ops_host, port=OPS_PORTS.get(group, 0), or_any=True)
+    return OpsSettings(host=conf[group].ops_host, port=port)
 
+
+OPS_PORTS: Final = {"listener": 9786, "api": 9787, "engine": 9788, "hostagent": 9789, "all_in_one": 9790}
+"""Ports of health and metrics where none is configured."""
 
 COMMON_OPTS: OptGroups = [("bus", BUS_OPTS), ("audit", AUDIT_OPTS)]
 

@@ -2,6 +2,8 @@
 """The ops port of each daemon: /healthz/live, /healthz/ready, /metrics. Up before anything it depends on."""
 
 import json
+import logging
+import socket
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,6 +13,8 @@ from prometheus_client.exposition import generate_latest
 from bridge.http.server import HttpServer, StartResponse, WsgiApp
 from bridge.runtime.config import OpsSettings
 from bridge.runtime.health import Health
+
+LOG = logging.getLogger(__name__)
 
 
 def ops_app(health: Health, registry: CollectorRegistry) -> WsgiApp:
@@ -46,9 +50,22 @@ class OpsServer(HttpServer):
             "ops",
             ops_app(health, registry),
             host=settings.host,
-            port=settings.port,
+            port=_free(settings) if settings.or_any else settings.port,
             threads=2,
             option="ops_host, ops_port",
             server_name="ops",
             grace=1,
         )
+
+
+def _free(settings: OpsSettings) -> int:
+    """Return the port, or 0 where another process has it: several copies of a daemon run on one node."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.host, settings.port))
+        except OSError:
+            LOG.warning("ops_port is not set and %s is taken: a free one is used", settings.port)
+            return 0
+    return settings.port

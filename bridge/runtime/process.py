@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What every daemon does around its parts: configuration, logs, ops port, audit log, signals."""
 
+import logging
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from bridge.runtime.health import Health
 from bridge.runtime.metrics import ReadyCollector, audit_lost, bus_blocked, new_registry
 from bridge.runtime.ops import OpsServer
 
+LOG = logging.getLogger(__name__)
 S = TypeVar("S")
 
 
@@ -121,9 +123,12 @@ def daemon(
         blocked=bus_blocked(registry),
     )
     server = OpsServer(ops, process.health, process.registry)
+    parts = build(settings, process)
+    if (conf.audit.file or conf.audit.journald) and not process.audit_logs:
+        LOG.warning("[audit] does nothing here: the engine writes this part's steps into its own audit log")
     return Daemon(
         prog,
-        [_AuditEnd(process), server, *build(settings, process)],
+        [_AuditEnd(process), server, *parts],
         health=health,
         reload=lambda: config.reload(conf),
     ), process

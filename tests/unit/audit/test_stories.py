@@ -3,9 +3,12 @@
 
 import random
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from bridge.audit import trace
 from bridge.audit.entry import Entry, read_entry
 from bridge.audit.story import Story, StoryState, stories
 from bridge.core.audit import AuditEvent, AuditRecord
@@ -136,3 +139,62 @@ def test_an_event_of_a_newer_release_is_kept() -> None:
     assert isinstance(entry, Entry)
     assert entry.event == "teleported"
     assert stories([entry])[0][0].standing is StoryState.RECEIVED
+
+
+def histories(at: float = START) -> tuple[Lines, Lines]:
+    """What reconciliation opened while the event sat in the slow lane, and the later post of the same event."""
+    volume, server, user = made_id(1, 1), made_id(1, 2), f"req-{made_id(1, 3)}"
+    both: dict[str, Any] = {"volume": volume, "server": server}
+    message: dict[str, Any] = {**both, "message_id": made_id(1, 4), "global_request_id": user}
+
+    def engine(extend_id: str, start: float) -> Lines:
+        order: dict[str, Any] = {**both, "extend_id": extend_id, "host": "h1", "attempt": 1}
+        return [
+            ("engine", AuditRecord(event=AuditEvent.DISPATCHED, at=start, **order)),
+            ("engine", AuditRecord(event=AuditEvent.CLOSED, at=start + 1, outcome="resized", **order)),
+        ]
+
+    first = [
+        ("listener", AuditRecord(event=AuditEvent.RECEIVED, at=at, **message)),
+        ("listener", AuditRecord(event=AuditEvent.DEFERRED, at=at + 1, reason="event_unknown", **message)),
+        ("engine", AuditRecord(event=AuditEvent.BEHIND, at=at + 2, data={"source": "reconcile"}, **both)),
+        *engine(made_id(1, 5), at + 3),
+    ]
+    accepted: dict[str, Any] = {
+        **both,
+        "extend_id": made_id(2, 5),
+        "request_id": "req-api",
+        "global_request_id": "req-batch",
+    }
+    second = [
+        ("api", AuditRecord(event=AuditEvent.ACCEPTED, at=at + 30, **accepted)),
+        ("listener", AuditRecord(event=AuditEvent.POSTED, at=at + 30.1, outcome="delivered",
+                                 data={"posted_as": "req-batch"}, **message)),
+        *engine(made_id(2, 5), at + 31),
+    ]  # fmt: skip
+    return first, second
+
+
+def test_an_extend_that_reconciliation_opened_lacks_nothing_and_a_later_post_opens_one_of_its_own(
+    tmp_path: Path,
+) -> None:
+    """FIELD §4: "the API's log is missing or cut" of the first, "no listener sent this" of the second."""
+    first, second = histories()
+    made = told([*first, *second])
+    assert [story.extend_id for story in made] == [made_id(1, 5), made_id(2, 5)]
+    assert [len(story.entries) for story in made] == [len(first), len(second)]
+    log = tmp_path / "audit.log"
+    log.write_text("".join(f"{line}\n" for line in lines([*first, *second])))
+    assert list(trace.unknown(trace.trace([log], made_id(1, 1)))) == []
+
+
+def test_an_acceptance_that_no_listener_posted_is_still_said_to_have_come_from_elsewhere(tmp_path: Path) -> None:
+    """And an extend that neither the API nor reconciliation opened is cut."""
+    first, second = histories()
+    log = tmp_path / "audit.log"
+    kept = [pair for pair in second if pair[1].event is not AuditEvent.POSTED]
+    log.write_text("".join(f"{line}\n" for line in lines([*kept, *extend(7)])))
+    said = "; ".join(trace.unknown(trace.trace([log], made_id(1, 1))))
+    assert "no listener sent this" in said
+    log.write_text("".join(f"{line}\n" for line in lines(first[3:])))
+    assert "missing or cut" in "; ".join(trace.unknown(trace.trace([log], made_id(1, 1))))
