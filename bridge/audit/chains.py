@@ -137,7 +137,7 @@ class ChainReader:
             last = piece
         if last is not None and last.link is not None and not last.ended:
             self._evidence.note(file, last.row, "has no newline at its end")
-        if len(log.numbers) and not log.homes and all(kind != Piece.LINKED for kind in log.kinds):
+        if len(log.numbers) and not log.homes.names and all(kind != Piece.LINKED for kind in log.kinds):
             self._evidence.note(file, 0, "no line of this file has a chain: nothing is proved of it")
         if log.damaged:
             self._evidence.note(
@@ -232,7 +232,7 @@ class ChainReader:
             for other, seq, digest in link.seen:
                 self._seen(writer, link, other, seq, digest)
         if held.file in writer.files:
-            log.homes[held.row] = f"{writer.host} {writer.files[held.file]}"
+            log.homes.put(held.row, f"{writer.host} {writer.files[held.file]}")
         writer.lost += link.lost > 0
         head = writer.heads.get(link.seq)
         if head is not None:

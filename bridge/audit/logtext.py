@@ -36,6 +36,26 @@ class Piece(IntEnum):
     NAMED = 6  # a finding names this piece: its bytes are not counted again
 
 
+class LineHomes:
+    """The host and file that each linked row was written to, in two bytes a row."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self._of = array("h")
+
+    def put(self, row: int, name: str) -> None:
+        """Say where a row was written."""
+        if name not in self.names:
+            self.names.append(name)
+        self._of.extend([-1] * (row + 1 - len(self._of)))
+        self._of[row] = self.names.index(name)
+
+    def get(self, row: int) -> str:
+        """Return where a row was written, empty where that is not known."""
+        place = self._of[row] if row < len(self._of) else -1
+        return self.names[place] if place >= 0 else ""
+
+
 @dataclass(slots=True)
 class LogText:
     """One file. Each piece has a row: its line number, first byte, length, kind, and the place at which its writer
@@ -52,7 +72,7 @@ class LogText:
     kinds: "array[int]" = field(default_factory=lambda: array("b"))
     written: "array[int]" = field(default_factory=lambda: array("q"))
     openings: set[int] = field(default_factory=set)
-    homes: dict[int, str] = field(default_factory=dict)
+    homes: LineHomes = field(default_factory=LineHomes)
     breaks: list[tuple[int, int]] = field(default_factory=list)
     times: tuple[str, str] | None = None
     prefixes: int = 0

@@ -65,7 +65,7 @@ def _runs(log: LogText) -> Iterator[list[int]]:
     runs: dict[str, list[int]] = {}
     may_restart: defaultdict[str, bool] = defaultdict(bool)
     for row, place in enumerate(log.written):
-        home = log.homes.get(row, "")
+        home = log.homes.get(row)
         if row in log.openings:
             may_restart[home] = True
         if place < 0 or log.kinds[row] == Piece.NAMED:
@@ -93,7 +93,8 @@ def uneven_gaps(log: LogText, moved: Sequence[int]) -> Iterator[Displaced]:
             named = True
             continue
         if place < 0:
-            if row in log.homes and left >= 0 and log.homes[row] != log.homes.get(left):
+            home = log.homes.get(row)
+            if home and left >= 0 and home != log.homes.get(left):
                 named = True
             continue
         if left >= 0 and not named and log.homes.get(left) == log.homes.get(row) and place > log.written[left]:

@@ -206,7 +206,7 @@ class Verifier:
         """Name writers of which a head was kept and no line is left in a file that is here."""
         homes: dict[str, int] = {}
         for file, log in enumerate(self._evidence.logs):
-            for home in set(log.homes.values()):
+            for home in log.homes.names:
                 homes[home] = file
         for name, heads in self._chains.heads.items():
             if (name in self._chains.writers and self._chains.writers[name].next is not None) or not heads:
@@ -275,7 +275,7 @@ class Verifier:
         """Say whether a person made this file of several, or sorted it, or copied it."""
         log = self._evidence.logs[file]
         return (
-            len(set(log.homes.values())) > 1
+            len(log.homes.names) > 1
             or file in self._copies
             or (
                 log.in_order
@@ -308,7 +308,7 @@ class Verifier:
     def _judge_foreign(self, file: int, log: LogText) -> None:
         """Name text that is no record, unless the file is a log of other things as well."""
         foreign = [row for row, kind in enumerate(log.kinds) if kind == Piece.FOREIGN]
-        if len(foreign) > max(_FEW_GAPS, len(log.kinds) // 20) or not any(log.homes.values()):
+        if len(foreign) > max(_FEW_GAPS, len(log.kinds) // 20) or not log.homes.names:
             return
         for row in foreign:
             self._evidence.find(Damage.INSERTED, file, row, "is no record of an audit log")
@@ -331,7 +331,7 @@ class Verifier:
             homes: defaultdict[str, list[int]] = defaultdict(list)
             rows, numbers = writer.rows.get(file, ((), ()))
             for place, row in enumerate(rows):
-                homes[log.homes.get(row, "")].append(place)
+                homes[log.homes.get(row)].append(place)
             for places in homes.values():
                 for index in out_of_order([rows[place] for place in places]):
                     text = f"{writer.about()}: number {numbers[places[index]]} does not stand where it was written"

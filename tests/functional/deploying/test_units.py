@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from bridge.runtime.config import OPS_PORTS
 from tests.conftest import missing
 from tests.lab.paths import ROOT
 
@@ -108,3 +109,16 @@ def test_alerts_of_parts_that_do_not_move_fire_when_they_should(tmp_path: Path) 
     (tmp_path / "test.yml").write_text(yaml.safe_dump({"rule_files": [str(RULES)], "tests": tests}))
     done = run("promtool", "test", "rules", str(tmp_path / "test.yml"))
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_promtool_takes_the_scrape_configuration_and_its_ports_are_the_daemons() -> None:
+    """FIELD section 4: rules without a scrape example, and a port that was another at each start."""
+    example = RULES.with_name("prometheus.yml")
+    done = run("promtool", "check", "config", str(example))
+    assert done.returncode == 0, done.stdout + done.stderr
+    ports = {
+        job["job_name"]: {target.rpartition(":")[2] for target in job["static_configs"][0]["targets"]}
+        for job in yaml.safe_load(example.read_text())["scrape_configs"]
+    }
+    wanted = {f"extend-bridge-{part}": {str(port)} for part, port in OPS_PORTS.items() if part != "all_in_one"}
+    assert ports == wanted
