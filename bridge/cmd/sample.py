@@ -96,7 +96,7 @@ _SAMPLES: Final[Mapping[tuple[Deployment, str], tuple[str, ...]]] = {
 }
 NAMESPACES: Final = (
     "extend-bridge.common", "extend-bridge.api", "extend-bridge.engine", "extend-bridge.listener",
-    "extend-bridge.hostagent", "oslo.log", "oslo.messaging", "keystonemiddleware.auth_token",
+    "extend-bridge.hostagent", "oslo.log", "keystonemiddleware.auth_token",
     "oslo.middleware.http_proxy_to_wsgi", "oslo.policy",
 )  # fmt: skip
 """As in etc/extend-bridge/config-generator.conf."""
