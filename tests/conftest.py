@@ -5,8 +5,10 @@ import bridge.runtime.threads  # noqa: F401 - must come before anything that imp
 
 # isort: split
 import faulthandler
+import logging
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -34,6 +36,17 @@ _TO_LEAVE: Final = 20.0
 """Seconds that the processes of the tests may take to end after the last test."""
 _TO_END: Final = 600.0
 """Seconds from the last test to the end of the process."""
+
+
+@pytest.fixture(autouse=True)
+def _of_the_process() -> Iterator[None]:
+    """Give back the umask and the maker of log records, which each of our programs sets for its process."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    factory = logging.getLogRecordFactory()
+    yield
+    os.umask(mask)
+    logging.setLogRecordFactory(factory)
 
 
 @pytest.hookimpl(tryfirst=True)
