@@ -70,6 +70,13 @@ def reported(order: Order, work: AttemptRun) -> Report:
     except Exception as ex:
         LOG.exception("server %s volume %s: the order failed", order.key.server_id, order.key.volume_id)
         outcome, reason, detail = Outcome.ERROR, Reason.UNCERTAIN, type(ex).__name__
+    if LOG.isEnabledFor(logging.DEBUG):
+        about = f"server {order.key.server_id} volume {order.key.volume_id} to {order.target} bytes"
+        for step in work.steps:
+            LOG.debug("%s: step %s", about, step)
+        LOG.debug(
+            "%s: %s (%s) %s, guest %s -> %s", about, outcome.value, reason.value, detail, work.before, work.after
+        )
     return Report(
         attempt_id=order.attempt_id,
         key=order.key,

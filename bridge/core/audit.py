@@ -59,6 +59,15 @@ class AuditRecord:
     seconds: float | None = None
     data: Mapping[str, Any] = field(default_factory=dict)
 
+    def words(self) -> str:
+        """Return the record as a line for a person: the ids that say whose it is, and why."""
+        said = [
+            f"{name}={value}"
+            for name in ("server", "volume", "host", "attempt", "outcome", "reason", "seconds", "global_request_id")
+            if (value := getattr(self, name)) is not None
+        ]
+        return " ".join([self.event.value, *said, *(f"{key}={value}" for key, value in self.data.items())])
+
     def to_line(self, part: str) -> str:
         """The JSON line without its newline; control characters of any value are escaped by JSON."""
         stamp = datetime.fromtimestamp(self.at, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -12,9 +12,9 @@ from bridge.core.errors import JournalUnavailableError
 from bridge.core.extend import new_id
 from bridge.core.messages import Order
 from bridge.core.reasons import Reason
-from bridge.engine.cinder import CINDER_REASONS, Attached, CinderAnswer, NotNow
+from bridge.engine.cinder import CINDER_REASONS, Attached, CinderAnswer, CinderVolume, NotNow
 from bridge.engine.locator import Locator
-from bridge.engine.plan import Cast, Plan, plan
+from bridge.engine.plan import Cast, Plan, Whereabouts, plan
 from bridge.engine.settings import EngineSettings
 from bridge.engine.upstream import OutageBreaker
 from bridge.journal.claims import Claims, Ended, Later, NewAttempt
@@ -123,6 +123,9 @@ class Dispatcher:
             )
             for extend in part
         ]
+        if LOG.isEnabledFor(logging.DEBUG):
+            for x, decision in zip(part, plans, strict=True):
+                _explain(x, answers[x.key.volume_id], locations.get(x.key.server_id, ()), decision)
         self._put_off([p for p in plans if isinstance(p, Later)])
         self._end([p for p in plans if isinstance(p, Ended)])
         self._cast([p for p in plans if isinstance(p, Cast)])
@@ -261,3 +264,27 @@ class Dispatcher:
             attempt=extend.attempt,
             **more,
         )
+
+
+def _explain(extend: Extend, answer: CinderAnswer, locations: Whereabouts, decision: Plan) -> None:
+    """Log what Cinder and the locator said of an extend, and what follows. No connection data is in it."""
+    match answer:
+        case CinderVolume():
+            extending = ", extending" if answer.extending else ""
+            cinder = f"{answer.size} bytes{extending}, {len(answer.attached)} attachments"
+        case NotNow():
+            cinder = f"no answer ({answer})"
+        case _:
+            cinder = "no such volume"
+    hosts = locations.value if isinstance(locations, Reason) else ", ".join(str(x.host) for x in locations)
+    match decision:
+        case Cast():
+            then = f"cast to {', '.join(decision.hosts)}"
+        case Later():
+            then = f"wait: {decision.reason.value}"
+        case Ended():
+            then = f"end: {decision.outcome.value}"
+    LOG.debug(
+        "server %s volume %s: Cinder: %s; hosts: %s; failures %d, so %s",
+        extend.key.server_id, extend.key.volume_id, cinder, hosts or "none", extend.failures, then,
+    )  # fmt: skip

@@ -164,6 +164,9 @@ class StreamAudit:
         """Write one line per record, in one write."""
         if records:
             lines = [record.to_line(self._part) for record in records]
+            if LOG.isEnabledFor(logging.DEBUG):
+                for record in records:
+                    LOG.debug("%s", record.words())
             with self._writer.lock:
                 self._write(lines)
 

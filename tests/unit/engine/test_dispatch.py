@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A round of the engine on a real SQLite journal, with a Cinder and a broker that behave as told."""
 
+import logging
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -120,6 +121,20 @@ def test_a_round_casts_each_host_its_orders_with_cinders_size(rig: Rig) -> None:
     (order,) = rig.broker.cast_to["h2"]
     assert (order.key, order.target, order.gen) == (third, gib(2), 1)
     assert rig.dispatcher.round() == 0
+
+
+def test_under_debug_each_decision_is_told_with_what_cinder_and_the_hosts_said(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    """FIELD section 4: hardly any debug message of our own. Never one with connection data."""
+    sent, waits = rig.extend("h1"), rig.extend("h1")
+    rig.cinder.answers[waits.volume_id] = CinderVolume(id=waits.volume_id, size=gib(2), extending=True, attached=())
+    with caplog.at_level(logging.DEBUG, "bridge"):
+        rig.dispatcher.round()
+    said = [line for record in caplog.records if "Cinder:" in (line := record.getMessage())]
+    assert any(sent.volume_id in line and line.endswith("hosts: h1; failures 0, so cast to h1") for line in said)
+    assert any(waits.volume_id in line and line.endswith("so wait: volume_extending") for line in said)
+    assert "driver_volume_type" not in caplog.text
 
 
 def test_the_order_of_an_encrypted_volume_names_its_key(rig: Rig) -> None:
