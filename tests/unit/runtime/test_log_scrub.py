@@ -32,7 +32,7 @@ def scrubbed() -> Iterator[None]:
 @pytest.mark.parametrize("status", [401, 404, 500])
 def test_keystonemiddleware_logs_no_body_of_keystones(status: int, caplog: pytest.LogCaptureFixture) -> None:
     """FIELD §6: it logs an error's body whole."""
-    caplog.set_level(logging.DEBUG)
+    caplog.set_level(logging.DEBUG, "keystonemiddleware.auth_token")
     kinds = {401: exceptions.Unauthorized, 404: exceptions.NotFound, 500: exceptions.InternalServerError}
     error = kinds[status](ECHO)
     error.response = SimpleNamespace(text=ECHO, status_code=status)
