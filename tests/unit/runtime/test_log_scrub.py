@@ -55,6 +55,7 @@ def test_keystonemiddleware_logs_no_body_of_keystones(status: int, caplog: pytes
 @pytest.mark.parametrize("name", ["bridge.engine", "sqlalchemy.pool", "urllib3.connectionpool"])
 def test_a_configured_secret_is_in_no_message_and_no_traceback(name: str, caplog: pytest.LogCaptureFixture) -> None:
     log = logging.getLogger(name)
+    caplog.set_level(logging.DEBUG, name)
     log.warning("refused: %s", PASSWORD)
     log.warning("at %s", f"https://u:{quote(PASSWORD, safe='')}@broker/")
     try:
