@@ -49,6 +49,13 @@ def run(results: Results, compute: Compute, agent: Agent) -> None:
 
     results.run("nvme_two_portals", two_portals)
 
+
+def run_reused(results: Results, compute: Compute, agent: Agent) -> None:
+    """Run last: a namespace that was taken away under a guest can hold up later scans of the same kernel."""
+    target = NvmeTarget("reused")
+    volume, other = target.add(50, START), target.add(51, START)
+    bench = Bench(compute, agent, volume, lambda: connect(volume, multipath=False))
+
     def give() -> None:
         other.grow(bench.size)
         target.reuse(volume, other)
