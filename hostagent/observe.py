@@ -65,6 +65,7 @@ class _Observation:
         if self.before >= self.order.target:
             self._record("look", looked, "", self.before)
             return self._already(domain, disk, self.before)
+        self.eyes.told.judge_disk(domain, disk, self.before - self.header)  # later growth is of this run
         while self.after < self.order.target and self.eyes.clock() - looked < self.eyes.wait:
             if self.eyes.sleep(_LOOK_EVERY):
                 break

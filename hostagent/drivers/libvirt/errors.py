@@ -22,6 +22,7 @@ _NO_SECRET: Final = frozenset({3, 29, 65, 66})
 _FROM_RPC = 7  # virErrorDomain
 
 _BUSY = re.compile(r"\bin use\b|\bis busy\b|block job|block copy|state change lock", re.IGNORECASE)
+_OPERATION_DENIED: Final = 29  # virErrorNumber
 # virErrorNumber: not supported by the driver, by the configuration, by the arguments, as an operation.
 _UNSUPPORTED: Final = frozenset({3, 67, 74, 84})
 _NO_RESIZE = re.compile(r"does not support resiz|resize (is )?not supported|not resizable", re.IGNORECASE)
@@ -130,6 +131,8 @@ def _passing(code: int | None, text: str) -> tuple[Outcome, Reason] | None:
 
 def _never(code: int | None, text: str) -> Reason | None:
     """Return why a resize will never work, None for an error that may pass."""
+    if code == _OPERATION_DENIED:  # the connection is for reading, not the disk
+        return None
     if _READ_ONLY.search(text):
         return Reason.READ_ONLY
     return Reason.RESIZE_UNSUPPORTED if code in _UNSUPPORTED or _NO_RESIZE.search(text) else None

@@ -50,6 +50,16 @@ def test_a_size_that_nova_gave_in_this_run_was_told_by_that() -> None:
     assert (report.before, report.after) == (LARGE, LARGE)
 
 
+def test_a_size_that_nova_gave_after_an_order_looked_was_told_by_that() -> None:
+    """No inventory has looked before: the first order saw the guest behind."""
+    hypervisor, server_id, disk = guest(SMALL)
+    eyes = eyes_of(hypervisor, FakeTime(), ToldDisks(watches=True))
+    assert observe(order(server_id, disk.volume_id, LARGE), eyes).reason == Reason.NOVA_NOT_THERE
+    disk.capacity = LARGE
+    report = observe(order(server_id, disk.volume_id, LARGE), eyes)
+    assert (report.outcome, report.reason) == (Outcome.ALREADY, Reason.SIZE_REACHED)
+
+
 def test_a_guest_that_may_not_have_been_told_has_nova_asked_once() -> None:
     """Restored or migrated with the size: nothing shows that its driver knows."""
     hypervisor, server_id, disk = guest(LARGE)
