@@ -152,7 +152,7 @@ def _blind() -> None:
 
 
 def _no_read_timeout() -> None:
-    """Gives the broker an hour to confirm, and asks it for no heartbeats."""
+    """Gives the broker an hour for each answer, and asks it for no heartbeats."""
     from bridge.runtime.amqp_socket import BoundedConnection  # noqa: PLC0415
     from bridge.runtime.publisher import BusPublisher  # noqa: PLC0415
 
@@ -170,7 +170,14 @@ def _no_read_timeout() -> None:
     def without_heartbeat(self: BoundedConnection, *arguments: Any, **named: Any) -> None:
         make(self, *arguments, **{**named, "heartbeat": 0})
 
+    drain = BoundedConnection.drain_events
     _put(BoundedConnection, "__init__", without_heartbeat)
+    _put(BoundedConnection, "answering", lambda self, timeout: nullcontext())
+    _put(
+        BoundedConnection,
+        "drain_events",
+        lambda self, timeout=None: drain(self, _HOUR if timeout is None else timeout),
+    )
 
 
 def _polite_close() -> None:
