@@ -30,6 +30,8 @@ _SCHEMES: Final = frozenset({"http", "https"})
 _HOST: Final = re.compile(
     r"(?:\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?\.?)(?::[0-9]{1,5})?"
 )
+_SAID_HOST: Final = re.compile(r"[^\x00-\x20\x7f/?#@\\<>]{1,255}")
+"""A Host of the caller's own: in links as it was sent, as Nova does, where it stays the host of the link."""
 _PREFIX: Final = re.compile(r"(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+")
 _PORT: Final = re.compile(r":[0-9]{1,5}\Z")
 _IPV6_KEY: Final = 64
@@ -185,7 +187,7 @@ def behind_proxies(app: WsgiApp, known: Proxies) -> WsgiApp:
             environ["wsgi.url_scheme"] = _own_scheme(environ)
         if found.host is not None:
             environ["HTTP_HOST"] = found.host
-        elif _host(environ.get("HTTP_HOST", "")) is None:
+        elif not _SAID_HOST.fullmatch(environ.get("HTTP_HOST", "")):
             environ.pop("HTTP_HOST", None)  # it would stand in links
         if found.prefix is not None:
             environ["SCRIPT_NAME"] = found.prefix
