@@ -3,8 +3,9 @@
  * The way of an extend, for Spin: notification, journal, claim, cast, report, telling, reconcile.
  *
  * One volume grows while its guest migrates from host 0 to host 1. Two engines share the journal. Host 2 lies. Any
- * part crashes between any two steps; messages are lost, doubled and late. Disturbances have budgets, so that each run
- * ends: safety is an assertion on the way, liveness is an assertion on every end (process `judge`).
+ * part crashes between any two steps; messages are lost, doubled and late. Each disturbance has a budget: safety is an
+ * assertion on the way, liveness is an assertion on every end (process `judge`). CI checks one kind at a time; with
+ * several budgets at once, or a migration, the search takes far longer.
  *
  * The moves of a report come from settle.pml, which is made from bridge/journal/states.py.
  * tests/model/ runs the model, as it is and with each planted bug (-DBREAK_...).

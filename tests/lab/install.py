@@ -42,6 +42,7 @@ DATABASE_PACKAGES: Final = ("mariadb-server", "postgresql", "pgbouncer", "galera
 """rsync carries the state of one Galera node to the next."""
 CEPH_PACKAGES: Final = ("ceph-mon", "ceph-osd", "ceph-common", "qemu-block-extra", "cryptsetup-bin")
 """A Ceph of one's own and QEMU's way to it (52 packages, 35 s), and what makes a LUKS header."""
+MODEL_PACKAGES: Final = ("spin", "gcc", "libc6-dev")
 OPERATOR_PACKAGES: Final = ("chromium", "prometheus", "sudo", "systemd")
 """What looks at the report's page, the alert rules, the sudo rules and the units."""
 STORAGE_PACKAGES: Final = (

@@ -23,6 +23,7 @@ from tests.lab.install import (
     DATABASE_PACKAGES,
     GUESTS_PACKAGES,
     HYPERVISOR_PACKAGES,
+    MODEL_PACKAGES,
     OPERATOR_PACKAGES,
     STORAGE_PACKAGES,
     TREE,
@@ -77,6 +78,12 @@ STAGES: Final = (
             ("{bin}/python", "-m", "tests.fuzz", "--count", "1000000"),
             ("{bin}/python", "-m", "tests.fuzz.audit", "--edits", "10000", "--honest", "400"),
         ),
+    ),
+    Stage(
+        "model",
+        "the model of the way of an extend, checked exhaustively by Spin",
+        (("{bin}/pytest", "-q", "tests/model"),),
+        packages=MODEL_PACKAGES,
     ),
     Stage(
         "docs",
