@@ -26,8 +26,6 @@ def errors(directory: Path, *defined: str, **budgets: int) -> tuple[int, str]:
         shutil.copy(file, directory)
     flags = [f"-D{name}={value}" for name, value in {**BUDGETS, **budgets}.items()]
     flags += [f"-D{name}" for name in defined]
-        f"-D{name}" for name in defined
-    ]
     for command in (
         ["spin", "-a", *flags, "extend.pml"],
         ["gcc", "-O2", "-w", "-DSAFETY", "-DMEMLIM=2000", "-o", "pan", "pan.c"],
