@@ -101,17 +101,19 @@ def answer(
 LOG = logging.getLogger(__name__)
 
 
+Choice = Callable[[Mapping[str, ServerState]], Sequence[Arrival]]
+"""Decides which arrivals are accepted, by what is known of their servers."""
+
+
 class ArrivalStore(Protocol):
-    """The journal for the API (bridge.journal.accept)."""
+    """The journal as the API needs it (bridge.journal.accept)."""
 
-    def standing(self, server_ids: Collection[str]) -> Mapping[str, ServerState]:
-        """Return the state of each server that the inventory knows.
+    def admit(self, server_ids: Collection[str], choose: Choice) -> Mapping[ExtendKey, str]:
+        """Open or renew an extend for each arrival that `choose` returns, and return their ids after the commit.
 
-        Raises JournalUnavailableError.
+        `choose` gets the state of each server of the inventory, without those that are unknown, and may be called
+        more than once. Raises JournalUnavailableError.
         """
-
-    def accept(self, arrivals: Sequence[Arrival]) -> Mapping[ExtendKey, str]:
-        """Open or renew an extend for each arrival, committed on return: ids. Raises JournalUnavailableError."""
 
 
 class AnyServer:
@@ -120,13 +122,10 @@ class AnyServer:
     def __init__(self, journal: ArrivalStore) -> None:
         self._journal = journal
 
-    def standing(self, server_ids: Collection[str]) -> Mapping[str, ServerState]:
-        """Return each server as one on a host."""
-        return dict.fromkeys(server_ids, ServerState.ON_HOST)
-
-    def accept(self, arrivals: Sequence[Arrival]) -> Mapping[ExtendKey, str]:
-        """Hand the arrivals on to the journal."""
-        return self._journal.accept(arrivals)
+    def admit(self, server_ids: Collection[str], choose: Choice) -> Mapping[ExtendKey, str]:
+        """Accept what is chosen when each server is known."""
+        known = dict.fromkeys(server_ids, ServerState.ON_HOST)
+        return self._journal.admit((), lambda _: choose(known))
 
 
 class EventsResource:
@@ -177,13 +176,15 @@ class EventsResource:
     def _take(
         self, events: Sequence[Mapping[str, Any]], request_id: str, global_request_id: str | None
     ) -> tuple[int, list[dict[str, Any]]]:
-        standing = self._journal.standing(servers(events))
-        decisions = [decide(event, standing) for event in events]
-        keys = dict.fromkeys(decision.key for decision in decisions if decision.key is not None)
-        arrivals = [Arrival(key=key, request_id=request_id, global_request_id=global_request_id) for key in keys]
-        ids: Mapping[ExtendKey, str] = {}
-        if arrivals:
-            ids = self._journal.accept(arrivals)
+        decisions: list[EventDecision] = []
+
+        def choose(standing: Mapping[str, ServerState]) -> list[Arrival]:
+            decisions[:] = [decide(event, standing) for event in events]
+            keys = dict.fromkeys(decision.key for decision in decisions if decision.key is not None)
+            return [Arrival(key=key, request_id=request_id, global_request_id=global_request_id) for key in keys]
+
+        ids = self._journal.admit(servers(events), choose)
+        if ids:
             self._wake()
         self._record(events, decisions, ids, request_id, global_request_id)
         return answer(events, decisions)

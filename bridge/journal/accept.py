@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import mysql, postgresql, sqlite
 
 from bridge.core.audit import AuditEvent
 from bridge.core.errors import JournalUnavailableError
@@ -21,6 +22,9 @@ from bridge.journal.watch import prove_write
 
 _COUNT_EVERY: Final = 1.0  # seconds; a limit that is a second late is still a limit
 _FULL_RETRY: Final = 30.0
+
+Choice = Callable[[Mapping[str, ServerState]], Sequence[Arrival]]
+"""Decides which arrivals are accepted, by what is known of their servers."""
 
 
 def open_journal(settings: JournalSettings, *, results: Results | None = None) -> "Journal":
@@ -51,42 +55,56 @@ class Journal:
 
         Mirrors Nova's instance mapping: a server no host reports any more is known, but on no host (422).
         """
-        if not server_ids:
-            return {}
-
-        def ask(connection: sa.Connection) -> Mapping[str, ServerState]:
-            found: dict[str, ServerState] = {}
-            for server_id, state in _STATES.run(connection, [{"server": s} for s in set(server_ids)], {}):
-                if state != GONE:
-                    found[server_id] = ServerState.ON_HOST
-                else:
-                    found.setdefault(server_id, ServerState.NO_HOST)
-            return found
-
-        return self.database.read(ask)
+        return self.database.read(lambda connection: _states(connection, server_ids)) if server_ids else {}
 
     def accept(self, arrivals: Sequence[Arrival]) -> Mapping[ExtendKey, str]:
-        """Open an extend for each (server, volume), or raise the generation of the open one; the id of each.
+        """Open an extend for each (server, volume), or raise the generation of the open one; return their ids.
 
         Committed on return. Several arrivals of one pair become one generation; each leaves its own line in
         `transitions`.
         """
-        if not arrivals:
-            return {}
-        self._refuse_when_full()
-        return self.database.write(lambda connection: open_extends(connection, arrivals, self._clock()))
+        return self.admit((), lambda _: arrivals) if arrivals else {}
 
-    def _refuse_when_full(self) -> None:
-        """A backlog that only grows helps nobody: the caller keeps its events and comes back."""
+    def admit(self, server_ids: Collection[str], choose: Choice) -> Mapping[ExtendKey, str]:
+        """As `standing`, then as `accept` for the arrivals that `choose` returns, in one transaction.
+
+        `choose` may be called more than once, and must not call the journal.
+        """
+        is_full = self._is_full()
+
+        def work(connection: sa.Connection) -> Mapping[ExtendKey, str]:
+            arrivals = choose(_states(connection, server_ids) if server_ids else {})
+            if not arrivals:
+                return {}
+            if is_full:
+                raise self._full()
+            return open_extends(connection, arrivals, self._clock())
+
+        return self.database.write(work)
+
+    def _is_full(self) -> bool:
+        """Count the backlog now and then: a caller of a full journal keeps its events and comes back."""
         now = time.monotonic()
         if now - self._counted_at >= _COUNT_EVERY:
             self._counted_at = now
             self._open = self.database.read(_count_open)
-        if self._open >= self._max_open:
-            raise JournalUnavailableError(
-                f"{self._open} extends are open, [journal] max_open is {self._max_open}; are engines and hosts up?",
-                retry_after=_FULL_RETRY,
-            )
+        return self._open >= self._max_open
+
+    def _full(self) -> JournalUnavailableError:
+        return JournalUnavailableError(
+            f"{self._open} extends are open, [journal] max_open is {self._max_open}; are engines and hosts up?",
+            retry_after=_FULL_RETRY,
+        )
+
+
+def _states(connection: sa.Connection, server_ids: Collection[str]) -> dict[str, ServerState]:
+    found: dict[str, ServerState] = {}
+    for server_id, state in _STATES.run(connection, [{"server": s} for s in set(server_ids)], {}):
+        if state != GONE:
+            found[server_id] = ServerState.ON_HOST
+        else:
+            found.setdefault(server_id, ServerState.NO_HOST)
+    return found
 
 
 def _count_open(connection: sa.Connection) -> int:
@@ -150,9 +168,63 @@ _ACCEPTED: Final = Prepared(
 )
 
 
+def _upsert_of(dialect: str) -> sa.Executable:
+    """Open one extend or raise the generation of the open one, and return its id, in one statement."""
+    columns = ("id", "server_id", "volume_id", "source", "due_at", "opened_at", "request_id", "global_request_id")
+    fixed = {"open": 1, "state": State.DUE.value, "wanted_gen": 1, "attempt": 0, "failures": 0}
+    values = fixed | {name: sa.bindparam(name, type_=extends.c[name].type) for name in columns}
+    raised = {
+        "state": State.DUE.value,
+        "wanted_gen": extends.c.wanted_gen + 1,
+        "failures": 0,
+        "waiting_for": sa.null(),
+    }
+    if dialect in {"mysql", "mariadb"}:
+        insert = mysql.insert(extends).values(values)
+        newer = {name: insert.inserted[name] for name in _RENEWED}
+        renewed: sa.Executable = insert.on_duplicate_key_update(**raised, **newer).returning(extends.c.id)
+        return renewed
+    made = (sqlite if dialect == "sqlite" else postgresql).insert(extends).values(values)
+    upsert: sa.Executable = made.on_conflict_do_update(
+        index_elements=["server_id", "volume_id", "open"],
+        set_=raised | {name: made.excluded[name] for name in _RENEWED},
+    ).returning(extends.c.id)
+    return upsert
+
+
+_RENEWED: Final = ("due_at", "request_id", "global_request_id")
+_UPSERT: Final = {name: Prepared(_upsert_of(name)) for name in ("sqlite", "postgresql", "mysql", "mariadb")}
+
+
 def open_extends(connection: sa.Connection, arrivals: Sequence[Arrival], now: float) -> dict[ExtendKey, str]:
     """Open an extend per pair or raise the generation of the open one, in the caller's transaction: their ids."""
     newest = {arrival.key: arrival for arrival in arrivals}
+    if len(newest) == 1 and connection.dialect.insert_returning:
+        ids = _open_one(connection, next(iter(newest.values())), now)
+    else:
+        ids = _open_many(connection, newest, now)
+    _ACCEPTED.run_many(
+        connection,
+        [
+            {
+                "extend_id": ids[arrival.key],
+                "at": now,
+                "request_id": arrival.request_id,
+                "global_request_id": arrival.global_request_id,
+            }
+            for arrival in arrivals
+        ],
+    )
+    return ids
+
+
+def _open_one(connection: sa.Connection, arrival: Arrival, now: float) -> dict[ExtendKey, str]:
+    """Open or raise a single pair in one round trip: most requests have one event, and wait for each trip."""
+    found = _UPSERT[connection.dialect.name].run(connection, _new_row(new_id(), arrival, now))
+    return {arrival.key: str(found.scalar_one())}
+
+
+def _open_many(connection: sa.Connection, newest: Mapping[ExtendKey, Arrival], now: float) -> dict[ExtendKey, str]:
     ids = _open_ids(connection, newest)
     _RAISE.run_many(
         connection,
@@ -169,18 +241,6 @@ def open_extends(connection: sa.Connection, arrivals: Sequence[Arrival], now: fl
     fresh = sorted(key for key in newest if key not in ids)
     ids.update({key: new_id() for key in fresh})
     _OPEN.run_many(connection, [_new_row(ids[key], newest[key], now) for key in fresh])
-    _ACCEPTED.run_many(
-        connection,
-        [
-            {
-                "extend_id": ids[arrival.key],
-                "at": now,
-                "request_id": arrival.request_id,
-                "global_request_id": arrival.global_request_id,
-            }
-            for arrival in arrivals
-        ],
-    )
     return ids
 
 

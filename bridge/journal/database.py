@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
 import sqlalchemy as sa
-import tenacity
 from sqlalchemy import event
 from sqlalchemy.exc import ArgumentError, DataError, NoSuchModuleError, SQLAlchemyError
 
@@ -34,11 +33,13 @@ from bridge.journal.settings import JournalSettings
 from bridge.journal.sqlite_file import listen_for_file
 from bridge.runtime.daemon import moving
 from bridge.runtime.deadline import DEADLINES, Deadline
+from bridge.runtime.retry import Backoff
 
 T = TypeVar("T")
 
 _TRIES: Final = 6
-_WRITE: Final = "journal_write"
+_BETWEEN: Final = Backoff(first=0.01, cap=0.5)
+"""Between two tries of a transaction."""
 
 
 class Results(Protocol):
@@ -65,7 +66,13 @@ class Database:
             url = sa.make_url(settings.connection)
             driver_url, arguments = engine_options(url, limits)
             pool = {} if url.get_backend_name() == "sqlite" else {"pool_timeout": (limits or LIMITS).checkout}
-            self.engine = sa.create_engine(driver_url, hide_parameters=True, connect_args=arguments, **pool)
+            self.engine = sa.create_engine(
+                driver_url,
+                hide_parameters=True,
+                connect_args=arguments,
+                pool_reset_on_return=None,  # every transaction of ours is ended by its block; saves a round trip
+                **pool,
+            )
         except (ArgumentError, NoSuchModuleError, ImportError) as ex:
             raise ConfigError(
                 f"[journal] connection {safe_url(settings.connection)!r} cannot be used: {ex}"
@@ -76,17 +83,11 @@ class Database:
         if url.get_backend_name() == "sqlite":
             listen_for_file(self.engine, url)
             event.listen(self.engine, "connect", _on_sqlite_connect)
-            event.listen(self.engine, "begin", _on_sqlite_begin)
+            event.listen(self.engine, "begin", self._begin_sqlite)
         elif url.get_driver_name() == "psycopg":
             begin = begin_of_postgresql(url, limits)
             event.listen(self.engine, "connect", _on_psycopg_connect)
             event.listen(self.engine, "begin", lambda connection: _on_psycopg_begin(connection, begin))
-        self._attempts = tenacity.Retrying(
-            stop=tenacity.stop_after_attempt(_TRIES),
-            wait=tenacity.wait_random_exponential(multiplier=0.01, max=0.5),
-            retry=tenacity.retry_if_exception(is_worth_another_try),
-            reraise=True,
-        )
 
     @property
     def name(self) -> str:
@@ -114,40 +115,44 @@ class Database:
 
     def _run(self, work: Callable[[sa.Connection], T], *, write: bool) -> T:
         until = time.monotonic() + (self._limits.total if self._limits is not None else float("inf"))
-        expired: float | None = None
-
-        def once() -> T:
-            nonlocal expired
+        kind = getattr(work, "__qualname__", type(work).__name__)
+        self._current.write = write
+        for attempt in range(1, _TRIES + 1):
             began = time.monotonic()
             with self._within(until) as deadline:
                 try:
-                    return self._once(work, write)
-                finally:
+                    result = self._once(work)
+                    break
+                except Exception as ex:
+                    if attempt < _TRIES and time.monotonic() < until and is_worth_another_try(ex):
+                        time.sleep(_BETWEEN.delay(attempt))
+                        continue
                     late = deadline is not None and deadline.expired
-                    expired = time.monotonic() - began if late else None
-
-        def may_go_on(state: tenacity.RetryCallState) -> bool:
-            return state.attempt_number >= _TRIES or time.monotonic() >= until
-
-        kind = getattr(work, "__qualname__", type(work).__name__)
-        try:
-            result: T = self._attempts.copy(stop=may_go_on)(once)
-        except (DataError, OverflowError, UnicodeError) as ex:  # drivers raise the last two as they are
-            raise JournalRefusedError(f"the journal {self._name} refuses a value: {type(ex).__name__}") from ex
-        except SQLAlchemyError as ex:
-            why = f"the journal {self._name} cannot be used: {explain(ex, expired_after=expired)}"
-            if self.results is not None:
-                self.results.failed(kind, why, general=is_general(ex))
-            raise JournalUnavailableError(why) from ex
-        finally:
-            moving()
+                    raise self._failure(ex, kind, time.monotonic() - began if late else None) from ex
+                finally:
+                    moving()
         if self.results is not None:
             self.results.succeeded(kind, wrote=write)
         return result
 
-    def _once(self, work: Callable[[sa.Connection], T], write: bool) -> T:
-        with self.engine.connect().execution_options(**{_WRITE: write}) as connection, connection.begin():
+    def _failure(self, ex: Exception, kind: str, expired_after: float | None) -> Exception:
+        """Return the error that callers know, and note what is the database's fault."""
+        if isinstance(ex, DataError | OverflowError | UnicodeError):  # drivers raise the last two as they are
+            return JournalRefusedError(f"the journal {self._name} refuses a value: {type(ex).__name__}")
+        if not isinstance(ex, SQLAlchemyError):
+            return ex
+        why = f"the journal {self._name} cannot be used: {explain(ex, expired_after=expired_after)}"
+        if self.results is not None:
+            self.results.failed(kind, why, general=is_general(ex))
+        return JournalUnavailableError(why)
+
+    def _once(self, work: Callable[[sa.Connection], T]) -> T:
+        with self.engine.connect() as connection, connection.begin():
             return work(connection)
+
+    def _begin_sqlite(self, connection: sa.Connection) -> None:
+        # IMMEDIATE takes the write lock at once: a transaction that read first cannot take it later (SQLITE_BUSY)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if getattr(self._current, "write", True) else "BEGIN")
 
     @contextmanager
     def _within(self, until: float) -> Iterator[Deadline | None]:
@@ -182,12 +187,6 @@ def _on_sqlite_connect(connection: Any, _record: object) -> None:
     cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA synchronous=FULL")
     cursor.close()
-
-
-def _on_sqlite_begin(connection: sa.Connection) -> None:
-    # IMMEDIATE takes the write lock at once: a transaction that read first could not take it later (SQLITE_BUSY)
-    write = connection.get_execution_options().get(_WRITE, True)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
 
 def _on_psycopg_connect(connection: Any, _record: object) -> None:

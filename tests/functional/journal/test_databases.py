@@ -14,8 +14,9 @@ from bridge.journal.tables import hosts
 from tests.lab.databases import MariaDB, Server
 from tests.lab.waiting import until
 from tests.unit.journal.conftest import Bench
+from tests.unit.journal.test_admit import *  # noqa: F403 - the point of this module
 from tests.unit.journal.test_findings import *  # noqa: F403 - the same
-from tests.unit.journal.test_journal import *  # noqa: F403 - the point of this module
+from tests.unit.journal.test_journal import *  # noqa: F403 - the same
 from tests.unit.journal.test_many_hosts import *  # noqa: F403 - the same
 
 pytestmark = pytest.mark.functional

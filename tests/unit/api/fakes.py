@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A journal in memory and an API around it, for tests that need no database."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 import falcon
@@ -9,6 +9,7 @@ from falcon import testing
 from prometheus_client import CollectorRegistry
 
 from bridge.api.app import build
+from bridge.api.events import Choice
 from bridge.api.faults import unauthorized
 from bridge.api.identity import Authenticator, Identity, Policy
 from bridge.api.settings import ApiSettings
@@ -48,10 +49,10 @@ class FakeJournal:
         self.away = False
         self.broken: Exception | None = None
 
-    def standing(self, server_ids: Collection[str]) -> Mapping[str, ServerState]:
-        return {server: self.known[server] for server in server_ids if server in self.known}
-
-    def accept(self, arrivals: Sequence[Arrival]) -> Mapping[ExtendKey, str]:
+    def admit(self, server_ids: Collection[str], choose: Choice) -> Mapping[ExtendKey, str]:
+        arrivals = choose({server: self.known[server] for server in server_ids if server in self.known})
+        if not arrivals:
+            return {}
         if self.broken is not None:
             raise self.broken
         if self.away:
