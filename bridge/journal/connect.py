@@ -65,7 +65,7 @@ NOT_READY: Final[frozenset[str | int]] = frozenset(
         1152, 1153, 1154, 1155, 1156, 1157, 1158, 1159, 1160, 1161, 1184,  # class 08S01: the connection broke
         1317,  # interrupted, as by a shutdown
         1927,  # killed
-        1815,  # Galera: internal error of a node that leaves
+        1180, 1815,  # Galera: a commit, or the inside, of a node that leaves
         9001, 9002,  # ProxySQL: no backend
     }
 )  # fmt: skip

@@ -124,6 +124,7 @@ class MariaDB(Server):
         self._data = self.directory / "data"
         subprocess.run(
             ["mariadb-install-db", "--no-defaults", f"--datadir={self._data}", *self._user(), "--skip-test-db",
+             f"--tmpdir={self.directory}",
              "--auth-root-authentication-method=normal"],
             check=True, capture_output=True, env={**os.environ, "PATH": _path()},
         )  # fmt: skip
@@ -132,15 +133,15 @@ class MariaDB(Server):
         server = shutil.which("mariadbd", path=_path())
         return [
             str(server), "--no-defaults", f"--datadir={self._data}", *self._user(),
-            f"--socket={self.directory}/sock", f"--pid-file={self.directory}/pid", "--bind-address=127.0.0.1",
-            f"--port={self.port}", "--innodb-buffer-pool-size=64M", "--skip-log-bin", "--max-connections=200",
+            f"--tmpdir={self.directory}", f"--socket={self.directory}/sock", f"--pid-file={self.directory}/pid",
+            "--bind-address=127.0.0.1", f"--port={self.port}", "--innodb-buffer-pool-size=64M",
+            "--skip-log-bin", "--max-connections=200",
         ]  # fmt: skip
 
     def _url(self, database: str) -> str:
         return f"mysql+pymysql://root@127.0.0.1:{self.port}/{database}?charset=utf8mb4"
 
-    @staticmethod
-    def _user() -> list[str]:
+    def _user(self) -> list[str]:
         return ["--user=root"] if os.geteuid() == 0 else []
 
 

@@ -117,6 +117,13 @@ STAGES: Final = (
         again=True,
     ),
     Stage(
+        "failover",
+        "Galera with three nodes, and the product's own limits on a frozen database",
+        (("env", "EXTEND_BRIDGE_LONG=1", "{bin}/pytest", "tests/functional/journal"),),
+        packages=DATABASE_PACKAGES,
+        only_long=True,
+    ),
+    Stage(
         "storage",
         "iSCSI, multipath, NVMe, Fibre Channel, RDMA and NFS on Debian's kernel in a throw-away VM",
         (("{bin}/pytest", "tests/storage"),),
