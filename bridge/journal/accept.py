@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the API does with the journal: which servers are known, and the commit behind a 200."""
+"""The API's side of the journal: known servers, and the commit behind a 200."""
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -51,7 +51,7 @@ class Journal:
         return why_not
 
     def standing(self, server_ids: Collection[str]) -> Mapping[str, ServerState]:
-        """What is known of each server; a server that is absent from the answer is unknown.
+        """Return the state of each server; one that is absent from the answer is unknown.
 
         Mirrors Nova's instance mapping: a server no host reports any more is known, but on no host (422).
         """
@@ -66,7 +66,7 @@ class Journal:
         return self.admit((), lambda _: arrivals) if arrivals else {}
 
     def admit(self, server_ids: Collection[str], choose: Choice) -> Mapping[ExtendKey, str]:
-        """As `standing`, then as `accept` for the arrivals that `choose` returns, in one transaction.
+        """Read the states of servers and accept what `choose` returns for them, in one transaction.
 
         `choose` may be called more than once, and must not call the journal.
         """

@@ -69,7 +69,7 @@ class Admin:
         return self._database.read(lambda c: [dict(row) for row in c.execute(query).mappings()])
 
     def event(self, extend_id: str) -> tuple[Mapping[str, Any], list[str]] | None:
-        """One extend and its history in words, or None."""
+        """Return one extend with its history in words, or None."""
 
         def ask(connection: sa.Connection) -> tuple[Mapping[str, Any], list[str]] | None:
             row = connection.execute(sa.select(extends).where(extends.c.id == extend_id)).mappings().one_or_none()
@@ -138,7 +138,7 @@ class Admin:
         return self._database.write(work)
 
     def hosts(self) -> Sequence[Mapping[str, Any]]:
-        """Every host that ever reported and is not forgotten, with the number of its servers.
+        """Return each host that reported and is not forgotten, with the number of its servers.
 
         `capabilities`: the volume types it can extend; `unsupported`: {type: why not}.
         """
@@ -157,7 +157,7 @@ class Admin:
         return self._database.read(lambda c: [shown(row) for row in c.execute(query).mappings()])
 
     def disks(self, host: str) -> Sequence[Mapping[str, Any]]:
-        """What a host shows its guests: server, volume, bytes."""
+        """Return what a host shows its guests: server, volume, bytes."""
         query = sa.select(disks).where(disks.c.host == host).order_by(disks.c.server_id, disks.c.volume_id)
         return self._database.read(lambda c: [dict(row) for row in c.execute(query).mappings()])
 

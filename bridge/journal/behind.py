@@ -36,7 +36,7 @@ class BehindGuest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Numbers:
-    """How many are behind and cannot be seen, by reason; `since` the oldest that is behind, None without one."""
+    """Count guests that are behind or cannot be seen, by reason; `since` is of the oldest behind, or None."""
 
     behind: Mapping[str, int]
     unseen: Mapping[str, int]
@@ -147,7 +147,7 @@ def _not_told() -> sa.Select[Any]:
 
 
 def _dealt_with() -> sa.Exists:
-    """An extend is open, or has ended since: it says itself how."""
+    """Match guests with an extend that is open or has ended since, because its outcome says more."""
     return sa.exists().where(
         extends.c.server_id == sightings.c.server_id,
         extends.c.volume_id == sightings.c.volume_id,
@@ -156,7 +156,7 @@ def _dealt_with() -> sa.Exists:
 
 
 def _reached() -> sa.Exists:
-    """A host reports the size by now: somebody else has done it."""
+    """Match guests whose host reports the wanted size by now."""
     return sa.exists().where(
         disks.c.server_id == sightings.c.server_id,
         disks.c.volume_id == sightings.c.volume_id,

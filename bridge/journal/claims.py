@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the engine does with due rows: claim them, write attempts down before they are cast, wait, close.
+"""The engine's side of the journal: claim due rows, record attempts before they are cast, wait, close.
 
 Any number of engines may do this on one database. There are no leases: a claim only moves `due_at` and counts
 `attempt`, and an order that is sent twice is harmless because sizes are compared before anything is touched.
@@ -69,7 +69,7 @@ Due = tuple[str, int, str]
 
 
 def read_due(connection: sa.Connection, now: float, horizon: float, limit: int) -> list[Due]:
-    """Up to `limit` rows due at `now`, or later than `horizon`; oldest first decides which, ids in which order."""
+    """Return up to `limit` rows due at `now`, or later than `horizon`: the oldest, in the order of their ids."""
     rows: list[Any] = list(_DUE.run(connection, {"b_now": now, "b_horizon": horizon, "b_limit": limit}))
     return sorted((row_id, attempt, state) for row_id, attempt, state in rows)
 
@@ -84,7 +84,7 @@ def take(connection: sa.Connection, rows: Sequence[Due], due_at: float) -> list[
 
 
 def extend_of(row: Sequence[Any]) -> Extend:
-    """An open extend from the values of EXTEND_COLUMNS, in their order."""
+    """Build an open extend from the values of EXTEND_COLUMNS, in their order."""
     row_id, server_id, volume_id, wanted_gen, attempt, failures, opened_at, request_id, global_request_id = row
     return Extend(
         id=row_id,
@@ -159,14 +159,14 @@ class Claims:
         return self._database.write(lambda c: _claim(c, due, now, now + report_within)) if due else []
 
     def locate(self, claimed: Sequence[Extend], *, host_timeout: float) -> Mapping[str, list[host_rows.Location]]:
-        """The hosts that report each extend's server; a host silent for `host_timeout` seconds is not fresh."""
+        """Return the hosts that report each extend's server; one silent for `host_timeout` seconds is not fresh."""
         now = self._clock()
         alive = host_rows.Alive(since=now - host_timeout, until=now + host_timeout)
         servers = {extend.key.server_id for extend in claimed}
         return self._database.read(lambda c: host_rows.locate(c, servers, alive))
 
     def living(self, names: Collection[str], *, host_timeout: float) -> set[str]:
-        """Which of these hosts were heard within the last `host_timeout` seconds."""
+        """Return those of the hosts that were heard within the last `host_timeout` seconds."""
         now = self._clock()
         heard = hosts.c.heartbeat_at.between(now - host_timeout, now + host_timeout)
         query = sa.select(hosts.c.name).where(hosts.c.name.in_(sorted(names)), heard)

@@ -203,7 +203,7 @@ def _defaults(url: sa.URL, limits: DatabaseLimits | None) -> dict[str, Any]:
 
 
 def _session_of_mariadb(limits: DatabaseLimits | None) -> str:
-    """The limits of a session in one round trip; what stands in `/*M! */` is for MariaDB alone."""
+    """Set the limits of a session in one round trip; the text in `/*M! */` is for MariaDB alone."""
     waits = limits or LIMITS
     parts = [f"innodb_lock_wait_timeout={round(waits.lock)}"]
     if limits is None:

@@ -46,10 +46,10 @@ class Results(Protocol):
     """Receives the result of each transaction: the database check of a daemon."""
 
     def succeeded(self, kind: str, *, wrote: bool) -> None:
-        """A transaction was committed; `kind` names the code that ran in it."""
+        """Note a transaction that was committed; `kind` names the code that ran in it."""
 
     def failed(self, kind: str, why: str, *, general: bool) -> None:
-        """A transaction failed; `general` where any other would have failed as well."""
+        """Note a transaction that failed; `general` where any other would have failed as well."""
 
 
 class Database:
@@ -91,7 +91,7 @@ class Database:
 
     @property
     def name(self) -> str:
-        """The URL without its password and options."""
+        """Return the URL without its password and options."""
         return self._name
 
     def write(self, work: Callable[[sa.Connection], T]) -> T:
@@ -156,7 +156,7 @@ class Database:
 
     @contextmanager
     def _within(self, until: float) -> Iterator[Deadline | None]:
-        """The deadline of one try, which the connection's events find by the thread."""
+        """Limit one try; the connection's events find the deadline by the thread."""
         if self._limits is None:
             yield None
             return
@@ -172,7 +172,7 @@ class Database:
 
 
 def missing_file(url: str) -> str | None:
-    """The file of an SQLite journal that is not there yet: whoever opens it makes it, with himself as its owner."""
+    """Return the file of an SQLite journal that does not exist yet; the user who opens it becomes its owner."""
     with suppress(ArgumentError):
         parsed = sa.make_url(url)
         name = parsed.database if parsed.get_backend_name() == "sqlite" else None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What reconciliation last saw of each attached volume that is not fine: which, since when, why.
+"""Findings of reconciliation: each attached volume that is not fine, since when, and why.
 
 Only changes are written: a fleet that is well has no row, and one whose rows stay as they are costs one statement a
 page.
@@ -44,7 +44,7 @@ class Failed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JournalFacts:
-    """What the journal knows of the disks of some volumes.
+    """The journal's facts about the disks of some volumes.
 
     `open`: why an extend that is on its way has not ended, where it was put off. `verified`: the largest size a
     report read back since the host's last inventory. `agents`: the hosts asked for that ever reported, and whether
@@ -64,7 +64,7 @@ def known(database: Database, volume_ids: Collection[str], alive: Alive) -> Jour
 
 
 def agents_of(database: Database, names: Collection[str], alive: Alive) -> Mapping[str, bool]:
-    """Which of these hosts ever reported, and whether they are alive. Raises JournalUnavailableError."""
+    """Return the hosts that ever reported, and whether they are alive. Raises JournalUnavailableError."""
     query = sa.select(hosts.c.name, hosts.c.heartbeat_at).where(hosts.c.name.in_(sorted(names)))
     return database.read(lambda c: {name: heartbeat_at in alive for name, heartbeat_at in c.execute(query)})
 
@@ -130,7 +130,7 @@ def _failed(connection: sa.Connection, ids: Collection[str]) -> Mapping[ExtendKe
 
 
 class FindingState(StrEnum):
-    """What is seen of one attached volume."""
+    """The finding about one attached volume."""
 
     FINE = "fine"  # the guest has the size, or is off and has it when it starts
     BEHIND = "behind"  # the guest sees less than the volume has
@@ -166,7 +166,7 @@ class Findings:
         self._any = True
 
     def begin(self) -> None:
-        """A pass begins, or goes on: where nothing is written down, what is fine need not be looked for."""
+        """Begin or continue a sweep; without any finding, volumes that are fine need no lookup."""
         one = sa.select(sightings.c.volume_id).limit(1)
         self._any = self._database.read(lambda connection: connection.execute(one).first()) is not None
 
@@ -224,7 +224,7 @@ def _same(row: Any, sighting: Finding) -> bool:
 
 
 def _since(row: Any, sighting: Finding, at: float) -> float:
-    """A guest is behind from the first sight of it to the last, whatever is done about it meanwhile."""
+    """Keep the time of the first finding, whatever is done about the guest meanwhile."""
     was = FindingState(row.sight)
     return float(row.since) if was is sighting.sight or {was, sighting.sight} <= _BEHIND else at
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the hosts say they have: liveness, domains, disks. Written from their messages, read to locate a server."""
+"""Liveness, domains and disks of hosts: written from their messages, read to locate a server."""
 
 import json
 from collections.abc import Collection, Mapping, Sequence
@@ -44,7 +44,7 @@ class Alive:
 
 
 def locate(connection: sa.Connection, server_ids: Collection[str], alive: Alive) -> Mapping[str, list[Location]]:
-    """Where each server is, and whether those hosts are alive."""
+    """Return the hosts of each server, and whether they are alive."""
     rows = connection.execute(
         sa.select(domains.c.server_id, domains.c.host, domains.c.state, hosts.c.heartbeat_at)
         .join(hosts, hosts.c.name == domains.c.host)
@@ -60,7 +60,7 @@ def locate(connection: sa.Connection, server_ids: Collection[str], alive: Alive)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostUpdate:
-    """What one message of a host meant for its liveness."""
+    """The effect of one host message on the host's liveness."""
 
     host: str
     came_up: bool  # first heard, heard again after a silence, or restarted: what waits for it may go
@@ -177,7 +177,7 @@ _ALL_STILL: Final = (
 
 
 def is_heartbeat(message: HostMessage) -> bool:
-    """Whether it says no more than that its agent lives."""
+    """Tell whether the message says no more than that its agent lives."""
     return not message.reports and not message.unread and message.inventory in _NOTHING_NEW
 
 
@@ -198,14 +198,14 @@ def all_still_there(
 
 
 def _kept(inventory: Inventory) -> str:
-    """A host's capabilities as the column holds them: a list, or since agents say why not, both in an object."""
+    """Write a host's capabilities for the column: a list, or an object with reasons where the agent gave some."""
     if not inventory.unsupported:
         return json.dumps(inventory.capabilities)
     return json.dumps({"can": inventory.capabilities, "cannot": dict(inventory.unsupported)})
 
 
 def read_capabilities(kept: str) -> tuple[list[str], dict[str, str]]:
-    """The volume types a host can extend, and why not each other; of either form of the column."""
+    """Return the volume types that a host can extend, and the reason for each other, from either form."""
     value = json.loads(kept)
     return (list(value["can"]), dict(value["cannot"])) if isinstance(value, dict) else (list(value), {})
 
@@ -227,8 +227,8 @@ def _still_there(connection: sa.Connection, message: HostMessage, now: float, al
 
 
 def _turns(row: sa.Row[Any], message: HostMessage) -> int:
-    """How often the run before the last came back. A message delivered late can do that once, two agents do it on
-    and on."""
+    """Count how often the run before the last came back: a late message does that once, two agents do it again and
+    again."""
     return row.turns + 1 if row.last_boot_id == message.boot_id else 0
 
 

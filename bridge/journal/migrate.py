@@ -47,17 +47,17 @@ def upgrade(database: Database, version: str = "head") -> str:
 
 @functools.cache
 def head() -> str:
-    """The version this code wants."""
+    """Return the version that this code wants."""
     return max(file.name.partition("_")[0] for file in (_MIGRATIONS / "versions").glob("[0-9]*_*.py"))
 
 
 def current(database: Database) -> str | None:
-    """The version the database has, None when it is empty. Raises JournalUnavailableError."""
+    """Return the version of the database, None when it is empty. Raises JournalUnavailableError."""
     return database.read(_current)
 
 
 def problem(database: Database) -> str | None:
-    """None when this code can use the tables, else what to do. Raises JournalUnavailableError.
+    """Return None when this code can use the tables, else what to do. Raises JournalUnavailableError.
 
     Tables one version newer are fine: in a rolling upgrade `db sync` comes first, and a migration only adds what
     the release before it does not miss.

@@ -1,11 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a batch of host messages does to the journal, in one transaction: liveness, inventory, reports.
+"""A batch of host messages in one transaction: liveness, inventory, reports.
 
 The caller acknowledges the messages when this has returned, not before.
 
-The rows a batch of reports reads and writes, in few statements: each report of a fleet passes here.
-
-Statements are built once: building them costs more than running them.
+Statements are few and built once, because each report of a fleet passes here.
 """
 
 import dataclasses
@@ -50,7 +48,7 @@ class SettledReport:
 
 
 def _read_of(size: int) -> sa.Select[Any]:
-    """The attempts and their extends, locked: another engine may have a copy of the same report in hand."""
+    """Read attempts with their extends, locked: another engine may hold a copy of the same report."""
     return (
         sa.select(
             attempts.c.id, attempts.c.host, attempts.c.number, attempts.c.gen, attempts.c.target,
@@ -64,7 +62,7 @@ def _read_of(size: int) -> sa.Select[Any]:
 
 
 def _end_attempts(size: int) -> sa.Update:
-    """One statement for many attempts: a round trip for each is what a report would cost most on a server."""
+    """End many attempts with one statement, because round trips are the dearest part of a report."""
     ids = names("b_id", size, attempts.c.id.type)
 
     def each(name: str, kind: sa.types.TypeEngine[Any]) -> sa.Case[Any]:
@@ -125,7 +123,7 @@ _PENDING: Final = sa.select(attempts.c.id, attempts.c.extend_id, attempts.c.numb
 
 
 def read_attempts(connection: sa.Connection, ids: set[str]) -> tuple[dict[str, Attempt], dict[str, Extend]]:
-    """The attempts of these ids, and those of their extends that are open."""
+    """Return the attempts of these ids, and those of their extends that are open."""
     known: dict[str, Attempt] = {}
     rows: dict[str, Extend] = {}
     for row in _READ.run(connection, [{"b_id": i} for i in sorted(ids)], {}):
@@ -211,7 +209,7 @@ _MIGRATION: Final = 3600.0  # seconds a live migration may take for a resize on 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchResult:
-    """What a batch did: each report's fate, the hosts that came up, the names two agents share."""
+    """The result of a batch: each report's effect, hosts that came up, names that two agents share."""
 
     settled: list[SettledReport]
     came_up: list[str]
@@ -297,7 +295,7 @@ class Reported:
 
 
 def _hand_over(connection: sa.Connection, heard: host_rows.HostUpdate, now: float) -> None:
-    """What waits for the host is due now; and what its last run had in hand, since that run is gone."""
+    """Make due what waits for the host, and what its last run had in hand, because that run is gone."""
     due_now = {"due_at": now, "waiting_for": None}
     connection.execute(
         sa.update(extends).where(extends.c.open == 1, extends.c.waiting_for == heard.host).values(**due_now)

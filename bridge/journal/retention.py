@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the journal forgets, and when: done by the engine in small bites, never by hand."""
+"""Retention: the engine deletes old rows in small batches, never an operator by hand."""
 
 import time
 from collections.abc import Callable
@@ -67,7 +67,7 @@ def _heads(connection: sa.Connection, before: float) -> int:
 
 
 def _hosts(connection: sa.Connection, before: float) -> int:
-    """A host that was silent for so long is no host any more; its servers are known again when they turn up."""
+    """Delete hosts that were silent for too long; their servers are known again when a host reports them."""
     silent = list(connection.scalars(sa.select(hosts.c.name).where(hosts.c.heartbeat_at < before).limit(_BITE)))
     for table, column in ((domains, domains.c.host), (disks, disks.c.host), (hosts, hosts.c.name)):
         if silent:

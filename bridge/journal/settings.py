@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""[journal]: where it is."""
+"""Options of [journal]."""
 
 from dataclasses import dataclass
 
@@ -55,7 +55,7 @@ class Keep:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JournalSettings:
-    """As [journal]."""
+    """The options of [journal]."""
 
     connection: str
     sync_on_startup: bool = False

@@ -89,5 +89,5 @@ class PreparedForRows:
 
 
 def names(prefix: str, size: int, kind: sa.types.TypeEngine[Any]) -> list[sa.BindParameter[Any]]:
-    """The bind parameters `prefix0` … of a statement for rows."""
+    """Return the bind parameters `prefix0` … of a statement for rows."""
     return [sa.bindparam(f"{prefix}{number}", type_=kind) for number in range(size)]

@@ -53,7 +53,7 @@ class Passes:
         self._me = new_id()
 
     def take(self) -> SweepLease | None:
-        """The turn, where it is time and nobody else has it."""
+        """Take the lease, where a sweep is due and no other engine holds it."""
         return self._database.write(self._take)
 
     def keep(self, turn: SweepLease) -> bool:
@@ -62,7 +62,7 @@ class Passes:
         return self._write(held_until=now + self._hold, marker=turn.marker, counts=_text(turn.counts))
 
     def end(self, turn: SweepLease) -> bool:
-        """The pass is whole; whether the turn was still ours."""
+        """Record a complete sweep; False when the lease was lost before."""
         now = self._clock()
         return self._write(
             holder=None,
@@ -80,7 +80,7 @@ class Passes:
         self._write(holder=None, held_until=self._clock())
 
     def last(self) -> Survey:
-        """The last whole pass, whoever went."""
+        """The last complete sweep of any engine."""
         return last_survey(self._database)
 
     def _take(self, connection: sa.Connection) -> SweepLease | None:
@@ -112,7 +112,7 @@ class Passes:
 
 
 def last_survey(database: Database) -> Survey:
-    """The last whole pass. Raises JournalUnavailableError."""
+    """Return the last complete sweep. Raises JournalUnavailableError."""
     row = database.read(
         lambda c: c.execute(
             sa.select(passes.c.last_ended_at, passes.c.last_counts).where(passes.c.name == _NAME)

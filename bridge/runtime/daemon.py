@@ -193,7 +193,7 @@ class Daemon:
 
     @contextmanager
     def running(self) -> Iterator[Callable[[], bool]]:
-        """The parts, started; stopped on the way out. The value tells afterwards whether all ended in time."""
+        """Start the parts, and stop them on the way out. The value tells afterwards whether all ended in time."""
         late: list[Part] = []
         started: list[Part] = []
         try:
@@ -210,11 +210,11 @@ class Daemon:
                     LOG.warning("%s did not end within the grace time", part)
 
     def stop(self) -> None:
-        """As the first SIGTERM."""
+        """Stop as at the first SIGTERM."""
         self._stop.set()
 
     def reload(self) -> None:
-        """As SIGHUP: options that may change while it runs, then the files of each part that reads them again."""
+        """Read again, as at SIGHUP: options that may change at run time, then the files of each part."""
         LOG.info("%s reads its files again", self._name)
         self._reload()
         for part in self._parts:

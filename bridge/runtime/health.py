@@ -223,7 +223,7 @@ class InFlight:
         return None
 
     def __len__(self) -> int:
-        """The number of things in hand."""
+        """Return the number of things in hand."""
         return len(self._since)
 
 

@@ -17,7 +17,7 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300
 
 
 def new_registry(part: str) -> CollectorRegistry:
-    """A registry with the build info of this part."""
+    """Return a registry with the build info of this part."""
     registry = CollectorRegistry()
     Info("extend_bridge_build", "Version of the running code", registry=registry).info(
         {"version": VERSION, "part": part}
@@ -46,7 +46,7 @@ class ReadyCollector(Collector):
         self._health = health
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        """As /healthz/ready says it."""
+        """Yield the checks and ages as gauges."""
         ready = GaugeMetricFamily("extend_bridge_ready", "1 while the check is well, else 0", labels=["check"])
         for name, check in self._health.checks().items():
             ready.add_metric([name], float(check.ok))
@@ -62,7 +62,7 @@ class ReadyCollector(Collector):
 
 
 class ListenerMetrics:
-    """What the listener counts."""
+    """Metrics of the listener."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.messages = Counter(
@@ -120,7 +120,7 @@ class ListenerMetrics:
 
 
 class ApiMetrics:
-    """What the API counts."""
+    """Metrics of the API."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.requests = Counter("extend_bridge_api_requests", "Requests by status", ["status"], registry=registry)
@@ -128,7 +128,7 @@ class ApiMetrics:
 
 
 class EngineMetrics:
-    """What the engine counts."""
+    """Metrics of the engine."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.casts = Counter(
@@ -180,7 +180,7 @@ class EngineMetrics:
 
 
 class ReconcileMetrics:
-    """What the last pass of reconciliation saw, by whichever engine: each reads it from the journal."""
+    """Metrics of the last complete sweep of any engine, which each engine reads from the journal."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.guests = Gauge(
@@ -200,7 +200,7 @@ class ReconcileMetrics:
 
 
 class AgentMetrics:
-    """What the host agent counts."""
+    """Metrics of the host agent."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.orders = Counter("extend_bridge_hostagent_orders", "Orders by outcome", ["outcome"], registry=registry)

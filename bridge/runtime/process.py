@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every daemon does around its parts: configuration, logs, ops port, audit log, signals."""
+"""The frame of every daemon: configuration, logs, ops port, audit log, signals."""
 
 import logging
 import sys
@@ -32,7 +32,7 @@ S = TypeVar("S")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Process:
-    """What the parts of one process share. `conf` is for oslo.messaging, which takes nothing else."""
+    """Objects that the parts of one process share. `conf` is for oslo.messaging, which takes nothing else."""
 
     conf: cfg.ConfigOpts
     registry: CollectorRegistry
@@ -94,7 +94,9 @@ def daemon(
     description: str,
     argv: Sequence[str],
 ) -> tuple[Daemon, Process]:
-    """The daemon `extend-bridge-<part>`, wired and not yet started, and what its parts share; raises ConfigError.
+    """Wire the daemon `extend-bridge-<part>` without starting it, and return what its parts share as well.
+
+    Raises ConfigError.
 
     `reader` makes the settings object, `build` the parts; the part's option group is its name with underscores.
     """
