@@ -203,25 +203,26 @@ def open_extends(connection: sa.Connection, arrivals: Sequence[Arrival], now: fl
         ids = _open_one(connection, next(iter(newest.values())), now)
     else:
         ids = _open_many(connection, newest, now)
-    _ACCEPTED.run_many(
-        connection,
-        [
-            {
-                "extend_id": ids[arrival.key],
-                "at": now,
-                "request_id": arrival.request_id,
-                "global_request_id": arrival.global_request_id,
-            }
-            for arrival in arrivals
-        ],
-    )
+    lines = [
+        {
+            "extend_id": ids[arrival.key],
+            "at": now,
+            "request_id": arrival.request_id,
+            "global_request_id": arrival.global_request_id,
+        }
+        for arrival in arrivals
+    ]
+    if len(lines) == 1:
+        _ACCEPTED.rows(connection, lines[0])
+    else:
+        _ACCEPTED.run_many(connection, lines)
     return ids
 
 
 def _open_one(connection: sa.Connection, arrival: Arrival, now: float) -> dict[ExtendKey, str]:
     """Open or raise a single pair in one round trip: most requests have one event, and wait for each trip."""
-    found = _UPSERT[connection.dialect.name].run(connection, _new_row(new_id(), arrival, now))
-    return {arrival.key: str(found.scalar_one())}
+    ((extend_id,),) = _UPSERT[connection.dialect.name].rows(connection, _new_row(new_id(), arrival, now))
+    return {arrival.key: extend_id}
 
 
 def _open_many(connection: sa.Connection, newest: Mapping[ExtendKey, Arrival], now: float) -> dict[ExtendKey, str]:

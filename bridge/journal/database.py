@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy import event
-from sqlalchemy.exc import ArgumentError, DataError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 
 from bridge.core.errors import ConfigError, JournalRefusedError, JournalUnavailableError
 from bridge.core.redact import safe_url
@@ -26,6 +26,7 @@ from bridge.journal.connect import (
     engine_options,
     explain,
     is_general,
+    is_useless,
     is_worth_another_try,
     listen,
 )
@@ -147,8 +148,25 @@ class Database:
         return JournalUnavailableError(why)
 
     def _once(self, work: Callable[[sa.Connection], T]) -> T:
+        dialect = self.engine.dialect
         with self.engine.connect() as connection, connection.begin():
-            return work(connection)
+            try:
+                return work(connection)
+            except dialect.loaded_dbapi.Error as ex:  # of a statement on the driver's own cursor
+                raise self._wrapped(connection, ex) from ex
+
+    def _wrapped(self, connection: sa.Connection, ex: Any) -> Exception:
+        """Return what SQLAlchemy makes of a driver's error, and leave a connection that is of no use."""
+        dialect = self.engine.dialect
+        lost = is_useless(ex) or dialect.is_disconnect(ex, connection.connection, None)
+        if lost:
+            connection.invalidate(ex)
+            self.engine.dispose()
+        kind = dialect.loaded_dbapi.Error
+        wrapped = DBAPIError.instance(
+            "", None, ex, kind, hide_parameters=True, connection_invalidated=lost, dialect=dialect
+        )
+        return wrapped if isinstance(wrapped, Exception) else ex
 
     def _begin_sqlite(self, connection: sa.Connection) -> None:
         # IMMEDIATE takes the write lock at once: a transaction that read first cannot take it later (SQLITE_BUSY)

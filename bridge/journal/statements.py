@@ -32,6 +32,20 @@ class Prepared:
             text, tuple(map(given.__getitem__, order)) if order is not None else given
         )
 
+    def rows(self, connection: sa.Connection, values: Mapping[str, Any]) -> list[Any]:
+        """Run it once on the driver's own cursor, and return its rows: half the cost of `run`.
+
+        Errors are the driver's; Database makes SQLAlchemy's of them.
+        """
+        text, order, constant = self._text(connection)
+        given = {**constant, **values}
+        cursor = connection.connection.cursor()
+        try:
+            cursor.execute(text, tuple(map(given.__getitem__, order)) if order is not None else given)
+            return list(cursor.fetchall()) if cursor.description is not None else []
+        finally:
+            cursor.close()
+
     def run_many(self, connection: sa.Connection, rows: Sequence[Mapping[str, Any]]) -> None:
         """Run it for each row; nothing where there is none."""
         if rows:
@@ -77,9 +91,7 @@ class PreparedForRows:
             for number in range(size):
                 for name, value in part[min(number, len(part) - 1)].items():
                     given[f"{name}{number}"] = value
-            result = self._of(size).run(connection, given)
-            if result.returns_rows:
-                found.extend(result)
+            found.extend(self._of(size).rows(connection, given))
         return found
 
     def _of(self, size: int) -> Prepared:
