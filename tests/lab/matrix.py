@@ -69,6 +69,7 @@ class Suite:
 
 
 PARTS: Final = (
+    Suite("set-up", "tools/test --prepare", short=True, counted=False),
     Suite("demo", "tools/demo", short=True, counted=False),
     Suite("checks", "tools/test lint type docs", short=True, counted=False),
     Suite("unit", "{pytest} -n2 -p tests.lab.noeventlet tests/unit tests/wire", short=True),

@@ -182,6 +182,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--long", action="store_true", help="run every stage, each in its long form where it has one"
     )
     parser.add_argument("--storage", action="store_true", help="the same as naming the stage storage")
+    parser.add_argument("--prepare", action="store_true", help="install what the stages need and end")
     parser.add_argument("--list", action="store_true", help="say what each stage does and end")
     options = parser.parse_args(argv)
     if options.list:
@@ -204,6 +205,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     python = install.ensure(packages=packages, extras=_EXTRAS)
     if real:
         subprocess.run([python, "-m", "tests.lab.hypervisor", "prepare"], cwd=TREE, check=True)
+    if options.prepare:
+        return 0
     return _run(wanted, python.parent, long=options.long)
 
 
