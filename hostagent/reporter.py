@@ -17,7 +17,7 @@ from typing import Final, Protocol
 from bridge.core.extend import new_id
 from bridge.core.messages import DomainSeen, HostMessage, Inventory, Report
 from bridge.core.reasons import Reason
-from bridge.runtime.broker import REPORTS_EXCHANGE, REPORTS_QUEUE
+from bridge.runtime.broker import HOSTS_EXCHANGE, REPORTS_EXCHANGE, REPORTS_QUEUE
 from bridge.runtime.health import LIMIT, Health
 from bridge.runtime.metrics import AgentMetrics
 from bridge.runtime.publisher import NotPublishedError
@@ -32,39 +32,51 @@ _NO_WAY: Final = {Reason.RETURNED, Reason.NOT_PERMITTED}
 class Sender(Protocol):
     """A safe publish."""
 
-    def publish(self, queue: str, body: bytes, *, exchange: str = "") -> None:
-        """Publish one message; raises NotPublishedError."""
+    def publish(self, queue: str, body: bytes, *, exchange: str = "", routing_key: str | None = None) -> None:
+        """Return when the broker has the message; raises NotPublishedError."""
 
 
 class ToEngine:
-    """Publisher to the reports queue through its exchange; through the default exchange where that one is missing.
+    """Publishes to the reports queue, under the host's name as routing key, so that the broker vouches for it.
 
-    A hypervisor's user should have no right to the default exchange, because it leads to every queue.
+    Where that way is closed, because the engine is older or the broker's user has older permissions, the message
+    takes the ways of older agents: the exchange without names, then the default one, which leads to every queue.
     """
 
-    def __init__(self, sender: Sender) -> None:
+    def __init__(self, sender: Sender, host: str) -> None:
         self._sender = sender
-        self._said = False
+        self._host = host
+        self._logged = ""
 
     def publish(self, body: bytes) -> None:
-        """Publish one message; raises NotPublishedError with the reason of the first exchange."""
+        """Return when the broker has the message in the queue; raises NotPublishedError for the proper way."""
         try:
-            self._sender.publish(REPORTS_QUEUE, body, exchange=REPORTS_EXCHANGE)
+            self._sender.publish(REPORTS_QUEUE, body, exchange=HOSTS_EXCHANGE, routing_key=self._host)
         except NotPublishedError as ex:
             if ex.reason not in _NO_WAY:
                 raise
-            self._publish_default_exchange(body, ex)
+            self._publish_unbound(body, ex)
         else:
-            self._said = False
+            self._logged = ""
+
+    def _publish_unbound(self, body: bytes, why: NotPublishedError) -> None:
+        try:
+            self._sender.publish(REPORTS_QUEUE, body, exchange=REPORTS_EXCHANGE)
+            taken = REPORTS_EXCHANGE
+        except NotPublishedError as ex:
+            if ex.reason not in _NO_WAY:
+                raise why from None
+            self._publish_default_exchange(body, why)
+            taken = "the default exchange"
+        if self._logged != taken:
+            self._logged = taken
+            LOG.warning("reports take %s, which does not prove this host's name: %s", taken, why)
 
     def _publish_default_exchange(self, body: bytes, why: NotPublishedError) -> None:
         try:
             self._sender.publish(REPORTS_QUEUE, body)
         except NotPublishedError:
             raise why from None
-        if not self._said:
-            self._said = True
-            LOG.warning("reports take the default exchange, which our user should have no right to: %s", why)
 
 
 HEALTH: Final = "hostagent.reports"

@@ -178,7 +178,7 @@ def build(
     reporter = Reporter(
         settings.host,
         outbox,
-        lambda: ToEngine(sender),
+        lambda: ToEngine(sender, settings.host),
         heartbeat_interval=settings.heartbeat_interval,
         health=health,
     )

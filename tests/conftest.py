@@ -107,3 +107,12 @@ def missing(part: str, *, extra: str = "") -> NoReturn:
     if os.environ.get("CI") == "true" and extra not in left_out:
         pytest.fail(f"{part} is missing; in CI every real part must be there (tools/test installs it)")
     pytest.skip(f"{part} is missing; tools/test installs it")
+
+
+@pytest.fixture(autouse=True)
+def _umask_of_the_run() -> Iterator[None]:
+    """Give the umask back: an entry point that is run in this process sets one for good."""
+    before = os.umask(0o022)
+    os.umask(before)
+    yield
+    os.umask(before)

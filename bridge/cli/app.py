@@ -13,6 +13,7 @@ from cliff.commandmanager import CommandManager
 from bridge import VERSION
 from bridge.core.errors import ConfigError, JournalUnavailableError, OperatorError
 from bridge.runtime.config import EXIT_UNREACHABLE, EXIT_USAGE
+from bridge.runtime.listing import PrintableStream
 
 NAMESPACE: Final = "extend_bridge.cli"
 
@@ -29,6 +30,8 @@ class OperatorApp(App):
             version=VERSION,
             command_manager=CommandManager(NAMESPACE),
             deferred_help=True,
+            stdout=PrintableStream(sys.stdout),
+            stderr=PrintableStream(sys.stderr),
         )
         self.code: int | None = None
 
@@ -45,6 +48,7 @@ class OperatorApp(App):
         options = self.options
         self.LOG.handlers = [logging.StreamHandler(self.stderr)]
         self.LOG.propagate = False
+        logging.lastResort = None  # a warning of a library is no line of a command's output
         if options.log_file:
             file = logging.FileHandler(options.log_file)
             file.setFormatter(logging.Formatter(self.LOG_FILE_MESSAGE_FORMAT))

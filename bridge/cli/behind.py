@@ -44,6 +44,7 @@ def figures(numbers: Numbers) -> Mapping[str, Any]:
         "behind now": sum(numbers.behind.values()),
         "behind since": moment(numbers.since),
         "behind why": _counted(numbers.behind),
+        "extending since": moment(numbers.extending_since),
         "cannot see": sum(numbers.unseen.values()),
         "cannot see why": _counted(numbers.unseen),
     }

@@ -2,6 +2,7 @@
 """`extend-bridge reconcile`: compare Cinder's sizes with what guests see, now; and open what is behind."""
 
 import argparse
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -66,7 +67,7 @@ class Reconcile(Reads, Listing):
         with (
             self.database(parsed_args) as database,
             commands.stoppable() as stop,
-            tqdm(unit=" volumes", disable=None, leave=False, file=self.app.stderr) as bar,
+            tqdm(unit=" volumes", disable=None, leave=False, file=sys.stderr) as bar,
         ):
             journal = Journal(database, max_open=settings.journal.max_open)
             for page in _pages(cinder, volume, settings.reconcile_page, stop):
@@ -88,7 +89,7 @@ class Reconcile(Reads, Listing):
             for row in rows
         )
         self.code = 1 if left else 0
-        return ("Server", "Volume", "FindingState", "Why", "Host", "Sees", "Wanted", "Opened"), rows
+        return ("Server", "Volume", "Sight", "Why", "Host", "Sees", "Wanted", "Opened"), rows
 
 
 def _pages(cinder: CinderReader, volume_id: str | None, size: int, stop: threading.Event) -> Iterator[Page]:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
+from urllib.parse import unquote, urlsplit
 
 from bridge.core.errors import OperatorError
 
@@ -76,8 +77,8 @@ GRANTS: Final = (
         read=r"^(extend_bridge\.reports|extend_bridge\.hosts|extend_bridge\.from_hosts)$",
     ),
     Grant(
-        name="hostagent", vhost=Vhost.BRIDGE,
-        configure=r"^extend_bridge_agent\.HOST$", write=r"^(extend_bridge_agent\.HOST|extend_bridge\.hosts)$",
+        name="hostagent", vhost=Vhost.BRIDGE, configure=r"^extend_bridge_agent\.HOST$",
+        write=r"^(extend_bridge_agent\.HOST|extend_bridge\.hosts)$",
         read=r"^(extend_bridge|extend_bridge_agent\.HOST)$",
     ),
     Grant(
@@ -121,6 +122,11 @@ def commands(
 def literal(host: str) -> str:
     """Return the regular expression of RabbitMQ that matches this name alone."""
     return "".join(c if c in _PLAIN else f"\\{c}" for c in host)
+
+
+def virtual_host(url: str) -> str:
+    """Return the virtual host that a transport_url names: / where it names none."""
+    return unquote(urlsplit(url).path[1:]) or "/"
 
 
 def _user(user: str, names: set[str], vhosts: dict[Vhost, str], host: str) -> Iterator[str]:

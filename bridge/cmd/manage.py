@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""extend-bridge-manage: the journal's tables."""
+"""extend-bridge-manage: the journal's tables, and the broker's users."""
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -7,8 +7,9 @@ from typing import Any, Final
 
 from oslo_config import cfg, generator
 
+from bridge.cmd.broker_commands import BrokerPart, commands, virtual_host
 from bridge.cmd.sample import NAMESPACES, PARTS, Deployment, sample
-from bridge.core.errors import ConfigError, JournalUnavailableError
+from bridge.core.errors import ConfigError, JournalUnavailableError, OperatorError
 from bridge.journal import migrate
 from bridge.journal.database import Database
 from bridge.journal.retention import Retention
@@ -17,24 +18,27 @@ from bridge.runtime import config
 
 _SAMPLE: Final = "sample"
 _PROG: Final = "extend-bridge-manage"
+_BROKER: Final = "broker-commands"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """`db sync`, `db version` or `db purge`; 0, or 3 when the database cannot be reached."""
+    """Run one command; returns 0, or 3 when the database cannot be reached."""
 
     def body() -> int:
         conf = config.load(
             _PROG,
             [("journal", JOURNAL_OPTS)],
             sys.argv[1:] if argv is None else argv,
-            description="Looks after the journal.",
+            description="Looks after the journal, and prints the broker's users.",
             epilog=f"Example: {_PROG} --config-dir /etc/extend-bridge db sync",
             cli=[cfg.SubCommandOpt("command", title="command", handler=_commands)],
         )
         if conf.command.name is None:
-            raise ConfigError("say what to do: db sync, db version, db purge, sample")
+            raise ConfigError("say what to do: db sync, db version, db purge, sample, broker-commands")
         if conf.command.name == _SAMPLE:
             return _print_sample(conf)
+        if conf.command.name == _BROKER:
+            return _print_broker_commands(conf)
         config.setup_logging(conf, _PROG)
         settings = config.read(conf, journal_settings)
         database = Database(settings)
@@ -77,6 +81,40 @@ def _commands(parsers: Any) -> None:
         help="sync: bring them to the newest version; version: say which they are at; purge: delete now what the "
         "engine deletes by and by, [journal] keep_closed_days and keep_gone_days",
     )
+    broker = parsers.add_parser(
+        _BROKER,
+        help="the rabbitmqctl commands that make the parts' users",
+        description="Prints the rabbitmqctl commands that give each part, and the host agent of each --host, a "
+        "broker user of its own with the permissions it needs. Runs none; rabbitmqctl asks for each password.",
+    )
+    broker.add_argument(
+        "--host", action="append", default=[], metavar="NAME", help="the [hostagent] host of an agent; repeatable"
+    )
+    broker.add_argument(
+        "--part",
+        action="append",
+        choices=[p.value for p in BrokerPart if p is not BrokerPart.HOSTAGENT],
+        help="only these parts, and each --host; repeatable (default: all, or with --host alone none)",
+    )
+    broker.add_argument("--vhost", help="our virtual host (default: that of [bus] transport_url)")
+    broker.add_argument("--cinder-vhost", default="/", help="the one of Cinder's notifications (default: /)")
+    broker.add_argument(
+        "--intake", choices=["topic", "bind"], default="topic", help="[notifications] intake (default: topic)"
+    )
+
+
+def _print_broker_commands(conf: cfg.ConfigOpts) -> int:
+    chosen = conf.command
+    parts = [BrokerPart(part) for part in chosen.part or []]
+    if not parts and not chosen.host:
+        parts = [part for part in BrokerPart if part is not BrokerPart.HOSTAGENT]
+    vhost = chosen.vhost or virtual_host(conf.bus.transport_url)
+    try:
+        for line in commands(parts, chosen.host, bridge=vhost, cinder=chosen.cinder_vhost, intake=chosen.intake):
+            sys.stdout.write(f"{line}\n")
+    except OperatorError as ex:
+        raise ConfigError(str(ex)) from ex
+    return 0
 
 
 def _sync(database: Database, _settings: JournalSettings) -> str:

@@ -35,6 +35,7 @@ class AuditEvent(StrEnum):
     LATE = "late"  # engine: a report for an attempt that no longer matters
     REOPENED = "reopened"  # engine: a newer generation makes it due again
     CLOSED = "closed"  # engine: the extend ended; outcome says how
+    ALARM = "alarm"  # engine: a host speaks for another, says too much, or disagrees with one; reason says which
     FAILED = "failed"  # engine: the extend ended as failed; `event retry` opens it again
 
 

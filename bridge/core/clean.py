@@ -21,7 +21,7 @@ def clean(text: str, most: int | None = None) -> str:
 
 def clean_lines(text: str) -> str:
     """Return the same text for a terminal: line breaks and tabs stay, anything else that is not printable goes."""
-    if text.isprintable():
+    if text.replace("\n", "").replace("\t", "").isprintable():
         return text
     return "".join(c if c.isprintable() or c in _LAYOUT else _replacement(c) for c in text)
 

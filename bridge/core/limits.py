@@ -30,6 +30,9 @@ DOMAINS: Final = Limit(
     beyond="the others stay as they were known, with an alarm",
 )
 DISKS: Final = Limit(most=256, of="volumes of one domain", beyond="the others are left out, with an alarm")
+VOLUMES: Final = Limit(
+    most=20_000, of="volumes in one inventory", beyond="the other domains stay as they were known, with an alarm"
+)
 VOLUME_TYPES: Final = Limit(most=64, of="volume types a host can extend, and cannot", beyond="left out")
 WHY: Final = Limit(most=200, of="characters of why a volume type cannot be extended", beyond="cut off")
 SIZE: Final = Limit(most=2**63 - 1, of="bytes of a disk", beyond="the disk's size counts as unknown")
@@ -38,6 +41,6 @@ ROWS: Final = Limit(
 )
 
 ALL: Final = (
-    MESSAGE_BYTES, HOST_NAME, REPORTS, STEPS, DETAIL, CODE, DOMAINS, DISKS, VOLUME_TYPES, WHY, SIZE, ROWS,
+    MESSAGE_BYTES, HOST_NAME, REPORTS, STEPS, DETAIL, CODE, DOMAINS, DISKS, VOLUMES, VOLUME_TYPES, WHY, SIZE, ROWS,
 )  # fmt: skip
 """In the order of the documentation."""

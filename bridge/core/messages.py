@@ -1,27 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What engine and host agent say to each other: Order down, Reports and Inventory up.
+"""Messages between engine and host agent: Order down, Reports and Inventory up.
 
 Every message carries `version`. Unknown keys are ignored, so a newer sender may add; a message of a higher major
 version is refused by name. Wire form is JSON; the golden files in tests/fixtures/messages hold each version.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
+from bridge.core import limits
+from bridge.core.clean import clean
 from bridge.core.encryption import Encryption
 from bridge.core.extend import Bytes, ExtendKey, clean_request_id, is_uuid
 from bridge.core.outcome import Outcome, Told
-from bridge.core.wire import BadMessageError, items, mapping, seconds, text, whole
+from bridge.core.wire import BadMessageError, items, mapping, seconds, text, whole, word, words
 
+_KEPT_MOST: Final = 2 * limits.DOMAINS.most
 VERSION: Final = 1  # raised when a reader of the old version could misread the new; added keys do not raise it
-_CODE_MAX: Final = 64
-_WHY_MAX: Final = 200
 
 
 class GuestState(StrEnum):
-    """A domain as far as an extend cares."""
+    """The state of a domain, as far as an extend depends on it."""
 
     ACTIVE = "active"  # running, paused or held after a panic: QEMU has the disk open
     INCOMING = "incoming"  # the receiving side of a migration: not ours to touch yet
@@ -101,7 +102,7 @@ class StepReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What became of one order. Settles only the attempt it names.
+    """The result of one order. Settles only the attempt it names.
 
     `before` and `after` are the guest's capacity in bytes as read from libvirt, None where it was not read.
     `overhead`: bytes by which the device is always smaller than its volume; agents before it send none.
@@ -158,12 +159,12 @@ class Report:
             key=_key(message),
             gen=whole(message, "gen"),
             outcome=outcome,
-            reason=text(message, "reason")[:_CODE_MAX],
+            reason=word(message, "reason", limits.CODE.most),
             target=Bytes(whole(message, "target_bytes")),
             before=_size(message, "before_bytes"),
             after=_size(message, "after_bytes"),
-            detail=str(message.get("detail") or "")[:500],
-            steps=tuple(_step(step) for step in items(message, "steps")[:64]),
+            detail=words(message, "detail", limits.DETAIL.most),
+            steps=tuple(_steps(items(message, "steps")[: limits.STEPS.most])),
             overhead=_size(message, "overhead_bytes") or 0,
         )
 
@@ -192,11 +193,14 @@ class DomainSeen:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inventory:
-    """What a host has. `full` replaces what is known of the host; else `domains` and `gone` are changes.
+    """The domains of one host. `full` replaces what is known of the host; else `domains` and `gone` are changes.
 
     An inventory without domains and gone and not full is a heartbeat. `capabilities` are the volume types (Cinder's
     driver_volume_type) this host can extend, `unsupported` those it cannot, each with why. Agents before
     `unsupported` send other words as capabilities.
+
+    `unread` counts domains and volumes that could not be read or were too many, `kept` are those of these domains
+    that are there all the same: they stay as they were known.
     """
 
     full: bool
@@ -204,9 +208,11 @@ class Inventory:
     gone: tuple[str, ...] = ()
     capabilities: tuple[str, ...] = ()
     unsupported: Mapping[str, str] = field(default_factory=dict)
+    unread: int = 0
+    kept: frozenset[str] = frozenset()
 
     def to_wire(self) -> dict[str, Any]:
-        """A JSON-ready dict; without what is not told, as an older agent sends it."""
+        """Return a JSON-ready dict; without what is not told, as an older agent sends it."""
         wire = {
             "full": self.full,
             "domains": [_domain_to_wire(domain) for domain in self.domains],
@@ -222,22 +228,31 @@ class Inventory:
         full = message.get("full")
         if not isinstance(full, bool):
             raise BadMessageError("full: expected true or false")
+        seen = _Domains()
+        for raw_domain in items(message, "domains"):
+            seen.take(raw_domain)
+        gone = items(message, "gone")
+        types = items(message, "capabilities")[: limits.VOLUME_TYPES.most]
         return cls(
-            full=full,
-            domains=tuple(_domain(d) for d in items(message, "domains")),
-            gone=tuple(str(s) for s in items(message, "gone") if is_uuid(s)),
-            capabilities=tuple(str(c) for c in items(message, "capabilities")),
+            full=full and not seen.nameless,
+            domains=tuple(seen.domains),
+            gone=tuple(s.lower() for s in gone[: limits.DOMAINS.most] if is_uuid(s)),
+            capabilities=tuple(clean(c, limits.CODE.most) for c in types if isinstance(c, str)),
             unsupported=_reasons(message.get("unsupported")),
+            unread=seen.unread + max(0, len(gone) - limits.DOMAINS.most),
+            kept=frozenset(seen.kept),
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostMessage:
-    """What travels on the reports queue: reports, an inventory, or both, from one run of one agent.
+    """A message of the reports queue: reports, an inventory, or both, from one run of one agent.
 
     `boot_id` changes with each start of the agent; `seq` grows by one with each message of that run.
     `sent_at` is the host's clock (seconds since the epoch) and is only shown, never compared. `unread` counts
     reports of the message that could not be read: their neighbours are taken all the same.
+
+    `bound`: the broker vouches that the message is from this host, and no other. It is not part of the message.
     """
 
     host: str
@@ -247,9 +262,10 @@ class HostMessage:
     reports: tuple[Report, ...] = ()
     inventory: Inventory | None = None
     unread: int = 0
+    bound: bool = False
 
     def to_wire(self) -> dict[str, Any]:
-        """A JSON-ready dict."""
+        """Return a JSON-ready dict."""
         return {
             "version": VERSION,
             "host": self.host,
@@ -261,15 +277,16 @@ class HostMessage:
         }
 
     @classmethod
-    def from_wire(cls, raw: object) -> "HostMessage":
+    def from_wire(cls, raw: object, *, bound: bool = False) -> "HostMessage":
         """Read one message of the reports queue; raises BadMessageError."""
         message = _versioned(raw)
         inventory = message.get("inventory")
         boot_id = text(message, "boot_id")
         if not is_uuid(boot_id):
             raise BadMessageError("boot_id: expected a UUID")
-        reports, unread = [], 0
-        for report in items(message, "reports"):
+        raw_reports = items(message, "reports")
+        reports, unread = [], max(0, len(raw_reports) - limits.REPORTS.most)
+        for report in raw_reports[: limits.REPORTS.most]:
             try:
                 reports.append(Report.from_wire(report))
             except BadMessageError:
@@ -282,6 +299,7 @@ class HostMessage:
             reports=tuple(reports),
             inventory=Inventory.from_wire(inventory) if inventory is not None else None,
             unread=unread,
+            bound=bound,
         )
 
 
@@ -297,7 +315,11 @@ def _reasons(raw: object) -> dict[str, str]:
     """Names with a line each; {} for anything else, since nothing depends on it."""
     if not isinstance(raw, Mapping):
         return {}
-    return {str(name)[:_CODE_MAX]: str(why)[:_WHY_MAX] for name, why in list(raw.items())[:_CODE_MAX]}
+    return {
+        clean(str(name), limits.CODE.most): clean(why, limits.WHY.most)
+        for name, why in list(raw.items())[: limits.VOLUME_TYPES.most]
+        if isinstance(why, str)
+    }
 
 
 def _size(message: Mapping[str, Any], key: str) -> Bytes | None:
@@ -311,16 +333,21 @@ def _key(message: Mapping[str, Any]) -> ExtendKey:
     return ExtendKey(str(server_id).lower(), str(volume_id).lower())
 
 
-def _step(raw: object) -> StepReport:
-    step = mapping(raw, "step")
-    size = step.get("size")
-    return StepReport(
-        name=text(step, "name"),
-        ok=step.get("ok") is True,
-        seconds=seconds(step, "seconds"),
-        detail=str(step.get("detail") or "")[:500],
-        size=size if isinstance(size, int) and not isinstance(size, bool) else None,
-    )
+def _steps(raw: Sequence[object]) -> Iterator[StepReport]:
+    """Yield the steps that can be read: nothing depends on them."""
+    for raw_step in raw:
+        try:
+            step = mapping(raw_step, "step")
+            size = step.get("size")
+            yield StepReport(
+                name=word(step, "name", limits.CODE.most),
+                ok=step.get("ok") is True,
+                seconds=seconds(step, "seconds"),
+                detail=words(step, "detail", limits.DETAIL.most),
+                size=size if isinstance(size, int) and not isinstance(size, bool) else None,
+            )
+        except BadMessageError:
+            continue
 
 
 def _domain_to_wire(domain: DomainSeen) -> dict[str, Any]:
@@ -334,33 +361,64 @@ def _domain_to_wire(domain: DomainSeen) -> dict[str, Any]:
     return {**wire, "saved": True} if domain.saved else wire
 
 
-def _told(raw: object) -> Told | None:
-    """Return a value of `told`; None for one that a newer agent sends."""
-    return next((told for told in Told if told == raw), None)
+class _Domains:
+    """The domains of one inventory, each read by itself: one that cannot be read leaves the others whole.
+
+    `nameless`: some domain is there whose id could not be read, so that none may be taken for gone.
+    """
+
+    def __init__(self) -> None:
+        self.domains: list[DomainSeen] = []
+        self.kept: set[str] = set()
+        self.unread = 0
+        self.nameless = False
+        self._volumes = 0
+
+    def take(self, raw: object) -> None:
+        """Read one more."""
+        domain = raw if isinstance(raw, Mapping) else {}
+        server_id = domain.get("server_id")
+        if not is_uuid(server_id):
+            self.nameless, self.unread = True, self.unread + 1
+            return
+        volumes = domain.get("disks") or []
+        state = next((state for state in GuestState if state == domain.get("state")), None)
+        if (
+            state is None
+            or not isinstance(volumes, list)
+            or len(self.domains) >= limits.DOMAINS.most
+            or self._volumes >= limits.VOLUMES.most
+        ):
+            self._keep(str(server_id).lower())
+            return
+        self.unread += max(0, len(volumes) - limits.DISKS.most)
+        disks = [self._disk(volume) for volume in volumes[: limits.DISKS.most]]
+        self._volumes += len(disks)
+        self.domains.append(_domain(domain, state, tuple(disk for disk in disks if disk is not None)))
+
+    def _keep(self, server_id: str) -> None:
+        self.unread += 1
+        if len(self.kept) < _KEPT_MOST:
+            self.kept.add(server_id)
+        else:
+            self.nameless = True
+
+    def _disk(self, raw: object) -> DiskSeen | None:
+        """Read one volume; a size that is no size counts as unknown."""
+        disk = raw if isinstance(raw, Mapping) else {}
+        if not is_uuid(disk.get("volume_id")):
+            self.unread += 1
+            return None
+        try:
+            size = _size(disk, "size_bytes")
+        except BadMessageError:
+            self.unread += 1
+            size = None
+        told = next((told for told in Told if told == disk.get("told")), None)  # None for one of a newer agent
+        return DiskSeen(volume_id=str(disk["volume_id"]).lower(), size=size, told=told)
 
 
-def _domain(raw: object) -> DomainSeen:
-    domain = mapping(raw, "domain")
-    if not is_uuid(domain.get("server_id")):
-        raise BadMessageError("server_id: expected a UUID")
-    try:
-        state = GuestState(text(domain, "state"))
-    except ValueError as ex:
-        raise BadMessageError("state: not one of active, incoming, off") from ex
-    disks = []
-    for raw_disk in items(domain, "disks"):
-        disk = mapping(raw_disk, "disk")
-        if is_uuid(disk.get("volume_id")):
-            disks.append(
-                DiskSeen(
-                    volume_id=str(disk["volume_id"]).lower(),
-                    size=_size(disk, "size_bytes"),
-                    told=_told(disk.get("told")),
-                )
-            )
+def _domain(domain: Mapping[str, Any], state: GuestState, disks: tuple[DiskSeen, ...]) -> DomainSeen:
     return DomainSeen(
-        server_id=str(domain["server_id"]).lower(),
-        state=state,
-        disks=tuple(disks),
-        saved=domain.get("saved") is True,
+        server_id=str(domain["server_id"]).lower(), state=state, disks=disks, saved=domain.get("saved") is True
     )

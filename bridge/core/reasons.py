@@ -110,6 +110,12 @@ class Reason(StrEnum):
     VOLUME_EXTENDING = "volume_extending", "Cinder is still extending the volume"
     NOT_REPORTED = "not_reported", "the host did not report in time; cast again"
     NEWER_GENERATION = "newer_generation", "another extend of the same disk arrived meanwhile"
+    HOST_NOT_ITSELF = "host_not_itself", "the host sent a message in the name of another host"
+    HOST_UNPROVED = "host_unproved", "a message in the host's name whose sender the broker does not vouch for"
+    HOST_SHRANK = "host_shrank", "most of the host's servers are missing in its inventory at once"
+    HOST_TOO_MUCH = "host_too_much", "the host said what cannot be read, or more than a host may say"
+    HOSTS_DISAGREE = "hosts_disagree", "several hosts claim one running guest, and Cinder does not say which has it"
+    HOST_NOT_ATTACHED = "host_not_attached", "the host claims a running guest that Cinder has attached to another"
 
     # Reconciliation: why a guest is behind, or why nobody can tell.
     NOBODY_TOLD = "nobody_told", "the guest sees less than its volume has and no event came; an extend is opened"

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Readers of foreign JSON, field by field: each gives a value of one type, or an error that names the field.
+"""Readers of foreign JSON, field by field: each returns one type, or raises an error that names the field.
 
 The value itself is never in the error: it may be a secret, or a line break.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
+
+from bridge.core.clean import clean
 
 _TEXT_MAX: Final = 255
 _WHOLE_MAX: Final = 2**63 - 1  # what a database's BIGINT holds
@@ -16,22 +18,36 @@ class BadMessageError(ValueError):
 
 
 def mapping(raw: object, name: str) -> Mapping[str, Any]:
-    """A JSON object."""
+    """Return a JSON object."""
     if not isinstance(raw, Mapping):
         raise BadMessageError(f"{name}: expected an object")
     return raw
 
 
 def text(message: Mapping[str, Any], key: str) -> str:
-    """A printable text of 1 to 255 characters."""
+    """Return a printable text of 1 to 255 characters."""
     value = message.get(key)
     if not isinstance(value, str) or not value or len(value) > _TEXT_MAX or not value.isprintable():
         raise BadMessageError(f"{key}: expected a printable text of 1 to {_TEXT_MAX} characters")
     return value
 
 
+def word(message: Mapping[str, Any], key: str, most: int) -> str:
+    """Return a text that is only shown, cleaned and cut; an empty one is refused."""
+    value = message.get(key)
+    if not isinstance(value, str) or not value:
+        raise BadMessageError(f"{key}: expected a text")
+    return clean(value, most)
+
+
+def words(message: Mapping[str, Any], key: str, most: int) -> str:
+    """Return a text that is only shown, cleaned and cut; "" where there is none."""
+    value = message.get(key)
+    return clean(value, most) if isinstance(value, str) else ""
+
+
 def whole(message: Mapping[str, Any], key: str) -> int:
-    """A whole number from 0 that fits 63 bits."""
+    """Return a whole number from 0 that fits 63 bits."""
     value = message.get(key)
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _WHOLE_MAX:
         raise BadMessageError(f"{key}: expected a whole number from 0 to {_WHOLE_MAX}")
@@ -39,7 +55,7 @@ def whole(message: Mapping[str, Any], key: str) -> int:
 
 
 def seconds(message: Mapping[str, Any], key: str) -> float:
-    """A time or a duration that is for the record only: what is no finite number is 0."""
+    """Return a time or a duration for the record; 0 for anything but a finite number."""
     value = message.get(key)
     if isinstance(value, bool) or not isinstance(value, int | float) or not -_WHOLE_MAX <= value <= _WHOLE_MAX:
         return 0.0
@@ -47,7 +63,7 @@ def seconds(message: Mapping[str, Any], key: str) -> float:
 
 
 def items(message: Mapping[str, Any], key: str) -> Sequence[Any]:
-    """A list; one that is absent or null is empty."""
+    """Return a list; an empty one where it is absent or null."""
     value = message.get(key)
     if value is None:
         return ()

@@ -11,8 +11,9 @@ with a 200. Both are believed only of a user who may do what only admins may, GE
 
 import logging
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -30,6 +31,10 @@ _HEADERS: Final = {"OpenStack-API-Version": "volume 3.27"}
 _LARGEST_GIB: Final = 2**33  # what fits a signed 64-bit number of bytes
 ADMINS_ONLY: Final = "/os-services?binary=cinder-scheduler"
 """By Cinder's default policy for admins alone, and a short answer."""
+_PAGE: Final = 1000  # rows; Cinder's own limit by default
+_PROBE: Final = 100  # rows of the first page of attachments
+_WORTH: Final = 4  # rows of a page that cost about as much as one question
+_NOT_AGAIN: Final = 600.0  # seconds
 LARGEST_ANSWER: Final = 32 * 1024 * 1024
 """Bytes of an answer that are read: a page of 1,000 volumes with their metadata."""
 
@@ -56,7 +61,10 @@ class Attached:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CinderVolume:
-    """The volume as Cinder has it now. `encryption`: how it is opened, where it is encrypted and Cinder told us."""
+    """The volume as Cinder has it now. `encryption`: how it is opened, where it is encrypted and Cinder told us.
+
+    `changed_at`: epoch seconds by Cinder's clock, None where it does not say.
+    """
 
     id: str
     size: Bytes
@@ -64,6 +72,7 @@ class CinderVolume:
     attached: tuple[Attached, ...]
     encrypted: bool = False
     encryption: Encryption | None = None
+    changed_at: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +99,8 @@ class CinderReader:
 
     def __init__(self, rest: RestReader, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._rest = rest
+        self._clock = clock
+        self._no_pages_before = -_NOT_AGAIN
         self._rights = RightsProof(clock)
 
     def volume(self, volume_id: str, *, global_request_id: str | None = None) -> CinderAnswer:
@@ -110,8 +121,69 @@ class CinderReader:
         """
         if marker is None and (blind := self._blind()) is not None:
             return blind
-        query = f"all_tenants=1&status=in-use&sort=created_at:asc,id:asc&limit={limit}"
-        answer = self._get(f"/volumes/detail?{query}{f'&marker={marker}' if marker else ''}", None)
+        return self._page("status=in-use&sort=created_at:asc,id:asc", marker, limit)
+
+    def extending(self, *, marker: str | None, limit: int) -> Page | Gone | NotNow:
+        """Read a page of the volumes that are being extended, the longest first. Never raises."""
+        return self._page("status=extending&sort=updated_at:asc,id:asc", marker, limit)
+
+    def volumes(self, volume_ids: Sequence[str]) -> Mapping[str, CinderVolume]:
+        """Read many volumes in pages; returns those that are in use and need no question of their own.
+
+        `volume_ids` begin with the one that changed last. Extends become due in the order their volumes changed, so
+        the others follow it in Cinder's list by the time of the last change. Pages that hold few of them are not
+        worth their rows: the rest is left to be read one by one.
+        """
+        wanted, found = set(volume_ids), dict[str, CinderVolume]()
+        first = self.volume(volume_ids[0])
+        if not isinstance(first, CinderVolume) or self._blind() is not None:
+            return found
+        found[first.id] = first
+        wanted.discard(first.id)
+        marker: str | None = first.id
+        while wanted and marker is not None:
+            limit = min(_PAGE, len(wanted) + len(wanted) // 4 + 1)
+            page = self._page("status=in-use&sort=updated_at:desc,id:desc", marker, limit)
+            if not isinstance(page, Page):
+                break
+            hits = [volume for volume in page.volumes if volume.id in wanted]
+            found |= {volume.id: volume for volume in hits if not volume.encrypted}
+            wanted -= {volume.id for volume in hits}
+            marker = page.marker if len(hits) * _WORTH >= len(page.volumes) else None
+        return found
+
+    def connections(self, attachments: Sequence[Attached]) -> Mapping[str, Mapping[str, Any]]:
+        """Read the connection data of many attachments in pages, by attachment; returns those that the pages hold.
+
+        Cinder lists attachments by their age, which says nothing of what is extended. So a short page shows whether
+        a good part of all attachments is wanted; where it is not, there is no second look for a while.
+        """
+        wanted, found = {each.attachment_id for each in attachments}, dict[str, Mapping[str, Any]]()
+        marker, limit = "", _PROBE
+        while wanted and self._clock() >= self._no_pages_before:
+            query = f"all_tenants=1&limit={limit}{f'&marker={marker}' if marker else ''}"
+            answer = self._get(f"/attachments/detail?{query}", None)
+            body = answer.body if isinstance(answer, Answer) and answer.status == HTTPStatus.OK else None
+            rows = body.get("attachments") if isinstance(body, Mapping) else None
+            read = [row for row in rows if isinstance(row, Mapping)] if isinstance(rows, list) else []
+            hits = [row for row in read if str(row.get("id")).lower() in wanted]
+            if len(hits) * _WORTH < max(1, len(read)):
+                self._no_pages_before = self._clock() + _NOT_AGAIN
+                break
+            for row in hits:
+                flat = row.get("connection_info")
+                connection = scrub_connection(flat) if isinstance(flat, Mapping) else None
+                if connection is not None:  # else it is asked for by itself: a policy may leave it out of the list
+                    found[str(row["id"]).lower()] = connection
+                wanted.discard(str(row["id"]).lower())
+            if len(read) < limit:
+                break
+            marker, limit = str(read[-1].get("id")), _PAGE
+        return found
+
+    def _page(self, query: str, marker: str | None, limit: int) -> Page | Gone | NotNow:
+        after = f"&marker={marker}" if marker else ""
+        answer = self._get(f"/volumes/detail?all_tenants=1&{query}&limit={limit}{after}", None)
         gone = marker is not None and isinstance(answer, Answer) and answer.status == HTTPStatus.NOT_FOUND
         return Gone() if gone else read_page(answer)
 
@@ -237,4 +309,13 @@ def _volume(record: object) -> CinderVolume | None:
         extending=state == "extending",
         attached=attached,
         encrypted=record.get("encrypted") is True,
+        changed_at=_time(record.get("updated_at")),
     )
+
+
+def _time(text: object) -> float | None:
+    """Read a time as Cinder writes it, in UTC and without a zone."""
+    try:
+        return datetime.fromisoformat(str(text)).replace(tzinfo=UTC).timestamp()
+    except (ValueError, OverflowError):
+        return None

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether the guest of an attached volume has its size, and if not, or if nobody can tell, why. Pure."""
+"""Compares an attached volume with the size its guest sees: fine, behind, or not to be seen, and why. Pure."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from bridge.core.extend import ExtendKey, is_fixed_overhead
@@ -14,7 +15,8 @@ from bridge.journal.findings import FindingState, JournalFacts, ReportedDisk
 class Comparison:
     """One attached volume and what is seen of it; `reason` (a code) of anything that is not fine.
 
-    `host` is where the guest is, or should be; `size` what it sees, None where that is not known.
+    `host` is where the guest is, or should be; `size` what it sees, None where that is not known; `since`
+    (epoch seconds) when it became so, where that is known better than by the first look.
     """
 
     key: ExtendKey
@@ -23,36 +25,60 @@ class Comparison:
     reason: str | None = None
     host: str | None = None
     size: int | None = None
+    since: float | None = None
+
+
+def stuck(volume: CinderVolume, *, now: float, after: float) -> list[Comparison]:
+    """Judge a volume that Cinder is extending: after so many seconds its guests are shown, since nothing else is.
+
+    Cinder sends no event when an extend does not end.
+    """
+    since = volume.changed_at
+    if not volume.extending or since is None or now - since < after:
+        return []
+    hosts = {attached.server_id: attached.host for attached in volume.attached}
+    return [
+        Comparison(
+            key=ExtendKey(server_id, volume.id),
+            sight=FindingState.CANNOT_SEE,
+            wanted=volume.size,
+            reason=Reason.VOLUME_EXTENDING,
+            host=host,
+            since=since,
+        )
+        for server_id, host in hosts.items()
+    ]
 
 
 def survey(volume: CinderVolume, facts: JournalFacts) -> list[Comparison]:
     """Judge each attachment of one volume."""
-    hosts: dict[ExtendKey, str | None] = {}
+    named: dict[ExtendKey, list[str]] = {}
     for attached in volume.attached:
-        key = ExtendKey(attached.server_id, volume.id)
-        hosts[key] = hosts.get(key) or attached.host
-    return [_judge(key, volume.size, host, facts) for key, host in hosts.items()]
+        hosts = named.setdefault(ExtendKey(attached.server_id, volume.id), [])
+        if attached.host is not None:
+            hosts.append(attached.host)
+    return [_judge(key, volume.size, hosts, facts) for key, hosts in named.items()]
 
 
-def _judge(key: ExtendKey, wanted: int, cinder_host: str | None, facts: JournalFacts) -> Comparison:
+def _judge(key: ExtendKey, wanted: int, named: Collection[str], facts: JournalFacts) -> Comparison:
     reported = facts.seen.get(key, ())
     if len(reported) == 1 and _plainly_fine(reported[0], wanted):
         return Comparison(key=key, sight=FindingState.FINE, wanted=wanted)
     living = [seen for seen in reported if seen.alive]
-    if any(seen.state is GuestState.INCOMING for seen in living):
-        busy = next(seen for seen in living if seen.state is GuestState.INCOMING)
+    here, anywhere = _here(living, named), _here(list(reported), named)
+    if (busy := _incoming(living, here, named)) is not None:
         return Comparison(
             key=key, sight=FindingState.BUSY, wanted=wanted, reason=Reason.DOMAIN_INCOMING, host=busy.host
         )
-    here, anywhere = _here(living), _here(list(reported))
-    if here is None or _is_left_behind(here, anywhere, cinder_host):
-        reason, host = _why_unseen(anywhere, cinder_host, facts)
+    if here is None or _is_left_behind(here, anywhere, named):
+        reason, host = _why_unseen(anywhere, next(iter(named), None), facts)
         return Comparison(key=key, sight=FindingState.CANNOT_SEE, wanted=wanted, reason=reason, host=host)
-    if here.size is None and here.state is GuestState.ACTIVE and key not in facts.verified:
+    verified = facts.verified.get((key, here.host))
+    if here.size is None and here.state is GuestState.ACTIVE and verified is None:
         return Comparison(
             key=key, sight=FindingState.CANNOT_SEE, wanted=wanted, reason=Reason.SIZE_UNKNOWN, host=here.host
         )
-    size = max(here.size or 0, facts.verified.get(key, 0))
+    size = max(here.size or 0, verified or 0)
     if here.state is GuestState.OFF or size >= wanted or is_fixed_overhead(size, wanted):
         return Comparison(key=key, sight=FindingState.FINE, wanted=wanted)
     sight, why = FindingState.BEHIND, str(Reason.NOBODY_TOLD)
@@ -64,20 +90,37 @@ def _judge(key: ExtendKey, wanted: int, cinder_host: str | None, facts: JournalF
 
 
 def _plainly_fine(seen: ReportedDisk, wanted: int) -> bool:
-    """Nearly all are."""
+    """Whether one living host reports the size: nearly all are so."""
     return seen.alive and seen.state is GuestState.ACTIVE and seen.size is not None and seen.size >= wanted
 
 
-def _here(seen: list[ReportedDisk]) -> ReportedDisk | None:
-    """Where the guest is: its running domain, else a defined one."""
-    return min(seen, key=lambda one: (one.state is not GuestState.ACTIVE, one.host), default=None)
+def _here(seen: list[ReportedDisk], named: Collection[str]) -> ReportedDisk | None:
+    """Return the disk where the guest is: its running domain, else a defined one.
+
+    Of several that claim to run it, the one Cinder names counts; where it names none, the smallest size does.
+    """
+    return min(
+        seen,
+        key=lambda one: (one.state is not GuestState.ACTIVE, one.host not in named, one.size or 0, one.host),
+        default=None,
+    )
 
 
-def _is_left_behind(here: ReportedDisk, anywhere: ReportedDisk | None, cinder_host: str | None) -> bool:
+def _incoming(living: list[ReportedDisk], here: ReportedDisk | None, named: Collection[str]) -> ReportedDisk | None:
+    """Return the disk at the host the guest is on its way to.
+
+    Where Cinder names the host it runs on, only another named host counts: a migration has both.
+    """
+    incoming = [seen for seen in living if seen.state is GuestState.INCOMING]
+    decided = here is not None and here.state is GuestState.ACTIVE and here.host in named
+    return next((seen for seen in incoming if not decided or seen.host in named), None)
+
+
+def _is_left_behind(here: ReportedDisk, anywhere: ReportedDisk | None, named: Collection[str]) -> bool:
     """Whether the guest was last seen running on a host that is silent now, and this is a shut-off definition of it
     elsewhere. Not where Cinder has the volume attached to: the guest was evacuated."""
     runs = anywhere is not None and anywhere.state is GuestState.ACTIVE
-    return runs and here.state is GuestState.OFF and here.host != cinder_host
+    return runs and here.state is GuestState.OFF and here.host not in named
 
 
 def _why_unseen(

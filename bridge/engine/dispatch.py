@@ -12,9 +12,10 @@ from bridge.core.errors import JournalUnavailableError
 from bridge.core.extend import new_id
 from bridge.core.messages import Order
 from bridge.core.reasons import Reason
+from bridge.engine.alarms import HostAlarms
 from bridge.engine.cinder import CINDER_REASONS, Attached, CinderAnswer, CinderVolume, NotNow
 from bridge.engine.locator import Locator
-from bridge.engine.plan import Cast, Plan, Whereabouts, plan
+from bridge.engine.plan import Cast, Plan, Whereabouts, at_odds, plan
 from bridge.engine.settings import EngineSettings
 from bridge.engine.upstream import OutageBreaker
 from bridge.journal.claims import Claims, Ended, Later, NewAttempt
@@ -29,6 +30,7 @@ LOG = logging.getLogger(__name__)
 
 _POLL: Final = 1.0  # seconds: stands behind a lost wake-up
 _ORDERS_PER_CAST: Final = 50
+_IN_PAGES: Final = 200  # volumes or attachments from which on Cinder is read in pages
 _PORTION: Final = 1.0  # seconds of asking Cinder after which what is answered goes out
 _ROUND: Final = 20.0  # seconds of asking Cinder in one round; the rest is put off, uncounted
 _TOO_LATE: Final = NotNow(Reason.CINDER_TIMED_OUT, f"the volumes before took {_ROUND:g} s")
@@ -40,6 +42,12 @@ class Cinder(Protocol):
 
     def volume(self, volume_id: str, *, global_request_id: str | None = None) -> CinderAnswer:
         """The volume now."""
+
+    def volumes(self, volume_ids: Sequence[str]) -> Mapping[str, CinderVolume]:
+        """Read many volumes at once, the one that changed last first; returns some of them."""
+
+    def connections(self, attachments: Sequence[Attached]) -> Mapping[str, Mapping[str, Any]]:
+        """Read the connection data of many attachments at once; returns some of them, by attachment."""
 
     def connection(self, attachment: Attached, *, global_request_id: str | None = None) -> Mapping[str, Any] | None:
         """The attachment's connection data, scrubbed."""
@@ -84,6 +92,7 @@ class Dispatcher:
         self._metrics = metrics
         self._audit = audit
         self._clock = clock
+        self._alarms = HostAlarms(metrics=metrics, audit=audit)
 
     def run(self, stop: threading.Event) -> None:
         """Until told to stop: rounds while there is something due, else sleep for a wake-up."""
@@ -126,6 +135,10 @@ class Dispatcher:
         if LOG.isEnabledFor(logging.DEBUG):
             for x, decision in zip(part, plans, strict=True):
                 _explain(x, answers[x.key.volume_id], locations.get(x.key.server_id, ()), decision)
+        for extend in part:
+            where = locations.get(extend.key.server_id, ())
+            for host, reason, detail in at_odds(extend, answers[extend.key.volume_id], where):
+                self._alarms.sound(reason, host, f"server {extend.key.server_id}: {detail}", key=extend.key)
         self._put_off([p for p in plans if isinstance(p, Later)])
         self._end([p for p in plans if isinstance(p, Ended)])
         self._cast([p for p in plans if isinstance(p, Cast)])
@@ -145,7 +158,7 @@ class Dispatcher:
         So a slow Cinder does not keep the first of a batch waiting for the last, nor what becomes due meanwhile
         waiting for the batch.
         """
-        answers: dict[str, CinderAnswer] = {}
+        answers: dict[str, CinderAnswer] = dict(self._in_pages(claimed))
         part: list[Extend] = []
         breaker = OutageBreaker(CINDER_REASONS)
         began = part_began = time.monotonic()
@@ -165,6 +178,12 @@ class Dispatcher:
         self._show_cinder(answers)
         if part:
             yield part, answers
+
+    def _in_pages(self, claimed: Sequence[Extend]) -> Mapping[str, CinderVolume]:
+        """Read the volumes of a full batch in pages; the others are read one by one."""
+        newest = sorted(claimed, key=lambda extend: extend.opened_at, reverse=True)
+        ids = list(dict.fromkeys(extend.key.volume_id for extend in newest))
+        return self._cinder.volumes(ids) if len(ids) >= _IN_PAGES else {}
 
     def _show_cinder(self, answers: Mapping[str, CinderAnswer]) -> None:
         troubles = [answer for answer in answers.values() if isinstance(answer, NotNow)]
@@ -193,21 +212,26 @@ class Dispatcher:
     def _cast(self, casts: Sequence[Cast]) -> None:
         """Write all attempts down in one transaction, then cast group by group; one host never stops another."""
         groups: dict[str, list[tuple[NewAttempt, Order]]] = {}
+        attachments = [cast.attachment(host) for cast in casts for host in cast.hosts]
+        asked = [attachment for attachment in attachments if attachment is not None]
+        connections = self._cinder.connections(asked) if len(asked) >= _IN_PAGES else {}
         for cast in casts:
             for host in cast.hosts:
-                groups.setdefault(host, []).append(self._order(cast, host))
+                groups.setdefault(host, []).append(self._order(cast, host, connections))
         self._work.write_attempts([attempt for group in groups.values() for attempt, _ in group])
         for host, group in groups.items():
             for start in range(0, len(group), _ORDERS_PER_CAST):
                 self._cast_group(host, group[start : start + _ORDERS_PER_CAST])
 
-    def _order(self, cast: Cast, host: str) -> tuple[NewAttempt, Order]:
+    def _order(
+        self, cast: Cast, host: str, connections: Mapping[str, Mapping[str, Any]]
+    ) -> tuple[NewAttempt, Order]:
         extend = cast.extend
         attempt = NewAttempt(id=new_id(), extend=extend, host=host, target=cast.volume.size)
         attachment = cast.attachment(host)
-        connection = (
-            self._cinder.connection(attachment, global_request_id=extend.global_request_id) if attachment else None
-        )
+        connection = connections.get(attachment.attachment_id) if attachment is not None else None
+        if attachment is not None and connection is None:
+            connection = self._cinder.connection(attachment, global_request_id=extend.global_request_id)
         return attempt, Order(
             attempt_id=attempt.id,
             key=extend.key,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the engine looks at every few seconds besides its work: what is overdue, how it stands, what to forget."""
+"""Housekeeping every few seconds: marks what is overdue, shows gauges, sounds alarms, deletes what is old."""
 
 import logging
 import threading
@@ -9,6 +9,8 @@ from typing import Final
 
 from bridge.core.audit import AuditEvent, AuditRecord
 from bridge.core.errors import JournalUnavailableError
+from bridge.core.reasons import Reason
+from bridge.engine.alarms import HostAlarms
 from bridge.journal.behind import Behind
 from bridge.journal.claims import Claims
 from bridge.journal.retention import Retention
@@ -32,6 +34,7 @@ class Sweeper:
         behind: Behind,
         retention: Retention,
         overdue_after: float,
+        host_timeout: float = 60.0,
         metrics: EngineMetrics,
         audit: AuditLog,
         clock: Callable[[], float] = time.time,
@@ -40,13 +43,16 @@ class Sweeper:
         self._behind = behind
         self._retention = retention
         self._overdue_after = overdue_after
+        self._host_timeout = host_timeout
+        self._disputed: set[str] = set()
+        self._alarms = HostAlarms(metrics=metrics, audit=audit)
         self._metrics = metrics
         self._audit = audit
         self._clock = clock
         self._sweeps = 0
 
     def run(self, stop: threading.Event) -> None:
-        """Until told to stop."""
+        """Sweep until told to stop."""
         while not stop.wait(_SWEEP):
             try:
                 self.sweep()
@@ -54,7 +60,7 @@ class Sweeper:
                 continue  # the dispatcher says so in health
 
     def sweep(self) -> None:
-        """Look once. Raises JournalUnavailableError."""
+        """Sweep once. Raises JournalUnavailableError."""
         while late := self._work.mark_overdue(older_than=self._overdue_after):
             self._say_overdue(late)
         standing = self._work.standing()
@@ -63,15 +69,29 @@ class Sweeper:
         self._retention.forget()
         if self._sweeps % _BEHIND_EVERY == 0:
             self._show_behind()
+            self._show_disputed()
         self._sweeps += 1
 
     def _show_behind(self) -> None:
         now = self._behind.numbers()
         self._metrics.behind_oldest.set(self._age(now.since))
+        self._metrics.extending_oldest.set(self._age(now.extending_since))
         for gauge, numbers in ((self._metrics.behind, now.behind), (self._metrics.unseen, now.unseen)):
             gauge.clear()
             for reason, number in numbers.items():
                 gauge.labels(reason).set(number)
+
+    def _show_disputed(self) -> None:
+        """Sound an alarm for guests that several hosts claim now, and did a minute ago: a migration takes less."""
+        now = self._work.disputed(host_timeout=self._host_timeout)
+        still = {server: hosts for server, hosts in now.items() if server in self._disputed}
+        self._disputed = set(now)
+        self._metrics.disputed.set(len(still))
+        for server, hosts in still.items():
+            for host in hosts:
+                self._alarms.sound(
+                    Reason.HOSTS_DISAGREE, host, f"server {server} is claimed by {', '.join(sorted(hosts))}"
+                )
 
     def _age(self, at: float | None) -> float:
         return 0.0 if at is None else max(0.0, self._clock() - at)

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What to do with a claimed extend, given what Cinder and the hosts say: cast, wait, or end. Pure."""
+"""The decision on a claimed extend, from Cinder's and the hosts' word: cast, wait, or end. Pure.
+
+Where several hosts claim a guest, Cinder's attachment decides. Where it does not say, the extend waits until they
+agree or one is gone.
+"""
 
 import random
 from collections.abc import Sequence
@@ -16,6 +20,7 @@ from bridge.journal.states import Extend
 from bridge.runtime.retry import Backoff
 
 _NOT_COUNTED: Final = (5.0, 30.0)  # seconds: Cinder away says nothing about the extend, so it is no failure of it
+_TWO: Final = 2
 _EXTENDING: Final = (1.0, 5.0)  # seconds: Cinder sends no event when an extend ends otherwise than well
 
 
@@ -62,12 +67,47 @@ def _where(extend: Extend, volume: CinderVolume, locations: Whereabouts, now: fl
     if not locations:
         return _later(extend, Reason.NO_HOST, now + backoff.delay(failures), failures=failures)
     fresh = [at for at in locations if at.fresh]
-    if not fresh:
+    named = _named(extend, volume)
+    # a named host that is silent had the guest: another that claims it is believed when Cinder names that one
+    silent = [at for at in locations if at.host in named and not at.fresh and at.state is GuestState.ACTIVE]
+    chosen = [at for at in _running(fresh) if at.host in named]
+    if not fresh or (silent and not chosen):
         # not at all before its host is back, but for the poll that mends a lost wake-up
-        return _later(extend, Reason.HOST_DOWN, now + backoff.cap, waiting_for=home(locations))
-    # a definition left behind elsewhere would end it as `guest_off`, whatever the running guest sees
-    running = [at for at in fresh if at.state is not GuestState.OFF]
-    return Cast(extend=extend, volume=volume, hosts=tuple(sorted(at.host for at in running or fresh)))
+        return _later(extend, Reason.HOST_DOWN, now + backoff.cap, waiting_for=home(silent or locations))
+    if not chosen:
+        active = [at for at in fresh if at.state is GuestState.ACTIVE]
+        if len(active) > 1:
+            return _later(extend, Reason.HOSTS_DISAGREE, now + random.uniform(*_NOT_COUNTED))  # noqa: S311
+        chosen = active or list(_running(fresh))
+    return Cast(extend=extend, volume=volume, hosts=tuple(sorted(at.host for at in chosen)))
+
+
+def at_odds(extend: Extend, answer: CinderAnswer, locations: Whereabouts) -> list[tuple[str, Reason, str]]:
+    """Return each host whose claim on the guest is at odds with Cinder's attachment or another host, why, and how.
+
+    Of a host that Cinder names, nothing: its word is what the others are compared with.
+    """
+    if isinstance(locations, Reason) or len(locations) < _TWO or not isinstance(answer, CinderVolume):
+        return []
+    named = _named(extend, answer) & {at.host for at in locations}
+    active = [at.host for at in locations if at.fresh and at.state is GuestState.ACTIVE]
+    if named:
+        says = f"Cinder has it attached to {', '.join(sorted(named))}"
+        return [(host, Reason.HOST_NOT_ATTACHED, says) for host in active if host not in named]
+    if len(active) < _TWO:
+        return []
+    return [(host, Reason.HOSTS_DISAGREE, f"claimed by {', '.join(sorted(active))}") for host in active]
+
+
+def _named(extend: Extend, volume: CinderVolume) -> set[str]:
+    """Return the hosts of the server's attachments: one, two while it migrates, none where Cinder does not say."""
+    return {a.host for a in volume.attached if a.server_id == extend.key.server_id and a.host is not None}
+
+
+def _running(fresh: Sequence[Location]) -> Sequence[Location]:
+    """Return the hosts where the guest runs or arrives, else all: a definition left behind elsewhere would end the
+    extend as `guest_off`, whatever the running guest sees."""
+    return [at for at in fresh if at.state is not GuestState.OFF] or fresh
 
 
 def home(locations: Sequence[Location]) -> str:

@@ -17,7 +17,7 @@ from bridge.core.audit import AuditEvent, AuditRecord
 from bridge.core.errors import JournalUnavailableError
 from bridge.core.extend import Arrival, ArrivalSource, ExtendKey, new_id
 from bridge.engine.cinder import CinderReader, Gone, NotNow, Page
-from bridge.engine.compare import Comparison, survey
+from bridge.engine.compare import Comparison, stuck, survey
 from bridge.journal.accept import Journal
 from bridge.journal.database import Database
 from bridge.journal.findings import Finding, Findings, FindingState, agents_of, known
@@ -40,13 +40,15 @@ _PORTIONS: Final = 6  # a minute's extends are opened in so many portions
 class OpenRate:
     """`page` volumes a request, `pause` seconds between two, `opens` extends a minute at most.
 
-    A host counts as alive for `host_timeout` seconds after its last word.
+    A host counts as alive for `host_timeout` seconds after its last word. A volume that has been `extending` for
+    `stuck_after` seconds is shown.
     """
 
     page: int
     pause: float
     opens: int
     host_timeout: float
+    stuck_after: float = 900.0
 
 
 class Reconciler:
@@ -123,12 +125,31 @@ class Reconciler:
             counts = Counter(turn.counts) + Counter(finding.sight.value for finding in found)
             turn = replace(turn, marker=page.marker, counts=counts)
             if page.marker is None:
+                self._look_at_extending(turn)
                 self._end(turn, request_id)
                 return True
             if not self._passes.keep(turn):
                 return True
             stop.wait(self._pace.pause)
         return True
+
+    def _look_at_extending(self, turn: SweepLease) -> None:
+        """Write down the volumes that have been `extending` for long, which no other page and no event shows."""
+        page = self._cinder.extending(marker=None, limit=self._pace.page)
+        if not isinstance(page, Page):
+            LOG.info("volumes that are being extended cannot be listed: %s", page)
+            return
+        now = self._clock()
+        found = [each for volume in page.volumes for each in stuck(volume, now=now, after=self._pace.stuck_after)]
+        self._sightings.note(
+            {each.key.volume_id for each in found}, [finding_of(each) for each in found],
+            at=max(now, turn.started_at),
+        )  # fmt: skip
+        for each in found:
+            LOG.warning(
+                "volume %s of server %s has been extending in Cinder for %.0f s",
+                each.key.volume_id, each.key.server_id, now - (each.since or now),
+            )  # fmt: skip
 
     def _look(self, page: Page, turn: SweepLease) -> list[Comparison]:
         """What is seen of one page, and written down where it is not fine."""
@@ -234,7 +255,7 @@ def finding_of(finding: Comparison) -> Finding:
     """As it is written down."""
     return Finding(
         key=finding.key, sight=finding.sight, reason=finding.reason or "", host=finding.host, size=finding.size,
-        wanted=finding.wanted,
+        wanted=finding.wanted, since=finding.since,
     )  # fmt: skip
 
 

@@ -10,21 +10,26 @@ from typing import Any, Final
 
 import kombu
 
+from bridge.core import limits
 from bridge.core.audit import AuditEvent, AuditRecord
 from bridge.core.errors import JournalRefusedError, JournalUnavailableError, ShuttingDownError
 from bridge.core.messages import HostMessage
 from bridge.core.outcome import Outcome
+from bridge.core.reasons import Reason
 from bridge.core.wire import BadMessageError
-from bridge.journal.reports import BatchResult, Reported, SettledReport
+from bridge.engine.alarms import HostAlarms
+from bridge.journal.reports import BatchResult, Reported, SettledReport, portions
 from bridge.journal.states import Move
 from bridge.runtime.audit import AuditLog
 from bridge.runtime.broker import (
     BROKER_ERRORS,
+    HOSTS_EXCHANGE,
     REPORTS_EXCHANGE,
     REPORTS_QUEUE,
     QueueSpec,
     ensure_agent_exchange,
     ensure_queue,
+    ensure_topic_way,
     ensure_way,
     is_memory_connection,
 )
@@ -46,6 +51,8 @@ _NAP: Final = 0.05  # seconds of sleep then, in which more of them come; news wa
 _NO_NEWS: Final = (b'"reports":[]', b'"full":false,"domains":[],"gone":[]')
 """What an agent's heartbeat says, word for word. A message that says it otherwise is only taken a little sooner."""
 _NEVER: Final = 6  # attempts after which it is said that Nova's host does not do it; it is prompted all the same
+_UNKNOWN: Final = "unknown"
+_BYTES: Final = 4 * 1024 * 1024  # of messages taken together: each may be as long as a host may make it
 _BUS: Final = "engine.bus"
 _LOOK_AGAIN: Final = 30.0  # seconds; an exchange that was deleted is missing until then, and agents wait
 
@@ -65,6 +72,7 @@ class _Inbox:
     def __init__(self) -> None:
         self.messages: list[kombu.Message] = []
         self._news = False
+        self._bytes = 0
         self._since = 0.0
 
     def take(self, message: kombu.Message) -> None:
@@ -73,16 +81,19 @@ class _Inbox:
             self._since = time.monotonic()
         self.messages.append(message)
         body = body_bytes(message)
+        self._bytes += len(body)
         self._news = self._news or not all(words in body for words in _NO_NEWS)
 
     def empty(self) -> None:
         """All are settled."""
-        self.messages, self._news = [], False
+        self.messages, self._news, self._bytes = [], False, 0
 
     def patience(self) -> float:
         """Seconds to wait for one more; 0 when what is here has to be settled."""
         if not self.messages:
             return _IDLE
+        if self._bytes >= _BYTES:
+            return 0.0
         if self._news:
             return _MORE if len(self.messages) < _BATCH else 0.0
         left = self._since + _GATHERED - time.monotonic() if len(self.messages) < _BEATS else 0.0
@@ -105,6 +116,7 @@ class ReportsConsumer:
         health: Health,
         metrics: EngineMetrics,
         audit: AuditLog,
+        accept_unbound: bool = True,
     ) -> None:
         self._connect = connect
         self._reported = reported
@@ -112,8 +124,10 @@ class ReportsConsumer:
         self._health = health
         self._metrics = metrics
         self._audit = audit
+        self._accept_unbound = accept_unbound
+        self._alarms = HostAlarms(metrics=metrics, audit=audit)
         self._in_memory = False
-        self._no_way = ""
+        self._no_way: dict[str, str] = {}
 
     def run(self, stop: threading.Event) -> None:
         """Run until told to stop; connect again, with back-off, when the broker is lost."""
@@ -158,19 +172,23 @@ class ReportsConsumer:
                         inbox.empty()
 
     def _have_a_way(self, connection: kombu.Connection) -> None:
-        """Have the exchange that agents write, which they can do without, and the one that orders take."""
+        """Have the exchange of orders, and those agents write: one proves their name, one is for older agents."""
         if self._in_memory:
             return
         ensure_agent_exchange(connection)
-        try:
-            ensure_way(connection, REPORTS_EXCHANGE, REPORTS_QUEUE)
-        except connection.channel_errors as ex:
-            why = " ".join(str(ex).split())
-            if why != self._no_way:
-                LOG.warning("hosts have no exchange %s to report to: %s", REPORTS_EXCHANGE, why)
-            self._no_way = why
-        else:
-            self._no_way = ""
+        ways = {HOSTS_EXCHANGE: ensure_topic_way}
+        if self._accept_unbound:
+            ways[REPORTS_EXCHANGE] = ensure_way
+        for exchange, ensure in ways.items():
+            try:
+                ensure(connection, exchange, REPORTS_QUEUE)
+            except connection.channel_errors as ex:
+                why = " ".join(str(ex).split())
+                if why != self._no_way.get(exchange):
+                    LOG.warning("hosts have no exchange %s to report to: %s", exchange, why)
+                self._no_way[exchange] = why
+            else:
+                self._no_way.pop(exchange, None)
 
     @staticmethod
     def _gather(connection: kombu.Connection, inbox: "_Inbox") -> None:
@@ -185,20 +203,49 @@ class ReportsConsumer:
         connection.heartbeat_check()  # last: what was not read yet is a sign of life as well
 
     def _settle(self, inbox: Sequence[kombu.Message], stop: threading.Event) -> None:
-        read = [message for message in map(_read, inbox) if message is not None]
-        takes: list[BatchResult] = []
+        read = [message for message in map(self._read, inbox) if message is not None]
         try:
-            takes = self._take(read, stop)
+            for portion in portions(read):
+                # Written down before it is acknowledged: what a killed engine did not say comes again, as late.
+                for taken in self._take(portion, stop):
+                    self._follow_up(taken)
         except ShuttingDownError:
             return  # not acknowledged: delivered again after the restart
-        # Written down before it is acknowledged: what a killed engine did not say comes again, as late.
-        for taken in takes:
-            self._follow_up(taken)
         if self._in_memory:
             for message in inbox:
                 message.ack()
         else:
             inbox[-1].ack(multiple=True)  # everything before it on this channel is in the journal
+
+    def _read(self, message: kombu.Message) -> HostMessage | None:
+        """Read one message; None where it is dropped: its reports come again, since their extends stay open."""
+        body, sender = body_bytes(message), sender_of(message)
+        if len(body) > limits.MESSAGE_BYTES.most:
+            self._alarms.sound(Reason.HOST_TOO_MUCH, sender or _UNKNOWN, f"a message of {len(body)} bytes, dropped")
+            return None
+        try:
+            read = HostMessage.from_wire(json.loads(body), bound=self._in_memory or sender is not None)
+        except (BadMessageError, ValueError, RecursionError) as ex:
+            self._alarms.sound(Reason.HOST_TOO_MUCH, sender or _UNKNOWN, f"a message that cannot be read: {ex}")
+            return None
+        if sender is not None and sender != read.host:
+            self._alarms.sound(
+                Reason.HOST_NOT_ITSELF, sender, f"in the name of {read.host}; the message is dropped"
+            )
+            return None
+        if not read.bound and not self._accept_unbound:
+            self._alarms.sound(
+                Reason.HOST_UNPROVED,
+                read.host,
+                "dropped, as [engine] accept_unbound_hosts is false",
+            )
+            return None
+        unread = read.unread + (read.inventory.unread if read.inventory is not None else 0)
+        if unread:
+            self._alarms.sound(
+                Reason.HOST_TOO_MUCH, read.host, f"{unread} reports, domains or volumes of a message are left out"
+            )
+        return read
 
     def _take(self, messages: Sequence[HostMessage], stop: threading.Event) -> list[BatchResult]:
         """Commit them, together or, where the database refuses a value, one by one without the one that has it.
@@ -229,6 +276,14 @@ class ReportsConsumer:
         for host in taken.duplicate:
             LOG.error("two host agents report under the name %s: give each its own [hostagent] host", host)
         self._metrics.duplicate_hosts.inc(len(taken.duplicate))
+        for host in taken.refused:
+            self._alarms.sound(
+                Reason.HOST_UNPROVED, host, "refused: the broker vouches for this host's living agent, not for this"
+            )
+        for host, lost in taken.lost.items():
+            self._alarms.sound(
+                Reason.HOST_SHRANK, host, f"{lost} servers; they stay as they were until an inventory repeats it"
+            )
 
     def _say(self, settled: SettledReport) -> None:
         report, extend, decision = settled.report, settled.extend, settled.decision
@@ -255,16 +310,13 @@ class ReportsConsumer:
         self._audit.write(*_records(settled, time.time()))
 
 
-def _read(message: kombu.Message) -> HostMessage | None:
-    """One message, or None where it cannot be read: what it reported comes again, since its extend stays open."""
-    try:
-        read = HostMessage.from_wire(json.loads(body_bytes(message)))
-    except (BadMessageError, ValueError, RecursionError) as ex:
-        LOG.warning("a message of the reports queue cannot be read and is dropped: %s", ex)
-        return None
-    if read.unread:
-        LOG.warning("host %s sent %d reports that cannot be read", read.host, read.unread)
-    return read
+def sender_of(message: kombu.Message) -> str | None:
+    """Return the host that sent a message by the broker's word; None where the broker does not vouch for it.
+
+    At this exchange a user may write the routing keys of its topic permission alone.
+    """
+    where = message.delivery_info
+    return str(where["routing_key"]) if where.get("exchange") == HOSTS_EXCHANGE else None
 
 
 def _records(settled: SettledReport, now: float) -> list[AuditRecord]:

@@ -82,6 +82,14 @@ ENGINE_OPTS = [
         min=1,
         help="Extends a pass opens in a minute at most: after a long outage the fleet is mended, not stormed.",
     ),
+    cfg.BoolOpt(
+        "accept_unbound_hosts",
+        default=True,
+        help="Believe messages of hosts whose name the broker does not vouch for: of host agents of 0.1.0, and of "
+        "those whose broker user may not write the exchange extend_bridge.hosts yet. Set it to false when every "
+        "host's user has the permissions that `extend-bridge-manage broker-commands` prints. A host whose living "
+        "agent the broker vouches for is believed in that way alone, whatever this says.",
+    ),
     cfg.HostAddressOpt("wake_host", default="127.0.0.1", help="Address to take the API's wake-up datagrams on."),
     cfg.PortOpt(
         "wake_port",
@@ -109,6 +117,7 @@ class EngineSettings:
     reconcile_page: int = 500
     reconcile_pause: float = 1
     reconcile_opens: int = 60
+    accept_unbound_hosts: bool = True
     locator: LocatorSettings = field(default_factory=LocatorSettings)
 
 
@@ -140,6 +149,7 @@ def engine_settings(conf: cfg.ConfigOpts) -> EngineSettings:
         reconcile_page=section.reconcile_page,
         reconcile_pause=section.reconcile_pause,
         reconcile_opens=section.reconcile_opens,
+        accept_unbound_hosts=section.accept_unbound_hosts,
         locator=locator_settings(conf),
     )
 

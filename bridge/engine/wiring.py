@@ -92,11 +92,13 @@ def build(settings: EngineSettings, process: Process) -> list[Part]:
         health=health,
         metrics=metrics,
         audit=audit,
+        accept_unbound=settings.accept_unbound_hosts,
     )
 
     retention = Retention(database, settings.journal.keep)
     sweep = Sweeper(
         work=work, behind=Behind(database), retention=retention, overdue_after=settings.overdue_after,
+        host_timeout=settings.host_timeout,
         metrics=metrics, audit=audit,
     )  # fmt: skip
 
@@ -121,6 +123,7 @@ def build(settings: EngineSettings, process: Process) -> list[Part]:
                 pause=settings.reconcile_pause,
                 opens=settings.reconcile_opens,
                 host_timeout=settings.host_timeout,
+                stuck_after=settings.overdue_after,
             ),
             on_due=_waker(wake.address),
             health=health,

@@ -36,11 +36,15 @@ class BehindGuest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Numbers:
-    """Count guests that are behind or cannot be seen, by reason; `since` is of the oldest behind, or None."""
+    """Count guests that are behind or cannot be seen, by reason; `since` is of the oldest behind, or None.
+
+    `extending_since` is of the oldest whose volume is still `extending` in Cinder.
+    """
 
     behind: Mapping[str, int]
     unseen: Mapping[str, int]
     since: float | None
+    extending_since: float | None = None
 
 
 class Behind:
@@ -56,20 +60,21 @@ class Behind:
             behind: dict[str, int] = {}
             unseen: dict[str, int] = {}
             oldest: list[float] = []
+            extending: float | None = None
             rows = _behind().subquery()
             for why, number, since in connection.execute(
                 sa.select(rows.c.why, sa.func.count(), sa.func.min(rows.c.since)).group_by(rows.c.why)
             ):
                 behind[why] = number
+                if why == Reason.VOLUME_EXTENDING:
+                    extending = since
                 if why != Reason.SEEN_AT_RESTART:  # its guest may run for years, and nothing is late
                     oldest.append(since)
             counted = connection.execute(
-                sa.select(sightings.c.reason, sa.func.count())
-                .where(sightings.c.sight == FindingState.CANNOT_SEE.value)
-                .group_by(sightings.c.reason)
+                sa.select(sightings.c.reason, sa.func.count()).where(_is_unseen()).group_by(sightings.c.reason)
             )
             unseen.update((why, number) for why, number in counted)
-            return Numbers(behind=behind, unseen=unseen, since=min(oldest, default=None))
+            return Numbers(behind=behind, unseen=unseen, since=min(oldest, default=None), extending_since=extending)
 
         return self._database.read(ask)
 
@@ -86,7 +91,7 @@ class Behind:
                 sightings.c.server_id, sightings.c.volume_id, sightings.c.since, sightings.c.reason.label("why"),
                 sightings.c.host, sightings.c.size, sightings.c.wanted,
             )
-            .where(sightings.c.sight == FindingState.CANNOT_SEE.value)
+            .where(_is_unseen())
             .order_by(sightings.c.since)
             .limit(limit)
         )  # fmt: skip
@@ -118,7 +123,24 @@ def _behind() -> sa.CompoundSelect[Any]:
         sightings.c.server_id, sightings.c.volume_id, sightings.c.since, sightings.c.reason.label("why"),
         sightings.c.host, sightings.c.size, sightings.c.wanted,
     ).where(sightings.c.sight == FindingState.BEHIND.value, ~_dealt_with(), ~_reached())  # fmt: skip
-    return sa.union_all(is_open, failed, untold, _not_told())
+    is_extending = sa.select(
+        sightings.c.server_id, sightings.c.volume_id, sightings.c.since, sightings.c.reason.label("why"),
+        sightings.c.host, sightings.c.size, sightings.c.wanted,
+    ).where(_is_extending(), ~_dealt_with())  # fmt: skip
+    return sa.union_all(is_open, failed, untold, is_extending, _not_told())
+
+
+def _is_extending() -> sa.ColumnElement[bool]:
+    """The volume has been `extending` for long. Its state is one that engines before this reason know."""
+    return sa.and_(
+        sightings.c.sight == FindingState.CANNOT_SEE.value, sightings.c.reason == Reason.VOLUME_EXTENDING.value
+    )
+
+
+def _is_unseen() -> sa.ColumnElement[bool]:
+    return sa.and_(
+        sightings.c.sight == FindingState.CANNOT_SEE.value, sightings.c.reason != Reason.VOLUME_EXTENDING.value
+    )
 
 
 def _not_told() -> sa.Select[Any]:

@@ -165,6 +165,12 @@ class Claims:
         servers = {extend.key.server_id for extend in claimed}
         return self._database.read(lambda c: host_rows.locate(c, servers, alive))
 
+    def disputed(self, *, host_timeout: float) -> Mapping[str, list[str]]:
+        """Return up to so many servers that several living hosts say they run, with these hosts."""
+        now = self._clock()
+        alive = host_rows.Alive(since=now - host_timeout, until=now + host_timeout)
+        return self._database.read(lambda c: host_rows.disputed(c, alive, limit=_BITE))
+
     def living(self, names: Collection[str], *, host_timeout: float) -> set[str]:
         """Return those of the hosts that were heard within the last `host_timeout` seconds."""
         now = self._clock()

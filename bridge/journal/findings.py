@@ -53,7 +53,7 @@ class JournalFacts:
 
     seen: Mapping[ExtendKey, list[ReportedDisk]]
     open: Mapping[ExtendKey, str | None]
-    verified: Mapping[ExtendKey, int]
+    verified: Mapping[tuple[ExtendKey, str], int]
     failed: Mapping[ExtendKey, Failed]
     agents: Mapping[str, bool] = field(default_factory=dict)
 
@@ -108,15 +108,15 @@ def _known(connection: sa.Connection, ids: Collection[str], alive: Alive) -> Jou
     )
 
 
-def _verified(connection: sa.Connection, ids: Collection[str]) -> Mapping[ExtendKey, int]:
+def _verified(connection: sa.Connection, ids: Collection[str]) -> Mapping[tuple[ExtendKey, str], int]:
     rows = connection.execute(
-        sa.select(extends.c.server_id, extends.c.volume_id, sa.func.max(attempts.c.size_after))
+        sa.select(extends.c.server_id, extends.c.volume_id, attempts.c.host, sa.func.max(attempts.c.size_after))
         .join(attempts, attempts.c.extend_id == extends.c.id)
         .join(domains, sa.and_(domains.c.server_id == extends.c.server_id, domains.c.host == attempts.c.host))
         .where(extends.c.volume_id.in_(these(ids)), attempts.c.ended_at >= domains.c.seen_at)
-        .group_by(extends.c.server_id, extends.c.volume_id)
+        .group_by(extends.c.server_id, extends.c.volume_id, attempts.c.host)
     )
-    return {ExtendKey(s, v): size for s, v, size in rows if size is not None}
+    return {(ExtendKey(s, v), host): size for s, v, host, size in rows if size is not None}
 
 
 def _failed(connection: sa.Connection, ids: Collection[str]) -> Mapping[ExtendKey, Failed]:
@@ -148,7 +148,10 @@ _IS: Final[sa.ColumnElement[bool]] = sa.and_(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One disk: `reason` is a code, sizes are bytes, `size` None where the guest's is not known."""
+    """One disk: `reason` is a code, sizes are bytes, `size` None where the guest's is not known.
+
+    `since`: when it became so, where that is known; else it is the first look that saw it.
+    """
 
     key: ExtendKey
     sight: FindingState
@@ -156,6 +159,7 @@ class Finding:
     host: str | None
     size: int | None
     wanted: int
+    since: float | None = None
 
 
 class Findings:
@@ -193,7 +197,9 @@ def _rows(connection: sa.Connection, ids: Collection[str]) -> Mapping[ExtendKey,
 def _note(connection: sa.Connection, before: Mapping[ExtendKey, Any], seen: Sequence[Finding], at: float) -> None:
     now = {sighting.key: sighting for sighting in seen}
     gone = [{"b_server": key.server_id, "b_volume": key.volume_id} for key in before if key not in now]
-    new = [_values(s, since=at, at=at) for key, s in now.items() if key not in before]
+    new = [
+        _values(s, since=at if s.since is None else s.since, at=at) for key, s in now.items() if key not in before
+    ]
     changed = [
         {
             "b_server": key.server_id,
@@ -226,6 +232,8 @@ def _same(row: Any, sighting: Finding) -> bool:
 def _since(row: Any, sighting: Finding, at: float) -> float:
     """Keep the time of the first finding, whatever is done about the guest meanwhile."""
     was = FindingState(row.sight)
+    if sighting.since is not None:
+        return sighting.since
     return float(row.since) if was is sighting.sight or {was, sighting.sight} <= _BEHIND else at
 
 

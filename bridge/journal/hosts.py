@@ -13,6 +13,8 @@ from bridge.core.outcome import Told
 from bridge.journal.statements import Prepared
 from bridge.journal.tables import disks, domains, hosts
 
+_MANY: Final = 10  # servers that one inventory lacks: fewer, and it is taken at its word
+_CONFIRMED: Final = 30.0  # seconds: within them another agent of the same name would have been heard
 GONE: Final = "gone"
 """State of a domain its host no longer reports: the server stays known, on no host."""
 _TURNS: Final = 6
@@ -58,6 +60,23 @@ def locate(connection: sa.Connection, server_ids: Collection[str], alive: Alive)
     return found
 
 
+def disputed(connection: sa.Connection, alive: Alive, *, limit: int) -> Mapping[str, list[str]]:
+    """Return the servers that several living hosts say they run, with these hosts."""
+    running = (
+        sa.select(domains.c.server_id, domains.c.host)
+        .join(hosts, hosts.c.name == domains.c.host)
+        .where(domains.c.state == GuestState.ACTIVE.value, hosts.c.heartbeat_at.between(alive.since, alive.until))
+    )
+    each = running.subquery()
+    several = sa.select(each.c.server_id).group_by(each.c.server_id).having(sa.func.count() > 1).limit(limit)
+    servers = list(connection.scalars(several))
+    claims: dict[str, list[str]] = {}
+    if servers:
+        for server_id, host in connection.execute(running.where(domains.c.server_id.in_(servers))):
+            claims.setdefault(server_id, []).append(host)
+    return claims
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostUpdate:
     """The effect of one host message on the host's liveness."""
@@ -67,6 +86,8 @@ class HostUpdate:
     restarted: bool  # a new run of the agent: what its last run had in hand is lost
     moved_in: tuple[str, ...]  # servers that became active on this host with this message
     duplicate: bool  # two agents take turns under this name
+    refused: bool = False  # the broker does not vouch for the sender, but it does for the host's living agent
+    lost: int = 0  # servers the inventory lacks, so many at once that a second one has to say so as well
 
 
 # Every message of every host runs the first; the others only where something is new.
@@ -92,6 +113,8 @@ _HEARD: Final = Prepared(
         boot_id=sa.bindparam("b_boot"),
         last_boot_id=sa.bindparam("b_last_boot"),
         capabilities=sa.bindparam("b_capabilities"),
+        bound=sa.bindparam("b_bound"),
+        shrunk_at=sa.bindparam("b_shrunk_at", type_=hosts.c.shrunk_at.type),
     )
 )
 
@@ -127,6 +150,8 @@ def hear(connection: sa.Connection, message: HostMessage, *, now: float, alive: 
         return HostUpdate(host=message.host, came_up=False, restarted=False, moved_in=(), duplicate=False)
     row = _HOST.run(connection, {"name": message.host}).one_or_none()
     inventory = message.inventory
+    if _is_forged(row, message, alive):
+        return _refused(message.host)
     if row is None:
         connection.execute(
             sa.insert(hosts).values(
@@ -136,14 +161,25 @@ def hear(connection: sa.Connection, message: HostMessage, *, now: float, alive: 
                 turns=0,
                 heartbeat_at=now,
                 capabilities=_kept(inventory) if inventory is not None else "[]",
+                bound=int(message.bound),
             )
         )
-        moved_in = _apply(connection, message.host, inventory, now) if inventory is not None else ()
+        moved_in, _ = _apply(connection, message.host, inventory, now) if inventory is not None else ((), 0)
         return HostUpdate(host=message.host, came_up=True, restarted=False, moved_in=moved_in, duplicate=False)
     same_run = row.boot_id == message.boot_id
     newer = not same_run or message.seq > row.seq
     turns = row.turns if same_run else _turns(row, message)
-    moved_in = _apply(connection, message.host, inventory, now) if newer and inventory is not None else ()
+    confirmed = same_run and row.shrunk_at is not None and now - row.shrunk_at >= _CONFIRMED
+    moved_in, lost = (
+        _apply(connection, message.host, inventory, now, confirmed=confirmed)
+        if newer and inventory is not None
+        else ((), 0)
+    )
+    shrunk_at = row.shrunk_at if same_run else None
+    if lost and shrunk_at is None:
+        shrunk_at = now
+    elif newer and inventory is not None and inventory.full and not lost:
+        shrunk_at = None
     told = inventory is not None and newer and bool(inventory.capabilities or inventory.unsupported)
     _HEARD.run(
         connection,
@@ -155,6 +191,8 @@ def hear(connection: sa.Connection, message: HostMessage, *, now: float, alive: 
             "b_boot": message.boot_id,
             "b_last_boot": row.last_boot_id if same_run else row.boot_id,
             "b_capabilities": _kept(inventory) if told and inventory else row.capabilities,
+            "b_bound": int(message.bound),
+            "b_shrunk_at": shrunk_at,
         },
     )
     return HostUpdate(
@@ -163,6 +201,7 @@ def hear(connection: sa.Connection, message: HostMessage, *, now: float, alive: 
         restarted=not same_run,
         moved_in=moved_in,
         duplicate=turns >= _TURNS and not same_run,
+        lost=lost,
     )
 
 
@@ -232,8 +271,38 @@ def _turns(row: sa.Row[Any], message: HostMessage) -> int:
     return row.turns + 1 if row.last_boot_id == message.boot_id else 0
 
 
-def _apply(connection: sa.Connection, host: str, inventory: Inventory, now: float) -> tuple[str, ...]:
-    """Write an inventory; the servers that are active here and were not."""
+def _is_forged(row: sa.Row[Any] | None, message: HostMessage, alive: Alive) -> bool:
+    """Whether a living agent of this name is one the broker vouches for, and this message is not from it."""
+    return row is not None and bool(row.bound) and not message.bound and row.heartbeat_at in alive
+
+
+def _refused(host: str) -> HostUpdate:
+    return HostUpdate(host=host, came_up=False, restarted=False, moved_in=(), duplicate=False, refused=True)
+
+
+def apply_part(
+    connection: sa.Connection, message: HostMessage, some: Sequence[DomainSeen], *, now: float, alive: Alive
+) -> tuple[str, ...]:
+    """Write some domains of a large inventory ahead of its message, in a transaction of their own.
+
+    Returns the servers that became active here. What is written is as true as the whole; `record_message` then
+    finds little left to write.
+    """
+    row = _HOST.run(connection, {"name": message.host}).one_or_none()
+    late = row is not None and row.boot_id == message.boot_id and message.seq <= row.seq
+    if late or _is_forged(row, message, alive):
+        return ()
+    return _apply(connection, message.host, Inventory(full=False, domains=tuple(some)), now)[0]
+
+
+def _apply(
+    connection: sa.Connection, host: str, inventory: Inventory, now: float, *, confirmed: bool = False
+) -> tuple[tuple[str, ...], int]:
+    """Write an inventory; returns the servers that became active here, and how many it lacks without proof.
+
+    An inventory that lacks most of what was there a moment ago is of an agent at the wrong libvirt, or a lie: its
+    host's servers stay until an inventory of the same run says the same again (`confirmed`).
+    """
     seen = {domain.server_id: domain for domain in inventory.domains}
     was: dict[str, str] = {}
     had: dict[tuple[str, str], _Had] = {}
@@ -242,14 +311,18 @@ def _apply(connection: sa.Connection, host: str, inventory: Inventory, now: floa
         was[server_id] = state
         if volume_id is not None and (inventory.full or server_id in seen):
             had[server_id, volume_id] = size, told
-    known = was.keys()
-    gone = (known - seen.keys()) if inventory.full else known & set(inventory.gone)
-    gone = {server_id for server_id in gone if was[server_id] != GONE}
+    known = {server_id for server_id, state in was.items() if state != GONE}
+    gone = (known - seen.keys() - inventory.kept) if inventory.full else known & set(inventory.gone)
+    lost = len(gone) if len(gone) >= _MANY and 2 * len(gone) >= len(known) and not confirmed else 0
+    if lost:
+        gone = set()
     _mark_gone(connection, host, gone, now)
-    _write_domains(connection, host, seen, was, now, whole=inventory.full and not gone)
-    _write_disks(connection, host, seen.values(), {key: had[key] for key in had if key[0] not in gone})
+    whole = inventory.full and not gone and not lost and not inventory.kept
+    _write_domains(connection, host, seen, was, now, whole=whole)
+    _write_disks(connection, host, seen.values(), {key: disk for key, disk in had.items() if key[0] in seen})
     active = GuestState.ACTIVE
-    return tuple(d.server_id for d in seen.values() if d.state is active and was.get(d.server_id) != active)
+    moved_in = tuple(d.server_id for d in seen.values() if d.state is active and was.get(d.server_id) != active)
+    return moved_in, lost
 
 
 def _mark_gone(connection: sa.Connection, host: str, gone: Collection[str], now: float) -> None:

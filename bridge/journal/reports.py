@@ -9,14 +9,16 @@ Statements are few and built once, because each report of a fleet passes here.
 import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 import sqlalchemy as sa
 
+from bridge.core import limits
 from bridge.core.audit import AuditEvent
 from bridge.core.extend import Arrival, ArrivalSource, Bytes, ExtendKey
-from bridge.core.messages import HostMessage, Report
+from bridge.core.messages import DomainSeen, HostMessage, Report
 from bridge.journal import hosts as host_rows
 from bridge.journal.accept import open_extends
 from bridge.journal.claims import EXTEND_COLUMNS, extend_of
@@ -215,6 +217,8 @@ class BatchResult:
     came_up: list[str]
     duplicate: list[str]
     back: int = 0
+    refused: list[str] = field(default_factory=list)
+    lost: Mapping[str, int] = field(default_factory=dict)
 
 
 class Reported:
@@ -234,14 +238,32 @@ class Reported:
         self._clock = clock
 
     def take(self, messages: Sequence[HostMessage]) -> BatchResult:
-        """Commit a batch; raises JournalUnavailableError with nothing done."""
-        return self._database.write(lambda connection: self._take(connection, messages))
+        """Commit a batch of `portions`; raises JournalUnavailableError with nothing of a report done."""
+        moved_in = self._apply_ahead(messages[0]) if len(messages) == 1 else ()
+        return self._database.write(lambda connection: self._take(connection, messages, moved_in))
 
-    def _take(self, connection: sa.Connection, messages: Sequence[HostMessage]) -> BatchResult:
+    def _apply_ahead(self, message: HostMessage) -> tuple[str, ...]:
+        """Write an inventory that is too large for one transaction domain by domain, in several."""
+        if weight(message) <= limits.ROWS.most or message.inventory is None:
+            return ()
+        now = self._clock()
+        alive = host_rows.Alive(since=now - self._host_timeout, until=now + self._host_timeout)
+        moved_in: list[str] = []
+        for some in _slices(message.inventory.domains):
+            ahead = partial(host_rows.apply_part, message=message, some=some, now=now, alive=alive)
+            moved_in += self._database.write(ahead)
+        return tuple(moved_in)
+
+    def _take(
+        self, connection: sa.Connection, messages: Sequence[HostMessage], moved_in: tuple[str, ...]
+    ) -> BatchResult:
         now = self._clock()
         came_up: list[str] = []
         duplicate: list[str] = []
         back = 0
+        refused: list[str] = []
+        lost: dict[str, int] = {}
+        believed: list[HostMessage] = []
         alive = host_rows.Alive(since=now - self._host_timeout, until=now + self._host_timeout)
         beats = [message for message in messages if host_rows.is_heartbeat(message)]
         quiet = len(beats) >= _TOGETHER and host_rows.all_still_there(connection, beats, now=now, alive=alive)
@@ -249,15 +271,23 @@ class Reported:
             if quiet and host_rows.is_heartbeat(message):
                 continue
             heard = host_rows.hear(connection, message, now=now, alive=alive)
+            if heard.refused:
+                refused.append(heard.host)
+                continue
+            believed.append(message)
+            if heard.lost:
+                lost[heard.host] = heard.lost
             if heard.came_up:
                 came_up.append(heard.host)
                 _hand_over(connection, heard, now)
             if heard.duplicate:
                 duplicate.append(heard.host)
-            back += _look_again(connection, heard, now)
-        settled = list(self._settle(connection, messages, now))
+            back += _look_again(connection, heard.host, (*moved_in, *heard.moved_in), now)
+        settled = list(self._settle(connection, believed, now))
         write_decisions(connection, settled, now)
-        return BatchResult(settled=settled, came_up=came_up, duplicate=duplicate, back=back)
+        return BatchResult(
+            settled=settled, came_up=came_up, duplicate=duplicate, back=back, refused=refused, lost=lost
+        )
 
     def _settle(
         self, connection: sa.Connection, messages: Sequence[HostMessage], now: float
@@ -294,6 +324,43 @@ class Reported:
             yield SettledReport(host=host, report=report, attempt=attempt, extend=extend, decision=decision)
 
 
+def portions(messages: Sequence[HostMessage]) -> Iterator[list[HostMessage]]:
+    """Split a batch into what one transaction takes each: a long one would hold up every other writer."""
+    portion: list[HostMessage] = []
+    size = 0
+    for message in messages:
+        if portion and size + weight(message) > limits.ROWS.most:
+            yield portion
+            portion, size = [], 0
+        portion.append(message)
+        size += weight(message)
+    if portion:
+        yield portion
+
+
+def weight(message: HostMessage) -> int:
+    """Return about how many rows a message is about."""
+    if message.inventory is None:
+        return 1 + len(message.reports)
+    domains = message.inventory.domains
+    return (
+        1 + len(message.reports) + len(domains) + sum(len(d.disks) for d in domains) + len(message.inventory.gone)
+    )
+
+
+def _slices(domains: Sequence[DomainSeen]) -> Iterator[list[DomainSeen]]:
+    some: list[DomainSeen] = []
+    size = 0
+    for domain in domains:
+        some.append(domain)
+        size += 1 + len(domain.disks)
+        if size >= limits.ROWS.most:
+            yield some
+            some, size = [], 0
+    if some:
+        yield some
+
+
 def _hand_over(connection: sa.Connection, heard: host_rows.HostUpdate, now: float) -> None:
     """Make due what waits for the host, and what its last run had in hand, because that run is gone."""
     due_now = {"due_at": now, "waiting_for": None}
@@ -311,18 +378,18 @@ def _hand_over(connection: sa.Connection, heard: host_rows.HostUpdate, now: floa
         )
 
 
-def _look_again(connection: sa.Connection, heard: host_rows.HostUpdate, now: float) -> int:
+def _look_again(connection: sa.Connection, host: str, moved_in: Sequence[str], now: float) -> int:
     """Look again at the extends of guests that have just become active on a host: what waits for them is due now.
 
     A guest that came from another host may have left a resize behind there: what that host closed a short while ago
     is opened again, and ends as `already` where all is well. Return how many are due because of it.
     """
-    if not heard.moved_in:
+    if not moved_in:
         return 0
     back = connection.execute(
         sa.update(extends)
         .where(
-            extends.c.open == 1, extends.c.state == State.DUE.value, extends.c.server_id.in_(heard.moved_in),
+            extends.c.open == 1, extends.c.state == State.DUE.value, extends.c.server_id.in_(moved_in),
             extends.c.due_at > now,
         )
         .values(due_at=now)
@@ -331,11 +398,11 @@ def _look_again(connection: sa.Connection, heard: host_rows.HostUpdate, now: flo
         sa.select(extends.c.server_id, extends.c.volume_id, extends.c.global_request_id)
         .join(attempts, sa.and_(attempts.c.extend_id == extends.c.id, attempts.c.gen == extends.c.wanted_gen))
         .where(
-            extends.c.server_id.in_(heard.moved_in),
+            extends.c.server_id.in_(moved_in),
             extends.c.open.is_(None),
             extends.c.closed_at > now - _MIGRATION,
             attempts.c.outcome == extends.c.outcome,
-            attempts.c.host != heard.host,
+            attempts.c.host != host,
         )
     )
     arrivals = [

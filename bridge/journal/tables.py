@@ -85,6 +85,10 @@ hosts = sa.Table(
     sa.Column("turns", sa.Integer, nullable=False),
     sa.Column("heartbeat_at", sa.Double, nullable=False),
     sa.Column("capabilities", sa.Text, nullable=False),
+    # 1: the broker vouches for the agent's name; NULL from engines before it
+    sa.Column("bound", sa.SmallInteger),
+    # when an inventory lacked most servers at once, until another says what is so
+    sa.Column("shrunk_at", sa.Double),
 )
 
 domains = sa.Table(

@@ -29,6 +29,9 @@ REPORTS_QUEUE: Final = "extend_bridge.reports"
 REPORTS_EXCHANGE: Final = "extend_bridge.from_hosts"
 """The one exchange agents write: who may write the default one may write every queue. Not named as its queue is,
 or the right to publish to it would be the right to bind the queue elsewhere."""
+HOSTS_EXCHANGE: Final = "extend_bridge.hosts"
+"""The exchange agents write: a topic exchange, where the routing key is the host, and a topic permission lets each
+host's user write its own key alone. REPORTS_EXCHANGE is that of agents before it."""
 PARKED_QUEUE: Final = "extend_bridge.parked"
 UNREADABLE_QUEUE: Final = "extend_bridge.unreadable"
 DUE_QUEUE: Final = "extend_bridge.due"
@@ -111,6 +114,16 @@ def ensure_queue(connection: kombu.Connection, spec: QueueSpec) -> None:
             spec.name, exchange=kombu.Exchange(""), routing_key=spec.name, durable=True, channel=channel,
             queue_arguments={} if is_memory_connection(connection) else spec.arguments(),
         ).queue_declare()  # fmt: skip
+
+
+def ensure_topic_way(connection: kombu.Connection, exchange: str, queue: str) -> None:
+    """Bind the queue, which has to be there, to a topic exchange under every routing key.
+
+    Raises the connection's channel errors: our user may not, or there is another kind of exchange by that name.
+    """
+    with connection.channel() as channel:
+        kombu.Exchange(exchange, type="topic", durable=True, channel=channel).declare()
+        kombu.Queue(queue, channel=channel).bind_to(exchange=exchange, routing_key="#")
 
 
 def ensure_way(connection: kombu.Connection, exchange: str, queue: str) -> None:

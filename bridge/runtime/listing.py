@@ -1,32 +1,64 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How the operator's commands show what they found: an empty table says so, and what is not known is a dash.
+"""Output of the operator's commands, safe for what opens it: a terminal, a spreadsheet, a YAML reader, a shell.
 
-Only in a table, which is for a person; JSON, CSV and YAML have [] and null.
+An empty table says so, and what is not known is a dash. Only in a table, which is for a person; JSON, CSV and YAML
+have [] and null.
 """
 
 import argparse
-from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, TextIO
 
+import yaml
 from cliff.lister import Lister
 from cliff.show import ShowOne
 
+from bridge.core.clean import clean, clean_lines, clean_value, for_shell, for_spreadsheet
+
 _TABLE: Final = "table"
 _UNKNOWN: Final = "-"
+
+
+class _QuotedText(str):
+    """A text of a YAML document, always in quotes: a host named 1e3 is a number to other readers than PyYAML."""
+
+    __slots__ = ()
+
+
+yaml.SafeDumper.add_representer(
+    _QuotedText, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", str(text), style='"')
+)
+
+
+class PrintableStream:
+    """A stream that can be written any text to: what drives a terminal, or cannot be encoded, is replaced."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write the text as a terminal may have it."""
+        encoding = getattr(self._stream, "encoding", None) or "utf-8"
+        self._stream.write(clean_lines(text).encode(encoding, "backslashreplace").decode(encoding))
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 class Listing(Lister):  # type: ignore[misc,unused-ignore]
     """A list."""
 
     nothing = "nothing found"
-    """What an empty one means; a command may set it to fit what was asked."""
+    """The meaning of an empty list; a command may set it to fit what was asked."""
 
     def produce_output(
         self, parsed_args: argparse.Namespace, column_names: Sequence[str], data: Iterable[Sequence[Any]]
     ) -> int:
-        """See cliff."""
-        rows = list(data)
+        """Print the rows in the format that was asked for; returns the exit code."""
+        rows: list[Sequence[Any]] = [safe_row(parsed_args.formatter, row) for row in data]
         if parsed_args.formatter == _TABLE:
+            rows = [[clean(cell) if isinstance(cell, str) else cell for cell in row] for row in rows]
             if not rows and not parsed_args.print_empty:
                 self.app.stderr.write(f"{self.nothing}\n")
                 return 0
@@ -37,18 +69,45 @@ class Listing(Lister):  # type: ignore[misc,unused-ignore]
 
 
 class Showing(ShowOne):  # type: ignore[misc,unused-ignore]
-    """One thing."""
+    """One thing, with its fields."""
 
     def produce_output(
         self, parsed_args: argparse.Namespace, column_names: Sequence[str], data: Sequence[Any]
     ) -> int:
-        """See cliff."""
+        """Print the fields in the format that was asked for; returns the exit code."""
+        row = safe_row(parsed_args.formatter, data)
         code: int = super().produce_output(
-            parsed_args, column_names, known(data) if parsed_args.formatter == _TABLE else data
+            parsed_args, column_names, known(row) if parsed_args.formatter == _TABLE else row
         )
         return code
 
 
 def known(row: Sequence[Any]) -> tuple[Any, ...]:
-    """A row for a person."""
+    """Return a row for a person."""
     return tuple(_UNKNOWN if value is None else value for value in row)
+
+
+def safe_row(formatter: str, row: Sequence[Any]) -> list[Any]:
+    """Return a row that does nothing in what opens this format but be read."""
+    guard = _GUARDS.get(formatter)
+    cells = [clean_value(cell) for cell in row]
+    return cells if guard is None else [guard(cell) for cell in cells]
+
+
+def _quoted(value: Any) -> Any:
+    match value:
+        case str():
+            return _QuotedText(value)
+        case list():
+            return [_quoted(item) for item in value]
+        case dict():
+            return {_quoted(key): _quoted(item) for key, item in value.items()}
+        case _:
+            return value
+
+
+_GUARDS: Final[Mapping[str, Callable[[Any], Any]]] = {
+    "csv": for_spreadsheet,
+    "yaml": _quoted,
+    "shell": for_shell,
+}

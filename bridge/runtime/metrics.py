@@ -160,10 +160,26 @@ class EngineMetrics:
             "For how long the guest that is behind the longest has been, 0 without one",
             registry=registry,
         )
+        self.extending_oldest = Gauge(
+            "extend_bridge_extending_oldest_seconds",
+            "For how long the volume that Cinder has been extending the longest has been, 0 without one",
+            registry=registry,
+        )
         self.unseen = Gauge(
             "extend_bridge_unseen_guests",
             "Attached volumes of which nobody can tell what their guest sees, by reason",
             ["reason"],
+            registry=registry,
+        )
+        self.host_alarms = Counter(
+            "extend_bridge_engine_host_alarms",
+            "What hosts did that they must not, by reason and host",
+            ["reason", "host"],
+            registry=registry,
+        )
+        self.disputed = Gauge(
+            "extend_bridge_disputed_guests",
+            "Guests that several living hosts say they run, for a minute or longer",
             registry=registry,
         )
         self.overdue = Counter(

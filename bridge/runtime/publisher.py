@@ -57,12 +57,17 @@ class SafePublisher:
         content_type: str = _JSON,
         headers: dict[str, Any] | None = None,
         exchange: str = "",
+        routing_key: str | None = None,
         timeout: float | None = None,
     ) -> None:
-        """Publish one message to `queue`; raises NotPublishedError. `memory://` has only the default exchange."""
+        """Put one message into `queue`; raises NotPublishedError. A bus in memory has the default exchange only.
+
+        `routing_key` is what leads from the exchange to the queue, where that is not the queue's name.
+        """
         try:
+            way = (exchange, routing_key or queue)
             with _limit(self._connection, timeout or self._timeout):
-                self._publish(queue, body, content_type, headers or {}, exchange, timeout or self._timeout)
+                self._publish(queue, body, content_type, headers or {}, way, timeout or self._timeout)
         except MessageNacked as ex:
             raise NotPublishedError(Reason.NACKED, queue) from ex
         except NotFound as ex:
@@ -97,15 +102,22 @@ class SafePublisher:
         self.close()
 
     def _publish(
-        self, queue: str, body: bytes, content_type: str, headers: dict[str, Any], exchange: str, timeout: float
+        self,
+        queue: str,
+        body: bytes,
+        content_type: str,
+        headers: dict[str, Any],
+        way: tuple[str, str],
+        timeout: float,
     ) -> None:
+        exchange, key = way
         channel = self._ready_channel()
         self._returned.clear()
         memory = is_memory_connection(self._connection)
         kombu.Producer(channel, auto_declare=False).publish(
             body,
             exchange="" if memory else exchange,
-            routing_key=queue,
+            routing_key=queue if memory else key,
             content_type=content_type,
             content_encoding="utf-8" if content_type == _JSON and not memory else "binary",
             delivery_mode=2,
@@ -160,18 +172,29 @@ class BusPublisher:
         content_type: str = _JSON,
         headers: dict[str, Any] | None = None,
         exchange: str = "",
+        routing_key: str | None = None,
     ) -> None:
         """Put one message into `queue`; raises NotPublishedError."""
+
+        def send(publisher: SafePublisher, timeout: float | None) -> None:
+            publisher.publish(
+                queue,
+                body,
+                content_type=content_type,
+                headers=headers,
+                exchange=exchange,
+                routing_key=routing_key,
+                timeout=timeout,
+            )
+
         self._look_at_the_block(queue)
         reused = self._publisher is not None
         try:
-            self._once(
-                queue, body, content_type, headers, exchange, min(_REUSED, self._timeout) if reused else None
-            )
+            self._once(queue, send, min(_REUSED, self._timeout) if reused else None)
         except NotPublishedError as ex:
             if not reused or ex.reason is not Reason.BUS_UNREACHABLE:
                 raise
-            self._once(queue, body, content_type, headers, exchange, None)
+            self._once(queue, send, None)
 
     def close(self) -> None:
         """Close the connection."""
@@ -180,19 +203,9 @@ class BusPublisher:
         if connection is not None:
             connection.release()
 
-    def _once(
-        self,
-        queue: str,
-        body: bytes,
-        content_type: str,
-        headers: dict[str, Any] | None,
-        exchange: str,
-        timeout: float | None,
-    ) -> None:
+    def _once(self, queue: str, send: Callable[[SafePublisher, float | None], None], timeout: float | None) -> None:
         try:
-            self._open().publish(
-                queue, body, content_type=content_type, headers=headers, exchange=exchange, timeout=timeout
-            )
+            send(self._open(), timeout)
         except NotPublishedError as ex:
             if ex.reason is Reason.BUS_BLOCKED:
                 self._blocked_at = time.monotonic()

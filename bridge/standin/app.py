@@ -5,13 +5,13 @@ import json
 import re
 import uuid
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import falcon
 
 from bridge.standin import views
 from bridge.standin.faulty import Fault, Faults
-from bridge.standin.volumes import RefusedError, Volumes
+from bridge.standin.volumes import Attachment, RefusedError, Volume, Volumes
 
 _ATTACHMENTS_SINCE: Final = (3, 27)
 _VERSION: Final = re.compile(r"([1-9][0-9]{0,3})\.(0|[1-9][0-9]{0,3})")
@@ -90,12 +90,11 @@ class VolumesResource:
         self._volumes = volumes
 
     def on_get_detail(self, req: falcon.Request, resp: falcon.Response, project: str = "") -> None:
-        """All volumes, by `status`, `limit` and `marker` as Cinder pages them."""
+        """Answer with all volumes, by `status`, `sort`, `limit` and `marker` as Cinder pages them."""
         wanted = req.get_param("status")
-        found = [v for v in sorted(self._volumes.all(), key=lambda v: v.id) if wanted in {None, v.status}]
-        marker = req.get_param("marker")
+        found = _sorted([v for v in self._volumes.all() if wanted in {None, v.status}], req.params.get("sort"))
         limit = req.get_param_as_int("limit", min_value=1) or 1000
-        rest = [v for v in found if marker is None or v.id > marker]
+        rest = _after(found, req.get_param("marker"))
         body: dict[str, Any] = {"volumes": [views.volume_view(v, project, req.prefix) for v in rest[:limit]]}
         if len(rest) > limit:
             query = falcon.to_query_str({"status": wanted, "limit": limit, "marker": rest[limit - 1].id})
@@ -115,9 +114,13 @@ class AttachmentsResource:
         resp.media = {"attachments": [views.attachment_summary(v, a) for v, a in self._of(req)]}
 
     def on_get_detail(self, req: falcon.Request, resp: falcon.Response, project: str = "") -> None:
-        """With connection data."""
+        """Answer with connection data, the newest first, by `limit` and `marker`."""
         del project
-        resp.media = {"attachments": [views.attachment_view(v, a) for v, a in self._of(req)]}
+        every = sorted(self._of(req), key=lambda pair: (pair[1].attached_at, pair[1].id), reverse=True)
+        volumes = {attachment.id: volume for volume, attachment in every}
+        rest = _after([attachment for _, attachment in every], req.get_param("marker"))
+        limit = req.get_param_as_int("limit", min_value=1) or 1000
+        resp.media = {"attachments": [views.attachment_view(volumes[a.id], a) for a in rest[:limit]]}
 
     def on_get_one(self, req: falcon.Request, resp: falcon.Response, attachment_id: str, project: str = "") -> None:
         """One, with connection data."""
@@ -129,6 +132,27 @@ class AttachmentsResource:
         _since(req, _ATTACHMENTS_SINCE)
         wanted = req.get_param("volume_id")
         return [(v, a) for v in self._volumes.all() if wanted in {None, v.id} for a in v.attachments]
+
+
+_Row = TypeVar("_Row", Volume, Attachment)
+
+
+def _sorted(found: list[Volume], sort: object) -> list[Volume]:
+    """Sort by the first key of ?sort=key:direction,..., then by id; by id alone without."""
+    first = sort[0] if isinstance(sort, list) else str(sort or "id").partition(",")[0]
+    key, _, direction = str(first).partition(":")
+    name = key if key in {"created_at", "updated_at"} else "id"
+    return sorted(found, key=lambda v: (getattr(v, name), v.id), reverse=direction == "desc")
+
+
+def _after(found: list[_Row], marker: str | None) -> list[_Row]:
+    """Return the rows behind the marker's; raises RefusedError 404 where there is no such row."""
+    if marker is None:
+        return found
+    place = next((number for number, row in enumerate(found) if row.id == marker), None)
+    if place is None:
+        raise RefusedError(HTTPStatus.NOT_FOUND, f"Marker {marker} could not be found.")
+    return found[place + 1 :]
 
 
 def build(volumes: Volumes, faults: Faults) -> "falcon.App[Any, Any]":

@@ -113,12 +113,13 @@ def _no_mandatory() -> None:
         body: bytes,
         content_type: str,
         headers: dict[str, str],
-        exchange: str,
+        way: tuple[str, str],
         timeout: float,
     ) -> None:
-        del timeout
+        del queue, timeout
+        exchange, key = way
         kombu.Producer(self._ready_channel(), auto_declare=False).publish(
-            body, exchange=exchange, routing_key=queue, content_type=content_type, content_encoding="binary",
+            body, exchange=exchange, routing_key=key, content_type=content_type, content_encoding="binary",
             delivery_mode=2, headers=headers,
         )  # fmt: skip
 
@@ -158,11 +159,9 @@ def _no_read_timeout() -> None:
 
     once = BusPublisher._once
 
-    def patient(
-        self: BusPublisher, queue: str, body: bytes, content_type: str, headers: Any, exchange: str, timeout: Any
-    ) -> None:
+    def patient(self: BusPublisher, queue: str, send: Any, timeout: Any) -> None:
         del timeout
-        once(self, queue, body, content_type, headers, exchange, _HOUR)
+        once(self, queue, send, _HOUR)
 
     _put(BusPublisher, "_once", patient)
     make = BoundedConnection.__init__

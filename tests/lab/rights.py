@@ -48,12 +48,12 @@ def documented(host: str) -> dict[tuple[str, str], Rights]:
     }
 
 
-def documented_topics(host: str) -> dict[tuple[str, str], TopicRights]:
+def documented_topics(host: str) -> dict[tuple[str, str], list[TopicRights]]:
     """By user and virtual host, with this name for HOST."""
-    return {
-        (user, vhost): TopicRights(exchange=exchange, write=write, read=read)
-        for user, vhost, exchange, write, read in _lines("topic_permissions", host)
-    }
+    rights: dict[tuple[str, str], list[TopicRights]] = {}
+    for user, vhost, exchange, write, read in _lines("topic_permissions", host):
+        rights.setdefault((user, vhost), []).append(TopicRights(exchange=exchange, write=write, read=read))
+    return rights
 
 
 def each_less(rights: Rights) -> Iterator[tuple[str, Rights]]:
@@ -75,7 +75,7 @@ class Broker:
     def make(
         self,
         cases: Mapping[str, Mapping[tuple[str, str], Rights]],
-        topics: Mapping[tuple[str, str], TopicRights],
+        topics: Mapping[tuple[str, str], list[TopicRights]],
     ) -> None:
         """Per case its virtual hosts `CASE-cinder` and `CASE-bridge`, and its users with these rights."""
         vhosts = [f"{case}-{name}" for case in cases for name in ("cinder", "bridge")]
@@ -107,7 +107,7 @@ class Broker:
                     "user": f"{case}-{user}", "vhost": f"{case}-{vhost}", "exchange": rights.exchange,
                     "write": rights.write, "read": rights.read,
                 }
-                for case in cases for (user, vhost), rights in topics.items()
+                for case in cases for (user, vhost), every in topics.items() for rights in every
             ],
         }  # fmt: skip
         self._file.write_text(json.dumps(told))

@@ -37,7 +37,7 @@ WALLS: Final = {
     "bridge/runtime": _wall(
         "bridge.core bridge.http",
         "amqp cachetools cliff keystoneauth1 kombu oslo_config oslo_log oslo_messaging oslo_service "
-        "oslo_utils prometheus_client requests tenacity urllib3",
+        "oslo_utils prometheus_client requests tenacity urllib3 yaml",
     ),
     "bridge/journal": _wall("bridge.core bridge.runtime", "alembic oslo_config sqlalchemy tenacity"),
     "bridge/api": _wall(

@@ -1,34 +1,56 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a hypervisor taken over can do with its agent's broker user: speak for itself to the engine, and no more."""
 
+import json
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Final
 
 import amqp.exceptions
 import kombu
 import pytest
+from prometheus_client import CollectorRegistry
 
+from bridge.core.extend import Arrival, Bytes, ExtendKey, new_id
+from bridge.core.messages import DiskSeen, DomainSeen, GuestState, HostMessage, Inventory
 from bridge.core.reasons import Reason
+from bridge.engine.reports import ReportsConsumer
+from bridge.journal import migrate
+from bridge.journal.accept import Journal
+from bridge.journal.claims import Claims
+from bridge.journal.database import Database
+from bridge.journal.reports import Reported
+from bridge.journal.settings import JournalSettings
+from bridge.runtime.audit import StreamAudit
 from bridge.runtime.broker import (
     AGENT_EXCHANGE,
     AGENT_TOPIC,
+    HOSTS_EXCHANGE,
     PARKED_QUEUE,
     REPORTS_EXCHANGE,
     REPORTS_QUEUE,
     QueueSpec,
     ensure_queue,
+    ensure_topic_way,
     ensure_way,
     kombu_connection,
 )
+from bridge.runtime.health import Health
+from bridge.runtime.metrics import EngineMetrics
 from bridge.runtime.publisher import NotPublishedError, SafePublisher
+from bridge.runtime.retry import Backoff
+from hostagent.reporter import ToEngine
 from listener.retry_policy import SlowDelay
 from tests.lab.rabbitmq import RabbitNode
 from tests.lab.rights import Broker, documented, documented_topics
+from tests.lab.waiting import until
 
 pytestmark = pytest.mark.functional
 
 LIAR: Final = "cmp-1.example"
+VICTIM: Final = "cmp-2.example"
 OTHER: Final = f"{AGENT_TOPIC}.cmp-2.example"
 QUEUES: Final = (REPORTS_QUEUE, PARKED_QUEUE, SlowDelay.SHORT.queue, OTHER)
 
@@ -36,8 +58,8 @@ QUEUES: Final = (REPORTS_QUEUE, PARKED_QUEUE, SlowDelay.SHORT.queue, OTHER)
 class Bus:
     """Ours, with another host on it; and the liar's connection to it."""
 
-    def __init__(self, own: kombu.Connection, liar: kombu.Connection) -> None:
-        self.own, self.liar = own, liar
+    def __init__(self, own: kombu.Connection, liar: kombu.Connection, engine_url: str) -> None:
+        self.own, self.liar, self.engine_url = own, liar, engine_url
 
     def depths(self) -> list[int]:
         """Messages in each of QUEUES."""
@@ -57,10 +79,11 @@ def bus(rabbit: RabbitNode, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         for queue in QUEUES:
             ensure_queue(own, QueueSpec(name=queue))
         ensure_way(own, REPORTS_EXCHANGE, REPORTS_QUEUE)
+        ensure_topic_way(own, HOSTS_EXCHANGE, REPORTS_QUEUE)
         orders = kombu.Exchange(AGENT_EXCHANGE, type="topic", channel=own.default_channel)
         orders.declare()
         kombu.Queue(OTHER, channel=own.default_channel).bind_to(orders, OTHER)
-        yield Bus(own, liar)
+        yield Bus(own, liar, broker.url("lies", "engine", "bridge"))
 
 
 @contextmanager
@@ -80,16 +103,24 @@ def test_it_writes_no_queue_by_the_default_exchange(bus: Bus, queue: str) -> Non
     assert bus.depths() == before
 
 
-@pytest.mark.parametrize("queue", [PARKED_QUEUE, SlowDelay.SHORT.queue, OTHER])
-def test_the_exchange_of_reports_leads_to_no_other_queue(bus: Bus, queue: str) -> None:
-    """And the agent may bind none to it."""
+@pytest.mark.parametrize(
+    "key", [REPORTS_QUEUE, PARKED_QUEUE, OTHER, VICTIM, "#", "*", f"{LIAR}.x", "cmp-1xexample"]
+)
+def test_at_the_exchange_of_reports_it_writes_its_own_name_alone(bus: Bus, key: str) -> None:
+    """And the agent may bind no queue to it."""
     before = bus.depths()
     with SafePublisher(bus.liar) as publisher, pytest.raises(NotPublishedError) as told:
-        publisher.publish(queue, b"{}", exchange=REPORTS_EXCHANGE)
-    assert told.value.reason is Reason.RETURNED
+        publisher.publish(REPORTS_QUEUE, b"{}", exchange=HOSTS_EXCHANGE, routing_key=key)
+    assert told.value.reason is Reason.NOT_PERMITTED
     assert bus.depths() == before
     with refused(), bus.liar.channel() as channel:
-        kombu.Queue(queue, channel=channel).bind_to(REPORTS_EXCHANGE, queue)
+        kombu.Queue(OTHER, channel=channel).bind_to(HOSTS_EXCHANGE, key)
+
+
+def test_the_exchange_of_older_agents_is_closed_to_it(bus: Bus) -> None:
+    with SafePublisher(bus.liar) as publisher, pytest.raises(NotPublishedError) as told:
+        publisher.publish(REPORTS_QUEUE, b"{}", exchange=REPORTS_EXCHANGE)
+    assert told.value.reason is Reason.NOT_PERMITTED
 
 
 def test_it_casts_no_orders(bus: Bus) -> None:
@@ -119,7 +150,99 @@ def test_it_reads_empties_and_deletes_nothing_of_others(bus: Bus, queue: str) ->
 
 def test_it_speaks_to_the_engine(bus: Bus) -> None:
     with SafePublisher(bus.liar) as publisher:
-        publisher.publish(REPORTS_QUEUE, b"{}", exchange=REPORTS_EXCHANGE)
+        publisher.publish(REPORTS_QUEUE, b"{}", exchange=HOSTS_EXCHANGE, routing_key=LIAR)
     channel = bus.own.default_channel
     assert channel.basic_get(REPORTS_QUEUE, no_ack=True).body in {b"{}", "{}"}
     assert [channel.basic_get(queue, no_ack=True) for queue in QUEUES] == [None] * len(QUEUES)
+
+
+class Engine:
+    """The reports' consumer of a live engine, on a journal of its own, with its own broker user."""
+
+    def __init__(self, url: str, directory: Path) -> None:
+        settings = JournalSettings(connection=f"sqlite:///{directory / 'journal.sqlite3'}")
+        self.database = Database(settings)
+        migrate.upgrade(self.database)
+        self.audit = directory / "audit.log"
+        self.journal = Journal(self.database)
+        self.claims = Claims(self.database)
+        self.consumer = ReportsConsumer(
+            connect=lambda: kombu_connection(url, heartbeat=0, name="engine"),
+            reported=Reported(self.database, backoff=Backoff(), host_timeout=60),
+            on_due=lambda: None,
+            health=Health(),
+            metrics=EngineMetrics(CollectorRegistry()),
+            audit=StreamAudit("engine", str(self.audit)),
+        )
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self.consumer.run, args=(self._stop,), daemon=True)
+        self._thread.start()
+
+    def alarms(self) -> list[tuple[str, str]]:
+        """Host and reason of each alarm so far."""
+        lines = [json.loads(line) for line in self.audit.read_text().splitlines()] if self.audit.exists() else []
+        return [(line["host"], line["reason"]) for line in lines if line["event"] == "alarm"]
+
+    def where(self, key: ExtendKey) -> list[tuple[str, str, bool]]:
+        """Host, state and life of each that claims the server."""
+        self.journal.accept([Arrival(key=key)])
+        found = self.claims.locate(self.claims.claim(10, report_within=60), host_timeout=60)
+        return [(at.host, at.state.value, at.fresh) for at in found.get(key.server_id, ())]
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join(20)
+        self.database.dispose()
+
+
+@pytest.fixture
+def engine(bus: Bus, tmp_path: Path) -> Iterator[Engine]:
+    engine = Engine(bus.engine_url, tmp_path)
+    yield engine
+    engine.close()
+
+
+def said(host: str, inventory: Inventory | None, *, boot: str | None = None, seq: int = 1) -> bytes:
+    message = HostMessage(host=host, boot_id=boot or new_id(), seq=seq, sent_at=1.0, inventory=inventory)
+    return json.dumps(message.to_wire()).encode()
+
+
+def guest(key: ExtendKey, size: int = 1) -> Inventory:
+    disk = DiskSeen(volume_id=key.volume_id, size=Bytes(size))
+    return Inventory(
+        full=True, domains=(DomainSeen(server_id=key.server_id, state=GuestState.ACTIVE, disks=(disk,)),)
+    )
+
+
+def test_no_lie_changes_anything_of_another_host_and_the_alarm_names_the_liar(bus: Bus, engine: Engine) -> None:
+    """With the permissions of etc/rabbitmq: whatever a host can publish is bound to its own name."""
+    key = ExtendKey(new_id(), new_id())
+    with SafePublisher(bus.own) as publisher:
+        ToEngine(publisher, VICTIM).publish(said(VICTIM, guest(key)))
+    until(lambda: engine.where(key) == [(VICTIM, "active", True)], "the victim's guest is known")
+    lies = [
+        said(VICTIM, Inventory(full=True)),  # its guests are gone
+        said(VICTIM, Inventory(full=False, gone=(key.server_id,))),
+        said(VICTIM, None),  # two agents under its name
+        said(VICTIM, guest(key, 2**60)),  # its guest has the size
+    ]
+    with SafePublisher(bus.liar) as publisher:
+        for lie in lies:
+            publisher.publish(REPORTS_QUEUE, lie, exchange=HOSTS_EXCHANGE, routing_key=LIAR)
+        publisher.publish(REPORTS_QUEUE, said(LIAR, None), exchange=HOSTS_EXCHANGE, routing_key=LIAR)
+    until(lambda: (LIAR, "host_not_itself") in engine.alarms(), "the alarm names the liar")
+    assert engine.where(key) == [(VICTIM, "active", True)]
+    assert {host for host, _ in engine.alarms()} == {LIAR}
+
+
+def test_an_older_way_does_not_speak_for_a_host_that_is_bound_to_its_name(bus: Bus, engine: Engine) -> None:
+    """Also while agents of 0.1.0 are accepted, and the liar's user still has the permissions of then."""
+    key = ExtendKey(new_id(), new_id())
+    with SafePublisher(bus.own) as publisher:
+        ToEngine(publisher, VICTIM).publish(said(VICTIM, guest(key)))
+        until(lambda: engine.where(key) == [(VICTIM, "active", True)], "the victim's guest is known")
+        publisher.publish(REPORTS_QUEUE, said(VICTIM, Inventory(full=True)), exchange=REPORTS_EXCHANGE)
+        until(lambda: (VICTIM, "host_unproved") in engine.alarms(), "the message is refused")
+        publisher.publish(REPORTS_QUEUE, said("older", None), exchange=REPORTS_EXCHANGE)
+        until(lambda: engine.claims.living(["older"], host_timeout=60) == {"older"}, "an older agent is heard")
+    assert engine.where(key) == [(VICTIM, "active", True)]

@@ -13,6 +13,9 @@ import sqlalchemy as sa
 
 from bridge.cli.app import main
 from bridge.core.extend import Arrival, ExtendKey, gib, new_id
+from bridge.engine.cinder import Attached, CinderVolume
+from bridge.engine.compare import stuck
+from bridge.engine.reconcile import finding_of
 from bridge.journal import migrate
 from bridge.journal.accept import Journal
 from bridge.journal.behind import Behind
@@ -113,10 +116,10 @@ def test_a_dry_run_names_what_is_not_fine_and_opens_nothing(cloud: Cloud) -> Non
     assert code == 1
     assert rows.keys() == {behind.volume_id, unseen.volume_id}
     one = rows[behind.volume_id]
-    assert (one["FindingState"], one["Why"], one["Host"], one["Opened"]) == ("behind", "nobody_told", HOST, False)
+    assert (one["Sight"], one["Why"], one["Host"], one["Opened"]) == ("behind", "nobody_told", HOST, False)
     assert (one["Sees"], one["Wanted"]) == (gib(1), gib(2))
     other = rows[unseen.volume_id]
-    assert (other["FindingState"], other["Why"], other["Host"]) == ("cannot_see", "no_agent", "cmp-9")
+    assert (other["Sight"], other["Why"], other["Host"]) == ("cannot_see", "no_agent", "cmp-9")
     assert cloud.open() == []
 
 
@@ -129,7 +132,7 @@ def test_once_opens_what_is_behind_and_writes_it_to_the_audit_log(cloud: Cloud) 
     (line,) = [json.loads(line) for line in cloud.audit.read_text().splitlines()]
     assert (line["part"], line["event"], line["volume"]) == ("operator", "behind", behind.volume_id)
     (again,) = cloud.rows("reconcile", "--once")
-    assert (again["FindingState"], again["Opened"]) == ("open", False)
+    assert (again["Sight"], again["Opened"]) == ("open", False)
 
 
 def test_one_volume_can_be_asked_for_alone(cloud: Cloud) -> None:
@@ -196,3 +199,23 @@ def test_status_and_behind_say_which_since_when_and_why(cloud: Cloud) -> None:
     assert (row["Volume"], row["Why"]) == (unseen.volume_id, "size_unknown")
     numbers = Behind(cloud.database).numbers()
     assert (sum(numbers.behind.values()), numbers.since) == (3, 40.0)
+
+
+def test_a_volume_stuck_in_extending_shows_in_behind_and_status_with_its_age(cloud: Cloud) -> None:
+    volume, server = new_id(), new_id()
+    cloud.cinder.add_volume(volume, 2, Attachment(server_id=server), status="extending", updated_at=1000.0)
+    found = CinderVolume(
+        id=volume, size=gib(2), extending=True, changed_at=1000.0,
+        attached=(Attached(server_id=server, attachment_id=new_id(), host=HOST),),
+    )  # fmt: skip
+    findings = Findings(cloud.database)
+    findings.begin()
+    seen = [finding_of(each) for each in stuck(found, now=9000.0, after=900)]
+    findings.note({volume}, seen, at=9000.0)
+    _, out, _ = cloud.run("behind", "-f", "json")
+    (row,) = json.loads(out)
+    assert (row["Volume"], row["Why"], row["Since"]) == (volume, "volume_extending", "1970-01-01T00:16:40Z")
+    _, out, _ = cloud.run("status", "-f", "json")
+    assert json.loads(out)["extending since"] == "1970-01-01T00:16:40Z"
+    _, out, _ = cloud.run("behind", "--cannot-see", "-f", "json")
+    assert json.loads(out) == []

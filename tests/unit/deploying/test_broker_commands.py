@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from bridge.cmd.broker_commands import GRANTS, TOPIC_GRANTS, BrokerPart, commands, literal
+from bridge.cmd.manage import main as manage
 from bridge.core.errors import OperatorError
+from bridge.runtime import config
 from tests.lab.paths import ROOT
 
 PERMISSIONS = ROOT / "etc" / "rabbitmq" / "permissions"
@@ -58,3 +60,20 @@ def test_a_strange_name_stays_one_word_and_matches_itself_alone(host: str) -> No
 def test_what_cannot_be_a_hosts_name_is_refused(host: str) -> None:
     with pytest.raises(OperatorError, match="--host"):
         words(host)
+
+
+def test_the_command_prints_the_control_planes_users_or_those_of_hosts(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(config, "keep_to_ourselves", lambda: None)  # of this process, for good
+    conf = tmp_path / "c.conf"
+    conf.write_text("[bus]\ntransport_url = rabbit://u:p@h1:5672,u:p@h2:5672/eb%2Fx\n")
+    assert manage(["--config-file", str(conf), "broker-commands"]) == 0
+    printed = capsys.readouterr().out
+    assert "add_user extend-bridge-engine" in printed
+    assert "-p eb/x extend-bridge-engine" in printed
+    assert manage(["--config-file", str(conf), "broker-commands", "--host", "a", "--host", "b"]) == 0
+    users = [line.split()[2] for line in capsys.readouterr().out.splitlines() if " add_user " in line]
+    assert users == ["extend-bridge-hostagent-a", "extend-bridge-hostagent-b"]
+    assert manage(["--config-file", str(conf), "broker-commands", "--host", "a b"]) == 2
+    assert "--host" in capsys.readouterr().err

@@ -52,6 +52,12 @@ class FakeCinder:
             id=volume_id, size=gib(2), extending=False, attached=rows
         )
 
+    def volumes(self, volume_ids: Sequence[str]) -> Mapping[str, CinderVolume]:
+        return {}
+
+    def connections(self, attachments: Sequence[Attached]) -> Mapping[str, Mapping[str, Any]]:
+        return {}
+
     def connection(self, attachment: Attached, *, global_request_id: str | None = None) -> Mapping[str, Any] | None:
         return {"driver_volume_type": "local", "data": {}}
 

@@ -8,7 +8,7 @@ from bridge.core.messages import GuestState
 from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
 from bridge.engine.cinder import Attached, CinderAnswer, CinderVolume, Gone, NotNow
-from bridge.engine.plan import Cast, Plan, home, plan
+from bridge.engine.plan import Cast, Plan, at_odds, home, plan
 from bridge.journal.claims import Ended, Later
 from bridge.journal.hosts import Location
 from bridge.journal.states import Extend
@@ -118,3 +118,48 @@ def test_a_silent_host_is_not_cast_to_but_waited_for() -> None:
 
 def test_home_is_where_the_domain_is_active() -> None:
     assert home([at("a", GuestState.INCOMING), at("b"), at("c", GuestState.OFF)]) == "b"
+
+
+def test_of_two_hosts_that_claim_a_running_guest_the_one_cinder_names_gets_the_order() -> None:
+    decided = decide(volume(row("true")), at("liar"), at("true"))
+    assert isinstance(decided, Cast)
+    assert decided.hosts == ("true",)
+    assert odds(volume(row("true")), at("liar"), at("true")) == [("liar", Reason.HOST_NOT_ATTACHED)]
+
+
+def test_a_host_that_only_awaits_the_guest_gets_no_order_unless_cinder_names_it() -> None:
+    decided = decide(volume(row("true")), at("liar", GuestState.INCOMING), at("true"))
+    assert isinstance(decided, Cast)
+    assert decided.hosts == ("true",)
+
+
+def test_where_cinder_does_not_say_two_claims_on_a_running_guest_close_nothing() -> None:
+    decided = decide(volume(row(None)), at("h1"), at("h2"), failures=3)
+    assert isinstance(decided, Later)
+    assert (decided.reason, decided.failures) == (Reason.HOSTS_DISAGREE, 3)
+    assert odds(volume(row(None)), at("h1"), at("h2")) == [
+        ("h1", Reason.HOSTS_DISAGREE), ("h2", Reason.HOSTS_DISAGREE),
+    ]  # fmt: skip
+
+
+def test_a_host_that_is_silent_keeps_its_guest_from_one_cinder_does_not_name() -> None:
+    """It reboots, and another claims its guests meanwhile."""
+    decided = decide(volume(row("true")), at("liar"), at("true", fresh=False))
+    assert isinstance(decided, Later)
+    assert (decided.reason, decided.waiting_for) == (Reason.HOST_DOWN, "true")
+    assert odds(volume(row("true")), at("liar"), at("true", fresh=False)) == [("liar", Reason.HOST_NOT_ATTACHED)]
+
+
+def test_an_evacuated_guest_is_where_cinder_names_its_new_host() -> None:
+    decided = decide(volume(row("dead"), row("new")), at("new"), at("dead", fresh=False))
+    assert isinstance(decided, Cast)
+    assert decided.hosts == ("new",)
+    assert odds(volume(row("new")), at("new"), at("dead", fresh=False)) == []
+
+
+def odds(answer: CinderAnswer, *locations: Location) -> list[tuple[str, Reason]]:
+    extend = Extend(
+        id="e", key=KEY, wanted_gen=1, attempt=1, failures=0, opened_at=0.0, request_id=None,
+        global_request_id=None,
+    )  # fmt: skip
+    return [(host, reason) for host, reason, _ in at_odds(extend, answer, locations)]

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reconciliation: what is behind is opened once, what cannot be seen is said, nothing comes twice or in a burst."""
 
+import dataclasses
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -44,6 +45,10 @@ class Cinder:
     volumes: Sequence[CinderVolume] = ()
     first: list[Gone | NotNow] = field(default_factory=list)
     asked: list[str | None] = field(default_factory=list)
+
+    def extending(self, *, marker: str | None, limit: int) -> Page | Gone | NotNow:
+        assert marker is None
+        return Page(volumes=tuple(v for v in self.volumes if v.extending)[:limit], marker=None)
 
     def in_use(self, *, marker: str | None, limit: int) -> Page | Gone | NotNow:
         self.asked.append(marker)
@@ -385,3 +390,20 @@ def test_a_page_keeps_what_can_be_read_and_its_marker() -> None:
     assert read_page(Answer(status=200, body={"volumes": "many"})) == NotNow(Reason.CINDER_BAD_ANSWER)
     assert read_page(Answer(status=403, body=None)) == NotNow(Reason.CINDER_REFUSED)
     assert read_page(Answer(status=502, body=None)) == NotNow(Reason.CINDER_UNREACHABLE)
+
+
+def test_a_pass_shows_volumes_that_stay_extending_with_their_age(cloud: Cloud, key: ExtendKey) -> None:
+    """No event and no page of the volumes in use names them."""
+    now = cloud.bench.now
+    long = dataclasses.replace(volume(key, extending=True), changed_at=now - 5000.0)
+    short = dataclasses.replace(volume(ExtendKey(new_id(), new_id()), extending=True), changed_at=now - 5.0)
+    cloud.go(long, short)
+    rows = cloud.bench.database.read(lambda c: list(c.execute(sa.select(sightings))))
+    assert [(row.volume_id, row.reason, row.since) for row in rows] == [
+        (key.volume_id, "volume_extending", now - 5000.0)
+    ]
+    cloud.bench.now += 700
+    cloud.go(dataclasses.replace(long, extending=False), short)
+    assert cloud.bench.database.read(lambda c: list(c.execute(sa.select(sightings.c.reason)))) != [
+        ("volume_extending",)
+    ]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Heads of the audit log's chains, and knowledge of each disk: was its guest told of the size. Only adds."""
+"""Heads of the audit log's chains; the word of a host that a guest was told; the proof of its name. Only adds."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -24,10 +24,15 @@ def upgrade() -> None:
     )
     op.create_index("ix_audit_heads_at", "audit_heads", ["at"])
     op.add_column("disks", sa.Column("told", sa.String(64)))
+    op.add_column("hosts", sa.Column("bound", sa.SmallInteger))
+    op.add_column("hosts", sa.Column("shrunk_at", sa.Double))
 
 
 def downgrade() -> None:
     """Go back to 0003. Logs written meanwhile are proved by their chains alone; hosts report their guests again."""
+    with op.batch_alter_table("hosts") as batch:
+        batch.drop_column("shrunk_at")
+        batch.drop_column("bound")
     with op.batch_alter_table("disks") as batch:
         batch.drop_column("told")
     op.drop_index("ix_audit_heads_at", "audit_heads")

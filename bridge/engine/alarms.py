@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Alarms about hosts: one that speaks for another, one that says too much, two that claim one guest."""
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Final
+
+from cachetools import TTLCache
+
+from bridge.core.audit import AuditEvent, AuditRecord
+from bridge.core.clean import clean
+from bridge.core.extend import ExtendKey
+from bridge.core.reasons import Reason
+from bridge.runtime.audit import AuditLog
+from bridge.runtime.metrics import EngineMetrics
+
+LOG = logging.getLogger(__name__)
+
+_QUIET: Final = 60.0  # seconds in which the same alarm is counted, and neither logged nor written down again
+_ALARMS_MOST: Final = 10_000
+_NAMES_MOST: Final = 500  # values of the metric's label; what a host invents makes no more
+_OTHERS: Final = "others"
+
+
+class HostAlarms:
+    """Raises alarms: a metric each time, a log and an audit line once a minute. For one thread each."""
+
+    def __init__(
+        self, *, metrics: EngineMetrics, audit: AuditLog, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._metrics = metrics
+        self._audit = audit
+        self._names: set[str] = set()
+        self._lately: TTLCache[tuple[object, ...], bool] = TTLCache(maxsize=_ALARMS_MOST, ttl=_QUIET, timer=clock)
+
+    def sound(self, reason: Reason, host: str, detail: str, *, key: ExtendKey | None = None) -> None:
+        """Say that `host` did this; `key` is the disk it is about, where it is about one."""
+        if len(self._names) < _NAMES_MOST:
+            self._names.add(host)
+        self._metrics.host_alarms.labels(reason.value, host if host in self._names else _OTHERS).inc()
+        if (reason, host, key) in self._lately:
+            return
+        self._lately[reason, host, key] = True
+        detail = clean(detail, 500)
+        LOG.error("host %s: %s: %s", host, reason.text, detail)
+        self._audit.write(
+            AuditRecord(
+                event=AuditEvent.ALARM, at=time.time(), host=host, reason=reason.value,
+                server=key.server_id if key is not None else None,
+                volume=key.volume_id if key is not None else None, data={"detail": detail},
+            )
+        )  # fmt: skip
