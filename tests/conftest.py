@@ -110,9 +110,13 @@ def missing(part: str, *, extra: str = "") -> NoReturn:
 
 
 @pytest.fixture(autouse=True)
-def _umask_of_the_run() -> Iterator[None]:
-    """Give the umask back: an entry point that is run in this process sets one for good."""
-    before = os.umask(0o022)
+def _umask_and_log_of_the_run() -> Iterator[None]:
+    """Give umask and root logger back: an entry point that is run in this process sets both for good."""
+    before, root = os.umask(0o022), logging.getLogger()
     os.umask(before)
+    handlers = list(root.handlers)
     yield
     os.umask(before)
+    for handler in list(root.handlers):
+        if handler not in handlers and not type(handler).__module__.startswith("_pytest"):
+            root.removeHandler(handler)
