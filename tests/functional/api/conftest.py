@@ -44,7 +44,7 @@ class Served:
         return (self.directory / "server.log").read_text(errors="replace")
 
     def post(
-        self, token: str | None = None, *, path: str = PATH, seconds: float = 30, **headers: str
+        self, token: str | None = None, *, path: str = PATH, seconds: float = 120, **headers: str
     ) -> requests.Response:
         """One event of a server nobody knows: 207 is who came in."""
         named = {**V251, **({"X-Auth-Token": token} if token else {}), **headers}

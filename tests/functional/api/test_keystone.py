@@ -21,7 +21,7 @@ IN = 207
 @pytest.fixture(scope="module")
 def api(keystone: Keystone, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """extend-bridge-api that asks it."""
-    limits = "rate_limit = 0\nfailure_limit = 0"
+    limits = "rate_limit = 0\nfailure_limit = 0\nkeystone_timeout = 30"
     with built_in(
         tmp_path_factory.mktemp("api"), f"auth_strategy = keystone\n{limits}", keystone.authtoken()
     ) as served:
