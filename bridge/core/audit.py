@@ -12,30 +12,30 @@ SCHEMA: Final = 1
 
 
 class AuditEvent(StrEnum):
-    """Stable names of what can happen to an extend, in the order it usually does."""
+    """Stable names of the transitions of an extend, in their usual order."""
 
     RECEIVED = "received"  # listener: a volume.resize.end was read
-    SKIPPED = "skipped"  # listener: the message, or a row of it, is no extend; reason says why
+    SKIPPED = "skipped"  # listener: the message, or one of its rows, is not an extend; reason says why
     UNREADABLE = "unreadable"  # listener: the message was kept raw in the unreadable lane
     POSTED = "posted"  # listener, and engine beside Nova: the endpoint answered for this event
-    HELD = "held"  # listener: the endpoint is away; the event is held and tried again
+    HELD = "held"  # listener: the endpoint is unreachable; the event is held and tried again
     DEFERRED = "deferred"  # listener: the event went into the slow lane and is sent again after its step
     PARKED = "parked"  # listener: the event was put into the parked lane
-    REPLAYED = "replayed"  # an operator sent it again, from a recording or from the parked lane
-    DISCARDED = "discarded"  # an operator took it out, from the parked lane or from the journal
+    REPLAYED = "replayed"  # an operator sent the event again, from a recording or from the parked lane
+    DISCARDED = "discarded"  # an operator removed the event, from the parked lane or from the journal
     ACCEPTED = "accepted"  # API: the event is committed to the journal
     REFUSED = "refused"  # API: the event got another code than 200
-    WAITING = "waiting"  # engine: not now; reason says what for
+    WAITING = "waiting"  # engine: the extend cannot go on now; reason says what it waits for
     BEHIND = "behind"  # engine: reconciliation found the guest behind its volume and opened an extend
-    SURVEYED = "surveyed"  # engine: a pass of reconciliation over all volumes ended; data says what it saw
+    SURVEYED = "surveyed"  # engine: a reconcile sweep over all volumes ended; data has its counts
     DISPATCHED = "dispatched"  # engine: an order went to a host
-    OVERDUE = "overdue"  # engine: open for longer than it should be; a mark, not an end
+    OVERDUE = "overdue"  # engine: open for longer than it should be; a mark, the extend stays open
     STEP = "step"  # engine, from the host's report: one step on the host
     REPORTED = "reported"  # engine: a host reported an attempt
     LATE = "late"  # engine: a report for an attempt that no longer matters
-    REOPENED = "reopened"  # engine: a newer generation makes it due again
+    REOPENED = "reopened"  # engine: a newer generation makes the extend due again
     CLOSED = "closed"  # engine: the extend ended; outcome says how
-    ALARM = "alarm"  # engine: a host speaks for another, says too much, or disagrees with one; reason says which
+    ALARM = "alarm"  # engine: a host speaks for another, exceeds a limit, or contradicts a host; reason says which
     FAILED = "failed"  # engine: the extend ended as failed; `event retry` opens it again
 
 
@@ -61,7 +61,7 @@ class AuditRecord:
     data: Mapping[str, Any] = field(default_factory=dict)
 
     def words(self) -> str:
-        """Return the record as a line for a person: the ids that say whose it is, and why."""
+        """Return the record as a line for a person: the event, the ids of its extend, outcome and reason."""
         said = [
             f"{name}={value}"
             for name in ("server", "volume", "host", "attempt", "outcome", "reason", "seconds", "global_request_id")
@@ -70,7 +70,7 @@ class AuditRecord:
         return " ".join([self.event.value, *said, *(f"{key}={value}" for key, value in self.data.items())])
 
     def to_line(self, part: str) -> str:
-        """The JSON line without its newline; control characters of any value are escaped by JSON."""
+        """Return the JSON line without its newline; JSON escapes the control characters of every value."""
         stamp = datetime.fromtimestamp(self.at, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         line: dict[str, Any] = {"schema": SCHEMA, "time": stamp, "part": part, "event": self.event.value}
         for name in _OPTIONAL:

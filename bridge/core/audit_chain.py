@@ -7,13 +7,13 @@ A writer is one open log of one process. A line ends with
 
 `seq` counts the writer's lines from 0. `hash` is SHA-256, or HMAC-SHA-256 with a key, cut to 128 bits as RFC 4868
 does. It covers the hash of the writer's line before, and the line up to `,"hash"`. The first line takes the
-writer's id for the hash before it. The other keys are there where they say something:
+writer's id for the hash before it. The other keys are optional:
 
 `offset`
-    Where the writer's previous write began in its file. The lines of one write lie side by side, so the place of
-    each line is known as soon as the writer has written again.
+    The position in the file at which the writer's previous write began. The lines of one write lie side by side.
+    So the position of each line is known as soon as the writer has written again.
 `lost`
-    How many lines could not be written since the line before (full disk, stalled journal).
+    The number of lines that could not be written since the line before (full disk, stalled journal).
 `opens`
     The writer's first line in this file: host, process, file, and the last lines of other writers it found there.
     In a later file also `after`, the hash before, and `from`, the number of its first line in the file before.
@@ -49,10 +49,10 @@ _HEAD: Final = re.compile(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChainHead:
-    """The newest line of a writer at some moment, kept where who edits the log cannot reach it.
+    """The newest line of a writer at some moment, kept out of reach of a person who edits the log.
 
-    `file` identifies the file by device and inode, `offset` is where the newest write began in it, `at` when.
-    `final`: the writer ended in order, there is no later line.
+    `file` identifies the file by device and inode. The newest write began at `offset` of it, at the time `at`.
+    `final`: the writer ended in order, so a later line does not exist.
     """
 
     writer: str
@@ -66,7 +66,7 @@ class ChainHead:
     final: bool = False
 
     def to_text(self) -> str:
-        """Return the form in which a daemon's own log keeps a head."""
+        """Return the head as a line of a daemon's own log."""
         return (
             f"audit head writer={self.writer} seq={self.seq} hash={self.hash} part={self.part or '-'} "
             f"host={self.host or '-'} file={self.file or '-'} offset={'-' if self.offset is None else self.offset} "
@@ -87,7 +87,7 @@ class ChainLink:
     body: bytes
 
     def follows(self, before: str, key: bytes | None) -> bool:
-        """Say whether this line's hash is the one that belongs after `before`."""
+        """Return True where this line's hash follows from `before`."""
         return link_hash(before, self.body, key) == self.hash
 
     @property
@@ -98,7 +98,7 @@ class ChainLink:
         return [(match[1], int(match[2]), match[3]) for match in found if match is not None]
 
     def opened(self, name: str) -> str:
-        """Return a text of the opening line, empty where there is none."""
+        """Return the text `name` of the opening line, empty where the line does not have it."""
         value = self.opens.get(name) if self.opens is not None else None
         return value if isinstance(value, str) else ""
 
@@ -126,12 +126,12 @@ def _hasher(key: bytes | None) -> Callable[[bytes], str]:
 
 
 def key_name(key: bytes | None) -> str:
-    """Return a short name of the key by which a reader knows whether it has the right one; empty without a key."""
+    """Return a short name of the key, by which a reader recognizes the right key; empty without a key."""
     return hmac.digest(key, b"extend-bridge audit key", "sha256")[:4].hex() if key is not None else ""
 
 
 def read_link(line: bytes) -> ChainLink | None:
-    """Return the chain's part of a line without its newline; None where the line has none, or a broken one."""
+    """Return the chain's part of a line without its newline; None where that part is absent or broken."""
     start = line.rfind(_TAIL_START)
     if start < 0:
         return None
@@ -150,7 +150,7 @@ def read_link(line: bytes) -> ChainLink | None:
 
 
 def read_head(text: str) -> ChainHead | None:
-    """Return the head that a line of a daemon's own log names, None where it names none."""
+    """Return the head that a line of a daemon's own log names, None where the line does not name a head."""
     match = _HEAD.search(text)
     if match is None:
         return None
@@ -163,12 +163,12 @@ def read_head(text: str) -> ChainHead | None:
 
 
 class ChainState:
-    """The state of one writer: how its next lines are linked. Not safe for several threads."""
+    """The state of one writer, from which its next lines are linked. Not safe for several threads."""
 
     __slots__ = ("_hash", "_opened", "_opening", "_start", "hash", "lost", "offset", "seq", "writer")
 
     def __init__(self, writer: str, key: bytes | None = None) -> None:
-        """`writer`: 16 hexadecimal digits, random."""
+        """Begin a chain; `writer` is 16 random hexadecimal digits."""
         self.writer = writer
         self.seq = 0
         self.hash = writer
@@ -180,7 +180,7 @@ class ChainState:
         self._start = f',"chain":{{"writer":"{writer}","seq":'
 
     def link(self, lines: Sequence[str], opens: Mapping[str, Any] | None = None) -> list[tuple[bytes, str]]:
-        """Return each line with its chain and newline, and its hash. Nothing is remembered before `wrote`."""
+        """Return each line with its chain and newline, and its hash. The state does not change before `wrote`."""
         linked = []
         before, seq, start, digest = self.hash, self.seq, self._start, self._hash
         extra = self._extra(opens)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Orders on their way to a host: the wire form of an oslo.messaging cast.
 
-Version 0.1.0 sent and took orders by oslo.messaging. The form stays, so that either side can be the older one.
+Version 0.1.0 sent and took orders by oslo.messaging. The form stays because either side can be the older version.
 """
 
 import json

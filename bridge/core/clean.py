@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Text of others, made safe: cleaned when it comes in from a host, and again when it goes out to a person.
+"""Foreign text made safe: cleaned when it arrives from a host, and again before a person reads it.
 
-A host's words may hold escape sequences for a terminal, lone surrogates that no encoder takes, marks that reverse
-the direction of a line, or the beginning of a spreadsheet's formula.
+A host's text can hold escape sequences for a terminal, or the beginning of a spreadsheet's formula. It can also
+hold lone surrogates that encoders refuse, and marks that reverse the direction of a line.
 """
 
 import unicodedata
@@ -20,7 +20,7 @@ def clean(text: str, most: int | None = None) -> str:
 
 
 def clean_lines(text: str) -> str:
-    """Return the same text for a terminal: line breaks and tabs stay, anything else that is not printable goes."""
+    """Return the same text for a terminal: line breaks and tabs stay, other unprintable characters go."""
     if text.replace("\n", "").replace("\t", "").isprintable():
         return text
     return "".join(c if c.isprintable() or c in _LAYOUT else _replacement(c) for c in text)
@@ -40,12 +40,12 @@ def clean_value(value: Any) -> Any:
 
 
 def for_spreadsheet(value: Any) -> Any:
-    """Return a cell that a spreadsheet shows as it is: with an apostrophe where it would take it for a formula."""
+    """Return a cell that a spreadsheet shows unchanged; a text that looks like a formula gets an apostrophe."""
     return f"'{value}" if isinstance(value, str) and value.lstrip().startswith(_FORMULA) else value
 
 
 def for_shell(value: Any) -> Any:
-    """Return a text for the inside of double quotes of a shell, except for these quotes, which cliff escapes."""
+    """Escape a text for the inside of a shell's double quotes; the quotes themselves are escaped by cliff."""
     if not isinstance(value, str):
         return value if value is None or isinstance(value, bool | int | float) else for_shell(str(value))
     return "".join(f"\\{c}" if c in "\\$`" else c for c in value)

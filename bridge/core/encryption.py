@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How an encrypted volume is opened, as far as an extend has to know it. The key itself is in no message.
+"""Encryption data of a volume, as far as an extend needs it. Messages never contain the key itself.
 
-Source: GET /v3/volumes/{id}/encryption of Cinder (cinder/api/contrib/volume_encryption_metadata.py); the order has
-it under the same names.
+Source: GET /v3/volumes/{id}/encryption of Cinder (cinder/api/contrib/volume_encryption_metadata.py). The order has
+the same names.
 """
 
 from collections.abc import Mapping
@@ -14,9 +14,11 @@ from bridge.core.wire import mapping, text
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Encryption:
-    """`key_id` names the key in the key manager and is no secret. `provider` as Cinder's volume type has it: luks,
-    luks2, plain, or the name of an os-brick class. `control_location`: front-end, that is the hypervisor, or
-    back-end."""
+    """Encryption of one volume. `key_id` names the key in the key manager and is not a secret.
+
+    `provider` as Cinder's volume type has it: luks, luks2, plain, or the name of an os-brick class.
+    `control_location`: front-end, that is the hypervisor, or back-end.
+    """
 
     key_id: str
     provider: str
@@ -24,7 +26,7 @@ class Encryption:
     cipher: str | None = None
 
     def to_wire(self) -> dict[str, Any]:
-        """A JSON-ready dict, under Cinder's names; os-brick's encryptors take the same."""
+        """Return a JSON-ready dict with Cinder's names, which os-brick's encryptors take too."""
         return {
             "encryption_key_id": self.key_id,
             "provider": self.provider,
@@ -34,7 +36,7 @@ class Encryption:
 
     @classmethod
     def from_wire(cls, raw: object) -> "Encryption":
-        """Read Cinder's answer or an order's; raises BadMessageError. Other keys are left behind."""
+        """Read Cinder's answer or an order's part; raises BadMessageError. Other keys are ignored."""
         message: Mapping[str, Any] = mapping(raw, "encryption")
         return cls(
             key_id=text(message, "encryption_key_id"),

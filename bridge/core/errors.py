@@ -1,16 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Errors that cross the border of a part, so that neither side has to import the other to name them."""
+"""Errors that cross the border of a part, kept here because neither side may import the other."""
 
 
 class JournalRefusedError(Exception):
-    """The database will not take a value, now or ever; nothing was committed. It holds no value of any row."""
+    """A value that the database will never take; nothing was committed. The text holds no value of any row."""
 
 
 class JournalUnavailableError(Exception):
-    """The journal cannot be read or written now; nothing was committed and it is safe to come back.
+    """A journal that cannot be read or written now; nothing was committed and a retry is safe.
 
-    `retry_after` in seconds: when to try again. The text says why, in words an operator can act on, and holds no
-    value of any row.
+    `retry_after`: seconds until the next try. The text gives an operator the cause, and holds no value of any row.
     """
 
     def __init__(self, why: str, *, retry_after: float = 5.0) -> None:
@@ -19,13 +18,13 @@ class JournalUnavailableError(Exception):
 
 
 class ShuttingDownError(Exception):
-    """The process was told to stop; what is in hand is not acknowledged, so the broker delivers it again."""
+    """A process that was told to stop; pending messages are not acknowledged, so the broker delivers them again."""
 
 
 class OperatorError(Exception):
-    """An operator's command cannot go on; the text is one line that says what to do.
+    """An operator's command that cannot go on; the text is one line with the remedy.
 
-    `code` is the exit code: 2 wrong usage or configuration, 3 something it needs cannot be reached, 1 else.
+    `code` is the exit code: 2 wrong usage or configuration, 3 a needed service is unreachable, 1 else.
     """
 
     def __init__(self, why: str, *, code: int = 2) -> None:
@@ -34,4 +33,4 @@ class OperatorError(Exception):
 
 
 class ConfigError(Exception):
-    """The configuration cannot be used; the text is one line that says what to change."""
+    """A configuration that cannot be used; the text is one line that names the change."""

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The nouns of an extend: which disk of which guest, and who asked.
+"""The nouns of an extend: the disk of a guest, and the source of the request.
 
-An extend names a (server, volume) and never a size: the size is read from Cinder when the work is done, so that
-a replayed, late or reordered event cannot carry an old size to a disk.
+An extend names a (server, volume) and never a size. The size is read from Cinder when the work is done, because a
+replayed, late or reordered event must not carry an old size to a disk.
 """
 
 import os
@@ -20,16 +20,16 @@ _REQUEST_ID = re.compile(r"\A[A-Za-z0-9._:-]{1,128}\Z")
 
 
 def gib(size: int) -> Bytes:
-    """Cinder's unit (whole GiB) in bytes."""
+    """Convert Cinder's unit, whole GiB, to bytes."""
     return Bytes(size * GIB)
 
 
 def is_fixed_overhead(size: int, wanted: int, before: int | None = None) -> bool:
-    """Return whether a device of `size` bytes has all that its volume of `wanted` bytes will ever give it.
+    """Return True where a device of `size` bytes will never get more of its volume of `wanted` bytes.
 
     Metadata on the device (storage-side LUKS, md, DRBD) hide the same few bytes before and after an extend.
-    Cinder's sizes are whole GiB, so a device that has not followed its volume lacks at least one. Of other sizes
-    nothing is known beforehand: the device must have grown since `before`, by more than it lacks.
+    Cinder's sizes are whole GiB, so a device that has not followed its volume lacks at least one GiB. For other
+    sizes the overhead is not known beforehand: the device must have grown since `before`, by more than it lacks.
     """
     short = wanted - size
     if short <= 0 or size <= 0:
@@ -40,14 +40,14 @@ def is_fixed_overhead(size: int, wanted: int, before: int | None = None) -> bool
 
 
 def is_uuid(text: object) -> bool:
-    """Whether `text` is a UUID in its canonical form, dashes included, in either case."""
+    """Return True where `text` is a UUID in its canonical form, with dashes, in either case."""
     return isinstance(text, str) and _UUID.match(text) is not None
 
 
 def new_id() -> str:
-    """An id that cannot collide, for attempts and for rows that several writers make: a UUID of version 7.
+    """Return a UUID of version 7 for attempts and for rows of several writers, because it cannot collide.
 
-    What is made together lies together in an index: with random ids each row of a batch dirties a page of its own.
+    Ids made together lie together in an index; with random ids each row of a batch dirties its own page.
     """
     ms, ns = divmod(time.time_ns(), 1_000_000)
     within = ns * 4096 // 1_000_000
@@ -57,33 +57,34 @@ def new_id() -> str:
 
 
 REPLAY_MARK: Final = "req-0e91a400-"
-"""What the request ids of replayed events begin with, from the POST's header to the last audit line. In the form
-Nova takes (req-UUID), since it drops any other."""
+"""The first characters of the request ids of replayed events, from the POST's header to the last audit line.
+
+The form is Nova's (req-UUID), because Nova drops any other."""
 
 
 def replay_id() -> str:
-    """A request id that carries the mark of `extend-bridge replay`."""
+    """Return a new request id with the mark of `extend-bridge replay`."""
     return f"{REPLAY_MARK}{new_id().partition('-')[2]}"
 
 
 def clean_request_id(text: object) -> str | None:
-    """A request id that is safe in a header and in a log line, or None where it is not one."""
+    """Return a request id that is safe in a header and in a log line, else None."""
     return text if isinstance(text, str) and _REQUEST_ID.match(text) else None
 
 
 class ArrivalSource(StrEnum):
-    """Who opened an extend."""
+    """The source that opened an extend."""
 
     API = "api"  # an event by HTTP: the listener's, Cinder's own, an operator's curl
-    RECONCILE = "reconcile"  # the engine saw that a guest is behind
+    RECONCILE = "reconcile"  # the engine found a guest behind its volume
     OPERATOR = "operator"  # `event retry`
 
 
 class ServerState(StrEnum):
-    """What the inventory knows of a server. A server nobody ever reported has no standing: it is unknown."""
+    """The inventory's knowledge of a server. A server that was never reported has no state: it is unknown."""
 
     ON_HOST = "on_host"  # an agent reports it on a host
-    NO_HOST = "no_host"  # known, but on no host now
+    NO_HOST = "no_host"  # known, but not on any host now
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -96,10 +97,10 @@ class ExtendKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arrival:
-    """One accepted event.
+    """One event that the API accepted, or an extend opened without an event.
 
-    `request_id` is the bridge's own id of the HTTP request that brought it; `global_request_id` is the caller's
-    (X-OpenStack-Request-ID), which for the listener is the id of the user's own resize.
+    `request_id` is the bridge's own id of the HTTP request with the event. `global_request_id` is the caller's
+    (X-OpenStack-Request-ID); from the listener, it is the id of the user's own resize.
     """
 
     key: ExtendKey

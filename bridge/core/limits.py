@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Limits on what a host may say to the engine, and what happens beyond each: the table of doc/source/limits.rst."""
+"""Limits of a host's messages to the engine, and the effect beyond each: the table of doc/source/limits.rst."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -7,7 +7,7 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limit:
-    """One limit. `of` names what is counted, `beyond` what becomes of the rest."""
+    """One limit. `of` names the counted things, `beyond` the effect on the rest."""
 
     most: int
     of: str
@@ -43,4 +43,4 @@ ROWS: Final = Limit(
 ALL: Final = (
     MESSAGE_BYTES, HOST_NAME, REPORTS, STEPS, DETAIL, CODE, DOMAINS, DISKS, VOLUMES, VOLUME_TYPES, WHY, SIZE, ROWS,
 )  # fmt: skip
-"""In the order of the documentation."""
+"""All limits, in the order of the documentation."""

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Messages between engine and host agent: Order down, Reports and Inventory up.
 
-Every message carries `version`. Unknown keys are ignored, so a newer sender may add; a message of a higher major
-version is refused by name. Wire form is JSON; the golden files in tests/fixtures/messages hold each version.
+Every message carries `version`. Unknown keys are ignored, so a newer sender can add keys. A message of a higher
+major version is refused by name. The wire form is JSON; the golden files in tests/fixtures/messages hold each
+version.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,25 +19,27 @@ from bridge.core.outcome import Outcome, Told
 from bridge.core.wire import BadMessageError, items, mapping, seconds, text, whole, word, words
 
 _KEPT_MOST: Final = 2 * limits.DOMAINS.most
-VERSION: Final = 1  # raised when a reader of the old version could misread the new; added keys do not raise it
+VERSION: Final = 1  # raised where an old reader could misread a new message; added keys do not raise it
 
 
 class GuestState(StrEnum):
     """The state of a domain, as far as an extend depends on it."""
 
     ACTIVE = "active"  # running, paused or held after a panic: QEMU has the disk open
-    INCOMING = "incoming"  # the receiving side of a migration: not ours to touch yet
-    OFF = "off"  # shut off or saved, or its QEMU died: no QEMU
+    INCOMING = "incoming"  # the receiving side of a migration: must not be touched yet
+    OFF = "off"  # shut off or saved, or its QEMU died: QEMU does not run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """Bring one disk of one guest up to `target` bytes. Sent by the engine, in groups per host.
+    """The order to bring one disk of one guest up to `target` bytes. Sent by the engine, in groups per host.
 
     `connection` is the attachment's connection data in os-brick's form ({driver_volume_type, data}), reduced by
-    allow-list, or None where Cinder gives none. `encryption`: how an encrypted volume is opened, None for others
-    and where Cinder does not tell; engines before it send none, agents before it do not look. `attachment_id`:
-    Cinder's attachment, which every new attach replaces; an added key as well.
+    allow-list. It is None where Cinder does not give connection data.
+
+    `encryption` is None for other volumes, and where Cinder does not say. It is an added key: older engines do not
+    send it, older agents ignore it. `attachment_id` is Cinder's attachment, which every new attach replaces; an
+    added key as well.
     """
 
     attempt_id: str
@@ -50,7 +53,7 @@ class Order:
     attachment_id: str | None = None
 
     def to_wire(self) -> dict[str, Any]:
-        """Return a JSON-ready dict; without the added keys where they say nothing, as an older engine sends it."""
+        """Return a JSON-ready dict; without the added keys where they are None, as an older engine sends it."""
         wire: dict[str, Any] = {
             "version": VERSION,
             "attempt_id": self.attempt_id,
@@ -91,7 +94,7 @@ class Order:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepReport:
-    """One step of the host's work: what was done, how long it took, what was seen."""
+    """One step of the host's work: its name, duration, detail, and the size it read."""
 
     name: str
     ok: bool
@@ -102,10 +105,10 @@ class StepReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """The result of one order. Settles only the attempt it names.
+    """The result of one order. A report settles only the attempt that it names.
 
     `before` and `after` are the guest's capacity in bytes as read from libvirt, None where it was not read.
-    `overhead`: bytes by which the device is always smaller than its volume; agents before it send none.
+    `overhead`: bytes by which the device is always smaller than its volume. Older agents do not send it.
     """
 
     attempt_id: str
@@ -121,7 +124,7 @@ class Report:
     overhead: int = 0
 
     def to_wire(self) -> dict[str, Any]:
-        """Return a JSON-ready dict; without `overhead` where there is none, as an older agent sends it."""
+        """Return a JSON-ready dict; without `overhead` where it is 0, as an older agent sends it."""
         wire = {
             "attempt_id": self.attempt_id,
             "server_id": self.key.server_id,
@@ -171,9 +174,9 @@ class Report:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DiskSeen:
-    """One volume of one domain: the size its virtual hardware has, None where libvirt does not say.
+    """One volume of one domain, with the size of its virtual hardware; None where libvirt does not say.
 
-    `told`: does the guest know that size; None where the host cannot tell, and from agents before it.
+    `told`: the guest's knowledge of that size. None where the host cannot tell, and from older agents.
     """
 
     volume_id: str
@@ -183,7 +186,7 @@ class DiskSeen:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DomainSeen:
-    """One domain on the reporting host. `saved`: it is off and its memory is on disk, to be restored."""
+    """One domain on the reporting host. `saved`: the domain is off and its memory is on disk, to be restored."""
 
     server_id: str
     state: GuestState
@@ -193,14 +196,14 @@ class DomainSeen:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inventory:
-    """The domains of one host. `full` replaces what is known of the host; else `domains` and `gone` are changes.
+    """The domains of one host. `full` replaces the stored inventory; else `domains` and `gone` are changes.
 
-    An inventory without domains and gone and not full is a heartbeat. `capabilities` are the volume types (Cinder's
-    driver_volume_type) this host can extend, `unsupported` those it cannot, each with why. Agents before
-    `unsupported` send other words as capabilities.
+    An inventory that is not full, without domains and gone, is a heartbeat. `capabilities` are the volume types
+    (Cinder's driver_volume_type) this host can extend. `unsupported` are the types it cannot extend, each with the
+    reason. Agents before `unsupported` send other words as capabilities.
 
-    `unread` counts domains and volumes that could not be read or were too many, `kept` are those of these domains
-    that are there all the same: they stay as they were known.
+    `unread` counts domains and volumes that could not be read or were too many. `kept` are those of these domains
+    that exist all the same: their stored state stays.
     """
 
     full: bool
@@ -212,7 +215,7 @@ class Inventory:
     kept: frozenset[str] = frozenset()
 
     def to_wire(self) -> dict[str, Any]:
-        """Return a JSON-ready dict; without what is not told, as an older agent sends it."""
+        """Return a JSON-ready dict; without an empty `unsupported`, as an older agent sends it."""
         wire = {
             "full": self.full,
             "domains": [_domain_to_wire(domain) for domain in self.domains],
@@ -250,9 +253,9 @@ class HostMessage:
 
     `boot_id` changes with each start of the agent; `seq` grows by one with each message of that run.
     `sent_at` is the host's clock (seconds since the epoch) and is only shown, never compared. `unread` counts
-    reports of the message that could not be read: their neighbours are taken all the same.
+    reports of the message that could not be read; the other reports are processed all the same.
 
-    `bound`: the broker vouches that the message is from this host, and no other. It is not part of the message.
+    `bound`: the broker vouches that the message is from this host. The flag is not part of the message.
     """
 
     host: str
@@ -312,7 +315,7 @@ def _versioned(raw: object) -> Mapping[str, Any]:
 
 
 def _reasons(raw: object) -> dict[str, str]:
-    """Names with a line each; {} for anything else, since nothing depends on it."""
+    """Return names with a line each; {} for any other value, because the lines are only shown."""
     if not isinstance(raw, Mapping):
         return {}
     return {
@@ -334,7 +337,7 @@ def _key(message: Mapping[str, Any]) -> ExtendKey:
 
 
 def _steps(raw: Sequence[object]) -> Iterator[StepReport]:
-    """Yield the steps that can be read: nothing depends on them."""
+    """Yield the readable steps; the others are dropped because steps are only shown."""
     for raw_step in raw:
         try:
             step = mapping(raw_step, "step")
@@ -351,7 +354,7 @@ def _steps(raw: Sequence[object]) -> Iterator[StepReport]:
 
 
 def _domain_to_wire(domain: DomainSeen) -> dict[str, Any]:
-    """Return a JSON-ready dict; a key that older engines do not know is there only where it says something."""
+    """Return a JSON-ready dict; keys that older engines do not know are left out where they are empty."""
     disks = [
         {"volume_id": disk.volume_id, "size_bytes": disk.size}
         | ({"told": disk.told.value} if disk.told is not None else {})
@@ -362,9 +365,9 @@ def _domain_to_wire(domain: DomainSeen) -> dict[str, Any]:
 
 
 class _Domains:
-    """The domains of one inventory, each read by itself: one that cannot be read leaves the others whole.
+    """The domains of one inventory, each read by itself: an unreadable domain leaves the others whole.
 
-    `nameless`: some domain is there whose id could not be read, so that none may be taken for gone.
+    `nameless`: the id of a domain could not be read, so a domain that is not listed must not count as gone.
     """
 
     def __init__(self) -> None:
@@ -375,7 +378,7 @@ class _Domains:
         self._volumes = 0
 
     def take(self, raw: object) -> None:
-        """Read one more."""
+        """Read one more domain of the inventory."""
         domain = raw if isinstance(raw, Mapping) else {}
         server_id = domain.get("server_id")
         if not is_uuid(server_id):
@@ -404,7 +407,7 @@ class _Domains:
             self.nameless = True
 
     def _disk(self, raw: object) -> DiskSeen | None:
-        """Read one volume; a size that is no size counts as unknown."""
+        """Read one volume; a size that is not valid counts as unknown."""
         disk = raw if isinstance(raw, Mapping) else {}
         if not is_uuid(disk.get("volume_id")):
             self.unread += 1
@@ -414,7 +417,7 @@ class _Domains:
         except BadMessageError:
             self.unread += 1
             size = None
-        told = next((told for told in Told if told == disk.get("told")), None)  # None for one of a newer agent
+        told = next((told for told in Told if told == disk.get("told")), None)  # None for a newer agent's word
         return DiskSeen(volume_id=str(disk["volume_id"]).lower(), size=size, told=told)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The outcomes a host can report for an extend, and what the journal does after each of them."""
+"""The outcomes a host can report for an extend, and the journal's next step after each of them."""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -10,7 +10,7 @@ from typing import Final
 class Outcome(StrEnum):
     """The result of one attempt on one host, or the reason the control plane closed the extend itself."""
 
-    RESIZED = "resized"  # the guest had less and now has the size, read back, and was told
+    RESIZED = "resized"  # the guest had less and now has the size: read back, and the guest was told
     ALREADY = "already"  # the virtual hardware had the size; the guest was told, or reads it at its restart
     GUEST_OFF = "guest_off"  # host side done; the guest reads the size at its next start
     GUEST_SAVED = "guest_saved"  # the guest is saved to disk and keeps its old size until it is back and told
@@ -20,21 +20,23 @@ class Outcome(StrEnum):
     PATHS_DOWN = "paths_down"  # a path of the multipath map does not answer
     BUSY = "busy"  # libvirt: a block job or another operation holds the disk
     BRICK_FAILED = "brick_failed"  # os-brick raised, hung or was killed
-    LIBVIRT_FAILED = "libvirt_failed"  # libvirt refused, hung or went away
-    NOT_YET = "not_yet"  # from an agent that only looks: Nova's compute has not extended it, or told it
+    LIBVIRT_FAILED = "libvirt_failed"  # libvirt refused, hung or disconnected
+    NOT_YET = (
+        "not_yet"  # from an agent that only looks: Nova's compute has not extended the disk, or told the guest
+    )
     ERROR = "error"  # an error without a name: uncertain, so tried again
     UNSUPPORTED = "unsupported"  # this disk cannot be extended on this host while its guest runs
-    REFUSED = "refused"  # a guard said no: the disk would shrink, or is the wrong device
+    REFUSED = "refused"  # a guard refused: the disk would shrink, or is the wrong device
     VOLUME_GONE = "volume_gone"  # Cinder: 404
     DETACHED = "detached"  # Cinder: the volume is no longer attached to this server
 
 
 class Told(StrEnum):
-    """Knowledge of a disk: does its guest know the size its virtual hardware has?"""
+    """The guest's knowledge of a disk: is the size of its virtual hardware known inside the guest?"""
 
-    YES = "yes"  # told in this run of the guest, or read by the guest itself when it started
-    NO = "no"  # not told so far
-    AT_RESTART = "at_restart"  # cannot be told: the guest looks at this disk only when it starts
+    YES = "yes"  # the guest was told in this run, or read the size itself when it started
+    NO = "no"  # the guest was not told so far
+    AT_RESTART = "at_restart"  # the guest cannot be told, because it reads this disk's size only when it starts
 
 
 class Then(StrEnum):
@@ -42,10 +44,10 @@ class Then(StrEnum):
 
     CLOSE = "close"  # done, verified
     LOCATE = "locate"  # locate the host again
-    RECHECK = "recheck"  # ask Cinder whether it is still attached
+    RECHECK = "recheck"  # ask Cinder whether the volume is still attached
     RETRY = "retry"  # due again after a back-off
     FAIL = "fail"  # closed as failed, alarm; `event retry` opens it again
-    DROP = "drop"  # closed: there is nothing left to extend
+    DROP = "drop"  # closed: nothing is left to extend
 
 
 THEN: Final[Mapping[Outcome, Then]] = MappingProxyType(

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every reason code, one line each: what logs, audit records, metrics labels and the docs call it."""
+"""Reason codes, one line each: the names in logs, audit records, metrics labels and the docs."""
 
 from enum import StrEnum
 from typing import Self
 
 
 class Reason(StrEnum):
-    """A closed set; the value is the stable code, `.text` the line an operator reads."""
+    """The closed set of reasons; the value is the stable code, `.text` the line for an operator."""
 
     text: str
 
@@ -16,7 +16,7 @@ class Reason(StrEnum):
         member.text = text
         return member
 
-    # Listener: messages and attachment rows that are no extend (skipped, acknowledged).
+    # Listener: messages and attachment rows that are not an extend (skipped, acknowledged).
     OTHER_EVENT = "other_event", "another notification than volume.resize.end"
     NOT_ATTACHED = "not_attached", "the volume is attached to no server"
     NO_SERVER = "no_server", "an attachment row without instance_uuid (Glance store, bare metal)"
@@ -27,7 +27,7 @@ class Reason(StrEnum):
     SAME_SERVER = "same_server", "another attachment row of a server that already has its event"
     BAD_ROW = "bad_row", "an attachment row that is no object or names no valid server id"
 
-    # Listener: messages nobody can read (kept raw in the unreadable lane).
+    # Listener: messages that cannot be read (kept raw in the unreadable lane).
     NOT_UTF8 = "not_utf8", "the body is not UTF-8"
     NOT_JSON = "not_json", "the body, or the message inside the envelope, is not JSON"
     NOT_AN_OBJECT = "not_an_object", "the body, or the message inside the envelope, is JSON but no object"
@@ -117,7 +117,7 @@ class Reason(StrEnum):
     HOSTS_DISAGREE = "hosts_disagree", "several hosts claim one running guest, and Cinder does not say which has it"
     HOST_NOT_ATTACHED = "host_not_attached", "the host claims a running guest that Cinder has attached to another"
 
-    # Reconciliation: why a guest is behind, or why nobody can tell.
+    # Reconciliation: the cause of a guest behind its volume, or of an unknown state.
     NOBODY_TOLD = "nobody_told", "the guest sees less than its volume has and no event came; an extend is opened"
     ON_ITS_WAY = "on_its_way", "an extend is open and nothing holds it up so far"
     NO_AGENT = "no_agent", "no host agent ever reported from the host Cinder names"

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Secrets stop here: what may leave Cinder's connection data is an allow-list, never a list of bad names.
+"""The allow-list of Cinder's connection data: only these keys pass, because names of secrets cannot be listed.
 
 Source: connection_info as Cinder's targets and drivers build it (targets/iscsi.py, drivers/rbd.py, nvmeof). CHAP
-passwords, keyrings and tokens are in it; a driver of tomorrow will add a secret with a name nobody thought of.
+passwords, keyrings and tokens are in it. A future driver can add a secret under a new name.
 """
 
 import re
@@ -31,7 +31,7 @@ CONNECTION_KEYS: Final = frozenset(
 )  # fmt: skip
 """Keys of connection data that os-brick's extend needs and that hold no secret.
 
-`auth_username` is a Ceph user name; for CHAP it is a half of a secret and is dropped with iSCSI below.
+`auth_username` is a Ceph user name. For CHAP it is half of a secret, so it is dropped with iSCSI below.
 """
 
 _CHAP_TYPES: Final = frozenset({"iscsi", "iser"})
@@ -39,9 +39,9 @@ _URL_PASSWORD = re.compile(r"(//|,)([^:@/,]*):([^@/]*)@")
 
 
 def scrub_connection(flat: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Cinder's flat attachment record in os-brick's form, {driver_volume_type, data}, secrets left behind.
+    """Return Cinder's flat attachment record in os-brick's form, {driver_volume_type, data}, without secrets.
 
-    None where the record names no driver_volume_type (reserved rows, the legacy attach path).
+    The result is None where the record has no driver_volume_type (reserved rows, the legacy attach path).
     """
     kind = flat.get("driver_volume_type")
     if not isinstance(kind, str) or not kind:
@@ -53,5 +53,5 @@ def scrub_connection(flat: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def safe_url(url: str) -> str:
-    """A URL fit for a log line: without the passwords of any host of a transport_url."""
+    """Return a URL fit for a log line: without the passwords of any host of a transport_url."""
     return _URL_PASSWORD.sub(r"\1\2:***@", url)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Readers of foreign JSON, field by field: each returns one type, or raises an error that names the field.
 
-The value itself is never in the error: it may be a secret, or a line break.
+The value itself is never in the error, because it can be a secret or hold a line break.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,15 +10,15 @@ from typing import Any, Final
 from bridge.core.clean import clean
 
 _TEXT_MAX: Final = 255
-_WHOLE_MAX: Final = 2**63 - 1  # what a database's BIGINT holds
+_WHOLE_MAX: Final = 2**63 - 1  # the largest value of a database's BIGINT
 
 
 class BadMessageError(ValueError):
-    """The message cannot be read; the text names the key and what was expected, never the value."""
+    """A message that cannot be read; the text names the key and the expected type, never the value."""
 
 
 def mapping(raw: object, name: str) -> Mapping[str, Any]:
-    """Return a JSON object."""
+    """Return `raw`, which must be a JSON object."""
     if not isinstance(raw, Mapping):
         raise BadMessageError(f"{name}: expected an object")
     return raw
@@ -33,7 +33,7 @@ def text(message: Mapping[str, Any], key: str) -> str:
 
 
 def word(message: Mapping[str, Any], key: str, most: int) -> str:
-    """Return a text that is only shown, cleaned and cut; an empty one is refused."""
+    """Return a text that is only shown, cleaned and cut; an empty text is refused."""
     value = message.get(key)
     if not isinstance(value, str) or not value:
         raise BadMessageError(f"{key}: expected a text")
@@ -41,7 +41,7 @@ def word(message: Mapping[str, Any], key: str, most: int) -> str:
 
 
 def words(message: Mapping[str, Any], key: str, most: int) -> str:
-    """Return a text that is only shown, cleaned and cut; "" where there is none."""
+    """Return a text that is only shown, cleaned and cut; "" where the key is absent or not a text."""
     value = message.get(key)
     return clean(value, most) if isinstance(value, str) else ""
 
@@ -63,7 +63,7 @@ def seconds(message: Mapping[str, Any], key: str) -> float:
 
 
 def items(message: Mapping[str, Any], key: str) -> Sequence[Any]:
-    """Return a list; an empty one where it is absent or null."""
+    """Return a list, empty where the key is absent or null."""
     value = message.get(key)
     if value is None:
         return ()
