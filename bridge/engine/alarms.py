@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Alarms about hosts: one that speaks for another, one that says too much, two that claim one guest."""
+"""Alarms about hosts that speak for another host, send too much, or claim another host's guest."""
 
 import logging
 import time
@@ -17,14 +17,17 @@ from bridge.runtime.metrics import EngineMetrics
 
 LOG = logging.getLogger(__name__)
 
-_QUIET: Final = 60.0  # seconds in which the same alarm is counted, and neither logged nor written down again
+_QUIET: Final = 60.0  # seconds in which a repeated alarm is counted, but not logged or audited
 _ALARMS_MOST: Final = 10_000
-_NAMES_MOST: Final = 500  # values of the metric's label; what a host invents makes no more
+_NAMES_MOST: Final = 500  # values of the metric's label; further host names count as one value
 _OTHERS: Final = "others"
 
 
 class HostAlarms:
-    """Raises alarms: a metric each time, a log and an audit line once a minute. For one thread each."""
+    """Alarms with a metric each time, and a log and an audit line once a minute.
+
+    Each thread needs its own instance.
+    """
 
     def __init__(
         self, *, metrics: EngineMetrics, audit: AuditLog, clock: Callable[[], float] = time.monotonic
@@ -35,7 +38,7 @@ class HostAlarms:
         self._lately: TTLCache[tuple[object, ...], bool] = TTLCache(maxsize=_ALARMS_MOST, ttl=_QUIET, timer=clock)
 
     def sound(self, reason: Reason, host: str, detail: str, *, key: ExtendKey | None = None) -> None:
-        """Say that `host` did this; `key` is the disk it is about, where it is about one."""
+        """Sound an alarm about `host`; `key` names the disk, if the alarm is about one disk."""
         if len(self._names) < _NAMES_MOST:
             self._names.add(host)
         self._metrics.host_alarms.labels(reason.value, host if host in self._names else _OTHERS).inc()

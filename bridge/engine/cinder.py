@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Cinder's word on a volume: its size, its status, and the servers it is attached to.
+"""Reads of a volume in Cinder: its size, its status, and the servers it is attached to.
 
-Mirrors GET /v3/volumes/{id} (size in whole GiB; `attachments` lists attached rows only) and
-GET /v3/attachments/{id} (3.27+: connection_info flat, with secrets, which are left behind here); of encrypted
-volumes GET /v3/volumes/{id}/encryption (the id of the key, never the key).
+GET /v3/volumes/{id} has the size in whole GiB, and its `attachments` are the attached rows only. GET
+/v3/attachments/{id} (3.27+) has a flat connection_info with secrets, which are left out here. GET
+/v3/volumes/{id}/encryption has the id of an encrypted volume's key, never the key.
 
-To a user without the role admin Cinder answers 404 for volumes of other projects, and lists its own project's alone
-with a 200. Both are believed only of a user who may do what only admins may, GET /v3/os-services.
+To a user without the role admin, Cinder answers 404 for volumes of other projects. To the same user Cinder lists
+only the user's project, with a 200. Both answers are believed only if the user may call GET /v3/os-services, which
+only admins may.
 """
 
 import logging
@@ -28,12 +29,12 @@ from bridge.runtime.rest import Answer, NoAnswer
 LOG = logging.getLogger(__name__)
 
 _HEADERS: Final = {"OpenStack-API-Version": "volume 3.27"}
-_LARGEST_GIB: Final = 2**33  # what fits a signed 64-bit number of bytes
+_LARGEST_GIB: Final = 2**33  # most GiB whose number of bytes fits 64 bits with a sign
 ADMINS_ONLY: Final = "/os-services?binary=cinder-scheduler"
-"""By Cinder's default policy for admins alone, and a short answer."""
+"""A path that only admins may read by Cinder's default policy. Its answer is short."""
 _PAGE: Final = 1000  # rows; Cinder's own limit by default
 _PROBE: Final = 100  # rows of the first page of attachments
-_WORTH: Final = 4  # rows of a page that cost about as much as one question
+_WORTH: Final = 4  # rows of a page that cost about as much as one request
 _NOT_AGAIN: Final = 600.0  # seconds
 LARGEST_ANSWER: Final = 32 * 1024 * 1024
 """Bytes of an answer that are read: a page of 1,000 volumes with their metadata."""
@@ -61,9 +62,10 @@ class Attached:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CinderVolume:
-    """The volume as Cinder has it now. `encryption`: how it is opened, where it is encrypted and Cinder told us.
+    """The volume as Cinder has it now.
 
-    `changed_at`: epoch seconds by Cinder's clock, None where it does not say.
+    `encryption` says how the volume is opened, if it is encrypted and Cinder answers that. `changed_at` is epoch
+    seconds by Cinder's clock, None if Cinder leaves it out.
     """
 
     id: str
@@ -77,25 +79,25 @@ class CinderVolume:
 
 @dataclass(frozen=True, slots=True)
 class Gone:
-    """Cinder does not know the volume."""
+    """An answer that Cinder does not know the volume."""
 
 
 NotNow = Trouble
-"""Cinder could not be asked, or not understood; says nothing about the volume."""
+"""A request that got no usable answer from Cinder; says nothing about the volume."""
 
 CinderAnswer = CinderVolume | Gone | NotNow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
-    """Volumes in the order Cinder pages them. `marker`: the last one's id, None where no more follow."""
+    """Volumes in the order of Cinder's pages. `marker` is the last volume's id, None on the last page."""
 
     volumes: tuple[CinderVolume, ...]
     marker: str | None
 
 
 class CinderReader:
-    """Reads of Cinder; changes nothing there. One request per call, no retries: the journal has those."""
+    """Reads of Cinder. Each call sends its requests once, because the journal retries. Nothing is changed there."""
 
     def __init__(self, rest: RestReader, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._rest = rest
@@ -104,7 +106,7 @@ class CinderReader:
         self._rights = RightsProof(clock)
 
     def volume(self, volume_id: str, *, global_request_id: str | None = None) -> CinderAnswer:
-        """Read the volume now. Never raises for what Cinder does."""
+        """Read the volume now. Never raises for an error of Cinder."""
         path = f"/volumes/{volume_id}"
         answer = read_volume(self._get(path, global_request_id), volume_id)
         if isinstance(answer, Gone):
@@ -115,24 +117,26 @@ class CinderReader:
         return encryption if isinstance(encryption, NotNow) else replace(answer, encryption=encryption)
 
     def in_use(self, *, marker: str | None, limit: int) -> Page | Gone | NotNow:
-        """Read a page of the volumes in use, of all projects; Gone where the marker's volume is no more.
+        """Read a page of the volumes in use, of all projects; return Gone if the marker's volume is deleted.
 
-        Never raises for what Cinder does.
+        Never raises for an error of Cinder.
         """
         if marker is None and (blind := self._blind()) is not None:
             return blind
         return self._page("status=in-use&sort=created_at:asc,id:asc", marker, limit)
 
     def extending(self, *, marker: str | None, limit: int) -> Page | Gone | NotNow:
-        """Read a page of the volumes that are being extended, the longest first. Never raises."""
+        """Read a page of the volumes that are being extended, the longest first. Never raises for an error of
+        Cinder.
+        """
         return self._page("status=extending&sort=updated_at:asc,id:asc", marker, limit)
 
     def volumes(self, volume_ids: Sequence[str]) -> Mapping[str, CinderVolume]:
-        """Read many volumes in pages; returns those that are in use and need no question of their own.
+        """Read many volumes in pages; return those that are in use and need no request of their own.
 
-        `volume_ids` begin with the one that changed last. Extends become due in the order their volumes changed, so
-        the others follow it in Cinder's list by the time of the last change. Pages that hold few of them are not
-        worth their rows: the rest is left to be read one by one.
+        `volume_ids` begin with the volume that changed last. Extends become due in the order their volumes changed.
+        So the other volumes follow in Cinder's list by the time of the last change. Pages with few of these volumes
+        are not worth their rows. The rest is left to be read one by one.
         """
         wanted, found = set(volume_ids), dict[str, CinderVolume]()
         first = self.volume(volume_ids[0])
@@ -153,10 +157,10 @@ class CinderReader:
         return found
 
     def connections(self, attachments: Sequence[Attached]) -> Mapping[str, Mapping[str, Any]]:
-        """Read the connection data of many attachments in pages, by attachment; returns those that the pages hold.
+        """Read the connection data of many attachments in pages; return what the pages hold, by attachment.
 
-        Cinder lists attachments by their age, which says nothing of what is extended. So a short page shows whether
-        a good part of all attachments is wanted; where it is not, there is no second look for a while.
+        Cinder lists attachments by age, which says nothing about what is extended. So a short page shows first
+        whether a good part of all attachments is wanted. If not, pages are not tried again for a while.
         """
         wanted, found = {each.attachment_id for each in attachments}, dict[str, Mapping[str, Any]]()
         marker, limit = "", _PROBE
@@ -173,7 +177,7 @@ class CinderReader:
             for row in hits:
                 flat = row.get("connection_info")
                 connection = scrub_connection(flat) if isinstance(flat, Mapping) else None
-                if connection is not None:  # else it is asked for by itself: a policy may leave it out of the list
+                if connection is not None:  # else read alone: a policy may leave it out of the list
                     found[str(row["id"]).lower()] = connection
                 wanted.discard(str(row["id"]).lower())
             if len(read) < limit:
@@ -188,9 +192,9 @@ class CinderReader:
         return Gone() if gone else read_page(answer)
 
     def connection(self, attachment: Attached, *, global_request_id: str | None = None) -> Mapping[str, Any] | None:
-        """Read the attachment's connection data without its secrets; None where Cinder gives none.
+        """Read the attachment's connection data without its secrets; return None if Cinder gives none.
 
-        None is no failure: the host then goes by what it sees itself (the local strategy).
+        None is not a failure, because the host then goes by its own devices (the local strategy).
         """
         answer = self._get(f"/attachments/{attachment.attachment_id}", global_request_id)
         body = answer.body if isinstance(answer, Answer) and answer.status == HTTPStatus.OK else None
@@ -199,9 +203,9 @@ class CinderReader:
         return scrub_connection(flat) if isinstance(flat, Mapping) else None
 
     def _blind(self) -> NotNow | None:
-        """Say why Cinder may have more volumes than it shows our user; None where it shows all.
+        """Return why Cinder may hide volumes from our user; None if Cinder shows all volumes.
 
-        Only a refusal speaks against our user: a Cinder without the resource cannot tell.
+        Only a refusal speaks against our user. A Cinder without the resource proves nothing.
         """
         if self._rights.holds():
             return None
@@ -216,7 +220,9 @@ class CinderReader:
         return trouble
 
     def _encryption(self, volume_id: str, global_request_id: str | None) -> Encryption | NotNow | None:
-        """Read how the volume is opened. None where Cinder does not say: most can be extended without."""
+        """Read how the volume is opened; return None if Cinder does not answer that. Most volumes can be extended
+        without.
+        """
         answer = self._get(f"/volumes/{volume_id}/encryption", global_request_id)
         if not isinstance(answer, Answer) or answer.status not in {HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND}:
             return read_encryption(answer)
@@ -235,7 +241,7 @@ class CinderReader:
 
 
 def read_volume(answer: Answer | NoAnswer, volume_id: str) -> CinderAnswer:
-    """Return what an answer of GET /volumes/{id} means."""
+    """Return the meaning of an answer of GET /volumes/{id}."""
     if not isinstance(answer, Answer) or answer.status != HTTPStatus.OK:
         cinders_own = (
             isinstance(answer, Answer)
@@ -252,7 +258,7 @@ def read_volume(answer: Answer | NoAnswer, volume_id: str) -> CinderAnswer:
 
 
 def read_encryption(answer: Answer | NoAnswer) -> Encryption | NotNow | None:
-    """Return what an answer of GET /volumes/{id}/encryption means; None where it names no key."""
+    """Return the meaning of an answer of GET /volumes/{id}/encryption; None if the answer names no key."""
     if not isinstance(answer, Answer) or answer.status != HTTPStatus.OK:
         return CINDER_REASONS.trouble(answer, "/volumes/{id}/encryption")
     try:
@@ -262,7 +268,7 @@ def read_encryption(answer: Answer | NoAnswer) -> Encryption | NotNow | None:
 
 
 def read_page(answer: Answer | NoAnswer) -> Page | NotNow:
-    """Return what an answer of GET /volumes/detail means, without the rows that cannot be read."""
+    """Return the meaning of an answer of GET /volumes/detail, without the rows that cannot be read."""
     if not isinstance(answer, Answer) or answer.status != HTTPStatus.OK:
         return CINDER_REASONS.trouble(answer, "/volumes/detail")
     if answer.too_large:
@@ -276,14 +282,14 @@ def read_page(answer: Answer | NoAnswer) -> Page | NotNow:
         return NotNow(Reason.CINDER_BAD_ANSWER, "for GET /volumes/detail")
     last = rows[-1].get("id") if rows and isinstance(rows[-1], Mapping) else None
     more = bool(body.get("volumes_links"))
-    if more and not is_uuid(last):  # taken for the end, the pass would be whole without all the others
+    if more and not is_uuid(last):  # taken for the end, the sweep would skip all other volumes
         return NotNow(Reason.CINDER_BAD_ANSWER, "for GET /volumes/detail")
     volumes = tuple(volume for volume in map(_volume, rows) if volume is not None)
     return Page(volumes=volumes, marker=str(last) if more else None)
 
 
 def _volume(record: object) -> CinderVolume | None:
-    """Read one volume of an answer; None where it cannot be read."""
+    """Read one volume of an answer; return None if the record cannot be read."""
     if not isinstance(record, Mapping) or not is_uuid(record.get("id")):
         return None
     size, state, rows = record.get("size"), record.get("status"), record.get("attachments")
@@ -314,7 +320,7 @@ def _volume(record: object) -> CinderVolume | None:
 
 
 def _time(text: object) -> float | None:
-    """Read a time as Cinder writes it, in UTC and without a zone."""
+    """Read a time in Cinder's format: UTC without a zone."""
     try:
         return datetime.fromisoformat(str(text)).replace(tzinfo=UTC).timestamp()
     except (ValueError, OverflowError):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compares an attached volume with the size its guest sees: fine, behind, or not to be seen, and why. Pure."""
+"""Comparison of an attached volume with the size its guest sees: fine, behind or not visible, and why. Pure."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -13,10 +13,10 @@ from bridge.journal.findings import FindingState, JournalFacts, ReportedDisk
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """One attached volume and what is seen of it; `reason` (a code) of anything that is not fine.
+    """One attached volume and its guest's view; `reason` is the code of a state other than fine.
 
-    `host` is where the guest is, or should be; `size` what it sees, None where that is not known; `since`
-    (epoch seconds) when it became so, where that is known better than by the first look.
+    `host` is where the guest is, or should be. `size` is what the guest sees, None if unknown. `since` (epoch
+    seconds) is the start of the state, if known better than by the first look.
     """
 
     key: ExtendKey
@@ -29,9 +29,9 @@ class Comparison:
 
 
 def stuck(volume: CinderVolume, *, now: float, after: float) -> list[Comparison]:
-    """Judge a volume that Cinder is extending: after so many seconds its guests are shown, since nothing else is.
+    """Judge a volume that Cinder is extending: after `after` seconds each of its guests is a finding.
 
-    Cinder sends no event when an extend does not end.
+    Nothing else shows such a volume, because Cinder sends no event when an extend does not end.
     """
     since = volume.changed_at
     if not volume.extending or since is None or now - since < after:
@@ -90,14 +90,15 @@ def _judge(key: ExtendKey, wanted: int, named: Collection[str], facts: JournalFa
 
 
 def _plainly_fine(seen: ReportedDisk, wanted: int) -> bool:
-    """Whether one living host reports the size: nearly all are so."""
+    """Return True if one living host alone reports the wanted size, as for nearly all volumes."""
     return seen.alive and seen.state is GuestState.ACTIVE and seen.size is not None and seen.size >= wanted
 
 
 def _here(seen: list[ReportedDisk], named: Collection[str]) -> ReportedDisk | None:
     """Return the disk where the guest is: its running domain, else a defined one.
 
-    Of several that claim to run it, the one Cinder names counts; where it names none, the smallest size does.
+    If several hosts claim to run the guest, the host Cinder names counts. If Cinder names none, the smallest size
+    counts.
     """
     return min(
         seen,
@@ -109,7 +110,7 @@ def _here(seen: list[ReportedDisk], named: Collection[str]) -> ReportedDisk | No
 def _incoming(living: list[ReportedDisk], here: ReportedDisk | None, named: Collection[str]) -> ReportedDisk | None:
     """Return the disk at the host the guest is on its way to.
 
-    Where Cinder names the host it runs on, only another named host counts: a migration has both.
+    If Cinder names the host that runs the guest, only another named host counts. A migration has both attachments.
     """
     incoming = [seen for seen in living if seen.state is GuestState.INCOMING]
     decided = here is not None and here.state is GuestState.ACTIVE and here.host in named
@@ -117,8 +118,11 @@ def _incoming(living: list[ReportedDisk], here: ReportedDisk | None, named: Coll
 
 
 def _is_left_behind(here: ReportedDisk, anywhere: ReportedDisk | None, named: Collection[str]) -> bool:
-    """Whether the guest was last seen running on a host that is silent now, and this is a shut-off definition of it
-    elsewhere. Not where Cinder has the volume attached to: the guest was evacuated."""
+    """Return True if `here` is a shut-off definition left behind on another host than the guest's.
+
+    The guest was last seen running on a host that is silent now. A host that Cinder attaches the volume to does not
+    count, because the guest was evacuated there.
+    """
     runs = anywhere is not None and anywhere.state is GuestState.ACTIVE
     return runs and here.state is GuestState.OFF and here.host not in named
 
@@ -126,7 +130,7 @@ def _is_left_behind(here: ReportedDisk, anywhere: ReportedDisk | None, named: Co
 def _why_unseen(
     silent: ReportedDisk | None, cinder_host: str | None, facts: JournalFacts
 ) -> tuple[Reason, str | None]:
-    """Why no living host reports a disk, and which host that is about."""
+    """Return why no living host reports a disk, and the host the reason is about."""
     if silent is not None:
         return Reason.HOST_DOWN, silent.host
     if cinder_host is None:

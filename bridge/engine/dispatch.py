@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From due rows to orders: claim, ask Cinder once per volume, decide, write the attempts down, cast per host."""
+"""Dispatch of due rows: claim, read each volume once, decide, write the attempts down, cast per host."""
 
 import logging
 import threading
@@ -28,42 +28,42 @@ from bridge.runtime.wakeup import Wake
 
 LOG = logging.getLogger(__name__)
 
-_POLL: Final = 1.0  # seconds: stands behind a lost wake-up
+_POLL: Final = 1.0  # seconds until the next round, if a wake-up is lost
 _ORDERS_PER_CAST: Final = 50
 _IN_PAGES: Final = 200  # volumes or attachments from which on Cinder is read in pages
-_PORTION: Final = 1.0  # seconds of asking Cinder after which what is answered goes out
-_ROUND: Final = 20.0  # seconds of asking Cinder in one round; the rest is put off, uncounted
+_PORTION: Final = 1.0  # seconds of reading Cinder after which the answered extends go out
+_ROUND: Final = 20.0  # seconds of reading Cinder in one round; the rest is put off, uncounted
 _TOO_LATE: Final = NotNow(Reason.CINDER_TIMED_OUT, f"the volumes before took {_ROUND:g} s")
 CINDER: Final = "engine.cinder"
 
 
 class Cinder(Protocol):
-    """What is asked of Cinder."""
+    """Reads of Cinder that the dispatcher needs."""
 
     def volume(self, volume_id: str, *, global_request_id: str | None = None) -> CinderAnswer:
-        """The volume now."""
+        """Read the volume as it is now."""
 
     def volumes(self, volume_ids: Sequence[str]) -> Mapping[str, CinderVolume]:
-        """Read many volumes at once, the one that changed last first; returns some of them."""
+        """Read many volumes at once, the volume that changed last first; return some of them."""
 
     def connections(self, attachments: Sequence[Attached]) -> Mapping[str, Mapping[str, Any]]:
-        """Read the connection data of many attachments at once; returns some of them, by attachment."""
+        """Read the connection data of many attachments at once; return some of them, by attachment."""
 
     def connection(self, attachment: Attached, *, global_request_id: str | None = None) -> Mapping[str, Any] | None:
-        """The attachment's connection data, scrubbed."""
+        """Return the attachment's connection data, without secrets."""
 
 
 class HostAgents(Protocol):
-    """How orders reach a host."""
+    """Transport of orders to the host agents."""
 
     def cast(self, host: str, orders: Sequence[Order]) -> Reason | None:
-        """None when the broker has them."""
+        """Send orders to one host; return None when the broker has them, else the reason."""
 
 
 class Dispatcher:
-    """Works off due rows, as one supervised thread; any number of these may run on one journal.
+    """A supervised thread that works off due rows; any number of dispatchers may share one journal.
 
-    `prompt` is asked before each cast and may say why it must wait.
+    `prompt` is called before each cast and may return a reason to wait.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class Dispatcher:
         self._alarms = HostAlarms(metrics=metrics, audit=audit)
 
     def run(self, stop: threading.Event) -> None:
-        """Until told to stop: rounds while there is something due, else sleep for a wake-up."""
+        """Run rounds while extends are due, else wait for a wake-up, until `stop` is set."""
         away = Backoff(first=0.5, cap=10, floor=0.2)
         failures = 0
         while not stop.is_set():
@@ -110,7 +110,7 @@ class Dispatcher:
                 self._wake.wait(_POLL)
 
     def round(self) -> int:
-        """Claim and dispatch one batch; how many were claimed. Raises JournalUnavailableError."""
+        """Claim and dispatch one batch; return the number of claimed extends. Raises JournalUnavailableError."""
         claimed = self._work.claim(self._settings.batch, report_within=self._settings.report_within)
         if not claimed:
             return 0
@@ -144,7 +144,10 @@ class Dispatcher:
         self._cast([p for p in plans if isinstance(p, Cast)])
 
     def _say_unreported(self, extends: Sequence[Extend]) -> None:
-        """A host that restarted is also one that did not report: it is asked again, at once."""
+        """Log and audit the extends that were cast without a report. Each is cast again at once.
+
+        A host that restarted leaves its attempt without a report too.
+        """
         for extend in extends:
             LOG.info(
                 "server %s volume %s: attempt %d was not reported, it is cast again",
@@ -153,10 +156,10 @@ class Dispatcher:
         self._audit.write(*(self._record(AuditEvent.WAITING, x, reason=Reason.NOT_REPORTED.value) for x in extends))
 
     def _answered(self, claimed: Sequence[Extend]) -> Iterator[tuple[list[Extend], dict[str, CinderAnswer]]]:
-        """Read each volume once; yield the extends that are answered, at the latest every second.
+        """Read each volume once; yield the answered extends at least every second.
 
-        So a slow Cinder does not keep the first of a batch waiting for the last, nor what becomes due meanwhile
-        waiting for the batch.
+        So a slow Cinder does not keep the first extend of a batch waiting for the last. Extends that become due
+        meanwhile do not wait for the whole batch either.
         """
         answers: dict[str, CinderAnswer] = dict(self._in_pages(claimed))
         part: list[Extend] = []
@@ -291,7 +294,7 @@ class Dispatcher:
 
 
 def _explain(extend: Extend, answer: CinderAnswer, locations: Whereabouts, decision: Plan) -> None:
-    """Log what Cinder and the locator said of an extend, and what follows. No connection data is in it."""
+    """Log the answers of Cinder and the locator for an extend, and the decision, without connection data."""
     match answer:
         case CinderVolume():
             extending = ", extending" if answer.extending else ""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Housekeeping every few seconds: marks what is overdue, shows gauges, sounds alarms, deletes what is old."""
+"""Housekeeping every few seconds: marks overdue extends, sets gauges, sounds alarms, deletes old rows."""
 
 import logging
 import threading
@@ -20,12 +20,12 @@ from bridge.runtime.metrics import EngineMetrics
 
 LOG = logging.getLogger(__name__)
 
-_SWEEP: Final = 10.0  # seconds between looks at what is overdue
-_BEHIND_EVERY: Final = 6  # sweeps: who is behind is a question over all extends that are kept
+_SWEEP: Final = 10.0  # seconds between looks for overdue extends
+_BEHIND_EVERY: Final = 6  # sweeps: the query for guests behind reads all extends that are kept
 
 
 class Sweeper:
-    """The body of a supervised thread."""
+    """The body of the supervised housekeeping thread."""
 
     def __init__(
         self,
@@ -52,12 +52,12 @@ class Sweeper:
         self._sweeps = 0
 
     def run(self, stop: threading.Event) -> None:
-        """Sweep until told to stop."""
+        """Sweep until `stop` is set."""
         while not stop.wait(_SWEEP):
             try:
                 self.sweep()
             except JournalUnavailableError:
-                continue  # the dispatcher says so in health
+                continue  # the dispatcher shows that in health
 
     def sweep(self) -> None:
         """Sweep once. Raises JournalUnavailableError."""
@@ -82,7 +82,10 @@ class Sweeper:
                 gauge.labels(reason).set(number)
 
     def _show_disputed(self) -> None:
-        """Sound an alarm for guests that several hosts claim now, and did a minute ago: a migration takes less."""
+        """Sound an alarm for guests that several hosts claim now and claimed in the last look, a minute ago.
+
+        A migration takes less than a minute.
+        """
         now = self._work.disputed(host_timeout=self._host_timeout)
         still = {server: hosts for server, hosts in now.items() if server in self._disputed}
         self._disputed = set(now)

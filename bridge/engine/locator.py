@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finds the servers of claimed extends: by the host agents' reports, or by Nova's word."""
+"""Locators of the servers of claimed extends: by the host agents' reports, or by Nova's answers."""
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -23,14 +23,14 @@ _TOO_LATE: Final = Unsure(Reason.NOVA_TIMED_OUT, f"the servers before took {_LON
 
 
 class Locator(Protocol):
-    """Finds servers."""
+    """A source of the hosts of servers."""
 
     def locate(self, claimed: Sequence[Extend]) -> Mapping[str, Whereabouts]:
-        """Return the hosts by server; a server that is absent is on none. Raises JournalUnavailableError."""
+        """Return the hosts by server; an absent server is on no host. Raises JournalUnavailableError."""
 
 
 class InventoryLocator:
-    """Finds servers by the agents' reports."""
+    """A locator that reads the agents' reports."""
 
     def __init__(self, work: Claims, *, host_timeout: float) -> None:
         self._work = work
@@ -42,14 +42,14 @@ class InventoryLocator:
 
 
 class NovaLookup(Protocol):
-    """A reader of Nova."""
+    """A reader of servers in Nova."""
 
     def server(self, server_id: str) -> NovaAnswer:
-        """Read where a server is."""
+        """Read the hosts of a server."""
 
 
 class NovaLocator:
-    """Finds servers by Nova's word; the journal says which agents are alive. For one thread."""
+    """A locator that asks Nova; the journal tells which agents are alive. For one thread."""
 
     def __init__(
         self,
@@ -60,7 +60,9 @@ class NovaLocator:
         health: Health,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`living` says which of some hosts are alive; an answer is believed for `keep` seconds."""
+        """Keep the readers. `living` returns which of the given hosts are alive. `keep`: seconds an answer is
+        reused.
+        """
         self._nova = nova
         self._living = living
         self._health = health
@@ -68,7 +70,7 @@ class NovaLocator:
         health.ok(NOVA, "not asked yet")
 
     def locate(self, claimed: Sequence[Extend]) -> Mapping[str, Whereabouts]:
-        """Return the hosts Nova names; raises JournalUnavailableError."""
+        """Return the hosts Nova names. Raises JournalUnavailableError."""
         answers = self._ask(dict.fromkeys(extend.key.server_id for extend in claimed))
         hosts = {host for answer in answers.values() if isinstance(answer, Server) for host in answer.hosts}
         living = self._living(hosts) if hosts else ()
@@ -84,7 +86,8 @@ class NovaLocator:
             if answer is None:
                 answer = self._nova.server(server_id)
                 breaker.note(answer)
-                # a server on its way is asked for again: the answer is wrong as soon as the server has arrived
+                # A server in migration is asked for again, because the answer is wrong as soon as the migration
+                # ends.
                 if isinstance(answer, Server) and answer.hosts and not answer.moving:
                     self._kept[server_id] = answer
             answers[server_id] = answer

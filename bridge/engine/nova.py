@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Nova's word on a server: its host, its power, and the other host while it migrates.
+"""Reads of a server in Nova: its host, its power state, and the other host of a migration.
 
-Mirrors GET /servers/{id} at 2.69, where a server of a cell that is down is an answer with few keys and the status
-UNKNOWN, and GET /servers/{id}/migrations (live migrations in progress). A user without the role admin sees other
-projects' servers as 404 and no host: both are told apart from the truth.
+The requests are GET /servers/{id} at 2.69 and GET /servers/{id}/migrations (live migrations in progress). A server
+of a cell that is down is an answer with few keys and the status UNKNOWN. A user without the role admin gets 404 for
+other projects' servers, and no host. Both answers are told apart from the truth.
 """
 
 import time
@@ -46,24 +46,24 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class Deleted:
-    """Nova does not know the server, and our user may see all of them."""
+    """An answer that Nova does not know the server, given to a user who may see all servers."""
 
 
 Unsure = Trouble
-"""Nova could not be asked, or does not tell us; says nothing about the server."""
+"""A request that got no usable answer from Nova; says nothing about the server."""
 
 NovaAnswer = Server | Deleted | Unsure
 
 
 class NovaReader:
-    """Reads of Nova; one request per question, no retries: the journal has those."""
+    """Reads of Nova. Each call sends its requests once, because the journal retries."""
 
     def __init__(self, rest: RestReader, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._rest = rest
         self._rights = RightsProof(clock)
 
     def server(self, server_id: str) -> NovaAnswer:
-        """Read where the server is now. Never raises for what Nova does."""
+        """Read the server's hosts now. Never raises for an error of Nova."""
         path = f"/servers/{server_id}"
         found = self._rest.get(path, _HEADERS)
         if isinstance(found, Answer) and found.status == HTTPStatus.NOT_FOUND:
@@ -74,7 +74,9 @@ class NovaReader:
         return with_migrations(answer, self._rest.get(f"{path}/migrations", _HEADERS))
 
     def _deleted(self) -> NovaAnswer:
-        """Believe a 404 only of a user who may list every project's servers: for others it hides them."""
+        """Believe a 404 only if our user may list every project's servers, because Nova hides them from other
+        users.
+        """
         if self._rights.holds():
             return Deleted()
         answer = self._rest.get(_ALL, _HEADERS)
@@ -85,7 +87,7 @@ class NovaReader:
 
 
 def read_server(answer: Answer | NoAnswer) -> NovaAnswer:
-    """Return what an answer of GET /servers/{id} means, unless it is a 404."""
+    """Return the meaning of an answer of GET /servers/{id}, unless the answer is a 404."""
     if not isinstance(answer, Answer) or answer.status != HTTPStatus.OK:
         return NOVA_REASONS.trouble(answer, "/servers/{id}")
     record = answer.body.get("server") if isinstance(answer.body, Mapping) else None
@@ -101,7 +103,7 @@ def read_server(answer: Answer | NoAnswer) -> NovaAnswer:
 
 
 def with_migrations(server: Server, answer: Answer | NoAnswer) -> Server | Unsure:
-    """Return the same with the other side of a live migration."""
+    """Return the same server with the other side of a live migration."""
     if isinstance(answer, Answer) and answer.status == HTTPStatus.NOT_FOUND:
         return server
     if not isinstance(answer, Answer) or answer.status != HTTPStatus.OK:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The decision on a claimed extend, from Cinder's and the hosts' word: cast, wait, or end. Pure.
+"""The decision on a claimed extend, from the answers of Cinder and the hosts: cast, wait, or end. Pure.
 
-Where several hosts claim a guest, Cinder's attachment decides. Where it does not say, the extend waits until they
-agree or one is gone.
+If several hosts claim a guest, Cinder's attachment decides. If Cinder names no host, the extend waits until the
+hosts agree or one is gone.
 """
 
 import random
@@ -19,32 +19,32 @@ from bridge.journal.hosts import Location
 from bridge.journal.states import Extend
 from bridge.runtime.retry import Backoff
 
-_NOT_COUNTED: Final = (5.0, 30.0)  # seconds: Cinder away says nothing about the extend, so it is no failure of it
+_NOT_COUNTED: Final = (5.0, 30.0)  # seconds: Cinder's absence is not a failure of the extend
 _TWO: Final = 2
-_EXTENDING: Final = (1.0, 5.0)  # seconds: Cinder sends no event when an extend ends otherwise than well
+_EXTENDING: Final = (1.0, 5.0)  # seconds: Cinder sends no event when an extend fails
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cast:
-    """Orders for these hosts: one, or both sides of a migration."""
+    """Orders for these hosts: one host, or both sides of a migration."""
 
     extend: Extend
     volume: CinderVolume
     hosts: tuple[str, ...]
 
     def attachment(self, host: str) -> Attached | None:
-        """The attachment whose connection data is this host's: while migrating there are two of one server."""
+        """Return the attachment with this host's connection data; a server in migration has two attachments."""
         mine = [a for a in self.volume.attached if a.server_id == self.extend.key.server_id]
         return next((a for a in mine if a.host == host), mine[0] if mine else None)
 
 
 Plan = Cast | Later | Ended
 Whereabouts = Sequence[Location] | Reason
-"""The hosts that have a server, or why nobody can tell."""
+"""The hosts that have a server, or the reason why they are unknown."""
 
 
 def plan(extend: Extend, answer: CinderAnswer, locations: Whereabouts, *, now: float, backoff: Backoff) -> Plan:
-    """Decide on one extend."""
+    """Decide on one claimed extend."""
     match answer:
         case Gone():
             return Ended(extend=extend, outcome=Outcome.VOLUME_GONE, reason=Outcome.VOLUME_GONE)
@@ -68,11 +68,11 @@ def _where(extend: Extend, volume: CinderVolume, locations: Whereabouts, now: fl
         return _later(extend, Reason.NO_HOST, now + backoff.delay(failures), failures=failures)
     fresh = [at for at in locations if at.fresh]
     named = _named(extend, volume)
-    # a named host that is silent had the guest: another that claims it is believed when Cinder names that one
+    # A named host that is silent had the guest. Another host's claim is believed if Cinder names that host.
     silent = [at for at in locations if at.host in named and not at.fresh and at.state is GuestState.ACTIVE]
     chosen = [at for at in _running(fresh) if at.host in named]
     if not fresh or (silent and not chosen):
-        # not at all before its host is back, but for the poll that mends a lost wake-up
+        # The next try is when the host is back. The long delay only covers a lost wake-up.
         return _later(extend, Reason.HOST_DOWN, now + backoff.cap, waiting_for=home(silent or locations))
     if not chosen:
         active = [at for at in fresh if at.state is GuestState.ACTIVE]
@@ -83,9 +83,9 @@ def _where(extend: Extend, volume: CinderVolume, locations: Whereabouts, now: fl
 
 
 def at_odds(extend: Extend, answer: CinderAnswer, locations: Whereabouts) -> list[tuple[str, Reason, str]]:
-    """Return each host whose claim on the guest is at odds with Cinder's attachment or another host, why, and how.
+    """Return each host whose claim on the guest contradicts Cinder or another host, with reason and detail.
 
-    Of a host that Cinder names, nothing: its word is what the others are compared with.
+    A host that Cinder names is never returned, because the other hosts are compared with it.
     """
     if isinstance(locations, Reason) or len(locations) < _TWO or not isinstance(answer, CinderVolume):
         return []
@@ -100,18 +100,20 @@ def at_odds(extend: Extend, answer: CinderAnswer, locations: Whereabouts) -> lis
 
 
 def _named(extend: Extend, volume: CinderVolume) -> set[str]:
-    """Return the hosts of the server's attachments: one, two while it migrates, none where Cinder does not say."""
+    """Return the hosts of the server's attachments: one, two in a migration, none if Cinder does not say."""
     return {a.host for a in volume.attached if a.server_id == extend.key.server_id and a.host is not None}
 
 
 def _running(fresh: Sequence[Location]) -> Sequence[Location]:
-    """Return the hosts where the guest runs or arrives, else all: a definition left behind elsewhere would end the
-    extend as `guest_off`, whatever the running guest sees."""
+    """Return the hosts where the guest runs or arrives, else all hosts.
+
+    A definition left behind elsewhere would end the extend as `guest_off`, whatever the running guest sees.
+    """
     return [at for at in fresh if at.state is not GuestState.OFF] or fresh
 
 
 def home(locations: Sequence[Location]) -> str:
-    """The host to wait for: where the domain is active, else any that reports it."""
+    """Return the host to wait for: where the domain is active, else any host that reports the server."""
     return min(locations, key=lambda at: (at.state is not GuestState.ACTIVE, at.host)).host
 
 

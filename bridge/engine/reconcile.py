@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reconciliation: whether or not anybody sent an event, a guest that is behind its volume gets an extend.
+"""Reconciliation: a guest that is behind its volume gets an extend, even if no event was sent.
 
-Pages Cinder's volumes in use, compares each attachment with the size its guest sees, opens what is behind. Slowly,
-and never in a burst: this mends what was lost, it is not how extends usually come.
+Each sweep pages through Cinder's volumes in use and compares each attachment with the size its guest sees. A guest
+behind its volume gets an extend. Sweeps are slow and never come in a burst, because they only mend lost events.
 """
 
 import logging
@@ -31,17 +31,17 @@ from bridge.runtime.retry import Backoff
 LOG = logging.getLogger(__name__)
 
 RECONCILE: Final = "engine.reconcile"
-_IDLE: Final = 5.0  # seconds between looks whether it is time
+_IDLE: Final = 5.0  # seconds between looks whether a sweep is due
 _MINUTE: Final = 60.0
-_PORTIONS: Final = 6  # a minute's extends are opened in so many portions
+_PORTIONS: Final = 6  # portions in which a minute's extends are opened
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenRate:
-    """`page` volumes a request, `pause` seconds between two, `opens` extends a minute at most.
+    """The pace of a sweep: `page` volumes a request, `pause` seconds between two, at most `opens` extends a minute.
 
-    A host counts as alive for `host_timeout` seconds after its last word. A volume that has been `extending` for
-    `stuck_after` seconds is shown.
+    A host counts as alive for `host_timeout` seconds after its last message. A volume is shown after `stuck_after`
+    seconds in `extending`.
     """
 
     page: int
@@ -52,7 +52,7 @@ class OpenRate:
 
 
 class Reconciler:
-    """One supervised thread; of all engines on one journal one goes over the volumes at a time."""
+    """One supervised thread; among all engines on one journal, one sweeps the volumes at a time."""
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ class Reconciler:
         self._clock = clock
 
     def run(self, stop: threading.Event) -> None:
-        """Until told to stop."""
+        """Take the lease and sweep whenever a sweep is due, until `stop` is set."""
         away, failures = Backoff(first=1, cap=60, floor=1), 0
         self._health.ok(RECONCILE, "waiting for the time of its next pass")
         while not stop.is_set():
@@ -98,14 +98,14 @@ class Reconciler:
         self._leave()
 
     def _leave(self) -> None:
-        """An engine that was told to stop does not keep the others waiting as long as one that died."""
+        """Give the lease back at once. Otherwise the other engines wait for its timeout, as after a crash."""
         try:
             self._passes.leave()
         except JournalUnavailableError as ex:
             LOG.info("the turn to go over the volumes ends by itself: %s", ex)
 
     def _pass(self, turn: SweepLease, stop: threading.Event) -> bool:
-        """Go on with a pass; whether it came to its end, or to somebody else."""
+        """Go on with a sweep; return True if it ended, `stop` was set, or another engine took the lease."""
         request_id = f"req-{new_id()}"
         self._sightings.begin()
         while not stop.is_set():
@@ -152,7 +152,7 @@ class Reconciler:
             )  # fmt: skip
 
     def _look(self, page: Page, turn: SweepLease) -> list[Comparison]:
-        """What is seen of one page, and written down where it is not fine."""
+        """Return the comparisons of one page; those that are not fine are written down."""
         now = self._clock()
         found = survey_page(self._database, page, now=now, host_timeout=self._pace.host_timeout)
         self._sightings.note(
@@ -165,7 +165,7 @@ class Reconciler:
     def _open_slowly(
         self, behind: Sequence[Comparison], turn: SweepLease, request_id: str, stop: threading.Event
     ) -> bool:
-        """Open them in small portions, so many a minute; whether the turn was ours to the end."""
+        """Open extends in small portions, so many a minute; return True if the lease was kept to the end."""
         portion = max(1, self._pace.opens // _PORTIONS)
         for start in range(0, len(behind), portion):
             some = behind[start : start + portion]
@@ -213,7 +213,7 @@ class Reconciler:
 
 
 def survey_page(database: Database, page: Page, *, now: float, host_timeout: float) -> list[Comparison]:
-    """What the journal knows of the volumes of a page, judged. Raises JournalUnavailableError."""
+    """Return the comparisons of a page's volumes with the journal. Raises JournalUnavailableError."""
     settled = [volume for volume in page.volumes if not volume.extending]
     alive = Alive(since=now - host_timeout, until=now + host_timeout)
     facts = known(database, {volume.id for volume in settled}, alive)
@@ -231,7 +231,7 @@ def survey_page(database: Database, page: Page, *, now: float, host_timeout: flo
 def open_found(
     behind: Sequence[Comparison], journal: Journal, audit: AuditLog, *, request_id: str, now: float
 ) -> None:
-    """Open an extend for each guest that was found behind, and say so. Raises JournalUnavailableError."""
+    """Open an extend for each guest that is behind, and audit that. Raises JournalUnavailableError."""
     journal.accept(
         [Arrival(key=each.key, request_id=request_id, source=ArrivalSource.RECONCILE) for each in behind]
     )
@@ -252,7 +252,7 @@ def open_found(
 
 
 def finding_of(finding: Comparison) -> Finding:
-    """As it is written down."""
+    """Return the journal's row for a comparison."""
     return Finding(
         key=finding.key, sight=finding.sight, reason=finding.reason or "", host=finding.host, size=finding.size,
         wanted=finding.wanted, since=finding.since,

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Notifies Nova again, beside a Nova whose computes extend: Nova's 200 ends nothing, the size seen does.
+"""Repeated notification of Nova, if Nova's computes extend: only the size the guest sees ends an extend.
 
-Nova casts to a compute that may be down or restarting, acknowledges before it works, and tries once. So the same
-event is posted again, with the extend's own back-off, until the host's agent has read the size back.
+Nova's 200 ends nothing. Nova casts to a compute that may be down or restarting, acknowledges before the work, and
+tries once. So the same event is posted again, with the extend's own back-off, until the host's agent has read the
+size back.
 """
 
 import time
@@ -36,7 +37,7 @@ _NO_ANSWER: Final[Mapping[Reason, Reason]] = {
     Reason.UNAUTHORIZED: Reason.NOVA_UNAUTHORIZED,
     Reason.NO_ENDPOINT: Reason.NOVA_NO_ENDPOINT,
 }
-_LOOKS_FIRST: Final = 1  # attempts that only look: Nova, told by the listener, may have done it already
+_LOOKS_FIRST: Final = 1  # attempts without a post, because Nova may have acted on the listener's
 
 
 class Renotifier:
@@ -52,7 +53,7 @@ class Renotifier:
         health.ok(NOVA_EVENTS, "not needed yet")
 
     def __call__(self, extends: Sequence[Extend]) -> Reason | None:
-        """Post the events of the guests that were seen behind; returns why Nova took none of them."""
+        """Post the events of the guests that were seen behind; return the reason if Nova took none of them."""
         late = [extend for extend in extends if extend.attempt > _LOOKS_FIRST]
         if not late:
             return None
@@ -82,14 +83,14 @@ class Renotifier:
 
 
 def request_id_of(extends: Sequence[Extend]) -> str:
-    """Return the user's own request id where all extends share one, else a new one that the audit log maps."""
+    """Return the user's own request id if all extends share one, else a new one that the audit log maps."""
     ids = {extend.global_request_id for extend in extends}
     only = ids.pop() if len(ids) == 1 else None
     return only or f"req-{new_id()}"
 
 
 def read_answer(answer: Answer | NoAnswer) -> Mapping[ExtendKey, object] | Trouble:
-    """Return the code of each event, or why the request as a whole was not taken."""
+    """Return the code of each event, or the reason why Nova refused the whole request."""
     if isinstance(answer, NoAnswer):
         return Trouble(_NO_ANSWER.get(answer.reason, Reason.NOVA_UNREACHABLE), answer.detail)
     if answer.status not in _ANSWERED:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What hosts send: taken off the reports queue in batches, committed, then acknowledged. In that order."""
+"""Reports of hosts: taken off the reports queue in batches, committed, then acknowledged. In that order."""
 
 import json
 import logging
@@ -43,18 +43,18 @@ LOG = logging.getLogger(__name__)
 
 _BATCH: Final = 200
 _IDLE: Final = 1.0  # seconds to wait for a first message
-_MORE: Final = 0.002  # seconds to wait for one more of the same burst
-_BEATS: Final = 500  # heartbeats taken together, which wait for nobody
-_GATHERED: Final = 1.0  # seconds the first of them may wait for the others
-_CROWD: Final = 20  # heartbeats in that time from which on to wake up for each costs more than the work on it
-_NAP: Final = 0.05  # seconds of sleep then, in which more of them come; news waits so long at most
+_MORE: Final = 0.002  # seconds to wait for another message of the same burst
+_BEATS: Final = 500  # heartbeats taken together; no caller waits for them
+_GATHERED: Final = 1.0  # seconds the first heartbeat may wait for the others
+_CROWD: Final = 20  # heartbeats in that time from which on a wake-up for each costs more than its work
+_NAP: Final = 0.05  # seconds to sleep then, while more heartbeats come; news waits at most that long
 _NO_NEWS: Final = (b'"reports":[]', b'"full":false,"domains":[],"gone":[]')
-"""What an agent's heartbeat says, word for word. A message that says it otherwise is only taken a little sooner."""
-_NEVER: Final = 6  # attempts after which it is said that Nova's host does not do it; it is prompted all the same
+"""Words of an agent's heartbeat, byte for byte. A message with other words is only taken a little sooner."""
+_NEVER: Final = 6  # attempts after which Nova's host is logged as not extending; it is still prompted
 _UNKNOWN: Final = "unknown"
-_BYTES: Final = 4 * 1024 * 1024  # of messages taken together: each may be as long as a host may make it
+_BYTES: Final = 4 * 1024 * 1024  # bytes of messages taken together: each may have the full length allowed
 _BUS: Final = "engine.bus"
-_LOOK_AGAIN: Final = 30.0  # seconds; an exchange that was deleted is missing until then, and agents wait
+_LOOK_AGAIN: Final = 30.0  # seconds; a deleted exchange is missing until then, and agents wait
 
 _EVENTS: Final = {
     Move.CLOSE: AuditEvent.CLOSED,
@@ -67,7 +67,7 @@ _EVENTS: Final = {
 
 
 class _Inbox:
-    """Messages taken and not yet settled."""
+    """Messages taken from the queue and not yet settled."""
 
     def __init__(self) -> None:
         self.messages: list[kombu.Message] = []
@@ -76,7 +76,7 @@ class _Inbox:
         self._since = 0.0
 
     def take(self, message: kombu.Message) -> None:
-        """One more."""
+        """Add one message to the batch."""
         if not self.messages:
             self._since = time.monotonic()
         self.messages.append(message)
@@ -85,11 +85,11 @@ class _Inbox:
         self._news = self._news or not all(words in body for words in _NO_NEWS)
 
     def empty(self) -> None:
-        """All are settled."""
+        """Forget all messages, because they are settled."""
         self.messages, self._news, self._bytes = [], False, 0
 
     def patience(self) -> float:
-        """Seconds to wait for one more; 0 when what is here has to be settled."""
+        """Return the seconds to wait for another message; 0 if the batch has to be settled."""
         if not self.messages:
             return _IDLE
         if self._bytes >= _BYTES:
@@ -100,7 +100,7 @@ class _Inbox:
         return min(left, _MORE) if self.crowded() else left
 
     def crowded(self) -> bool:
-        """Whether there are many heartbeats and nothing else."""
+        """Return True if the batch has many heartbeats and nothing else."""
         return not self._news and len(self.messages) >= _CROWD
 
 
@@ -130,7 +130,7 @@ class ReportsConsumer:
         self._no_way: dict[str, str] = {}
 
     def run(self, stop: threading.Event) -> None:
-        """Run until told to stop; connect again, with back-off, when the broker is lost."""
+        """Run until `stop` is set; connect again, with back-off, when the broker is lost."""
 
         def session() -> None:
             with self._connect() as connection:
@@ -172,7 +172,9 @@ class ReportsConsumer:
                         inbox.empty()
 
     def _have_a_way(self, connection: kombu.Connection) -> None:
-        """Have the exchange of orders, and those agents write: one proves their name, one is for older agents."""
+        """Declare the exchange of orders and the two that agents write to: one proves the sender, one is for older
+        agents.
+        """
         if self._in_memory:
             return
         ensure_agent_exchange(connection)
@@ -192,7 +194,7 @@ class ReportsConsumer:
 
     @staticmethod
     def _gather(connection: kombu.Connection, inbox: "_Inbox") -> None:
-        """Wait for a message, then take what came with it; heartbeats wait for others, or for news."""
+        """Wait for a message, then take what came with it; heartbeats wait for other heartbeats, or for news."""
         while (wait := inbox.patience()) > 0:
             try:
                 connection.drain_events(timeout=wait)
@@ -200,13 +202,14 @@ class ReportsConsumer:
                 if not inbox.crowded():
                     break
                 time.sleep(_NAP)
-        connection.heartbeat_check()  # last: what was not read yet is a sign of life as well
+        connection.heartbeat_check()  # last, because unread data is a sign of life as well
 
     def _settle(self, inbox: Sequence[kombu.Message], stop: threading.Event) -> None:
         read = [message for message in map(self._read, inbox) if message is not None]
         try:
             for portion in portions(read):
-                # Written down before it is acknowledged: what a killed engine did not say comes again, as late.
+                # The audit is written before the acknowledgement. A killed engine gets the messages again, judged
+                # as late.
                 for taken in self._take(portion, stop):
                     self._follow_up(taken)
         except ShuttingDownError:
@@ -215,10 +218,13 @@ class ReportsConsumer:
             for message in inbox:
                 message.ack()
         else:
-            inbox[-1].ack(multiple=True)  # everything before it on this channel is in the journal
+            inbox[-1].ack(multiple=True)  # all earlier messages on this channel are in the journal
 
     def _read(self, message: kombu.Message) -> HostMessage | None:
-        """Read one message; None where it is dropped: its reports come again, since their extends stay open."""
+        """Read one message; return None if it is dropped.
+
+        Reports of a dropped message come again, because their extends stay open.
+        """
         body, sender = body_bytes(message), sender_of(message)
         if len(body) > limits.MESSAGE_BYTES.most:
             self._alarms.sound(Reason.HOST_TOO_MUCH, sender or _UNKNOWN, f"a message of {len(body)} bytes, dropped")
@@ -248,9 +254,10 @@ class ReportsConsumer:
         return read
 
     def _take(self, messages: Sequence[HostMessage], stop: threading.Event) -> list[BatchResult]:
-        """Commit them, together or, where the database refuses a value, one by one without the one that has it.
+        """Commit the messages together.
 
-        What a dropped message reported comes again: its extend stays open and is cast anew.
+        If the database refuses a value, commit one by one without the message that has it. Reports of a dropped
+        message come again, because their extends stay open and are cast anew.
         """
         away, failures = Backoff(first=0.2, cap=5, floor=0.1), 0
         while True:
@@ -311,16 +318,16 @@ class ReportsConsumer:
 
 
 def sender_of(message: kombu.Message) -> str | None:
-    """Return the host that sent a message by the broker's word; None where the broker does not vouch for it.
+    """Return the host that sent a message, proved by the broker; None if the broker does not prove the sender.
 
-    At this exchange a user may write the routing keys of its topic permission alone.
+    At this exchange a user may only write the routing keys of its topic permission.
     """
     where = message.delivery_info
     return str(where["routing_key"]) if where.get("exchange") == HOSTS_EXCHANGE else None
 
 
 def _records(settled: SettledReport, now: float) -> list[AuditRecord]:
-    """The agent's steps and the end, so that control-plane logs alone tell the whole story."""
+    """Return audit records of the agent's steps and the end, so that control-plane logs tell the whole story."""
     report, extend, attempt, decision = settled.report, settled.extend, settled.attempt, settled.decision
     if attempt is None or decision is None:
         return []

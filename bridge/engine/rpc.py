@@ -26,7 +26,7 @@ _ANSWERS: Final = {Reason.RETURNED: Reason.UNDELIVERABLE, Reason.BUS_BLOCKED: Re
 class OrderSender:
     """The sender of orders. For one thread.
 
-    An agent acknowledges an order before it works on it. The journal casts again what is not reported.
+    An agent acknowledges an order before the work. The journal casts an order again if its report does not come.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class OrderSender:
         return None
 
     def close(self) -> None:
-        """Let go of the broker."""
+        """Close the connection to the broker."""
         self._publisher.close()
 
     def _not_cast(self, host: str, error: NotPublishedError) -> Reason:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""[engine], [cinder], [locator] and [nova]: how patient the engine is, and whom it asks."""
+"""Options of [engine], [cinder], [locator] and [nova]."""
 
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -24,7 +24,7 @@ _NOVA_TIMEOUT = 10  # seconds
 
 
 class Mode(StrEnum):
-    """Who extends."""
+    """The part that extends guests: the host agents or Nova's computes."""
 
     EXTEND = "extend"  # the host agents
     OBSERVE = "observe"  # Nova's computes, which are prompted until the host agents have seen the size
@@ -102,7 +102,7 @@ ENGINE_OPTS = [
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineSettings:
-    """As [engine], [journal], [bus], [locator]; times in seconds. `wake` is the address to take wake-ups on."""
+    """Values of [engine], [journal], [bus] and [locator]; times in seconds. `wake` is the address for wake-ups."""
 
     journal: JournalSettings
     bus: BusSettings
@@ -122,7 +122,7 @@ class EngineSettings:
 
 
 def engine_groups() -> OptGroups:
-    """The engine's option groups."""
+    """Return the engine's option groups."""
     return [
         ("engine", ENGINE_OPTS),
         ("journal", JOURNAL_OPTS),
@@ -133,7 +133,7 @@ def engine_groups() -> OptGroups:
 
 
 def engine_settings(conf: cfg.ConfigOpts) -> EngineSettings:
-    """Read them."""
+    """Read the engine's settings from `conf`."""
     section = conf.engine
     return EngineSettings(
         journal=journal_settings(conf),
@@ -155,7 +155,7 @@ def engine_settings(conf: cfg.ConfigOpts) -> EngineSettings:
 
 
 def list_opts() -> OptGroups:
-    """For oslo-config-generator."""
+    """List the engine's options for oslo-config-generator."""
     return [
         ("engine", ENGINE_OPTS),
         ("journal", JOURNAL_OPTS),

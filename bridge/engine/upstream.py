@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads of Cinder and of Nova: what both have in common."""
+"""Common parts of the reads of Cinder and Nova."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -22,7 +22,7 @@ _NOT_THE_API: Final = frozenset(
         HTTPStatus.METHOD_NOT_ALLOWED,
     }
 )
-_AWAY_AFTER: Final = 3  # requests without an answer in a row: the rest of a batch is not asked for
+_AWAY_AFTER: Final = 3  # requests without an answer in a row, after which a batch's rest is not sent
 _RIGHTS_HOLD: Final = 300.0  # seconds a proof of our rights is believed
 
 
@@ -30,12 +30,15 @@ class RestReader(Protocol):
     """A client of one endpoint."""
 
     def get(self, path: str, headers: Mapping[str, str]) -> Answer | NoAnswer:
-        """Read one resource; never raises for what endpoint or network do."""
+        """Read one resource. Never raises for an error of the endpoint or the network."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """Why there is no answer about what was asked for. `detail` says which address, what happened, what to set."""
+    """The reason why a request got no answer about its resource.
+
+    `detail` names the address, what happened, and the option to set.
+    """
 
     reason: Reason
     detail: str = field(default="", compare=False)
@@ -46,7 +49,7 @@ class Trouble:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceReasons:
-    """The reason codes of one service for what can happen to any request."""
+    """The reason codes of one service for errors of any request."""
 
     section: str
     unreachable: Reason
@@ -58,7 +61,7 @@ class ServiceReasons:
     wrong_version: Reason
 
     def trouble(self, answer: Answer | NoAnswer, path: str) -> Trouble:
-        """Say what an answer other than 200 means, where it is not about the resource that was asked for."""
+        """Return the meaning of an answer other than 200 that is not about the requested resource."""
         if isinstance(answer, NoAnswer):
             reasons = {
                 Reason.TIMED_OUT: self.timed_out,
@@ -76,12 +79,12 @@ class ServiceReasons:
         return Trouble(self.unreachable, said)
 
     def about_the_service(self, reason: Reason) -> bool:
-        """Whether the reason says that the next request will get no answer either."""
+        """Return True if the next request will get no answer for this reason either."""
         return reason in {self.unreachable, self.timed_out, self.unauthorized, self.no_endpoint}
 
 
 class OutageBreaker:
-    """Counts requests of one batch that got no answer: after some in a row the others need not be sent."""
+    """A counter of a batch's requests without an answer: after some in a row the rest is not sent."""
 
     def __init__(self, reasons: ServiceReasons) -> None:
         self._reasons = reasons
@@ -89,11 +92,11 @@ class OutageBreaker:
         self._last: Trouble | None = None
 
     def open(self) -> Trouble | None:
-        """Return what to take for the answer to a request that is not worth sending; None to send it."""
+        """Return the answer to assume for a request that is not worth sending; None to send the request."""
         return self._last if self._in_a_row >= _AWAY_AFTER else None
 
     def note(self, answer: object) -> None:
-        """Count an answer."""
+        """Count an answer of the batch."""
         if isinstance(answer, Trouble) and self._reasons.about_the_service(answer.reason):
             self._in_a_row, self._last = self._in_a_row + 1, answer
         else:
@@ -108,7 +111,7 @@ class RightsProof:
         self._until = -_RIGHTS_HOLD
 
     def holds(self) -> bool:
-        """Whether the last proof is fresh."""
+        """Return True while the last proof is fresh."""
         return self._clock() < self._until
 
     def renew(self) -> None:

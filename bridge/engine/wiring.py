@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The engine's wiring: the one place that knows which object gets which."""
+"""The engine's wiring: the only module that connects the objects."""
 
 import logging
 import socket
@@ -44,11 +44,11 @@ LOG = logging.getLogger(__name__)
 _DATABASE = "engine.database"
 _DUE = "engine.due"
 _MOVES_WITHIN = LIMIT
-_HORIZON = 2  # times the longest wait we ever write
+_HORIZON = 2  # times the longest wait the engine ever writes
 
 
 def build(settings: EngineSettings, process: Process) -> list[Part]:
-    """The engine's parts. Connects to nothing yet; raises ConfigError."""
+    """Build the engine's parts. Connects to nothing yet; raises ConfigError."""
     check_url(settings.bus.transport_url, "[bus] transport_url")
     health, metrics = process.health, EngineMetrics(process.registry)
     health.expect("engine.bus")
