@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What happened, from audit logs alone: traces, reports, checks. Needs no database, no broker, no configuration."""
+"""Traces, reports and checks from audit logs alone, without a database, a broker or a configuration."""

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The lines of each writer, followed along its chain, whatever order they stand in.
+"""The chain of each writer, followed from line to line. The lines may be in any order.
 
-A missing line holds back those behind it, until it comes (it stands elsewhere) or nothing more is to be read (it is
-gone). A line that does not fit is taken for an edited one when the lines behind it fit its hash.
+A missing line holds back the lines behind it. The lines are released when the missing line is read from another
+place, or when all files are read and the line is therefore gone. A line that does not fit the chain is judged as
+edited when the lines behind it fit its hash.
 """
 
 import re
@@ -17,8 +18,8 @@ from bridge.audit.evidence import Damage, Evidence
 from bridge.audit.logtext import LogPiece, LogText, Piece, read_pieces
 from bridge.core.audit_chain import ChainHead, ChainLink, key_name, link_hash
 
-_HELD: Final = 20_000  # lines of a writer held back for one that is missing
-_SUSPECT: Final = 8  # later lines after which a line that does not fit is taken for an edited one
+_HELD: Final = 20_000  # lines of a writer that are held back for a missing line
+_SUSPECT: Final = 8  # later lines after which a line that does not fit is judged as edited
 _PART: Final = re.compile(rb'"part":"([a-z0-9_-]+)"')
 _RECORD: Final = re.compile(rb'\{"schema":\d+,"time":"\d')
 _BEGINNING: Final = b'{"schema":1,"time":"'
@@ -27,7 +28,7 @@ _EXCERPT: Final = 4096
 
 @dataclass(slots=True)
 class HeldLine:
-    """A linked line: file, row and number of the line, with its link."""
+    """A line with a link of a chain: its file, row and line number, and the link."""
 
     file: int
     row: int
@@ -37,8 +38,11 @@ class HeldLine:
 
 @dataclass(slots=True)
 class TornPiece:
-    """A piece that is no whole record. `excused`: no newline is behind it, or a line of a writer that lost some;
-    `behind`: another such piece."""
+    """A piece that is not a whole record.
+
+    `excused`: the piece has no newline, or the next line is of a writer that lost lines. `behind`: the next torn
+    piece.
+    """
 
     file: int
     row: int
@@ -48,13 +52,13 @@ class TornPiece:
 
     @property
     def is_beginning(self) -> bool:
-        """Say whether a record begins like this."""
+        """True when the text is the beginning of a record."""
         return _RECORD.match(self.text) is not None or _BEGINNING.startswith(self.text)
 
 
 @dataclass(slots=True)
 class ChainGap:
-    """Numbers `first` to `last` of a writer are missing between two of its lines."""
+    """A gap in a writer's lines: the numbers `first` to `last` are missing."""
 
     writer: "WriterChain"
     first: int
@@ -66,7 +70,7 @@ class ChainGap:
 
 @dataclass(slots=True)
 class WriterChain:
-    """The lines of one writer, taken in the order in which they stand."""
+    """The state of one writer's chain. Lines are accepted in the order of their numbers."""
 
     writer: str
     key: bytes | None = None
@@ -92,13 +96,16 @@ class WriterChain:
     rewritten: bool = False
 
     def about(self) -> str:
-        """Name the writer for a person."""
+        """Return the writer's name for a message."""
         return f"{self.part} writer {self.writer}"
 
 
 class ChainReader:
-    """Takes files. `gaps`: missing numbers; `strays`: lines of no chain; `repeats`: lines whose number is taken,
-    with whether they are the same line; `broken`: pieces that are no whole record."""
+    """The reader of all chains in the files.
+
+    `gaps`: missing numbers. `strays`: lines that do not belong to a chain. `repeats`: lines whose number is already
+    used, with True for a copy of the same line. `broken`: pieces that are not a whole record.
+    """
 
     def __init__(self, evidence: Evidence, heads: Iterable[ChainHead], key: bytes | None) -> None:
         self.key_name = key_name(key)
@@ -116,7 +123,7 @@ class ChainReader:
                 self.heads[head.writer][head.seq] = head
 
     def read(self, path: Path) -> None:
-        """Take one file; older ones first."""
+        """Read one file. Older files must be read first."""
         log, file = LogText(path), len(self._evidence.logs)
         self._evidence.logs.append(log)
         torn: TornPiece | None = None
@@ -146,7 +153,7 @@ class ChainReader:
 
     def _linked(self, file: int, piece: LogPiece) -> None:
         link = piece.link
-        assert link is not None  # noqa: S101 - of its kind
+        assert link is not None  # noqa: S101 - a LINKED piece has a link
         held = HeldLine(file, piece.row, piece.number, link)
         writer = self.writers.get(link.writer)
         if writer is None:
@@ -180,10 +187,13 @@ class ChainReader:
             self._drain(writer)
 
     def _fits(self, writer: WriterChain, held: HeldLine) -> bool:
-        """Say whether a line is the next one, as far as it can be known: by its hash, once the key is known."""
+        """Return whether a line is the next line of the chain.
+
+        The hash decides once the key is known. Until then the line is accepted and kept as doubtful.
+        """
         before = writer.before
         if before is None:
-            return True  # the line before it is gone, which is a finding of its own
+            return True  # the previous line is missing, which is a finding of its own
         if writer.decided:
             return held.link.follows(before, writer.key) or (
                 writer.instead is not None and held.link.follows(writer.instead, writer.key)
@@ -222,7 +232,7 @@ class ChainReader:
         if begins_a_write or writer.write:
             writer.write.append((held.file, held.row))
             if edited:
-                writer.write.append((-1, -1))  # the lines after it in this write have no known place
+                writer.write.append((-1, -1))  # later lines of this write have no known place
         rows, numbers = writer.rows.setdefault(held.file, (array("q"), array("q")))
         rows.append(held.row)
         numbers.append(link.seq)
@@ -241,7 +251,7 @@ class ChainReader:
         writer.digests += bytes.fromhex(link.hash[:16])
 
     def _place(self, writer: WriterChain, offset: int) -> None:
-        """Say where the lines of the writer's last write were written: side by side from `offset` on."""
+        """Record the places of the lines in the writer's last write: contiguous, from `offset` on."""
         for file, row in writer.write:
             if file < 0:
                 return
@@ -250,7 +260,7 @@ class ChainReader:
             offset += log.lengths[row] + 1
 
     def _seen(self, by: WriterChain, link: ChainLink, other: str, seq: int, digest: str) -> None:
-        """Remember a head that an opening line names, as one kept elsewhere."""
+        """Remember a head that an opening line names, in the same way as a head that is kept elsewhere."""
         heads = self.heads[other]
         if seq not in heads:
             heads[seq] = ChainHead(
@@ -283,7 +293,7 @@ class ChainReader:
                 self.repeats.append((other, other.link.hash == held.link.hash))
 
     def _skip(self, writer: WriterChain) -> None:
-        """Go on behind numbers that are missing."""
+        """Continue behind missing numbers and record the gap."""
         seq = min(writer.ahead)
         candidates = writer.ahead[seq]
         after = next((one for one in candidates if one.link.opened("after")), candidates[0])
@@ -312,7 +322,10 @@ class ChainReader:
             self._drain(writer, force=True)
 
     def _is_a_chain(self, writer: WriterChain) -> bool:
-        """Say whether two lines of a writer without a first line follow each other: it is no made-up writer."""
+        """Return whether two lines of a writer without a first line follow each other.
+
+        An invented writer has no two such lines.
+        """
         return any(
             self.follows(two.link, one.link.hash)
             for seq, found in writer.ahead.items()
@@ -330,13 +343,13 @@ class ChainReader:
             self._evidence.find(Damage.EDITED, held.file, held.row, rewritten(writer))
 
     def finish(self) -> None:
-        """Follow what was held back."""
+        """Follow all lines that were held back."""
         for writer in list(self.writers.values()):
             self._drain_all(writer)
 
 
 def _excerpt(text: bytes) -> bytes:
-    """Return enough of a broken piece to judge it by."""
+    """Return the part of a broken piece that is needed to judge the piece."""
     return text if len(text) <= 2 * _EXCERPT else text[:_EXCERPT] + text[-_EXCERPT:]
 
 

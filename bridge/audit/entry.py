@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One line of the audit log, read tolerantly: a newer release may have written it."""
+"""The reader of one audit line. The reader is tolerant, because a newer release may have written the line."""
 
 import json
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """As bridge.core.trail.Record, read back. `event` stays text: an unknown one is shown, not refused."""
+    """An audit record that was read from a log. `event` stays text, because unknown events are shown, not refused."""
 
     at: float
     part: str
@@ -29,7 +29,7 @@ class Entry:
     data: Mapping[str, Any]
 
     def names(self, needle: str) -> bool:
-        """Whether this line is about that volume, server, request, message, extend or host."""
+        """Return whether this line is about that volume, server, request, message, extend or host."""
         return needle in {
             self.volume, self.server, self.request_id, self.global_request_id, self.message_id, self.extend_id,
             self.host, self.data.get("posted_as"),
@@ -37,7 +37,7 @@ class Entry:
 
 
 def read_entry(line: bytes) -> Entry | None:
-    """The entry, or None where the line is none."""
+    """Parse an audit line; return None when the line is not an audit record."""
     try:
         raw = json.loads(line)
         at = stamp(raw["time"])
@@ -57,7 +57,10 @@ def read_entry(line: bytes) -> Entry | None:
 
 
 def stamp(text: object) -> float | None:
-    """Seconds since the epoch of an ISO 8601 or Cinder time stamp; without a zone it is UTC, as Cinder means it."""
+    """Return the epoch seconds of an ISO 8601 or Cinder time stamp; None when the text is not a time stamp.
+
+    A stamp without a zone is read as UTC, because Cinder writes UTC without a zone.
+    """
     if not isinstance(text, str):
         return None
     try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Findings about audit logs, each at a line of a file."""
+"""Findings about audit logs. Each finding names a line of a file."""
 
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -8,19 +8,19 @@ from bridge.audit.logtext import LogText, Piece
 
 
 class Damage(StrEnum):
-    """Kinds of findings."""
+    """Kinds of findings about an audit log."""
 
-    EDITED = "edited"  # a line is not what its writer wrote
-    REMOVED = "removed"  # lines are gone from between others
-    REORDERED = "reordered"  # a line stands elsewhere than it was written
-    CUT_OFF = "cut off"  # lines are gone from the end of a writer's lines
-    INSERTED = "inserted"  # a line that no writer wrote here
-    UNPROVED = "not proved"  # no accusation: what these logs and heads cannot show
+    EDITED = "edited"  # the line differs from what its writer wrote
+    REMOVED = "removed"  # lines are missing between other lines
+    REORDERED = "reordered"  # the line is not at the place where it was written
+    CUT_OFF = "cut off"  # lines are missing at the end of a writer's lines
+    INSERTED = "inserted"  # no writer wrote the line here
+    UNPROVED = "not proved"  # a note, not a finding: these logs and heads cannot prove the line
 
 
 @dataclass(frozen=True, slots=True)
 class LogFinding:
-    """One finding, at a line of a file."""
+    """A finding at one line of a file."""
 
     kind: Damage
     file: str
@@ -30,7 +30,7 @@ class LogFinding:
 
 @dataclass(slots=True)
 class Verified:
-    """The result: findings in the order of files and lines, and counts."""
+    """The result of a verification: findings in the order of files and lines, and counts."""
 
     findings: list[LogFinding] = field(default_factory=list)
     notes: list[LogFinding] = field(default_factory=list)
@@ -41,7 +41,7 @@ class Verified:
 
 
 class Evidence:
-    """The files that were read, and what was found in them."""
+    """The files that were read, and the findings in these files."""
 
     def __init__(self) -> None:
         self.logs: list[LogText] = []
@@ -55,11 +55,11 @@ class Evidence:
         self.result.findings.append(LogFinding(kind, str(log.path), log.where(row), text))
 
     def note(self, file: int, row: int, text: str) -> None:
-        """Record what is not proved."""
+        """Record that a row of a file is not proved."""
         log = self.logs[file]
         line = log.where(row) if 0 <= row < len(log.numbers) else 0
         self.result.notes.append(LogFinding(Damage.UNPROVED, str(log.path), line, text))
 
     def named(self, file: int, row: int) -> bool:
-        """Say whether a finding names this row already."""
+        """Return whether a finding already names this row."""
         return self.logs[file].kinds[row] == Piece.NAMED

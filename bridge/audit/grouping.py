@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lines of one volume brought together from logs of any size and order, in bounded memory.
+"""Grouping of audit lines by volume, from logs of any size and order, in bounded memory.
 
-Lines are dealt by volume into temporary files; one file after the other is then read and sorted. A file holds some
-16 MiB, so that memory does not grow with the logs (Grace partitioning).
+Lines are distributed by volume to temporary files. The temporary files are then read and sorted one by one.
+A file holds about 16 MiB, so memory does not grow with the logs (Grace partitioning).
 """
 
 import re
@@ -30,9 +30,9 @@ def by_volume(
     wanted: Callable[[Entry], bool] = lambda _: True,
     alone: Callable[[Entry], None] = lambda _: None,
 ) -> Iterator[list[Entry]]:
-    """Every volume's entries, oldest first. `size`: of the logs in bytes, as far as known.
+    """Yield the entries of each volume, oldest first. `size` is the known size of the logs in bytes.
 
-    Entries without a volume go to `alone`. Lines that cannot be read are counted in `reading`.
+    Entries without a volume are passed to `alone`. Unreadable lines are counted in `reading`.
     """
     parts = max(1, min(_PARTS_MAX, size // _PART_BYTES))
     with ExitStack() as stack:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Durations of any number in little memory: buckets that grow by 2 %, so that a percentile is right to 1 %."""
+"""A histogram of durations in little memory. Buckets grow by 2 %, so a percentile is accurate to 1 %."""
 
 import math
 from collections import Counter
@@ -13,20 +13,20 @@ _SMALLEST: Final = 1e-6
 
 @dataclass(slots=True)
 class Durations:
-    """Seconds of one hop."""
+    """The histogram of one hop's durations, in seconds."""
 
     count: int = 0
     longest: float = 0.0
     _buckets: Counter[int] = field(default_factory=Counter)
 
     def add(self, seconds: float) -> None:
-        """One more."""
+        """Count one more duration."""
         self.count += 1
         self.longest = max(self.longest, seconds)
         self._buckets[math.ceil(math.log(max(seconds, _SMALLEST)) / _STEP)] += 1
 
     def percentile(self, percent: float) -> float:
-        """The smallest duration that so many percent do not exceed, right to 1 %; 0 of none."""
+        """Return the duration at a percentile, accurate to 1 %; 0 for an empty histogram."""
         rank, seen = math.ceil(self.count * percent / 100), 0
         for bucket in sorted(self._buckets):
             seen += self._buckets[bucket]
@@ -35,7 +35,7 @@ class Durations:
         return self.longest
 
     def spread(self) -> list[tuple[float, int]]:
-        """(seconds, how many), shortest first: what a plot needs."""
+        """Return (seconds, count) of each bucket for a plot, shortest first."""
         return [(_middle(bucket), self._buckets[bucket]) for bucket in sorted(self._buckets)]
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Audit logs as bytes: several files, some gzipped, with a progress bar; what cannot be read is counted."""
+"""Audit log files as bytes: plain or gzipped, with a progress bar. Unreadable text is counted."""
 
 import glob
 import gzip
@@ -18,12 +18,15 @@ DEFAULT: Final = "/var/log/extend-bridge/audit*.log*"
 _START: Final = b'{"schema":'
 _GZIP: Final = b"\x1f\x8b"
 _LINE_MAX: Final = 1024 * 1024
-_TICK: Final = 2000  # lines between two looks at the bar
+_TICK: Final = 2000  # lines between two updates of the bar
 
 
 @dataclass(slots=True)
 class Reading:
-    """What reading came to. `torn`: files whose last line has no end, as after a crash; `foreign`: other lines."""
+    """Counts of a reading.
+
+    `torn`: files whose last line is incomplete, for example after a crash. `foreign`: lines of other programs.
+    """
 
     files: int = 0
     lines: int = 0
@@ -34,7 +37,7 @@ class Reading:
 
 
 def find(names: Sequence[str]) -> list[Path]:
-    """The files meant by paths, patterns and directories; raises OperatorError where there is none."""
+    """Return the files of paths, patterns and directories; raises OperatorError for a name without a file."""
     found: dict[Path, None] = {}
     for name in names or [DEFAULT]:
         path = Path(name)
@@ -49,9 +52,9 @@ def find(names: Sequence[str]) -> list[Path]:
 
 
 def lines(paths: Sequence[Path], reading: Reading, *, label: str) -> Iterator[bytes]:
-    """Every audit line of these files, from its brace on: text in front of it (syslog, journald) is left out.
+    """Yield the audit lines of these files, each from its brace on; a prefix of syslog or journald is cut off.
 
-    Standard error shows a bar where it is a terminal. Raises OperatorError for a file that cannot be opened.
+    A terminal on standard error shows a progress bar. Raises OperatorError for a file that cannot be opened.
     """
     whole = sum(path.stat().st_size for path in paths)
     bar: tqdm[Any] = tqdm(
@@ -86,5 +89,5 @@ def _lines_of(raw: io.BufferedReader, reading: Reading, bar: "tqdm[Any]") -> Ite
                 reading.lines += 1
                 yield line[found:]
     except (EOFError, zlib.error, gzip.BadGzipFile):
-        reading.damaged += 1  # a gzip file cut short: what came before is good
+        reading.damaged += 1  # the gzip file is cut short; the lines before the cut are good
     bar.update(raw.tell() - told)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An audit log cut into records for verification: where each begins, and what stands between them."""
+"""The splitter of an audit log into records for verification, with their places and the text between records."""
 
 import gzip
 import io
@@ -29,40 +29,42 @@ class Piece(IntEnum):
     """Kinds of text in an audit log."""
 
     LINKED = 1  # a record with a link of a chain
-    PLAIN = 2  # a record without one, as 0.1.0 writes
-    BROKEN = 3  # the beginning of a record, or one that is not JSON, or has half a link
+    PLAIN = 2  # a record without a link, as 0.1.0 writes
+    BROKEN = 3  # the beginning of a record, a record that is not JSON, or a record with half a link
     PREFIX = 4  # text in front of a record, as syslog writes
-    FOREIGN = 5  # a line that is no record
-    NAMED = 6  # a finding names this piece: its bytes are not counted again
+    FOREIGN = 5  # a line that is not a record
+    NAMED = 6  # a finding names this piece, so its bytes are not counted again
 
 
 class LineHomes:
-    """The host and file that each linked row was written to, in two bytes a row."""
+    """The host and file to which each linked row was written, in two bytes a row."""
 
     def __init__(self) -> None:
         self.names: list[str] = []
         self._of = array("h")
 
     def put(self, row: int, name: str) -> None:
-        """Say where a row was written."""
+        """Record the host and file to which a row was written."""
         if name not in self.names:
             self.names.append(name)
         self._of.extend([-1] * (row + 1 - len(self._of)))
         self._of[row] = self.names.index(name)
 
     def get(self, row: int) -> str:
-        """Return where a row was written, empty where that is not known."""
+        """Return the host and file to which a row was written; empty when unknown."""
         place = self._of[row] if row < len(self._of) else -1
         return self.names[place] if place >= 0 else ""
 
 
 @dataclass(slots=True)
 class LogText:
-    """One file. Each piece has a row: its line number, first byte, length, kind, and the place at which its writer
-    wrote it, or -1.
+    """One file, with one row for each piece.
 
-    `openings`: rows that open a file for their writer; `homes`: the host and file that each linked row was written
-    to; `breaks`: pairs of rows between which lines are missing; `times`: of its first and newest record.
+    A row holds the piece's line number, first byte, length and kind. `written` is the byte offset at which the
+    writer wrote the piece, or -1.
+
+    `openings`: rows that open a file for their writer. `homes`: the host and file to which each linked row was
+    written. `breaks`: pairs of rows between which lines are missing. `times`: times of the first and newest record.
     """
 
     path: Path
@@ -81,7 +83,7 @@ class LogText:
 
     @property
     def prefixed(self) -> bool:
-        """Whether another program put text in front of most records."""
+        """True when another program put text in front of most records."""
         return self.prefixes * 2 > len(self.numbers) - self.prefixes
 
     def where(self, row: int) -> int:
@@ -91,7 +93,7 @@ class LogText:
 
 @dataclass(slots=True)
 class LogPiece:
-    """One piece of a file while it is looked at. `ended`: a newline follows it."""
+    """A piece of a file during reading. `ended`: a newline follows the piece."""
 
     row: int
     number: int
@@ -102,7 +104,7 @@ class LogPiece:
 
 
 def read_pieces(log: LogText) -> Iterator[LogPiece]:
-    """Yield the pieces of a file, packed or not, and fill its rows. Raises OperatorError."""
+    """Yield the pieces of a plain or gzipped file, and fill the rows of `log`. Raises OperatorError."""
     before = b""
     try:
         with log.path.open("rb") as raw:
@@ -141,7 +143,7 @@ def _lines(raw: io.BufferedReader, log: LogText) -> Iterator[tuple[int, int, byt
 
 
 def _cut(line: bytes) -> Iterator[tuple[int, LogPiece]]:
-    """Yield the pieces of one line: one, except where a torn record has no newline of its own."""
+    """Yield the pieces of one line: several when a torn record has no newline of its own, else one."""
     text = line.removesuffix(b"\n")
     if not text:
         return

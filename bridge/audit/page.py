@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The report as one self-contained page: no script, nothing fetched, readable on a phone and in the dark."""
+"""The report as one self-contained page without scripts and external files, readable on a phone and in the dark."""
 
 from collections.abc import Iterator, Sequence
 from html import escape
@@ -15,7 +15,7 @@ _WATERFALLS: Final = 10
 
 
 def render(made: LogReport) -> str:
-    """HTML. Every text of the logs is escaped."""
+    """Return the report as HTML. All text from the logs is escaped."""
     css = resources.files("bridge.audit").joinpath("page.css").read_text(encoding="utf-8")
     head = (
         '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">'

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Places: lines whose place in the file is known stand in that order, with just as many bytes between them."""
+"""Checks of places: lines with a known place must keep their order and the number of bytes between them."""
 
 from array import array
 from bisect import bisect_right
@@ -17,8 +17,11 @@ _FEW: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class Displaced:
-    """A row that stands elsewhere than it was written (`bytes` is 0), or before which so many bytes were put in
-    (more than 0) or are gone (less). `first` is the row behind which they are."""
+    """A row that was moved, or before which bytes were inserted or removed.
+
+    `bytes` is 0 for a moved row, positive for inserted bytes and negative for removed bytes. The bytes are between
+    the rows `first` and `row`.
+    """
 
     row: int
     first: int
@@ -26,7 +29,7 @@ class Displaced:
 
 
 def out_of_order(values: Sequence[int]) -> list[int]:
-    """Return the indexes of values to take out so that the rest ascends: as few as can be."""
+    """Return the smallest set of indexes whose removal leaves the other values in ascending order."""
     if all(one <= two for one, two in pairwise(values)):
         return []
     tails: list[int] = []
@@ -50,8 +53,10 @@ def out_of_order(values: Sequence[int]) -> list[int]:
 
 
 def moved_rows(log: LogText) -> list[int] | None:
-    """Return the rows that do not stand in the order of their places; None where so many do not that the file was
-    put together by a person."""
+    """Return the rows that are not in the order of their places.
+
+    Return None for too many such rows, because then a person assembled the file from several files.
+    """
     moved: list[int] = []
     known = 0
     for rows in _runs(log):
@@ -61,7 +66,7 @@ def moved_rows(log: LogText) -> list[int] | None:
 
 
 def _runs(log: LogText) -> Iterator[list[int]]:
-    """Yield the rows with known places, file by file of those that were put together to this one."""
+    """Yield the rows with known places, separately for each original file in an assembled file."""
     runs: dict[str, list[int]] = {}
     may_restart: defaultdict[str, bool] = defaultdict(bool)
     for row, place in enumerate(log.written):
@@ -72,7 +77,7 @@ def _runs(log: LogText) -> Iterator[list[int]]:
             continue
         run = runs.setdefault(home, [])
         if run and place < log.written[run[-1]] and may_restart[home]:
-            yield run  # another file that got the same inode
+            yield run  # the next rows are of another file with the same inode
             run = runs[home] = []
         elif run:
             may_restart[home] = False
@@ -81,9 +86,9 @@ def _runs(log: LogText) -> Iterator[list[int]]:
 
 
 def uneven_gaps(log: LogText, moved: Sequence[int]) -> Iterator[Displaced]:
-    """Yield where the bytes between two neighbours of known place are not as many as when they were written.
+    """Yield the gaps between two rows of known place whose number of bytes changed since the rows were written.
 
-    A gap with a line that is named already says nothing, nor do neighbours of different files.
+    A gap that contains a named line is skipped. A gap between rows of different files is also skipped.
     """
     skip = set(moved)
     left = -1

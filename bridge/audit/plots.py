@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Plots as inline SVG. Drawn 360 units wide, as a phone is, so that their letters can be read there."""
+"""Plots as inline SVG. Each plot is 360 units wide, because its letters must be readable on a phone."""
 
 import math
 from collections import Counter
@@ -22,12 +22,12 @@ _KINDS: Final = {
 
 
 def kind(result: str) -> str:
-    """The CSS class of a result; what is still open is `open`."""
+    """Return the CSS class of a result; `open` for an extend that is still open."""
     return _KINDS.get(result, "open")
 
 
 def latency(hop: Durations) -> str:
-    """How long it took, on a logarithmic axis, with p50, p95 and p99."""
+    """Draw the distribution of a hop's durations on a logarithmic axis, with p50, p95 and p99."""
     spread = hop.spread()
     if not spread:
         return "<p>No extend ended in these logs.</p>"
@@ -55,7 +55,10 @@ def latency(hop: Durations) -> str:
 
 
 def over_time(moments: Mapping[int, Counter[str]]) -> str:
-    """Extends by the minute they ended, or began where they are open; one colour for each kind of result."""
+    """Draw extends by the minute of their end, with one colour for each kind of result.
+
+    An open extend is drawn at the minute of its beginning.
+    """
     if not moments:
         return "<p>No extend in these logs.</p>"
     first, last = min(moments), max(moments)
@@ -83,7 +86,7 @@ def over_time(moments: Mapping[int, Counter[str]]) -> str:
 
 
 def waterfall(brief: Brief) -> str:
-    """Each stage of one extend as a bar, from its first line to its last."""
+    """Draw each stage of one extend as a bar, from the first line to the last."""
     if not brief.bars:
         return "<p>One line only.</p>"
     start = min(bar[1] for bar in brief.bars)
@@ -103,7 +106,7 @@ def waterfall(brief: Brief) -> str:
 
 
 def legend(results: Mapping[str, int]) -> str:
-    """Colours with their results and counts."""
+    """Return the list of colours with their results and counts."""
     items = (
         f'<li><i class="{kind(name)}"></i>{escape(name)} <b>{count}</b></li>' for name, count in results.items()
     )
@@ -111,7 +114,7 @@ def legend(results: Mapping[str, int]) -> str:
 
 
 def time_text(seconds: float) -> str:
-    """Seconds for a person."""
+    """Format a duration with a unit from µs to days."""
     for factor, unit in ((86400, "d"), (3600, "h"), (60, "min")):
         if seconds >= 2 * factor:
             return f"{seconds / factor:.3g} {unit}"

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the logs come to: totals, outcomes, the slowest, and what a person has to look at. Memory does not grow with
-the logs; lists of what is wrong are cut at a length nobody reads to the end."""
+"""The report on audit logs: totals, outcomes, the slowest extends, and the extends that need an operator.
+
+Memory does not grow with the logs. Lists of stuck, parked and behind extends are cut at LISTED entries.
+"""
 
 import heapq
 from array import array
@@ -27,7 +29,7 @@ PARTS: Final = ("listener", "api", "engine")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Brief:
-    """A story as a report lists it. Times in epoch seconds; `bars` are (what, start, end) for a waterfall."""
+    """A story in the form of a report. Times are epoch seconds; `bars` are (stage, start, end) for a waterfall."""
 
     volume: str
     server: str | None
@@ -42,13 +44,16 @@ class Brief:
 
     @property
     def seconds(self) -> float | None:
-        """From its first line to its end."""
+        """The seconds from the first line to the end; None for an open extend."""
         return self.ended - self.began if self.ended is not None else None
 
 
 @dataclass(slots=True)
 class LogReport:
-    """Filled story by story. `moments` counts ends (or beginnings, of what is open) by minute and result."""
+    """A report that is filled story by story.
+
+    `moments` counts extends by minute and result: by the minute of the end, or of the beginning for open extends.
+    """
 
     since: float | None = None
     until: float | None = None
@@ -78,12 +83,12 @@ class LogReport:
 
     @property
     def slowest(self) -> list[Brief]:
-        """The slowest extends that ended, slowest first."""
+        """The slowest ended extends, slowest first."""
         return [brief for _, _, brief in sorted(self._slowest, reverse=True, key=lambda x: x[:2])]
 
     @property
     def missing(self) -> list[str]:
-        """Parts of which the logs hold no line, and what therefore cannot be known."""
+        """A sentence for each part without a line in the logs: the facts that are therefore unknown."""
         told = {
             "listener": "no line of a listener: when Cinder sent what, and what never reached an API, is not known",
             "api": "no line of an API: what was delivered but never accepted is not known",
@@ -92,7 +97,7 @@ class LogReport:
         return [told[part] for part in PARTS if part not in self.parts] if self.events else []
 
     def take(self, entries: Sequence[Entry]) -> None:
-        """All lines of one volume, oldest first."""
+        """Count all lines of one volume; `entries` are sorted oldest first."""
         told, loose = stories(entries)
         for entry in entries:
             self._count(entry)
@@ -105,16 +110,16 @@ class LogReport:
             self._story(story, is_last=last[story.volume, story.server] is story)
 
     def alone(self, entry: Entry) -> None:
-        """A line that names no volume."""
+        """Count a line that does not name a volume."""
         self._count(entry)
         self._loose(entry, ())
 
     def finish(self, now: float | None) -> None:
-        """Tell what is stuck. `now`: of the clock; None: of the newest line, as for logs of another day."""
+        """List the stuck extends. `now` is the clock; None takes the newest line, for logs of another day."""
         end = now if now is not None else (self.newest or 0.0)
         for standing, begun in self._begun.items():
             if standing is StoryState.ACCEPTED and "engine" not in self.parts:
-                continue  # not known, which is said
+                continue  # unknown without an engine's log; `missing` says so
             number = sum(end - began >= self.older_than for began in begun)
             self.wrong["stuck"] += number
             oldest = sorted(self._open[standing], key=lambda x: (-x[0], x[1]))[: min(number, LISTED)]
@@ -134,7 +139,7 @@ class LogReport:
             self.reasons[f"{entry.event}: {entry.reason}"] += 1
 
     def _loose(self, entry: Entry, others: Sequence[Entry]) -> None:
-        """A message that was parked as a whole: it names no guest."""
+        """List a message that was parked as a whole and does not name a guest."""
         if entry.event != AuditEvent.PARKED:
             return
         if any(o.event in {AuditEvent.DISCARDED, AuditEvent.REPLAYED} and o.at > entry.at for o in others):
@@ -182,7 +187,7 @@ class LogReport:
 
 
 def brief_of(story: Story) -> Brief:
-    """The story in the few words of a report."""
+    """Return the summary of a story for a report."""
     return Brief(
         volume=story.volume,
         server=story.server,
@@ -198,7 +203,10 @@ def brief_of(story: Story) -> Brief:
 
 
 def _bars(story: Story) -> list[tuple[str, float, float]]:
-    """From each line that moves it on to the next; host steps, by their own durations, end at the report."""
+    """Return a bar from each line of the story to the next line.
+
+    Host steps are drawn by their own durations and end at the host's report.
+    """
     bars: list[tuple[str, float, float]] = []
     before: tuple[str, float] | None = None
     steps: list[Entry] = []
@@ -226,7 +234,10 @@ def make(
     older_than: float = 600.0,
     now: float | None = None,
 ) -> LogReport:
-    """Read the logs and report. `older_than`: seconds an extend may be open; `now` as Report.finish takes it."""
+    """Read the logs and return the report.
+
+    `older_than`: seconds after which an open extend is stuck. `now`: see LogReport.finish.
+    """
     report = LogReport(since=since, until=until, older_than=older_than)
     size = sum(p.stat().st_size * (_GZIP_FACTOR if p.suffix == ".gz" else 1) for p in paths)
     lines = logfiles.lines(paths, report.reading, label="reading")

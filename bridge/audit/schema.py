@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The JSON Schema of an audit line: descriptions from audit-1.json, events, outcomes and reasons from the code."""
+"""The JSON Schema of an audit line.
+
+Descriptions come from audit-1.json; events, outcomes and reasons come from the code.
+"""
 
 import json
 from importlib import resources
@@ -11,13 +14,13 @@ from bridge.core.reasons import Reason
 
 PARTS: Final = ("listener", "api", "engine", "operator")
 VERDICTS: Final = ("delivered", "slow", "park")
-"""Outcomes of a `posted` line, in the listener's words."""
+"""Outcomes of a `posted` line, written by the listener."""
 WORDS: Final = ("ok", "failed", "discarded")
-"""Outcomes of a `step` line, and of an extend that an operator took out."""
+"""Outcomes of a `step` line, and of an extend that an operator discarded."""
 
 
 def audit_schema() -> dict[str, Any]:
-    """Return the schema."""
+    """Return the JSON Schema of an audit line, as a dictionary."""
     text = resources.files("bridge.audit").joinpath(f"audit-{SCHEMA}.json").read_text(encoding="utf-8")
     schema: dict[str, Any] = json.loads(text)
     keys = schema["properties"]

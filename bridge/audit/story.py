@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From the lines of one volume to stories: one per extend of one disk of one guest, as far as the logs tell it.
+"""Stories from the lines of one volume: one story for each extend of one disk of one guest.
 
-A story begins where a listener reads an extend or an API takes one, and ends where the engine closes it. Only the
-engine's lines name the extend; those before it belong to the disk's open story, as they do in the journal.
+A story begins when a listener reads an extend or an API accepts an extend. The story ends when the engine closes
+the extend. Only the engine's lines name the extend. Earlier lines belong to the disk's open story, because the
+journal assigns events in the same way.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,18 +18,18 @@ from bridge.core.outcome import THEN, Then
 
 
 class StoryState(StrEnum):
-    """How far an extend came, by its last line that says so."""
+    """The progress of an extend, from the last line that changes the progress."""
 
-    RECEIVED = "received"  # the listener has it and has no answer yet
-    WAITING = "waiting"  # the listener holds it or put it into the slow lane
-    DELIVERED = "delivered"  # the endpoint took it; no line of an API of ours
-    REFUSED = "refused"  # an API of ours refused it, and no listener tries again
-    PARKED = "parked"  # it waits for a person in the parked lane
+    RECEIVED = "received"  # the listener read the extend and has no answer yet
+    WAITING = "waiting"  # the listener holds the extend or put it into the slow lane
+    DELIVERED = "delivered"  # the endpoint accepted the extend; no line of our own API
+    REFUSED = "refused"  # our own API refused the extend, and no listener retries
+    PARKED = "parked"  # the message waits for an operator in the parked lane
     ACCEPTED = "accepted"  # committed to the journal; no line of an engine
-    WORKING = "working"  # the engine is at it
-    CLOSED = "closed"  # ended; the outcome says how
-    FAILED = "failed"  # ended, and the guest has not got the size
-    DISCARDED = "discarded"  # a person took it out
+    WORKING = "working"  # the engine works on the extend
+    CLOSED = "closed"  # ended; `outcome` gives the result
+    FAILED = "failed"  # ended, and the guest does not have the size
+    DISCARDED = "discarded"  # an operator discarded the extend
 
 
 OPEN: Final = frozenset({StoryState.RECEIVED, StoryState.WAITING, StoryState.ACCEPTED, StoryState.WORKING})
@@ -60,7 +61,7 @@ _PLAIN: Final[Mapping[str, StoryState]] = {
 
 @dataclass(slots=True)
 class Story:
-    """One extend. `last` is the line that says how it stands."""
+    """One extend. `last` is the line that gave `standing` its value."""
 
     volume: str
     server: str | None
@@ -71,62 +72,62 @@ class Story:
 
     @property
     def began(self) -> float:
-        """When its first line was written, in epoch seconds."""
+        """The time of the first line, in epoch seconds."""
         return self.entries[0].at
 
     @property
     def open(self) -> bool:
-        """Whether something is still to come."""
+        """True while further lines are expected."""
         return self.standing in OPEN
 
     @property
     def ended(self) -> float | None:
-        """When it was closed, None while it is not."""
+        """The time of the closing line; None for an extend that is not closed."""
         over = self.standing in {StoryState.CLOSED, StoryState.FAILED} and self.last is not None
         return self.last.at if over and self.last is not None else None
 
     @property
     def result(self) -> str:
-        """The outcome of one that ended, else how it stands."""
+        """The outcome of an ended extend, else the state."""
         over = self.standing in {StoryState.CLOSED, StoryState.FAILED} and self.last is not None
         return (self.last.outcome if over and self.last is not None else None) or self.standing.value
 
     @property
     def reason(self) -> str | None:
-        """The newest reason a line gives."""
+        """The newest reason in the lines."""
         return next((e.reason for e in reversed(self.entries) if e.reason and e.event != AuditEvent.SKIPPED), None)
 
     @property
     def host(self) -> str | None:
-        """The host that worked on it last."""
+        """The last host that worked on the extend."""
         return next((e.host for e in reversed(self.entries) if e.host), None)
 
     @property
     def attempts(self) -> int:
-        """Orders that were cast."""
+        """The number of orders that were cast."""
         return sum(e.event == AuditEvent.DISPATCHED for e in self.entries)
 
     @property
     def request(self) -> str | None:
-        """The id of the user's own resize."""
+        """The request id of the user's own resize."""
         return next((e.global_request_id or e.request_id for e in self.entries if e.global_request_id), None)
 
     @property
     def replayed(self) -> bool:
-        """Whether an operator sent it again, and not Cinder."""
+        """True when an operator replayed the extend."""
         return any(e.event == AuditEvent.REPLAYED or is_replayed(e.global_request_id) for e in self.entries)
 
     def first(self, *events: AuditEvent) -> Entry | None:
-        """Its first line of that kind."""
+        """Return the first line with one of these events."""
         return next((e for e in self.entries if e.event in events), None)
 
     def sent(self) -> float | None:
-        """When Cinder sent the notification, by Cinder's clock."""
+        """Return the time at which Cinder sent the notification, by Cinder's clock."""
         received = self.first(AuditEvent.RECEIVED)
         return stamp(received.data.get("sent")) if received is not None else None
 
     def hops(self) -> Iterator[tuple[str, float]]:
-        """How long each part of the way took, in seconds; only hops of which both ends are in the logs."""
+        """Yield the name and the seconds of each hop whose two ends are in the logs."""
         sent, received = self.sent(), self.first(AuditEvent.RECEIVED)
         accepted, dispatched = self.first(AuditEvent.ACCEPTED), self.first(AuditEvent.DISPATCHED)
         posted = next((e for e in self.entries if e.event == AuditEvent.POSTED and e.outcome == "delivered"), None)
@@ -147,7 +148,7 @@ class Story:
                 yield f"step {entry.data.get('step', '?')}", entry.seconds
 
     def take(self, entry: Entry) -> None:
-        """One more line, in the order of time."""
+        """Add the next line, in the order of time."""
         self.entries.append(entry)
         self.extend_id = self.extend_id or entry.extend_id
         standing = _standing(self.standing, entry)
@@ -156,16 +157,16 @@ class Story:
 
 
 def is_replayed(request_id: str | None) -> bool:
-    """Whether a request id carries the mark of `extend-bridge replay`."""
+    """Return whether a request id carries the mark of `extend-bridge replay`."""
     return request_id is not None and request_id.startswith(REPLAY_MARK)
 
 
 def _standing(now: StoryState, entry: Entry) -> StoryState | None:
-    """What a line makes of the standing; None where it says nothing about it."""
+    """Return the new state after a line; None when the line does not change the state."""
     event = entry.event
     match event:
         case _ if now in {StoryState.CLOSED, StoryState.FAILED} and event != AuditEvent.REOPENED:
-            return None  # another engine was still at it
+            return None  # another engine still worked on the extend
         case AuditEvent.LATE:
             return _told_late(entry)
         case AuditEvent.POSTED if entry.outcome != "delivered":
@@ -175,13 +176,16 @@ def _standing(now: StoryState, entry: Entry) -> StoryState | None:
         ):
             return None
         case AuditEvent.REFUSED if now is not StoryState.REFUSED:
-            return None  # the listener that sent it tries again
+            return None  # the listener that posted the extend retries
     return _PLAIN.get(event)
 
 
 def _told_late(entry: Entry) -> StoryState | None:
-    """A report for an extend that is no longer open, which has no age: an engine was killed between closing it and
-    saying so, and the report came again."""
+    """Return the final state from a late report without an age; None for other reports.
+
+    A late report has no age when an engine was killed between closing the extend and writing the audit line.
+    The report was then delivered again.
+    """
     if entry.seconds is not None or entry.outcome not in _ENDS:
         return None
     return StoryState.FAILED if _ENDS[entry.outcome] is Then.FAIL else StoryState.CLOSED
@@ -192,7 +196,7 @@ _UNDELIVERED: Final = frozenset({StoryState.RECEIVED, StoryState.WAITING, StoryS
 
 
 def stories(entries: Sequence[Entry]) -> tuple[list[Story], list[Entry]]:
-    """The stories of one volume's lines (sorted by time), and the lines that belong to none of its guests."""
+    """Return the stories of one volume's lines (sorted by time), and the lines that do not name a guest."""
     pairs: dict[str, _Disk] = {}
     loose: list[Entry] = []
     for entry in entries:
@@ -207,7 +211,7 @@ def stories(entries: Sequence[Entry]) -> tuple[list[Story], list[Entry]]:
 
 
 class _Disk:
-    """The stories of one disk of one guest, in the making."""
+    """The stories of one disk of one guest while lines are added."""
 
     def __init__(self, server: str) -> None:
         self.server = server
@@ -243,13 +247,13 @@ class _Disk:
         return newest
 
     def _owner_of_a_post(self, entry: Entry) -> Story | None:
-        """Return the story of a listener's line: a later post of a message opens an extend of its own."""
+        """Return the story of a listener's line, because a later post of a message opens an extend of its own."""
         if entry.event == AuditEvent.POSTED and entry.outcome == "delivered":
             accepted = self._by_request.get(str(entry.data.get("posted_as") or entry.global_request_id))
             if accepted is not None:
                 return accepted
         if entry.event in _SOURCE and entry.message_id is not None:
-            return self._by_message.get(entry.message_id)  # an answer may be written after the engine is done
+            return self._by_message.get(entry.message_id)  # an answer may be written after the closing line
         return None
 
     def _new(self, entry: Entry) -> Story:
@@ -260,7 +264,7 @@ class _Disk:
 
 
 def newest(told: Iterable[Story]) -> dict[tuple[str, str | None], Story]:
-    """The last story of each disk: it decides whether the guest has what the volume has."""
+    """Return the last story of each disk, which decides whether the guest has the volume's size."""
     last: dict[tuple[str, str | None], Story] = {}
     for story in told:
         key = (story.volume, story.server)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The story of one extend across all parts: every line, with the time since the one before."""
+"""The trace of one extend across all parts: every line, with the time since the previous line."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from bridge.core.reasons import Reason
 
 @dataclass(frozen=True, slots=True)
 class Traced:
-    """What was found: the stories, the lines beside them (skipped rows, messages), and the parts the logs hold."""
+    """The result of a trace: stories, lines without a story (skipped rows, messages), and the parts in the logs."""
 
     stories: list[Story]
     beside: list[Entry]
@@ -26,7 +26,7 @@ class Traced:
 
 
 def trace(paths: Sequence[Path], needle: str) -> Traced:
-    """All stories a volume, server, request, message or extend id is part of, oldest first."""
+    """Return all stories that name a volume, server, request, message or extend id, oldest first."""
     wanted = needle.lower() if len(needle) == len("00000000-0000-0000-0000-000000000000") else needle
     plain = wanted.encode()
     volumes: set[str] = set()
@@ -60,7 +60,7 @@ def trace(paths: Sequence[Path], needle: str) -> Traced:
 
 
 def unknown(traced: Traced) -> Iterator[str]:
-    """What these logs cannot tell of these stories, in words."""
+    """Yield a sentence for each fact about these stories that the logs do not show."""
     for story in traced.stories:
         about = f"volume {story.volume} on server {story.server}"
         if (
@@ -86,7 +86,7 @@ def unknown(traced: Traced) -> Iterator[str]:
 
 
 def words(entry: Entry) -> str:
-    """What a line says, for a person."""
+    """Return the text of an audit line for a timeline."""
     data = dict(entry.data)
     said = [entry.event]
     if is_replayed(entry.global_request_id) and entry.event != AuditEvent.REPLAYED:
@@ -114,11 +114,11 @@ def words(entry: Entry) -> str:
 
 
 def meaning(code: str) -> str:
-    """A reason code with its line, as far as this release knows it."""
+    """Return a reason code with its explanation; the code alone when this release does not know the code."""
     known = next((reason for reason in Reason if reason.value == code), None)
     return f"{code}: {known.text}" if known is not None else code
 
 
 def clock(at: float) -> str:
-    """UTC with microseconds."""
+    """Format epoch seconds as UTC, with microseconds."""
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S.%f")

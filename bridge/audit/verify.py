@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Verification of audit logs: lines that were edited, removed, moved, cut off or inserted, and what is not proved.
+"""Verification of audit logs: lines that were edited, removed, moved, cut off or inserted, and unproved lines.
 
 There are three kinds of evidence:
 
 - The chain of each writer (bridge.core.audit_chain) proves its lines and their numbers.
-- Heads kept elsewhere (in the journal, in a daemon's own log) and named by later writers prove where a chain ended.
-- The places at which lines were written prove the order of different writers' lines in one file, and the bytes
-  between them. So no line without a chain, as 0.1.0 writes, is put in or taken out between two known places.
+- Heads prove the end of a chain. The journal and a daemon's own log keep heads, and later writers name heads.
+- The places of lines prove the order of different writers' lines in one file, and the bytes between these lines.
+  Lines of 0.1.0 have no chain. The places show when such a line was inserted or removed between two known places.
 
-Nothing that honest operation leaves behind is a finding: a killed writer, a full disk, rotation, several writers in
-one file, packed files, files put together or sorted, and lines of 0.1.0.
+The traces of honest operation are not findings. Such traces are a killed writer, a full disk, rotation, several
+writers in one file, gzipped files, assembled or sorted files, and lines of 0.1.0.
 """
 
 import re
@@ -28,13 +28,13 @@ from bridge.core.audit_chain import ChainHead
 
 _PART: Final = re.compile(rb'"part":"([a-z0-9_-]+)"')
 _TIME: Final = re.compile(rb'\{"schema":\d+,"time":"([^"]{1,40})"')
-_LOOK: Final = 100  # pieces of a file that are searched for its first record
+_LOOK: Final = 100  # pieces that are searched for a file's first record
 _FEW_GAPS: Final = 5
 NOWHERE: Final = "-"
 
 
 class Verifier:
-    """Judges what the chains say. `complete`: the files are all there are, not a choice of them."""
+    """The judge of the chains. `complete`: the files are all files of the log, not a selection."""
 
     def __init__(self, evidence: Evidence, chains: ChainReader, *, complete: bool) -> None:
         self._evidence = evidence
@@ -43,7 +43,7 @@ class Verifier:
         self._copies: set[int] = set()
 
     def finish(self) -> Verified:
-        """Return what was found; nothing may be read afterwards."""
+        """Judge all files and return the result; no file may be read afterwards."""
         self._chains.finish()
         for gap in self._chains.gaps:
             self._judge_gap(gap)
@@ -67,7 +67,7 @@ class Verifier:
 
     def _judge_gap(self, gap: ChainGap) -> None:
         after = gap.after
-        assert after is not None  # noqa: S101 - a gap without a line behind it is the end's
+        assert after is not None  # noqa: S101 - _judge_end handles a gap without a line behind it
         missing = gap.last - gap.first + 1
         about = gap.writer.about()
         here = gap.before if gap.before is not None and gap.before.file == after.file else None
@@ -92,7 +92,10 @@ class Verifier:
             )
 
     def _judge_gap_of_files(self, gap: ChainGap, before: HeldLine, after: HeldLine) -> None:
-        """Lines are missing between the newest of one file and the first of another: `from` says in which file."""
+        """Judge lines that are missing between the newest line of one file and the first line of another.
+
+        `from` in the opening line tells which file held the missing lines.
+        """
         about = gap.writer.about()
         begun = after.link.opens.get("from") if after.link.opens is not None else None
         begun = begun if isinstance(begun, int) and begun > before.link.seq else gap.last + 1
@@ -108,9 +111,9 @@ class Verifier:
             self._evidence.note(after.file, after.row, text)
 
     def _edited_between(self, gap: ChainGap, about: str) -> int:
-        """Name the lines that stand in the place of missing ones and are not what was written; return how many."""
+        """Name the edited lines at the place of missing lines; return their number."""
         after = gap.after
-        assert after is not None  # noqa: S101 - as above
+        assert after is not None  # noqa: S101 - _judge_gap checked it
         low = gap.before.row if gap.before is not None and gap.before.file == after.file else -1
         found = 0
         room = gap.last - gap.first + 1
@@ -170,7 +173,7 @@ class Verifier:
             )  # fmt: skip
 
     def _cut_off(self, writer: WriterChain, newest: HeldLine, last: int) -> None:
-        """Name the lines up to number `last` that are gone from the end of a file."""
+        """Name the lines up to number `last` that are missing at the end of a file."""
         log, first = self._evidence.logs[newest.file], newest.link.seq + 1
         log.breaks.append((newest.row, len(log.numbers)))
         broken = next((b for b in self._chains.broken if self._ends(writer, newest, b)), None)
@@ -189,7 +192,7 @@ class Verifier:
         return behind and (part is None or part[1].decode() == writer.part)
 
     def _judge_late_heads(self, writer: WriterChain) -> None:
-        """Compare heads that were not known yet when their line was read."""
+        """Compare lines with heads that became known after the lines were read."""
         for seq, head in writer.heads.items():
             place = (seq - writer.first) * 8
             known = bytes(writer.digests[place : place + 8])
@@ -203,7 +206,7 @@ class Verifier:
                 self._evidence.find(Damage.EDITED, file, row, rewritten(writer))
 
     def _judge_unseen(self) -> None:
-        """Name writers of which a head was kept and no line is left in a file that is here."""
+        """Name writers with a kept head but without a line in these files."""
         homes: dict[str, int] = {}
         for file, log in enumerate(self._evidence.logs):
             for home in log.homes.names:
@@ -223,7 +226,10 @@ class Verifier:
                 )
 
     def _covers(self, file: int, head: ChainHead) -> bool:
-        """Say whether the file held its lines: another line of it says so (`at` is 0), or the time it was open."""
+        """Return whether the file held the lines of the head's writer.
+
+        A head with `at` 0 comes from another line of the file. For other heads the file's times must include `at`.
+        """
         if head.at == 0:
             return True
         oldest, newest = map(stamp, self._evidence.logs[file].times or ("", ""))
@@ -255,7 +261,7 @@ class Verifier:
                 self._evidence.note(file, 0, f"{number} lines of this file are in another one as well")
 
     def _judge_broken(self) -> None:
-        """Tell torn lines, of a full disk or of a writer that was killed, from what no writer left behind."""
+        """Note torn lines of a full disk or of a killed writer, and report all other broken pieces as findings."""
         for torn in reversed(self._chains.broken):
             torn.excused = torn.excused or (torn.behind is not None and torn.behind.excused)
         for torn in self._chains.broken:
@@ -272,7 +278,7 @@ class Verifier:
                 )
 
     def _is_put_together(self, file: int) -> bool:
-        """Say whether a person made this file of several, or sorted it, or copied it."""
+        """Return whether a person assembled this file from several files, sorted the file, or copied the file."""
         log = self._evidence.logs[file]
         return (
             len(log.homes.names) > 1
@@ -287,12 +293,12 @@ class Verifier:
         return (writer.rows[file][0] for writer in self._chains.writers.values() if file in writer.rows)
 
     def _judge_places(self, file: int, log: LogText) -> None:
-        """Say which lines stand elsewhere than they were written, and where bytes were put in or are gone."""
+        """Find moved lines, and places where bytes were inserted or removed."""
         if log.prefixed:
             return  # another program wrote this file
         self._judge_foreign(file, log)
         moved: list[int] = []
-        if not log.in_order:  # a sorted file has the order of `sort`
+        if not log.in_order:  # a file in order may have been sorted with `sort`
             moved = self._judge_order(file, log)
         gaps = [gap for gap in uneven_gaps(log, moved) if gap.bytes > 0 or not _is_broken(log, gap)]
         plain = sum(kind == Piece.PLAIN for kind in log.kinds)
@@ -306,7 +312,7 @@ class Verifier:
         self._judge_front(file, log)
 
     def _judge_foreign(self, file: int, log: LogText) -> None:
-        """Name text that is no record, unless the file is a log of other things as well."""
+        """Name text that is not a record, unless the file is also a log of other programs."""
         foreign = [row for row, kind in enumerate(log.kinds) if kind == Piece.FOREIGN]
         if len(foreign) > max(_FEW_GAPS, len(log.kinds) // 20) or not log.homes.names:
             return
@@ -314,7 +320,7 @@ class Verifier:
             self._evidence.find(Damage.INSERTED, file, row, "is no record of an audit log")
 
     def _judge_front(self, file: int, log: LogText) -> None:
-        """Compare the bytes in front of the first line of known place with those that stood there at first."""
+        """Compare the bytes in front of the first line of known place with the line's original place."""
         row = next((row for row, place in enumerate(log.written) if place >= 0), None)
         if row is None or self._is_put_together(file):
             return
@@ -365,12 +371,12 @@ class Verifier:
             self._evidence.find(Damage.INSERTED, file, row, f"{text}: {gap.bytes} bytes too many behind {behind}")
 
     def _note_writer(self, writer: WriterChain, text: str) -> None:
-        assert writer.newest is not None  # noqa: S101 - it has lines
+        assert writer.newest is not None  # noqa: S101 - the writer has lines
         self._evidence.note(writer.newest.file, writer.newest.row, f"{writer.about()}: {text}")
 
 
 def in_order(paths: Iterable[Path]) -> list[Path]:
-    """Return files by the time of their first record, and by its number where two began at once."""
+    """Return files sorted by the time of their first record; equal times are sorted by the record's number."""
     return sorted(paths, key=_began)
 
 
@@ -386,7 +392,7 @@ def _began(path: Path) -> tuple[str, int, str]:
 def verify(
     paths: Sequence[Path], *, heads: Iterable[ChainHead] = (), key: bytes | None = None, complete: bool = True
 ) -> Verified:
-    """Verify these files, in the order in which they were begun. Raises OperatorError."""
+    """Verify these files, which are sorted by their beginning. Raises OperatorError."""
     evidence = Evidence()
     chains = ChainReader(evidence, heads, key)
     for path in paths:
@@ -399,5 +405,5 @@ def _numbers(first: int, last: int) -> str:
 
 
 def _is_broken(log: LogText, gap: Displaced) -> bool:
-    """Say whether lines of a chain are missing there, which is a finding already."""
+    """Return whether lines of a chain are missing in the gap, because then a finding exists already."""
     return any(low < gap.row and gap.first < high for low, high in log.breaks)
