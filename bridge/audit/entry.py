@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An audit record that was read from a log. `event` stays text, because unknown events are shown, not refused."""
+    """An audit record read from a log. `event` stays text, because unknown events are shown, not refused."""
 
     at: float
     part: str
