@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The API's side of the journal: known servers, and the commit behind a 200."""
+"""The API's part of the journal: known servers, and the commit behind a 200."""
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -20,11 +20,11 @@ from bridge.journal.states import State
 from bridge.journal.tables import domains, extends, transitions
 from bridge.journal.watch import prove_write
 
-_COUNT_EVERY: Final = 1.0  # seconds; a limit that is a second late is still a limit
+_COUNT_EVERY: Final = 1.0  # seconds; the limit is still kept if the count is a second old
 _FULL_RETRY: Final = 30.0
 
 Choice = Callable[[Mapping[str, ServerState]], Sequence[Arrival]]
-"""Decides which arrivals are accepted, by what is known of their servers."""
+"""A function that decides which arrivals are accepted, from the states of their servers."""
 
 
 def open_journal(settings: JournalSettings, *, results: Results | None = None) -> "Journal":
@@ -33,7 +33,7 @@ def open_journal(settings: JournalSettings, *, results: Results | None = None) -
 
 
 class Journal:
-    """Accepts extends. Safe for many threads and many processes on one database."""
+    """The journal that accepts extends. Safe for many threads and many processes on one database."""
 
     def __init__(
         self, database: Database, *, max_open: int = 100_000, clock: Callable[[], float] = time.time
@@ -45,15 +45,16 @@ class Journal:
         self._open = 0
 
     def ping(self) -> str | None:
-        """Prove a write; None when that worked, else why not. Raises JournalUnavailableError."""
+        """Prove a write; return None on success, else the reason. Raises JournalUnavailableError."""
         if (why_not := migrate.problem(self.database)) is None:
             self.database.write(prove_write)
         return why_not
 
     def standing(self, server_ids: Collection[str]) -> Mapping[str, ServerState]:
-        """Return the state of each server; one that is absent from the answer is unknown.
+        """Return the state of each server; a server absent from the answer is unknown.
 
-        Mirrors Nova's instance mapping: a server no host reports any more is known, but on no host (422).
+        The states mirror Nova's instance mapping: a server that no host reports any more is known, but on no host
+        (422).
         """
         return self.database.read(lambda connection: _states(connection, server_ids)) if server_ids else {}
 
@@ -83,7 +84,10 @@ class Journal:
         return self.database.write(work)
 
     def _is_full(self) -> bool:
-        """Count the backlog now and then: a caller of a full journal keeps its events and comes back."""
+        """Return True if the backlog is full; the backlog is counted at most once a second.
+
+        A caller of a full journal keeps its events and comes back.
+        """
         now = time.monotonic()
         if now - self._counted_at >= _COUNT_EVERY:
             self._counted_at = now
@@ -111,8 +115,8 @@ def _count_open(connection: sa.Connection) -> int:
     return int(connection.scalar(sa.select(sa.func.count()).where(extends.c.open == 1)) or 0)
 
 
-# All rows of a request are locked by one statement, in one order, whatever their number: two writers then wait for
-# each other at most once.
+# One statement locks all rows of a request, in one order, whatever their number. So two writers wait for each other
+# at most once.
 _MOST: Final = 1000
 
 
@@ -169,7 +173,7 @@ _ACCEPTED: Final = Prepared(
 
 
 def _upsert_of(dialect: str) -> sa.Executable:
-    """Open one extend or raise the generation of the open one, and return its id, in one statement."""
+    """Return the statement that opens an extend or raises the open one's generation, and returns its id."""
     columns = ("id", "server_id", "volume_id", "source", "due_at", "opened_at", "request_id", "global_request_id")
     fixed = {"open": 1, "state": State.DUE.value, "wanted_gen": 1, "attempt": 0, "failures": 0}
     values = fixed | {name: sa.bindparam(name, type_=extends.c[name].type) for name in columns}
@@ -197,7 +201,7 @@ _UPSERT: Final = {name: Prepared(_upsert_of(name)) for name in ("sqlite", "postg
 
 
 def open_extends(connection: sa.Connection, arrivals: Sequence[Arrival], now: float) -> dict[ExtendKey, str]:
-    """Open an extend per pair or raise the generation of the open one, in the caller's transaction: their ids."""
+    """Open an extend per pair or raise the open one's generation, in the caller's transaction; return their ids."""
     newest = {arrival.key: arrival for arrival in arrivals}
     if len(newest) == 1 and connection.dialect.insert_returning:
         ids = _open_one(connection, next(iter(newest.values())), now)
@@ -220,7 +224,7 @@ def open_extends(connection: sa.Connection, arrivals: Sequence[Arrival], now: fl
 
 
 def _open_one(connection: sa.Connection, arrival: Arrival, now: float) -> dict[ExtendKey, str]:
-    """Open or raise a single pair in one round trip: most requests have one event, and wait for each trip."""
+    """Open or raise one pair in one round trip, because most requests have one event and wait for each trip."""
     ((extend_id,),) = _UPSERT[connection.dialect.name].rows(connection, _new_row(new_id(), arrival, now))
     return {arrival.key: extend_id}
 
@@ -246,7 +250,7 @@ def _open_many(connection: sa.Connection, newest: Mapping[ExtendKey, Arrival], n
 
 
 def _open_ids(connection: sa.Connection, keys: Collection[ExtendKey]) -> dict[ExtendKey, str]:
-    """Ids of the open rows of these pairs, locked until the commit (on SQLite the transaction holds the lock)."""
+    """Return the ids of these pairs' open rows, locked until the commit. On SQLite the transaction locks."""
     rows = _OPEN_IDS.run(connection, [{"server": key.server_id, "volume": key.volume_id} for key in keys], {})
     found = {ExtendKey(server_id, volume_id): row_id for row_id, server_id, volume_id in rows}
     return {key: found[key] for key in keys if key in found}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The journal as an operator looks at it, and the two things a person may do to an extend: again, and no more."""
+"""The operator's view of the journal, and the operator's two actions on an extend: retry and discard."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,12 +19,14 @@ from bridge.journal.tables import attempts, disks, domains, extends, hosts, tran
 
 _FAILED: Final = sorted(outcome.value for outcome, then in THEN.items() if then is Then.FAIL)
 DISCARDED: Final = "discarded"
-"""Outcome of an extend that a person took out."""
+"""Outcome of an extend that an operator took out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExtendFilter:
-    """Which extends: `state` open, due, dispatched, closed, failed or all; None: of any server or volume."""
+    """The extends to list: `state` is open, due, dispatched, closed, failed or all; None means any server or
+    volume.
+    """
 
     state: str = "open"
     server: str | None = None
@@ -34,7 +36,7 @@ class ExtendFilter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overview:
-    """One look at everything. Times in epoch seconds; `failed`: disks whose newest extend ended as failed."""
+    """Counts of the whole journal. Times in epoch seconds; `failed`: disks whose newest extend ended as failed."""
 
     open: int
     dispatched: int
@@ -46,14 +48,14 @@ class Overview:
 
 
 class Admin:
-    """Reads the journal and does what a person asks for. Each method raises JournalUnavailableError."""
+    """The operator's reads and actions. Each method raises JournalUnavailableError."""
 
     def __init__(self, database: Database, *, clock: Callable[[], float] = time.time) -> None:
         self._database = database
         self._clock = clock
 
     def events(self, wanted: ExtendFilter) -> Sequence[Mapping[str, Any]]:
-        """Extends, oldest open first, else newest first."""
+        """Return extends: the oldest open extends first, closed extends with the newest first."""
         query = sa.select(extends).limit(wanted.limit)
         if wanted.state == "open":
             query = query.where(extends.c.open == 1)
@@ -69,7 +71,7 @@ class Admin:
         return self._database.read(lambda c: [dict(row) for row in c.execute(query).mappings()])
 
     def event(self, extend_id: str) -> tuple[Mapping[str, Any], list[str]] | None:
-        """Return one extend with its history in words, or None."""
+        """Return one extend with its history as text, or None."""
 
         def ask(connection: sa.Connection) -> tuple[Mapping[str, Any], list[str]] | None:
             row = connection.execute(sa.select(extends).where(extends.c.id == extend_id)).mappings().one_or_none()
@@ -95,7 +97,7 @@ class Admin:
         return self._database.read(ask)
 
     def retry(self, extend_id: str, *, request_id: str) -> ExtendKey | None:
-        """Make it due now, or open it again where it has ended; None where there is no such extend."""
+        """Make an open extend due now, or reopen an ended one; return None if the extend does not exist."""
 
         def work(connection: sa.Connection) -> ExtendKey | None:
             row = connection.execute(sa.select(extends).where(extends.c.id == extend_id)).mappings().one_or_none()
@@ -114,7 +116,7 @@ class Admin:
         return self._database.write(work)
 
     def discard(self, extend_id: str) -> ExtendKey | None:
-        """Close an open one without a host's word; None where no such extend is open."""
+        """Close an open extend without a host's report; return None if no such extend is open."""
         now = self._clock()
 
         def work(connection: sa.Connection) -> ExtendKey | None:
@@ -140,7 +142,7 @@ class Admin:
     def hosts(self) -> Sequence[Mapping[str, Any]]:
         """Return each host that reported and is not forgotten, with the number of its servers.
 
-        `capabilities`: the volume types it can extend; `unsupported`: {type: why not}.
+        `capabilities`: the volume types the host can extend; `unsupported`: {type: why not}.
         """
         number = (
             sa.select(sa.func.count())
@@ -157,12 +159,12 @@ class Admin:
         return self._database.read(lambda c: [shown(row) for row in c.execute(query).mappings()])
 
     def disks(self, host: str) -> Sequence[Mapping[str, Any]]:
-        """Return what a host shows its guests: server, volume, bytes."""
+        """Return the disk sizes a host reports: server, volume, bytes."""
         query = sa.select(disks).where(disks.c.host == host).order_by(disks.c.server_id, disks.c.volume_id)
         return self._database.read(lambda c: [dict(row) for row in c.execute(query).mappings()])
 
     def standing(self, *, host_timeout: float) -> Overview:
-        """Counts; a host not heard for `host_timeout` seconds is silent."""
+        """Return the counts; a host not heard for `host_timeout` seconds is silent."""
         since = self._clock() - host_timeout
 
         def ask(connection: sa.Connection) -> Overview:

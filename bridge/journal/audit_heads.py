@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Heads of the audit log's chains: who edits the log cannot reach what the journal keeps of it."""
+"""Heads of the audit log's chains, kept in the journal because an editor of the log cannot change them there."""
 
 import sqlalchemy as sa
 
@@ -9,13 +9,13 @@ from bridge.journal.tables import audit_heads
 
 
 class AuditHeads:
-    """Keeps heads of all writers; the engine deletes them after [journal] keep_audit_heads_days."""
+    """Heads of all writers; the engine deletes them after [journal] keep_audit_heads_days."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def keep(self, head: ChainHead) -> None:
-        """Store a head; a later one of the same line says that the writer ended. Raises JournalUnavailableError."""
+        """Store a head; a second head of one line means that the writer ended. Raises JournalUnavailableError."""
         row = {
             "writer": head.writer, "seq": head.seq, "hash": head.hash, "part": head.part, "host": head.host,
             "file": head.file, "place": head.offset, "at": head.at, "final": int(head.final),

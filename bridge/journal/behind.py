@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which guests are behind their volume right now, since when, and why; and which of them nobody can see.
+"""Guests that are behind their volume now, with start and reason; and guests that no host can see.
 
-Put together from what is open, what was given up on, and what the last pass of reconciliation saw and nobody has
-mended since.
+The rows come from open extends, failed extends, and what the last sweep found and no extend has mended since.
 """
 
 from collections.abc import Mapping
@@ -24,7 +23,7 @@ _FAILED: Final = sorted(outcome.value for outcome, then in THEN.items() if then 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BehindGuest:
-    """One guest that is behind, or cannot be seen. `why` is a code; sizes in bytes, None where not known."""
+    """One guest that is behind, or cannot be seen. `why` is a code; sizes in bytes, None if unknown."""
 
     key: ExtendKey
     since: float
@@ -36,9 +35,9 @@ class BehindGuest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Numbers:
-    """Count guests that are behind or cannot be seen, by reason; `since` is of the oldest behind, or None.
+    """Counts of guests that are behind or cannot be seen, by reason; `since` is of the oldest behind, or None.
 
-    `extending_since` is of the oldest whose volume is still `extending` in Cinder.
+    `extending_since` is of the oldest guest whose volume is still `extending` in Cinder.
     """
 
     behind: Mapping[str, int]
@@ -48,13 +47,13 @@ class Numbers:
 
 
 class Behind:
-    """Reads; each method raises JournalUnavailableError."""
+    """Reads of late guests; each method raises JournalUnavailableError."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def numbers(self) -> Numbers:
-        """By reason, counted by the database."""
+        """Return the counts by reason, made by the database."""
 
         def ask(connection: sa.Connection) -> Numbers:
             behind: dict[str, int] = {}
@@ -68,7 +67,7 @@ class Behind:
                 behind[why] = number
                 if why == Reason.VOLUME_EXTENDING:
                     extending = since
-                if why != Reason.SEEN_AT_RESTART:  # its guest may run for years, and nothing is late
+                if why != Reason.SEEN_AT_RESTART:  # the guest may run for years, and nothing is late
                     oldest.append(since)
             counted = connection.execute(
                 sa.select(sightings.c.reason, sa.func.count()).where(_is_unseen()).group_by(sightings.c.reason)
@@ -79,13 +78,13 @@ class Behind:
         return self._database.read(ask)
 
     def behind(self, *, limit: int) -> list[BehindGuest]:
-        """Those that are behind, the longest first."""
+        """Return the guests that are behind, the longest first."""
         rows = _behind().subquery()
         query = sa.select(rows).order_by(rows.c.since).limit(limit)
         return self._database.read(lambda c: [_lag(row) for row in c.execute(query)])
 
     def unseen(self, *, limit: int) -> list[BehindGuest]:
-        """Those nobody can see, the longest first."""
+        """Return the guests that no host can see, the longest first."""
         query = (
             sa.select(
                 sightings.c.server_id, sightings.c.volume_id, sightings.c.since, sightings.c.reason.label("why"),
@@ -99,7 +98,7 @@ class Behind:
 
 
 def _behind() -> sa.CompoundSelect[Any]:
-    """Open extends, the newest that failed of each disk, and what was seen behind and not mended since."""
+    """Select open extends, the newest failed one of each disk, and findings that are not mended since."""
     seen = sa.and_(sightings.c.server_id == extends.c.server_id, sightings.c.volume_id == extends.c.volume_id)
     columns = [extends.c.server_id, extends.c.volume_id]
     sizes = [sightings.c.size.label("size"), sightings.c.wanted.label("wanted")]
@@ -131,7 +130,7 @@ def _behind() -> sa.CompoundSelect[Any]:
 
 
 def _is_extending() -> sa.ColumnElement[bool]:
-    """The volume has been `extending` for long. Its state is one that engines before this reason know."""
+    """Match findings of a volume that has been `extending` for long. Older engines know their state too."""
     return sa.and_(
         sightings.c.sight == FindingState.CANNOT_SEE.value, sightings.c.reason == Reason.VOLUME_EXTENDING.value
     )
@@ -144,7 +143,7 @@ def _is_unseen() -> sa.ColumnElement[bool]:
 
 
 def _not_told() -> sa.Select[Any]:
-    """Select disks that have their size in guests that do not know it, so far or before their restart."""
+    """Select disks that have their size in guests that do not know it yet, or not before their restart."""
     closed = (
         sa.select(sa.func.max(extends.c.closed_at))
         .where(
@@ -178,7 +177,7 @@ def _dealt_with() -> sa.Exists:
 
 
 def _reached() -> sa.Exists:
-    """Match guests whose host reports the wanted size by now."""
+    """Match guests whose host now reports the wanted size."""
     return sa.exists().where(
         disks.c.server_id == sightings.c.server_id,
         disks.c.volume_id == sightings.c.volume_id,

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The engine's side of the journal: claim due rows, record attempts before they are cast, wait, close.
+"""The engine's part of the journal: claim due rows, record attempts before they are cast, wait, close.
 
-Any number of engines may do this on one database. There are no leases: a claim only moves `due_at` and counts
-`attempt`, and an order that is sent twice is harmless because sizes are compared before anything is touched.
+Any number of engines may share one database. There are no leases: a claim only moves `due_at` and counts `attempt`.
+An order that is sent twice is harmless, because sizes are compared before any change.
 
-The three statements of a claim, built once: an extend that comes alone waits for each of them.
+The three statements of a claim are built once, because a single extend waits for each of them.
 """
 
 import dataclasses
@@ -75,7 +75,7 @@ def read_due(connection: sa.Connection, now: float, horizon: float, limit: int) 
 
 
 def take(connection: sa.Connection, rows: Sequence[Due], due_at: float) -> list[Extend]:
-    """Claim those of the rows nobody else has claimed meanwhile; `unreported` where a claim had lapsed."""
+    """Claim the rows that no other engine has claimed meanwhile; `unreported` if an earlier claim had lapsed."""
     claim = {"b_state": State.DISPATCHED.value, "b_due_at": due_at, "b_claim": new_id()}
     _TAKE.run_many(connection, [{**claim, "b_id": row_id, "b_attempt": attempt} for row_id, attempt, _ in rows])
     lapsed = {row_id for row_id, _, state in rows if state == State.DISPATCHED}
@@ -113,7 +113,7 @@ class NewAttempt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Later:
-    """An extend that cannot go on now. `waiting_for`: the host whose return makes it due at once."""
+    """An extend that cannot go on now. `waiting_for`: the host whose return makes the extend due at once."""
 
     extend: Extend
     reason: Reason
@@ -124,7 +124,7 @@ class Later:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
-    """An extend that ends without a host: the volume is gone, or detached."""
+    """An extend that ends without a host, because the volume is gone or detached."""
 
     extend: Extend
     outcome: Outcome
@@ -133,40 +133,44 @@ class Ended:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backlog:
-    """Counts for status and metrics. `oldest` in epoch seconds, None when nothing is open."""
+    """Counts for status and metrics. `oldest` in epoch seconds, None if no extend is open."""
 
     open: int
     oldest: float | None
 
 
 class Claims:
-    """The journal as the engine sees it. Safe for several threads."""
+    """The engine's reads and writes of the journal. Safe for several threads."""
 
     def __init__(
         self, database: Database, *, horizon: float = 3600.0, clock: Callable[[], float] = time.time
     ) -> None:
-        """`horizon`: seconds beyond which nothing is ever put off. What is due later than that was written before
-        the clock was set back, and is due now."""
+        """Keep the database. No extend is put off for more than `horizon` seconds.
+
+        A later `due_at` was written before the clock was set back, so the extend is due now.
+        """
         self._database = database
         self._horizon = horizon
         self._clock = clock
 
     def claim(self, limit: int, *, report_within: float) -> list[Extend]:
-        """Take up to `limit` due extends, oldest first. Each is due again in `report_within` seconds, so that an
-        engine or an agent that dies with them in hand loses nothing."""
+        """Claim up to `limit` due extends, oldest first; each is due again in `report_within` seconds.
+
+        So no extend is lost if an engine or an agent dies at work.
+        """
         now = self._clock()
         due = self._database.read(lambda c: read_due(c, now, now + self._horizon, limit))
         return self._database.write(lambda c: _claim(c, due, now, now + report_within)) if due else []
 
     def locate(self, claimed: Sequence[Extend], *, host_timeout: float) -> Mapping[str, list[host_rows.Location]]:
-        """Return the hosts that report each extend's server; one silent for `host_timeout` seconds is not fresh."""
+        """Return the hosts that report each extend's server; a host silent for `host_timeout` is not fresh."""
         now = self._clock()
         alive = host_rows.Alive(since=now - host_timeout, until=now + host_timeout)
         servers = {extend.key.server_id for extend in claimed}
         return self._database.read(lambda c: host_rows.locate(c, servers, alive))
 
     def disputed(self, *, host_timeout: float) -> Mapping[str, list[str]]:
-        """Return up to so many servers that several living hosts say they run, with these hosts."""
+        """Return a limited number of servers that several living hosts claim to run, with these hosts."""
         now = self._clock()
         alive = host_rows.Alive(since=now - host_timeout, until=now + host_timeout)
         return self._database.read(lambda c: host_rows.disputed(c, alive, limit=_BITE))
@@ -179,7 +183,7 @@ class Claims:
         return self._database.read(lambda c: set(c.scalars(query)))
 
     def write_attempts(self, new: Sequence[NewAttempt]) -> None:
-        """Write attempts down. Before the cast: a report must find its attempt."""
+        """Write attempts down, before the cast, because a report must find its attempt."""
         now = self._clock()
 
         def work(connection: sa.Connection) -> None:
@@ -204,7 +208,7 @@ class Claims:
             self._database.write(work)
 
     def end_attempts(self, ids: Sequence[str], reason: Reason) -> None:
-        """Attempts whose cast the broker did not take: no report will come."""
+        """End attempts whose cast the broker refused, because no report will come."""
         now = self._clock()
         if ids:
             self._database.write(
@@ -216,7 +220,7 @@ class Claims:
             )
 
     def wait(self, later: Sequence[Later]) -> None:
-        """Put claimed extends off. One that got a newer generation meanwhile stays due as it is."""
+        """Put claimed extends off. An extend with a newer generation stays due as it is."""
         now = self._clock()
 
         def work(connection: sa.Connection) -> None:
@@ -248,7 +252,7 @@ class Claims:
             self._database.write(work)
 
     def end(self, ended: Sequence[Ended]) -> None:
-        """Close claimed extends that have nothing left to extend. One with a newer generation stays open."""
+        """Close claimed extends that have nothing left to extend. An extend with a newer generation stays open."""
         now = self._clock()
 
         def work(connection: sa.Connection) -> None:
@@ -272,10 +276,10 @@ class Claims:
             self._database.write(work)
 
     def mark_overdue(self, *, older_than: float) -> list[Extend]:
-        """Mark open extends older than so many seconds, once each; return the newly marked, none when all are.
+        """Mark open extends older than `older_than` seconds, once each; return the newly marked ones.
 
-        In bites, because a weekend without hosts makes more of them than a statement takes parameters. A guest that
-        is saved may stay so for weeks, and nothing is late.
+        Marks go in small batches, because a weekend without hosts makes more rows than a statement takes
+        parameters. A saved guest is never late, because the guest may stay saved for weeks.
         """
         now = self._clock()
 
@@ -297,7 +301,7 @@ class Claims:
         return self._database.write(work)
 
     def standing(self) -> Backlog:
-        """Return how much is open, and since when; not since when a guest is saved."""
+        """Return the number of open extends and the age of the oldest; saved guests do not count for the age."""
         opened = sa.case((~_waits_for_guest(), extends.c.opened_at))
 
         def ask(connection: sa.Connection) -> Backlog:
@@ -310,7 +314,7 @@ class Claims:
 
 
 def _waits_for_guest() -> sa.ColumnElement[bool]:
-    """Select the extends whose guest is saved: they go on when it is back."""
+    """Match extends whose guest is saved: they go on when the guest is back."""
     return sa.func.coalesce(extends.c.outcome, "") == Outcome.GUEST_SAVED.value
 
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Connections to the journal's database: limits of each driver, and the errors that mean a connection is of no use.
+"""Connections to the journal's database: limits of each driver, and the errors that make a connection useless.
 
-Limits stand in three places, because none of them alone ends every wait: the server ends statements and waits for
-locks, the kernel ends connections to hosts that are gone, and a deadline of our own (Database) shuts the socket of
-what is still there and silent. An option of the operator's URL replaces ours of the same name.
+Limits stand in three places, because none of them alone ends every wait. The server ends statements and waits for
+locks. The kernel ends connections to hosts that are gone. The bridge's own deadline (Database) shuts the socket of
+a server that is still there and silent. An option of the operator's URL replaces the option of the same name here.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ class DatabaseLimits:
 
     connect: float = 5.0  # TCP, TLS and login, per address
     ping: float = 3.0  # the first statement on a connection that was idle
-    idle: float = 5.0  # idle for longer, a connection is pinged before its next use
+    idle: float = 5.0  # a connection idle for longer is pinged before its next use
     lock: float = 10.0  # one lock of another transaction
     statement: float = 15.0  # one statement, and one try of a transaction
     checkout: float = 10.0  # a free connection of the pool
@@ -77,17 +77,17 @@ CONTENDED: Final[frozenset[str | int]] = frozenset(
     }
 )  # fmt: skip
 TOO_SLOW: Final[frozenset[str | int]] = frozenset({"57014", 1969, 3024})
-"""The server ended a statement that took too long."""
+"""Codes of a server that ended a statement because of its length."""
 FULL: Final[frozenset[str | int]] = frozenset({"53100", 1021, 1114, "SQLITE_FULL"})
 CROWDED: Final[frozenset[str | int]] = frozenset({"53300", 1040, 1203})
 
 
 _BROKEN: Final = re.compile(r"08(?!004)\w{3}$")
-"""SQLSTATEs that say that the connection is broken; 08004 is MariaDB's for too many connections."""
+"""SQLSTATEs of a broken connection; 08004 is MariaDB's for too many connections."""
 
 
 def error_code(ex: BaseException | None) -> str | int | None:
-    """Return the number of MariaDB, the SQLSTATE of PostgreSQL, the name of SQLite, or None where there is none."""
+    """Return MariaDB's number, PostgreSQL's SQLSTATE or SQLite's name of an error; None if there is no code."""
     if isinstance(ex, DBAPIError):
         ex = ex.orig
     first = ex.args[0] if ex is not None and ex.args else None
@@ -98,20 +98,20 @@ def error_code(ex: BaseException | None) -> str | int | None:
 
 
 def is_useless(ex: BaseException | None) -> bool:
-    """Tell whether after this error the connection must be replaced, because its server cannot serve writers."""
+    """Return True if this error means that the server cannot serve writers, so the connection must be replaced."""
     code, state = error_code(ex), getattr(ex.orig if isinstance(ex, DBAPIError) else ex, "sqlstate", None)
     return code in READ_ONLY or code in NOT_READY or (isinstance(state, str) and _BROKEN.match(state) is not None)
 
 
 def is_worth_another_try(ex: BaseException) -> bool:
-    """Tell whether a second try may succeed at once: after a conflict, or on a new connection."""
+    """Return True if a second try may succeed at once: after a conflict, or on a new connection."""
     if isinstance(ex, IntegrityError):
         return True
     return isinstance(ex, DBAPIError) and (ex.connection_invalidated or error_code(ex) in CONTENDED)
 
 
 def is_general(ex: BaseException) -> bool:
-    """Tell whether any other transaction would have failed as well: no connection, or no use of it."""
+    """Return True if any other transaction would have failed as well: no connection, or a useless one."""
     if not isinstance(ex, DBAPIError):
         return True  # of the pool
     return ex.connection_invalidated or ex.statement is None or is_useless(ex)
@@ -120,7 +120,7 @@ def is_general(ex: BaseException) -> bool:
 def explain(ex: BaseException | None, *, expired_after: float | None) -> str:
     """Return what happened and what to look at, in one line without values.
 
-    `expired_after`: the seconds after which a deadline has broken the connection, None where none has.
+    `expired_after`: the seconds after which a deadline has broken the connection, None without such a deadline.
     """
     code = error_code(ex)
     text = (str(ex.orig if isinstance(ex, DBAPIError) else ex).splitlines() or [""])[0][:200]
@@ -161,7 +161,7 @@ _ADVICE: Final[tuple[tuple[frozenset[str | int], str], ...]] = (
 def engine_options(url: sa.URL, limits: DatabaseLimits | None) -> tuple[sa.URL, dict[str, Any]]:
     """Return the URL without the options that the driver cannot read as text, and the driver's arguments.
 
-    Without `limits` statements may take as long as they take: for migrations.
+    Without `limits` statements have no time limit, as migrations need.
     """
     ours = _defaults(url, limits)
     given = {name.lower() for name in url.query}
@@ -189,7 +189,8 @@ def _defaults(url: sa.URL, limits: DatabaseLimits | None) -> dict[str, Any]:
             "application_name": "extend-bridge",
         }
         if url.get_driver_name() == "psycopg":
-            # a statement prepared on one server connection is another client's on a pooler such as PgBouncer
+            # Behind a pooler such as PgBouncer, a prepared statement of one server connection belongs to another
+            # client.
             arguments["prepare_threshold"] = None
         return arguments
     if backend in {"mysql", "mariadb"}:
@@ -214,7 +215,7 @@ def _session_of_mariadb(limits: DatabaseLimits | None) -> str:
 
 
 def begin_of_postgresql(url: sa.URL, limits: DatabaseLimits | None) -> str:
-    """Return what opens a transaction: its limits travel with BEGIN in one round trip, and end with it.
+    """Return the opening of a transaction: its limits travel with BEGIN in one round trip, and end with it.
 
     A SET for the session would reach the next client of the same server connection through a pooler.
     """
@@ -236,7 +237,7 @@ def begin_of_postgresql(url: sa.URL, limits: DatabaseLimits | None) -> str:
 def listen(
     engine: sa.Engine, url: sa.URL, *, limits: DatabaseLimits | None, current: Callable[[], Deadline | None]
 ) -> None:
-    """Put the rules of this module in force on an engine. `current` gives the deadline of the calling thread."""
+    """Apply the rules of this module to an engine. `current` gives the deadline of the calling thread."""
     backend = url.get_backend_name()
     event.listen(engine, "handle_error", _on_error)
     if backend == "sqlite":
@@ -253,7 +254,7 @@ def listen(
 
 
 def cut_of(connection: Any, record_info: Mapping[Any, Any]) -> Callable[[], object]:
-    """Return what breaks a call that is blocked on this connection of the driver."""
+    """Return the function that breaks a call blocked on this connection of the driver."""
     if _SOCKET in record_info:
         kept: socket.socket = record_info[_SOCKET]
         return lambda: kept.shutdown(socket.SHUT_RDWR)
@@ -296,7 +297,7 @@ def _connect_pymysql(
 def _shut_pymysql(connection: Any) -> None:
     sock = connection._sock  # noqa: SLF001
     if sock is not None:
-        socket.socket.shutdown(sock, socket.SHUT_RDWR)  # of a TLS socket the plain one: its reader sees the end
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)  # for TLS, the plain socket: its reader sees the end
 
 
 def _keep_socket_of_psycopg(connection: Any, record: ConnectionPoolEntry) -> None:
@@ -323,9 +324,9 @@ def _ping_idle(
     limits: DatabaseLimits,
     current: Callable[[], Deadline | None],
 ) -> None:
-    """Prove a connection that was idle, because firewalls and fail-overs forget those.
+    """Prove a connection that was idle, because firewalls and fail-overs drop idle connections.
 
-    Raises InvalidatePoolError: what lay beside it is not used either.
+    Raises InvalidatePoolError, so the pool's other idle connections are not used either.
     """
     since = record.info.get(_IDLE_SINCE)
     if since is not None and time.monotonic() - since > limits.idle:
@@ -340,6 +341,6 @@ def _ping_idle(
 def _hand_on_cut(
     connection: Any, record: ConnectionPoolEntry, _fairy: object, *, current: Callable[[], Deadline | None]
 ) -> None:
-    """Give the caller's deadline what breaks the connection that the caller has just got."""
+    """Give the caller's deadline the function that breaks the connection just checked out."""
     if (deadline := current()) is not None:
         deadline.cut_by(cut_of(connection, record.info))

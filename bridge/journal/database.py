@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Engine and transactions: one code path for SQLite, PostgreSQL and MariaDB.
+"""The journal's engine and transactions: one code path for SQLite, PostgreSQL and MariaDB.
 
-A transaction is a function that may run more than once. Deadlocks, serialisation failures, two writers that insert
-the same open row, and connections that were lost are tried again. What stays wrong becomes JournalUnavailableError.
+A transaction is a function that may run more than once. A transaction is repeated after a deadlock, a serialisation
+failure, a lost connection, or two inserts of the same open row. A lasting error becomes JournalUnavailableError.
 Every transaction ends: limits of drivers and servers stand in connect.py, a total deadline here.
 """
 
@@ -40,26 +40,26 @@ T = TypeVar("T")
 
 _TRIES: Final = 6
 _BETWEEN: Final = Backoff(first=0.01, cap=0.5)
-"""Between two tries of a transaction."""
+"""Delays between two tries of a transaction."""
 
 
 class Results(Protocol):
-    """Receives the result of each transaction: the database check of a daemon."""
+    """Receiver of each transaction's result: the database check of a daemon."""
 
     def succeeded(self, kind: str, *, wrote: bool) -> None:
         """Note a transaction that was committed; `kind` names the code that ran in it."""
 
     def failed(self, kind: str, why: str, *, general: bool) -> None:
-        """Note a transaction that failed; `general` where any other would have failed as well."""
+        """Note a transaction that failed; `general` if any other would have failed as well."""
 
 
 class Database:
-    """Runs transactions. Connects at first use, so that a process starts while the database is unreachable."""
+    """The database and its transactions. Connects at first use, so a process can start before the database."""
 
     def __init__(
         self, settings: JournalSettings, *, limits: DatabaseLimits | None = LIMITS, results: Results | None = None
     ) -> None:
-        """Without `limits` a transaction may take as long as it takes, as a migration does."""
+        """Create the engine. Without `limits` a transaction has no time limit, as a migration needs."""
         self._settings = settings
         self._limits = limits
         self.results = results
@@ -71,7 +71,7 @@ class Database:
                 driver_url,
                 hide_parameters=True,
                 connect_args=arguments,
-                pool_reset_on_return=None,  # every transaction of ours is ended by its block; saves a round trip
+                pool_reset_on_return=None,  # each transaction ends in its block; saves a round trip
                 **pool,
             )
         except (ArgumentError, NoSuchModuleError, ImportError) as ex:
@@ -96,9 +96,9 @@ class Database:
         return self._name
 
     def write(self, work: Callable[[sa.Connection], T]) -> T:
-        """Run `work` in a transaction that may write; returns after the commit.
+        """Run `work` in a transaction that may write; return its value after the commit.
 
-        Raises JournalUnavailableError, and JournalRefusedError for a value no row can hold.
+        Raises JournalUnavailableError, and JournalRefusedError for a value that no row can hold.
         """
         return self._run(work, write=True)
 
@@ -111,7 +111,7 @@ class Database:
         return Database(self._settings, limits=None)
 
     def dispose(self) -> None:
-        """Close all connections."""
+        """Close all connections of the pool."""
         self.engine.dispose()
 
     def _run(self, work: Callable[[sa.Connection], T], *, write: bool) -> T:
@@ -137,7 +137,7 @@ class Database:
         return result
 
     def _failure(self, ex: Exception, kind: str, expired_after: float | None) -> Exception:
-        """Return the error that callers know, and note what is the database's fault."""
+        """Return the error that callers know, and note errors that are the database's fault."""
         if isinstance(ex, DataError | OverflowError | UnicodeError):  # drivers raise the last two as they are
             return JournalRefusedError(f"the journal {self._name} refuses a value: {type(ex).__name__}")
         if not isinstance(ex, SQLAlchemyError):
@@ -156,7 +156,7 @@ class Database:
                 raise self._wrapped(connection, ex) from ex
 
     def _wrapped(self, connection: sa.Connection, ex: Any) -> Exception:
-        """Return what SQLAlchemy makes of a driver's error, and leave a connection that is of no use."""
+        """Return SQLAlchemy's error for a driver's error, and invalidate a connection that is useless."""
         dialect = self.engine.dialect
         lost = is_useless(ex) or dialect.is_disconnect(ex, connection.connection, None)
         if lost:
@@ -169,7 +169,8 @@ class Database:
         return wrapped if isinstance(wrapped, Exception) else ex
 
     def _begin_sqlite(self, connection: sa.Connection) -> None:
-        # IMMEDIATE takes the write lock at once: a transaction that read first cannot take it later (SQLITE_BUSY)
+        # IMMEDIATE takes the write lock at once. A transaction that read first cannot take the lock later
+        # (SQLITE_BUSY).
         connection.exec_driver_sql("BEGIN IMMEDIATE" if getattr(self._current, "write", True) else "BEGIN")
 
     @contextmanager
@@ -200,7 +201,7 @@ def missing_file(url: str) -> str | None:
 
 
 def _on_sqlite_connect(connection: Any, _record: object) -> None:
-    connection.isolation_level = None  # we say BEGIN ourselves; the driver would say it too late
+    connection.isolation_level = None  # BEGIN is sent here, because the driver sends it too late
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA synchronous=FULL")
@@ -208,7 +209,7 @@ def _on_sqlite_connect(connection: Any, _record: object) -> None:
 
 
 def _on_psycopg_connect(connection: Any, _record: object) -> None:
-    connection.autocommit = True  # we say BEGIN ourselves, with the limits of the transaction
+    connection.autocommit = True  # BEGIN is sent here, with the limits of the transaction
 
 
 def _on_psycopg_begin(connection: sa.Connection, begin: str) -> None:

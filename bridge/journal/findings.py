@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Findings of reconciliation: each attached volume that is not fine, since when, and why.
 
-Only changes are written: a fleet that is well has no row, and one whose rows stay as they are costs one statement a
-page.
+Only changes are written. A healthy fleet has no rows, and unchanged rows cost one statement a page.
 
-What the hosts say of the disks of some volumes, and what is being done about them: for reconciliation.
+For the comparison this module also reads the hosts' reports and the extends of some volumes.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -26,7 +25,7 @@ _FAILED = (Outcome.UNSUPPORTED.value, Outcome.REFUSED.value)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportedDisk:
-    """One disk as one host reports it. `size` as the guest sees it, None where libvirt does not say."""
+    """One disk as one host reports it. `size` as the guest sees it, None if libvirt does not report it."""
 
     host: str
     state: GuestState
@@ -36,7 +35,7 @@ class ReportedDisk:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failed:
-    """The largest target an extend of a disk was given up on for, and why."""
+    """The largest target of a disk's failed extends, and the reason."""
 
     target: int
     reason: str
@@ -46,9 +45,9 @@ class Failed:
 class JournalFacts:
     """The journal's facts about the disks of some volumes.
 
-    `open`: why an extend that is on its way has not ended, where it was put off. `verified`: the largest size a
-    report read back since the host's last inventory. `agents`: the hosts asked for that ever reported, and whether
-    they are alive.
+    `open`: why an extend that is on its way has not ended, if it was put off. `verified`: the largest size a report
+    read back since the host's last inventory. `agents`: the requested hosts that ever reported, and whether they
+    are alive.
     """
 
     seen: Mapping[ExtendKey, list[ReportedDisk]]
@@ -59,7 +58,7 @@ class JournalFacts:
 
 
 def known(database: Database, volume_ids: Collection[str], alive: Alive) -> JournalFacts:
-    """Read it in one transaction, all but `agents`. Raises JournalUnavailableError."""
+    """Read all facts except `agents`, in one transaction. Raises JournalUnavailableError."""
     return database.read(lambda connection: _known(connection, sorted(volume_ids), alive))
 
 
@@ -70,8 +69,10 @@ def agents_of(database: Database, names: Collection[str], alive: Alive) -> Mappi
 
 
 def these(ids: Collection[str]) -> sa.BindParameter[Any]:
-    """Ids as text in the statement. They are UUIDs, all of them checked, and drivers take parameters by the hundred
-    one by one: with them the list costs more than the answer."""
+    """Return a parameter whose ids become text of the statement; each id is a checked UUID.
+
+    Drivers take hundreds of parameters one by one, so a list of parameters costs more than the answer.
+    """
     return sa.bindparam("ids", ids, expanding=True, literal_execute=True, type_=disks.c.volume_id.type)
 
 
@@ -135,9 +136,9 @@ class FindingState(StrEnum):
     FINE = "fine"  # the guest has the size, or is off and has it when it starts
     BEHIND = "behind"  # the guest sees less than the volume has
     OPEN = "open"  # the guest is behind, and an extend is on its way
-    FAILED = "failed"  # the guest is behind, and an extend to this size was given up on: a person has to look
-    CANNOT_SEE = "cannot_see"  # no living host reports the disk, or libvirt does not say its size
-    BUSY = "busy"  # on its way between two hosts: looked at in the next pass
+    FAILED = "failed"  # the guest is behind, and an extend to this size failed: a person has to look
+    CANNOT_SEE = "cannot_see"  # no living host reports the disk, or libvirt does not report its size
+    BUSY = "busy"  # on its way between two hosts: looked at in the next sweep
 
 
 _BEHIND: Final = frozenset({FindingState.BEHIND, FindingState.OPEN, FindingState.FAILED})
@@ -148,9 +149,9 @@ _IS: Final[sa.ColumnElement[bool]] = sa.and_(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One disk: `reason` is a code, sizes are bytes, `size` None where the guest's is not known.
+    """One disk: `reason` is a code, sizes are bytes, `size` is None if the guest's size is unknown.
 
-    `since`: when it became so, where that is known; else it is the first look that saw it.
+    `since` is the start of the state, if known; else the first look that found the state.
     """
 
     key: ExtendKey
@@ -163,7 +164,7 @@ class Finding:
 
 
 class Findings:
-    """The rows, as the engine that has the turn writes them. Each method raises JournalUnavailableError."""
+    """The rows of findings, written by the engine that holds the lease. Methods raise JournalUnavailableError."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -175,7 +176,7 @@ class Findings:
         self._any = self._database.read(lambda connection: connection.execute(one).first()) is not None
 
     def note(self, volume_ids: Collection[str], seen: Sequence[Finding], *, at: float) -> None:
-        """These volumes were looked at, and this was not fine. What stays the same keeps its `since`."""
+        """Write the findings `seen` about these volumes. A finding that stays the same keeps its `since`."""
         if not seen and not self._any:
             return
         self._any = True
@@ -185,7 +186,7 @@ class Findings:
             self._database.write(lambda connection: _note(connection, before, seen, at))
 
     def forget(self, *, before: float) -> None:
-        """Drop what no pass has seen since: detached, deleted, or on its way to another state."""
+        """Delete findings that no sweep has seen since: detached, deleted, or on their way to another state."""
         self._database.write(lambda c: c.execute(sa.delete(sightings).where(sightings.c.seen_at < before)))
 
 
@@ -230,7 +231,7 @@ def _same(row: Any, sighting: Finding) -> bool:
 
 
 def _since(row: Any, sighting: Finding, at: float) -> float:
-    """Keep the time of the first finding, whatever is done about the guest meanwhile."""
+    """Keep the time of the first finding, even if an extend is opened or fails meanwhile."""
     was = FindingState(row.sight)
     if sighting.since is not None:
         return sighting.since

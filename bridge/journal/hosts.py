@@ -13,13 +13,16 @@ from bridge.core.outcome import Told
 from bridge.journal.statements import Prepared
 from bridge.journal.tables import disks, domains, hosts
 
-_MANY: Final = 10  # servers that one inventory lacks: fewer, and it is taken at its word
-_CONFIRMED: Final = 30.0  # seconds: within them another agent of the same name would have been heard
+_MANY: Final = 10  # servers that one inventory lacks; with fewer the inventory is believed
+_CONFIRMED: Final = 30.0  # seconds within which another agent of the same name would be heard
 GONE: Final = "gone"
 """State of a domain its host no longer reports: the server stays known, on no host."""
 _TURNS: Final = 6
-"""Turns two runs took that cannot be late messages any more: what a dead engine had in hand comes again behind the
-new run's first messages (seen in chaos), but two living agents go on with every heartbeat."""
+"""Turns of two runs under one name, from which on late messages cannot be the cause.
+
+A dead engine's messages come again after the new run's first messages (seen in chaos). Two living agents go on with
+every heartbeat.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,9 +36,9 @@ class Location:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alive:
-    """When a host must have been heard to count as alive (epoch seconds).
+    """The times at which a host must have been heard to count as alive (epoch seconds).
 
-    Not after `until`: such a time was written before the clock was set back and says nothing.
+    A time after `until` was written before the clock was set back, and proves nothing.
     """
 
     since: float
@@ -61,7 +64,7 @@ def locate(connection: sa.Connection, server_ids: Collection[str], alive: Alive)
 
 
 def disputed(connection: sa.Connection, alive: Alive, *, limit: int) -> Mapping[str, list[str]]:
-    """Return the servers that several living hosts say they run, with these hosts."""
+    """Return the servers that several living hosts claim to run, with these hosts."""
     running = (
         sa.select(domains.c.server_id, domains.c.host)
         .join(hosts, hosts.c.name == domains.c.host)
@@ -82,15 +85,15 @@ class HostUpdate:
     """The effect of one host message on the host's liveness."""
 
     host: str
-    came_up: bool  # first heard, heard again after a silence, or restarted: what waits for it may go
-    restarted: bool  # a new run of the agent: what its last run had in hand is lost
+    came_up: bool  # first heard, heard again after a silence, or restarted: waiting extends may go
+    restarted: bool  # a new run of the agent: the orders of its last run are lost
     moved_in: tuple[str, ...]  # servers that became active on this host with this message
     duplicate: bool  # two agents take turns under this name
-    refused: bool = False  # the broker does not vouch for the sender, but it does for the host's living agent
-    lost: int = 0  # servers the inventory lacks, so many at once that a second one has to say so as well
+    refused: bool = False  # the broker proves the living agent's name, but not this sender's
+    lost: int = 0  # missing servers, so many at once that a second inventory has to confirm them
 
 
-# Every message of every host runs the first; the others only where something is new.
+# Every message of every host runs the first statement; the others only run for news.
 _STILL: Final = Prepared(
     sa.update(hosts)
     .where(
@@ -142,9 +145,9 @@ _SAME_DOMAINS: Final = (
 
 
 def hear(connection: sa.Connection, message: HostMessage, *, now: float, alive: Alive) -> HostUpdate:
-    """Take liveness and inventory from one message.
+    """Write liveness and inventory from one message.
 
-    Within a run, an inventory older than the newest is left out: messages may come again, and out of order.
+    Within a run, an inventory older than the newest is left out, because messages may come again and out of order.
     """
     if message.inventory in _NOTHING_NEW and _still_there(connection, message, now, alive):
         return HostUpdate(host=message.host, came_up=False, restarted=False, moved_in=(), duplicate=False)
@@ -216,18 +219,18 @@ _ALL_STILL: Final = (
 
 
 def is_heartbeat(message: HostMessage) -> bool:
-    """Tell whether the message says no more than that its agent lives."""
+    """Return True if the message says no more than that its agent lives."""
     return not message.reports and not message.unread and message.inventory in _NOTHING_NEW
 
 
 def all_still_there(
     connection: sa.Connection, messages: Sequence[HostMessage], *, now: float, alive: Alive
 ) -> bool:
-    """Note heartbeats of hosts whose runs are known and alive, in one statement.
+    """Note heartbeats of hosts whose runs are known and alive, in one statement; return True if all are.
 
-    False where one of them is not: then nothing is decided and each is to be heard by itself.
+    On False nothing is decided, and each message is to be heard by itself.
 
-    Their numbers are not written down: what a late inventory is compared with is the newest inventory.
+    The numbers of the messages are not written, because a late inventory is compared with the newest inventory.
     """
     runs = sorted({(message.host, message.boot_id) for message in messages})
     noted = connection.execute(
@@ -237,20 +240,20 @@ def all_still_there(
 
 
 def _kept(inventory: Inventory) -> str:
-    """Write a host's capabilities for the column: a list, or an object with reasons where the agent gave some."""
+    """Write a host's capabilities for the column: a list, or an object if the agent gave reasons."""
     if not inventory.unsupported:
         return json.dumps(inventory.capabilities)
     return json.dumps({"can": inventory.capabilities, "cannot": dict(inventory.unsupported)})
 
 
 def read_capabilities(kept: str) -> tuple[list[str], dict[str, str]]:
-    """Return the volume types that a host can extend, and the reason for each other, from either form."""
+    """Return the volume types a host can extend, and the reason for each other type, from either form."""
     value = json.loads(kept)
     return (list(value["can"]), dict(value["cannot"])) if isinstance(value, dict) else (list(value), {})
 
 
 def _still_there(connection: sa.Connection, message: HostMessage, now: float, alive: Alive) -> bool:
-    """Note a message of a run that is known and alive, newer than its last: the ordinary case, in one statement."""
+    """Note a newer message of a run that is known and alive, in one statement. This is the usual case."""
     noted = _STILL.run(
         connection,
         {
@@ -266,13 +269,15 @@ def _still_there(connection: sa.Connection, message: HostMessage, now: float, al
 
 
 def _turns(row: sa.Row[Any], message: HostMessage) -> int:
-    """Count how often the run before the last came back: a late message does that once, two agents do it again and
-    again."""
+    """Count how often the run before the last came back.
+
+    A late message comes back once, two agents come back again and again.
+    """
     return row.turns + 1 if row.last_boot_id == message.boot_id else 0
 
 
 def _is_forged(row: sa.Row[Any] | None, message: HostMessage, alive: Alive) -> bool:
-    """Whether a living agent of this name is one the broker vouches for, and this message is not from it."""
+    """Return True if the broker proves the name of a living agent, but not of this message."""
     return row is not None and bool(row.bound) and not message.bound and row.heartbeat_at in alive
 
 
@@ -283,9 +288,9 @@ def _refused(host: str) -> HostUpdate:
 def apply_part(
     connection: sa.Connection, message: HostMessage, some: Sequence[DomainSeen], *, now: float, alive: Alive
 ) -> tuple[str, ...]:
-    """Write some domains of a large inventory ahead of its message, in a transaction of their own.
+    """Write some domains of a large inventory ahead of its message; return the servers that became active here.
 
-    Returns the servers that became active here. What is written is as true as the whole; `record_message` then
+    The domains have a transaction of their own. They are as true as the whole inventory, and `record_message` then
     finds little left to write.
     """
     row = _HOST.run(connection, {"name": message.host}).one_or_none()
@@ -298,9 +303,9 @@ def apply_part(
 def _apply(
     connection: sa.Connection, host: str, inventory: Inventory, now: float, *, confirmed: bool = False
 ) -> tuple[tuple[str, ...], int]:
-    """Write an inventory; returns the servers that became active here, and how many it lacks without proof.
+    """Write an inventory; return the servers that became active here, and how many it lacks without proof.
 
-    An inventory that lacks most of what was there a moment ago is of an agent at the wrong libvirt, or a lie: its
+    An inventory that lacks most of the recent servers comes from an agent at the wrong libvirt, or is a lie. The
     host's servers stay until an inventory of the same run says the same again (`confirmed`).
     """
     seen = {domain.server_id: domain for domain in inventory.domains}
@@ -329,7 +334,8 @@ def _mark_gone(connection: sa.Connection, host: str, gone: Collection[str], now:
     if gone:
         mine = sa.and_(domains.c.host == host, domains.c.server_id.in_(gone), domains.c.state != GONE)
         connection.execute(sa.update(domains).where(mine).values(state=GONE, seen_at=now))
-        # A guest that migrates is gone here before it is seen there, and waits for its restart there as well.
+        # A guest that migrates is gone here before another host reports it, and waits for its restart there as
+        # well.
         waits = disks.c.told == Told.AT_RESTART.value
         connection.execute(
             sa.delete(disks).where(
@@ -347,7 +353,7 @@ def _write_domains(
     *,
     whole: bool,
 ) -> None:
-    """Most are as they were: those take one statement together. `whole`: all that is known here was seen."""
+    """Write the domains; unchanged domains share one statement. `whole`: all known domains were seen."""
     same = [d.server_id for d in seen.values() if was.get(d.server_id) == d.state]
     changed = [d for d in seen.values() if d.server_id in was and was[d.server_id] != d.state]
     new = [d for d in seen.values() if d.server_id not in was]
@@ -370,7 +376,7 @@ def _write_domains(
 
 
 _Had = tuple[int | None, str | None]
-"""Size and knowledge of a disk as the journal has them."""
+"""Size and `told` of a disk as the journal has them."""
 
 
 def _write_disks(
@@ -379,7 +385,7 @@ def _write_disks(
     seen: Collection[DomainSeen],
     was: Mapping[tuple[str, str], _Had],
 ) -> None:
-    """Write the differences. `was`: what is known so far of these domains' disks."""
+    """Write the differences. `was`: the journal's rows of these domains' disks."""
     now = {
         (d.server_id, k.volume_id): (k.size, _kept_told(k, was.get((d.server_id, k.volume_id))))
         for d in seen
@@ -419,9 +425,9 @@ def _write_disks(
 
 
 def _kept_told(disk: DiskSeen, was: _Had | None) -> str | None:
-    """Return what is known of a disk now.
+    """Return the `told` to write for a disk.
 
-    A host that cannot tell leaves what was known of the same size. A guest that waits for its restart goes on
+    If a host cannot tell, the value known for the same size stays. A guest that waits for its restart goes on
     waiting.
     """
     if disk.told is not None:

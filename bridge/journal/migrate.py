@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The schema's version: alembic's migrations live in this package and need no ini file.
 
-alembic is 11 MiB, so only a process that migrates loads it. To say which version the tables have and which one this
-code wants takes one row and the names of the migrations.
+alembic is 11 MiB, so only a process that migrates loads it. The version of the tables and the version this code
+wants take one row and the names of the migrations.
 """
 
 import functools
@@ -18,9 +18,9 @@ _VERSION: Final = sa.table("alembic_version", sa.column("version_num"))
 
 
 def upgrade(database: Database, version: str = "head") -> str:
-    """Bring the tables to the newest version; returns the one they are at. Raises JournalUnavailableError.
+    """Bring the tables to the newest version; return their version. Raises JournalUnavailableError.
 
-    Tables that a newer release made are left as they are.
+    Tables of a newer release stay as they are.
 
     Several processes may do this at once on SQLite; elsewhere run it once (`extend-bridge-manage db sync`).
     """
@@ -52,15 +52,15 @@ def head() -> str:
 
 
 def current(database: Database) -> str | None:
-    """Return the version of the database, None when it is empty. Raises JournalUnavailableError."""
+    """Return the version of the database, None for an empty database. Raises JournalUnavailableError."""
     return database.read(_current)
 
 
 def problem(database: Database) -> str | None:
-    """Return None when this code can use the tables, else what to do. Raises JournalUnavailableError.
+    """Return None if this code can use the tables, else what to do. Raises JournalUnavailableError.
 
-    Tables one version newer are fine: in a rolling upgrade `db sync` comes first, and a migration only adds what
-    the release before it does not miss.
+    Tables one version newer are fine, because in a rolling upgrade `db sync` comes first. A migration only adds
+    what the release before does not miss.
     """
     have, want = current(database), head()
     if have is not None and int(have) - int(want) in {0, 1}:

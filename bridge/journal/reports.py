@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A batch of host messages in one transaction: liveness, inventory, reports.
 
-The caller acknowledges the messages when this has returned, not before.
+The caller acknowledges the messages after the commit, not before.
 
 Statements are few and built once, because each report of a fleet passes here.
 """
@@ -40,7 +40,7 @@ _EVENTS: Final[Mapping[Move, AuditEvent]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SettledReport:
-    """One report and what it did. `extend` is None for a report that came after the end."""
+    """One report and its effect. `extend` is None for a report that came after the end."""
 
     host: str
     report: Report
@@ -50,7 +50,7 @@ class SettledReport:
 
 
 def _read_of(size: int) -> sa.Select[Any]:
-    """Read attempts with their extends, locked: another engine may hold a copy of the same report."""
+    """Read attempts with their extends, locked, because another engine may hold a copy of the same report."""
     return (
         sa.select(
             attempts.c.id, attempts.c.host, attempts.c.number, attempts.c.gen, attempts.c.target,
@@ -148,9 +148,9 @@ def read_attempts(connection: sa.Connection, ids: set[str]) -> tuple[dict[str, A
 def awaited_of(
     connection: sa.Connection, known: Mapping[str, Attempt], reports: Sequence[tuple[str, Report]]
 ) -> dict[tuple[str, int], list[tuple[str, str]]]:
-    """Attempts a report is awaited of (id, host), by extend and dispatch.
+    """Return the attempts whose report is awaited (id, host), by extend and dispatch.
 
-    Asked only for reports that end nothing: whether another host is still at work decides what becomes of those.
+    Only reports that do not end their extend need them, because another host at work decides what follows.
     """
     judged = ((known[r.attempt_id], r) for _, r in reports if r.attempt_id in known)
     unsettled = {attempt.extend_id for attempt, report in judged if not is_final(attempt, report)}
@@ -205,7 +205,7 @@ def write_decisions(connection: sa.Connection, settled: Sequence[SettledReport],
     _NOTE.run(connection, lines, {"at": now})
 
 
-_TOGETHER: Final = 4  # heartbeats from which on one statement for all is the cheaper one
+_TOGETHER: Final = 4  # heartbeats from which on one statement for all is cheaper
 _MIGRATION: Final = 3600.0  # seconds a live migration may take for a resize on its source to be looked at again
 
 
@@ -222,7 +222,7 @@ class BatchResult:
 
 
 class Reported:
-    """Takes host messages into the journal."""
+    """The writer of host messages into the journal."""
 
     def __init__(
         self,
@@ -238,12 +238,12 @@ class Reported:
         self._clock = clock
 
     def take(self, messages: Sequence[HostMessage]) -> BatchResult:
-        """Commit a batch of `portions`; raises JournalUnavailableError with nothing of a report done."""
+        """Commit a batch of `portions`. On JournalUnavailableError, no report has any effect."""
         moved_in = self._apply_ahead(messages[0]) if len(messages) == 1 else ()
         return self._database.write(lambda connection: self._take(connection, messages, moved_in))
 
     def _apply_ahead(self, message: HostMessage) -> tuple[str, ...]:
-        """Write an inventory that is too large for one transaction domain by domain, in several."""
+        """Write an inventory that is too large for one transaction domain by domain, in several transactions."""
         if weight(message) <= limits.ROWS.most or message.inventory is None:
             return ()
         now = self._clock()
@@ -292,7 +292,7 @@ class Reported:
     def _settle(
         self, connection: sa.Connection, messages: Sequence[HostMessage], now: float
     ) -> Iterator[SettledReport]:
-        """Decide report by report, in order; each decision sees what the ones before it did."""
+        """Decide report by report, in order; each decision sees the effects of the earlier ones."""
         reports = [(m.host, r) for m in messages for r in m.reports]
         known, rows = read_attempts(connection, {report.attempt_id for _, report in reports})
         awaited = awaited_of(connection, known, reports)
@@ -325,7 +325,7 @@ class Reported:
 
 
 def portions(messages: Sequence[HostMessage]) -> Iterator[list[HostMessage]]:
-    """Split a batch into what one transaction takes each: a long one would hold up every other writer."""
+    """Split a batch into portions of one transaction each, because a long one would hold up every other writer."""
     portion: list[HostMessage] = []
     size = 0
     for message in messages:
@@ -339,7 +339,7 @@ def portions(messages: Sequence[HostMessage]) -> Iterator[list[HostMessage]]:
 
 
 def weight(message: HostMessage) -> int:
-    """Return about how many rows a message is about."""
+    """Return the approximate number of rows of a message."""
     if message.inventory is None:
         return 1 + len(message.reports)
     domains = message.inventory.domains
@@ -362,7 +362,7 @@ def _slices(domains: Sequence[DomainSeen]) -> Iterator[list[DomainSeen]]:
 
 
 def _hand_over(connection: sa.Connection, heard: host_rows.HostUpdate, now: float) -> None:
-    """Make due what waits for the host, and what its last run had in hand, because that run is gone."""
+    """Make extends due that wait for the host, and extends of its last run, because that run is gone."""
     due_now = {"due_at": now, "waiting_for": None}
     connection.execute(
         sa.update(extends).where(extends.c.open == 1, extends.c.waiting_for == heard.host).values(**due_now)
@@ -379,10 +379,10 @@ def _hand_over(connection: sa.Connection, heard: host_rows.HostUpdate, now: floa
 
 
 def _look_again(connection: sa.Connection, host: str, moved_in: Sequence[str], now: float) -> int:
-    """Look again at the extends of guests that have just become active on a host: what waits for them is due now.
+    """Make the extends of guests due that have just become active on a host; return their number.
 
-    A guest that came from another host may have left a resize behind there: what that host closed a short while ago
-    is opened again, and ends as `already` where all is well. Return how many are due because of it.
+    A guest may have left a resize behind on the host it came from. So an extend which that host closed a short
+    while ago is opened again. The extend ends as `already` if all is well.
     """
     if not moved_in:
         return 0

@@ -17,7 +17,7 @@ _DAY: Final = 86400.0
 
 
 class Retention:
-    """Deletes what is older. Safe for several engines at once: a row is deleted once, whoever comes first."""
+    """Deletion of rows that are too old. Safe for several engines at once, because a row is deleted only once."""
 
     def __init__(self, database: Database, keep: Keep, *, clock: Callable[[], float] = time.time) -> None:
         self._database = database
@@ -25,7 +25,7 @@ class Retention:
         self._clock = clock
 
     def forget(self) -> int:
-        """Forget up to one bite of each kind; how many rows went. Raises JournalUnavailableError."""
+        """Delete up to one batch of each kind; return the number of rows. Raises JournalUnavailableError."""
         now = self._clock()
         closed_before = now - self._keep.closed_days * _DAY
         gone_before = now - self._keep.gone_days * _DAY

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Options of [journal]."""
+"""Options of the section [journal]."""
 
 from dataclasses import dataclass
 
@@ -64,7 +64,7 @@ class JournalSettings:
 
 
 def journal_settings(conf: cfg.ConfigOpts) -> JournalSettings:
-    """Read [journal]."""
+    """Read the options of [journal]."""
     section = conf.journal
     return JournalSettings(
         connection=section.connection,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The file of an SQLite journal: a mode of ours whatever the umask is, and no link in its place."""
+"""The file of an SQLite journal: its mode does not depend on the umask, and its path is not a link."""
 
 import os
 import sqlite3
@@ -37,7 +37,7 @@ def prepare(name: str) -> None:
     try:
         made = os.open(name, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, _MODE)
     except OSError:
-        return  # there already, or SQLite says why not
+        return  # the file exists already, or SQLite gives the reason
     os.fchmod(made, _MODE)
     os.close(made)
 

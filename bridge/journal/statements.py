@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Statements compiled once for each kind of database and then given to its driver as text.
 
-For the ones that run with every message of every host: SQLAlchemy's way through a statement (cache key, parameters,
-result) costs more than SQLite's work on it. The text is SQLAlchemy's own, so there is still one code path.
+Statements of every host message are compiled, because SQLAlchemy's path (cache key, parameters, result) costs more
+than SQLite's work. The text is SQLAlchemy's own, so there is still one code path.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,8 +16,8 @@ _STEP: Final = 4
 class Prepared:
     """One statement; its values are given by the names of its bind parameters.
 
-    Columns of our tables need no conversion on any of the three databases (a test holds that), so values go to the
-    driver and come from it as they are.
+    Columns of the journal's tables need no conversion on any of the three databases (a test holds that). So values
+    go to the driver and come from it unchanged.
     """
 
     def __init__(self, statement: sa.Executable) -> None:
@@ -25,7 +25,7 @@ class Prepared:
         self._texts: dict[str, tuple[str, list[str] | None, dict[str, Any]]] = {}
 
     def run(self, connection: sa.Connection, values: Mapping[str, Any]) -> sa.CursorResult[Any]:
-        """Run it once."""
+        """Run the statement once with `values`."""
         text, order, constant = self._text(connection)
         given = {**constant, **values}
         return connection.exec_driver_sql(
@@ -33,7 +33,7 @@ class Prepared:
         )
 
     def rows(self, connection: sa.Connection, values: Mapping[str, Any]) -> list[Any]:
-        """Run it once on the driver's own cursor, and return its rows: half the cost of `run`.
+        """Run the statement once on the driver's own cursor, and return its rows: half the cost of `run`.
 
         Errors are the driver's; Database makes SQLAlchemy's of them.
         """
@@ -47,7 +47,7 @@ class Prepared:
             cursor.close()
 
     def run_many(self, connection: sa.Connection, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Run it for each row; nothing where there is none."""
+        """Run the statement for each row; without rows, do nothing."""
         if rows:
             text, order, constant = self._text(connection)
             given = [{**constant, **row} for row in rows] if constant else rows
@@ -66,10 +66,10 @@ class Prepared:
 
 
 class PreparedForRows:
-    """One statement for a list of rows, of which `make(n)` is the form for n of them: names end in 0 … n-1.
+    """One statement for a list of rows; `make(n)` returns its form for n rows, whose names end in 0 … n-1.
 
-    A row that is named twice must be as one, unless `exact`: so that there are few texts, lists are filled up to a
-    multiple of four with their last row. `most` rows go in one statement: psycopg reads a text of more than 50
+    Unless `exact`, lists are padded to a multiple of four with the last row, so that there are few texts. Repeating
+    a row must then not change the result. `most` rows go in one statement: psycopg reads a text of more than 50
     parameters or 4 kB anew each time, which costs more than a second statement.
     """
 
@@ -82,7 +82,7 @@ class PreparedForRows:
     def run(
         self, connection: sa.Connection, rows: Sequence[Mapping[str, Any]], values: Mapping[str, Any]
     ) -> list[Any]:
-        """Run it over the rows, `values` beside them; the rows it returns, if it does."""
+        """Run the statement over the rows, with `values` for all of them; return the rows it returns, if any."""
         found: list[Any] = []
         for start in range(0, len(rows), self._most):
             part = rows[start : start + self._most]

@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The life of an extend, as values.
+"""The states of an extend, and the decisions on its reports, as values.
 
         arrival                claim                     verified report, gen == wanted_gen
     ──────────────▶ DUE ──────────────▶ DISPATCHED ──────────────────────────────────────▶ CLOSED
                      ▲  ▲                 │  │                                                ▲
-                     │  └─────────────────┘  │  a guard or nobody can (failed, alarm),        │
+                     │  └─────────────────┘  │  a guard or no host can (failed, alarm),       │
                      │   retryable outcome,  └── volume gone, detached ───────────────────────┘
                      │   no report in time,
                      │   newer generation
                      └── arrival (wanted_gen + 1), also while DISPATCHED
 
-`overdue` is a mark, not a state: time never ends an extend. A row closes only by a report of an attempt that wanted
-the newest generation and that verified the size against the target this side wrote down.
+`overdue` is a mark, not a state, because time never ends an extend. A row closes only by a report on an attempt of
+the newest generation. The report must have verified the size against the target in the attempt's record.
 """
 
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ from bridge.runtime.retry import Backoff
 
 
 class State(StrEnum):
-    """Where an extend stands."""
+    """The state of an extend."""
 
     DUE = "due"  # open: to be dispatched at due_at
     DISPATCHED = "dispatched"  # open: an order is on its way; due again at due_at when no report came
@@ -50,7 +50,7 @@ class Extend:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """What this side wrote down before it cast: a report is judged against it, not against its own words."""
+    """The record of an order, written before the cast; a report is judged against this record alone."""
 
     id: str
     extend_id: str
@@ -62,7 +62,7 @@ class Attempt:
 
 
 class Move(StrEnum):
-    """What a report does to its extend."""
+    """The effect of a report on its extend."""
 
     CLOSE = "close"  # ends it with the outcome
     FAIL = "fail"  # ends it with the outcome, alarm
@@ -74,7 +74,7 @@ class Move(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SettleDecision:
-    """The move, and what it writes: `due_at` for AGAIN and NEWER, `failures` the new count of failures in a row."""
+    """The move and its values: `due_at` for AGAIN and NEWER, `failures` the new count of failures in a row."""
 
     move: Move
     outcome: Outcome
@@ -97,10 +97,10 @@ def settle(
     now: float,
     backoff: Backoff,
 ) -> SettleDecision:
-    """Decide what a report does. `extend` is None when the row has been closed meanwhile.
+    """Decide the effect of a report. `extend` is None if the row has been closed meanwhile.
 
     `siblings_pending`: another host got an order in the same dispatch (a migration) and has not reported yet. Then
-    off is no end: the guest may have left a definition behind and run over there.
+    "off" does not end the extend, because the guest may run over there and have left a definition behind.
     """
     outcome, reason = believed(attempt, report)
     if attempt.ended or attempt.host != host:
@@ -121,12 +121,12 @@ def settle(
 
 
 def is_final(attempt: Attempt, report: Report) -> bool:
-    """Return whether the outcome leaves nothing to try on this attempt's generation, whatever other hosts say."""
+    """Return True if the outcome leaves nothing to try on this generation, whatever other hosts report."""
     return believed(attempt, report)[0] in _FINAL - {Outcome.GUEST_OFF}
 
 
 def believed(attempt: Attempt, report: Report) -> tuple[Outcome, str]:
-    """The outcome as far as the report proves it: a size that was not read back does not count as reached."""
+    """Return the outcome as far as the report proves it: a size that was not read back is not reached."""
     overhead = report.overhead if report.overhead < GIB else 0
     proven = report.after is not None and report.after + overhead >= attempt.target
     if report.outcome in _VERIFIED_BY_SIZE and not proven:

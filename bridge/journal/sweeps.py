@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whose turn it is to go over all volumes, how far it came, and what the last whole pass saw.
+"""The lease of the reconcile sweep: holder, position, and result of the last complete sweep.
 
-One row. An engine holds it for a while and says so again with every page; one that dies loses it, and another goes
-on from its last page. No leader, no service beside the database.
+The lease is one row. An engine holds the lease for a while and renews it with every page. An engine that dies loses
+the lease, and another engine goes on from its last page. There is no leader, and no service beside the database.
 """
 
 import json
@@ -19,12 +19,12 @@ from bridge.journal.database import Database
 from bridge.journal.tables import passes
 
 _NAME: Final = "reconcile"
-_FAR: Final = 2.0  # a time further ahead than so many intervals was written before the clock was set back
+_FAR: Final = 2.0  # times the interval; a later time was written before the clock was set back
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepLease:
-    """A pass in this engine's hands: from which page on, and what it saw so far."""
+    """A sweep held by this engine: its next page, and its counts so far."""
 
     marker: str | None
     started_at: float
@@ -33,15 +33,18 @@ class SweepLease:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Survey:
-    """The last whole pass. `ended_at` None: there was none yet."""
+    """The last complete sweep. `ended_at` is None if there was none yet."""
 
     ended_at: float | None
     counts: Mapping[str, int]
 
 
 class Passes:
-    """The row, for one engine. `interval` seconds from the start of a pass to the next one's, `hold` seconds it is
-    held without a word. Every method raises JournalUnavailableError."""
+    """The lease's row, for one engine. Every method raises JournalUnavailableError.
+
+    `interval`: seconds from the start of a sweep to the start of the next. `hold`: seconds until a lease that is
+    not renewed is lost.
+    """
 
     def __init__(
         self, database: Database, *, interval: float, hold: float = 180.0, clock: Callable[[], float] = time.time
@@ -53,16 +56,16 @@ class Passes:
         self._me = new_id()
 
     def take(self) -> SweepLease | None:
-        """Take the lease, where a sweep is due and no other engine holds it."""
+        """Take the lease, if a sweep is due and no other engine holds the lease."""
         return self._database.write(self._take)
 
     def keep(self, turn: SweepLease) -> bool:
-        """Say how far it came; whether the turn is still ours."""
+        """Renew the lease and store the position; return False when the lease was lost before."""
         now = self._clock()
         return self._write(held_until=now + self._hold, marker=turn.marker, counts=_text(turn.counts))
 
     def end(self, turn: SweepLease) -> bool:
-        """Record a complete sweep; False when the lease was lost before."""
+        """Record a complete sweep; return False when the lease was lost before."""
         now = self._clock()
         return self._write(
             holder=None,
@@ -76,11 +79,11 @@ class Passes:
         )
 
     def leave(self) -> None:
-        """Hold it no longer, whole or not: another engine may go on where this one got to."""
+        """Give the lease back, even in mid-sweep; another engine may go on from its position."""
         self._write(holder=None, held_until=self._clock())
 
     def last(self) -> Survey:
-        """The last complete sweep of any engine."""
+        """Return the last complete sweep of any engine."""
         return last_survey(self._database)
 
     def _take(self, connection: sa.Connection) -> SweepLease | None:

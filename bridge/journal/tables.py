@@ -85,9 +85,9 @@ hosts = sa.Table(
     sa.Column("turns", sa.Integer, nullable=False),
     sa.Column("heartbeat_at", sa.Double, nullable=False),
     sa.Column("capabilities", sa.Text, nullable=False),
-    # 1: the broker vouches for the agent's name; NULL from engines before it
+    # 1: the broker proves the agent's name; NULL from engines before this column
     sa.Column("bound", sa.SmallInteger),
-    # when an inventory lacked most servers at once, until another says what is so
+    # time of an inventory that lacked most servers, until another inventory decides
     sa.Column("shrunk_at", sa.Double),
 )
 

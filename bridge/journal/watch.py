@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The readiness of the journal: one check per process, and a probe that proves a write.
 
-A read proves little: a standby answers reads, and a full disk does as well. So the check is bad from the first
-failed transaction until a write is committed. A kind of transaction that fails for a reason of its own keeps the
-check bad until that kind succeeds again.
+A read proves little, because a standby or a server with a full disk answers reads. So the check is bad from the
+first failed transaction until a write is committed. A kind of transaction that fails for a reason of its own keeps
+the check bad until that kind succeeds again.
 """
 
 import threading
@@ -24,11 +24,11 @@ from bridge.runtime.health import LIMIT, Health
 from bridge.runtime.retry import Backoff
 
 _EVERY: Final = 5.0
-"""Seconds between probes."""
+"""Seconds between two probes."""
 _REMEMBERED: Final = 20.0
-"""Seconds for which a failure of one kind counts that is neither repeated nor followed by a success."""
+"""Seconds for which one kind's failure counts, if neither a repetition nor a success follows."""
 _SAY_EVERY: Final = 1.0
-"""Seconds between two words about a journal that works."""
+"""Seconds between two good words about a journal that works."""
 _UNTIL_USABLE: Final = 0.1
 
 
@@ -40,7 +40,7 @@ class _Failure:
 
 
 class DatabaseCheck:
-    """Makes one check of the results of all transactions of a Database (see its `results`)."""
+    """One check made from the results of all transactions of a Database (see its `results`)."""
 
     def __init__(self, health: Health, name: str, *, clock: Callable[[], float] = time.monotonic) -> None:
         health.expect(name)
@@ -69,7 +69,7 @@ class DatabaseCheck:
             self._health.ok(self._name, "a write was committed", good_for=LIMIT)
 
     def failed(self, kind: str, why: str, *, general: bool) -> None:
-        """Note a failed transaction; `general` where any other would fail as well."""
+        """Note a failed transaction; `general` if any other would fail as well."""
         now = self._clock()
         with self._lock:
             self._failures[kind] = _Failure(why=why, general=general, at=now)
@@ -86,7 +86,7 @@ class DueWatch:
         self._since = 0.0
 
     def look(self, connection: sa.Connection) -> None:
-        """Read it, in the caller's transaction."""
+        """Read the oldest due extend, in the caller's transaction."""
         due = sa.and_(extends.c.open == 1, extends.c.due_at <= self._clock())
         first = sa.select(extends.c.id, extends.c.due_at).where(due).order_by(extends.c.due_at).limit(1)
         found = connection.execute(first).first()
@@ -95,12 +95,12 @@ class DueWatch:
             self._row, self._since = row, time.monotonic()
 
     def oldest(self) -> float | None:
-        """Return the seconds for which the oldest due extend has not moved, None where none is due."""
+        """Return the seconds for which the oldest due extend has not moved, None if no extend is due."""
         return time.monotonic() - self._since if self._row is not None else None
 
 
 class DatabaseProbe:
-    """Brings the tables up to date where that is wanted, waits until they can be used, then writes now and then.
+    """A probe that upgrades the tables if wanted, waits until they are usable, then writes now and then.
 
     `look` reads more in the same transaction.
     """
@@ -120,21 +120,21 @@ class DatabaseProbe:
         self._look = look
         self._every = every
         self.usable = threading.Event()
-        """Set once the tables were found to be of a version that this code can use."""
+        """Event, set once the tables have a version that this code can use."""
 
     def part(self, name: str, health: Health) -> Supervised:
         """Return the probe as a part of a daemon."""
         return Supervised(name, self.run, health, moves_within=2 * LIMIT)
 
     def run(self, stop: threading.Event) -> None:
-        """Probe until told to stop."""
+        """Probe until `stop` is set."""
         retry, failures = Backoff(first=0.5, cap=self._every, floor=0.2), 0
         while not stop.is_set():
             failures = 0 if self.probe() else failures + 1
             stop.wait(retry.delay(failures) if failures else self._every)
 
     def probe(self) -> bool:
-        """Look once; True when the journal took a write."""
+        """Probe once; return True if the journal took a write."""
         kind = "tables"
         try:
             if self._sync and not self.usable.is_set():

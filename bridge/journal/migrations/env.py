@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""alembic's entry: runs on the connection that bridge.journal.schema hands over."""
+"""The entry of alembic: runs on the connection that bridge.journal.migrate hands over."""
 
 from alembic import context
 

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The journal's first tables. Written out, not taken from the live metadata: a migration never changes."""
+"""The journal's first tables, written out instead of taken from the live metadata, because a migration never
+changes.
+"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -14,7 +16,7 @@ _REQUEST = sa.String(128)
 
 
 def upgrade() -> None:
-    """From an empty database."""
+    """Create the first tables in an empty database."""
     op.create_table(
         "extends",
         sa.Column("id", _ID, primary_key=True),

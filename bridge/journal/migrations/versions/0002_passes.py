@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Passes of the engine's reconciliation: whose turn it is, how far it came, what it saw. Only adds."""
+"""The lease of the engine's reconcile sweep: holder, position, and result. Only adds."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -9,7 +9,7 @@ down_revision = "0001"
 
 
 def upgrade() -> None:
-    """From 0001."""
+    """Upgrade the tables from 0001."""
     op.create_table(
         "passes",
         sa.Column("name", sa.String(64), primary_key=True),
@@ -25,5 +25,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Back to 0001; the next pass begins anew."""
+    """Go back to 0001; the next sweep begins anew."""
     op.drop_table("passes")

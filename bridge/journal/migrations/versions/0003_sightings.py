@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What reconciliation saw, and the indexes it looks volumes up by. Only adds."""
+"""The findings of reconciliation, and the indexes for its lookups of volumes. Only adds."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -9,7 +9,7 @@ down_revision = "0002"
 
 
 def upgrade() -> None:
-    """From 0002."""
+    """Upgrade the tables from 0002."""
     op.create_table(
         "sightings",
         sa.Column("server_id", sa.String(36), primary_key=True),
@@ -29,7 +29,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Back to 0002; the next pass sees it again."""
+    """Go back to 0002; the next sweep finds the same again."""
     op.drop_index("ix_extends_volume", "extends")
     op.drop_index("ix_disks_volume", "disks")
     op.drop_table("sightings")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Heads of the audit log's chains; the word of a host that a guest was told; the proof of its name. Only adds."""
+"""Heads of the audit log's chains, `told` of a host's guests, and the proof of a host's name. Only adds."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -9,7 +9,7 @@ down_revision = "0003"
 
 
 def upgrade() -> None:
-    """Upgrade from 0003."""
+    """Upgrade the tables from 0003."""
     op.create_table(
         "audit_heads",
         sa.Column("writer", sa.String(16), primary_key=True),
