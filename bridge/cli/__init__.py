@@ -1,4 +1,4 @@
 # SPDX-License-Identifier: Apache-2.0
-"""extend-bridge, the operator's command. Native threads are chosen here, before anything imports oslo.messaging."""
+"""The operator's command extend-bridge. Native threads are selected here, before any import of oslo.messaging."""
 
 import bridge.runtime.threads  # noqa: F401

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""extend-bridge: the shell around commands that the parts register by entry point."""
+"""The command extend-bridge. The parts register its subcommands by entry point."""
 
 import argparse
 import logging
@@ -19,7 +19,10 @@ NAMESPACE: Final = "extend_bridge.cli"
 
 
 class OperatorApp(App):
-    """Turns what a command raises into one line and an exit code: 1 failed, 2 wrong usage, 3 unreachable."""
+    """The cliff application. An error of a command becomes one line and an exit code.
+
+    Exit codes: 1 failed, 2 wrong usage, 3 unreachable.
+    """
 
     LOG = logging.getLogger("extend_bridge.cli")
 
@@ -38,17 +41,20 @@ class OperatorApp(App):
     def build_option_parser(
         self, description: str | None, version: str | None, argparse_kwargs: dict[str, Any] | None = None
     ) -> argparse.ArgumentParser:
-        """Without abbreviations: `--log` of a command is not our `--log-file`."""
+        """Build the parser without abbreviations, because `--log` of a command is not the global `--log-file`."""
         kwargs = {**(argparse_kwargs or {}), "allow_abbrev": False}
         parser: argparse.ArgumentParser = super().build_option_parser(description, version, kwargs)
         return parser
 
     def configure_logging(self) -> None:
-        """Errors as bare lines on standard error; what libraries say only with -v, or into --log-file."""
+        """Write errors as bare lines to standard error.
+
+        Messages of libraries are shown only with -v or in --log-file.
+        """
         options = self.options
         self.LOG.handlers = [logging.StreamHandler(self.stderr)]
         self.LOG.propagate = False
-        logging.lastResort = None  # a warning of a library is no line of a command's output
+        logging.lastResort = None  # a library's warning does not belong to a command's output
         if options.log_file:
             file = logging.FileHandler(options.log_file)
             file.setFormatter(logging.Formatter(self.LOG_FILE_MESSAGE_FORMAT))
@@ -57,7 +63,7 @@ class OperatorApp(App):
             logging.basicConfig(level=logging.DEBUG if options.debug else logging.INFO, stream=self.stderr)
 
     def clean_up(self, cmd: Any, result: int, err: BaseException | None) -> None:
-        """Remember what the error means to the caller's shell."""
+        """Remember the exit code of the error."""
         super().clean_up(cmd, result, err)
         if isinstance(err, OperatorError):
             self.code = err.code
@@ -67,15 +73,17 @@ class OperatorApp(App):
             self.code = EXIT_UNREACHABLE
 
     def interact(self) -> int:
-        """No shell of our own: without a command there is nothing to do."""
+        """Print the help, because the program has no interactive shell."""
         self.parser.print_help(self.stderr)
         self.code = EXIT_USAGE
         return EXIT_USAGE
 
 
 def behind_the_command(argv: Sequence[str]) -> list[str]:
-    """--config-file and --config-dir belong to each command; in front of it, as our other programs take them, they
-    mean the same."""
+    """Move leading --config-file and --config-dir behind the command, because each command defines these options.
+
+    The other programs also accept both options in front.
+    """
     rest, moved = list(argv), list[str]()
     while rest and rest[0].partition("=")[0] in {"--config-file", "--config-dir"}:
         count = 1 if "=" in rest[0] else 2
@@ -84,7 +92,7 @@ def behind_the_command(argv: Sequence[str]) -> list[str]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; its exit code."""
+    """Run one command; return the exit code."""
     app = OperatorApp()
     result: int = app.run(behind_the_command(sys.argv[1:] if argv is None else argv))
     return result if app.code is None else app.code

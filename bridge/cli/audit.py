@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Commands of `extend-bridge audit`: trace, report, check, verify."""
+"""Commands of `extend-bridge audit`: trace, report, check, schema, verify."""
 
 import argparse
 import json
@@ -30,7 +30,7 @@ _ABOUT_LOG: Final = (
     "audit log, pattern or directory; may be given several times (default: [audit] file of the configuration and "
     f"what logrotate made of it, else {logfiles.DEFAULT})"
 )
-_READINGS: Final = 3  # of a log that is rotated while it is read
+_READINGS: Final = 3  # attempts to read a log that is rotated during reading
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -54,7 +54,7 @@ def _proof(parser: argparse.ArgumentParser) -> None:
 
 
 class _Where:
-    """The files, heads and key that the command line and the configuration name."""
+    """The files, heads and key of the command line and the configuration."""
 
     def __init__(self, parsed: argparse.Namespace) -> None:
         self._parsed = parsed
@@ -63,13 +63,13 @@ class _Where:
         self._names: list[str] = list(parsed.log) or ([f"{file}*"] if file else [])
 
     def logs(self) -> list[Path]:
-        """Find the logs; raises OperatorError."""
+        """Return the log files; raises OperatorError."""
         return logfiles.find(self._names)
 
     def verified(self) -> tuple[Verified, str | None]:
-        """Verify the logs; also why heads of the journal are missing. Raises OperatorError and ConfigError.
+        """Verify the logs; return the result, and the reason when the journal's heads are missing.
 
-        Heads are read first, because daemons write on meanwhile.
+        Heads are read before the logs, because daemons continue to write. Raises OperatorError and ConfigError.
         """
         key = read_key(self._parsed.key_file or self._conf.audit.key_file)
         complete = not self._names or not all(Path(name).is_file() for name in self._names)
@@ -117,12 +117,12 @@ def _span(parser: argparse.ArgumentParser) -> None:
 
 
 class Trace(Listing):
-    """Tell what happened to a volume, a server or a request, across all parts, as a timeline."""
+    """Show the events of a volume, a server or a request in all parts as a timeline."""
 
     _epilog = "Example: extend-bridge audit trace VOLUME"
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
-        """See cliff."""
+        """Add the options of the command."""
         parser: argparse.ArgumentParser = super().get_parser(prog_name)
         parser.add_argument(
             "what", metavar="VOLUME|SERVER|REQUEST-ID", help="also an extend's, a message's or a host's"
@@ -131,7 +131,7 @@ class Trace(Listing):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
-        """See cliff."""
+        """Run the command; return column names and rows."""
         found = trace.trace(_Where(parsed_args).logs(), parsed_args.what)
         if not found.stories and not found.beside:
             raise OperatorError(f"no line of these logs is about {parsed_args.what}", code=1)
@@ -151,12 +151,12 @@ class Trace(Listing):
 
 
 class ReportCommand(Listing):
-    """Say what the logs come to: totals, outcomes, percentiles of each hop, the slowest, and what is wrong."""
+    """Report totals, outcomes, percentiles of each hop, the slowest extends, and stuck, parked and behind ones."""
 
     _epilog = "Example: extend-bridge audit report --since 1d --html report.html"
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
-        """See cliff."""
+        """Add the options of the command."""
         parser: argparse.ArgumentParser = super().get_parser(prog_name)
         _logs(parser)
         _span(parser)
@@ -166,7 +166,7 @@ class ReportCommand(Listing):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
-        """See cliff."""
+        """Run the command; return column names and rows."""
         made = _make(parsed_args, now=None)
         _complain(made, self.app.stderr)
         if parsed_args.html is not None:
@@ -178,12 +178,12 @@ class ReportCommand(Listing):
 
 
 class AuditCheck(Command):
-    """Exit with 1 if an extend is stuck, parked or behind, or a line of the log was changed, and say which."""
+    """List stuck, parked and behind extends, and changed lines of the log; exit with 1 if there are any."""
 
     _epilog = "Example: extend-bridge audit check --since 1d"
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
-        """See cliff."""
+        """Add the options of the command."""
         parser: argparse.ArgumentParser = super().get_parser(prog_name)
         _logs(parser)
         _span(parser)
@@ -192,7 +192,7 @@ class AuditCheck(Command):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> int:
-        """See cliff."""
+        """Run the command; return the exit code."""
         made = _make(parsed_args, now=time.time())
         _complain(made, self.app.stderr)
         lists = {"stuck": made.stuck, "parked": made.parked, "behind": made.behind}
@@ -220,12 +220,12 @@ class AuditSchema(Command):
     _epilog = "Example: extend-bridge audit schema"
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:  # noqa: ARG002 - of cliff
-        """Print it."""
+        """Print the schema to standard output."""
         self.app.stdout.write(f"{json.dumps(audit_schema(), indent=2)}\n")
 
 
 class AuditVerify(Listing):
-    """Name each line of the log that was edited, removed, moved, cut off or inserted; exit with 1 if one was."""
+    """List each line of the log that was edited, removed, moved, cut off or inserted; exit with 1 if any was."""
 
     nothing = "no line was changed"
     _epilog = "Example: extend-bridge audit verify --key-file /etc/extend-bridge/audit.key"
@@ -238,13 +238,13 @@ class AuditVerify(Listing):
         return parser
 
     def run(self, parsed_args: argparse.Namespace) -> int:
-        """Return 1 where a line was changed."""
+        """Run the command; return 1 when a line was changed."""
         self._changed = False
         code: int = super().run(parsed_args)
         return 1 if self._changed else code
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
-        """Return findings and, behind them, what is not proved."""
+        """Run the command; return the findings, followed by the notes on unproved lines."""
         made, why_not = _Where(parsed_args).verified()
         self._changed = bool(made.findings)
         counts = f"{made.lines} lines: {made.proved} proved by the chains of {made.writers} writers"
@@ -263,7 +263,7 @@ def _make(parsed: argparse.Namespace, *, now: float | None) -> LogReport:
         older_than=duration(parsed.older_than, "--older-than"),
         now=now,
     )
-    if made.reading.foreign and not made.reading.lines:  # nothing is wrong, it would say for ever
+    if made.reading.foreign and not made.reading.lines:  # a report on other files would never find a problem
         raise OperatorError("none of these files is an audit log: name those of [audit] file with --log")
     return made
 
@@ -311,7 +311,7 @@ def _complain(made: LogReport, stderr: Any) -> None:
 
 
 def moment(text: str | None, option: str) -> float | None:
-    """Epoch seconds of a point in time or a duration ago; raises OperatorError."""
+    """Return the epoch seconds of a point in time, or of a duration before now; raises OperatorError."""
     if text is None:
         return None
     at = stamp(text)
@@ -322,7 +322,7 @@ def moment(text: str | None, option: str) -> float | None:
 
 
 def duration(text: str, option: str) -> float:
-    """Seconds of 90s, 15m, 2h, 7d; raises OperatorError."""
+    """Return the seconds of a text such as 90s, 15m, 2h or 7d; raises OperatorError."""
     number, unit = text[:-1], text[-1:]
     try:
         return float(number) * _UNITS[unit]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`extend-bridge behind`: which guests see less than their volume has, since when, and why."""
+"""The command `extend-bridge behind`: guests with a smaller size than their volume, with time and reason."""
 
 import argparse
 from collections.abc import Mapping
@@ -13,12 +13,12 @@ from bridge.runtime.listing import Listing
 
 
 class BehindList(Reads, Listing):
-    """List the guests that are behind their volume right now, the longest first: which, since when, why."""
+    """List the guests that are behind their volume now, longest first, with the time and the reason."""
 
     _epilog = "Example: extend-bridge behind --limit 20"
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
-        """See cliff."""
+        """Add the options of the command."""
         parser = super().get_parser(prog_name)
         parser.add_argument(
             "--cannot-see", action="store_true", help="list instead the guests of which nobody can tell, and why"
@@ -27,7 +27,7 @@ class BehindList(Reads, Listing):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Rows:
-        """See cliff."""
+        """Run the command; return column names and rows."""
         with self.database(parsed_args) as database:
             asked = Behind(database)
             wanted = asked.unseen if parsed_args.cannot_see else asked.behind
@@ -39,7 +39,7 @@ class BehindList(Reads, Listing):
 
 
 def figures(numbers: Numbers) -> Mapping[str, Any]:
-    """As `extend-bridge status` shows them."""
+    """Return the numbers of guests in the form of `extend-bridge status`."""
     return {
         "behind now": sum(numbers.behind.values()),
         "behind since": moment(numbers.since),

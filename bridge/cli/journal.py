@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`extend-bridge event` and `host`: the journal for a person."""
+"""The commands `extend-bridge event` and `extend-bridge host`: the operator's access to the journal."""
 
 import argparse
 import time
@@ -22,24 +22,24 @@ from bridge.runtime.listing import Listing, Showing
 
 _GROUPS: Final = [("journal", JOURNAL_OPTS)]
 HOST_TIMEOUT: Final = 60.0
-"""Seconds of silence after which a host is shown as silent."""
+"""Seconds without a heartbeat after which a host is shown as silent."""
 Rows = tuple[tuple[str, ...], list[tuple[Any, ...]]]
 
 
 class Reads(Command):  # type: ignore[misc,unused-ignore]
-    """Options of every command that looks into the journal."""
+    """The base of all commands that read the journal."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
-        """See cliff."""
+        """Add the options of the command."""
         parser: argparse.ArgumentParser = super().get_parser(prog_name)
         commands.add_config_option(parser)
         return parser
 
     @contextmanager
     def database(self, parsed: argparse.Namespace) -> Iterator[Database]:
-        """The journal's database as the configuration file names it."""
+        """Open the journal's database of the configuration file; close the database at the end of the block."""
         settings = config.read(commands.load(parsed, _GROUPS), journal_settings)
-        if (file := missing_file(settings.connection)) is not None:  # SQLite would make it, as whoever looks
+        if (file := missing_file(settings.connection)) is not None:  # SQLite would create it as this user
             raise JournalUnavailableError(f"there is no journal {file}: does --config-file name the daemons' own?")
         database = Database(settings)
         try:
@@ -51,18 +51,18 @@ class Reads(Command):  # type: ignore[misc,unused-ignore]
 
     @contextmanager
     def look(self, parsed: argparse.Namespace) -> Iterator[Admin]:
-        """The journal of the configuration file."""
+        """Open the journal of the configuration file for the operator's queries."""
         with self.database(parsed) as database:
             yield Admin(database)
 
 
 class EventList(Reads, Listing):
-    """List extends: by default the open ones, oldest first."""
+    """List extends; by default the open extends, oldest first."""
 
     _epilog = "Example: extend-bridge event list --state all --volume VOLUME"
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
-        """See cliff."""
+        """Add the options of the command."""
         parser = super().get_parser(prog_name)
         parser.add_argument(
             "--state",
@@ -76,7 +76,7 @@ class EventList(Reads, Listing):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Rows:
-        """See cliff."""
+        """Run the command; return column names and rows."""
         wanted = ExtendFilter(
             state=parsed_args.state, server=parsed_args.server, volume=parsed_args.volume, limit=parsed_args.limit
         )
@@ -104,13 +104,13 @@ class EventShow(Reads, Showing):
     _epilog = "Example: extend-bridge event show ID"
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
-        """See cliff."""
+        """Add the options of the command."""
         parser = super().get_parser(prog_name)
         parser.add_argument("id", metavar="ID", help="of `event list`")
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], tuple[Any, ...]]:
-        """See cliff."""
+        """Run the command; return column names and values."""
         with self.look(parsed_args) as look:
             found = look.event(parsed_args.id)
         if found is None:
@@ -122,26 +122,26 @@ class EventShow(Reads, Showing):
 
 
 class _Acts(Reads):
-    """A command that does something to extends, one after the other; each is in the audit log."""
+    """The base of commands that change extends one by one. Each change is written to the audit log."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
-        """See cliff."""
+        """Add the options of the command."""
         parser = super().get_parser(prog_name)
         parser.add_argument("id", nargs="+", metavar="ID", help="of `event list`")
         return parser
 
     def write(self, parsed: argparse.Namespace, record: AuditRecord) -> None:
-        """One audit line under the name of the operator."""
+        """Write one audit line with the operator's name."""
         commands.audit(commands.load(parsed, _GROUPS)).write(record)
 
 
 class EventRetry(_Acts):
-    """Make extends due now; one that has ended is opened again."""
+    """Make extends due now; reopen extends that have ended."""
 
     _epilog = "Example: extend-bridge event retry ID"
 
     def take_action(self, parsed_args: argparse.Namespace) -> int:
-        """See cliff."""
+        """Run the command; return the exit code."""
         code = 0
         with self.look(parsed_args) as look:
             for extend_id in parsed_args.id:
@@ -163,15 +163,15 @@ class EventRetry(_Acts):
 
 
 class EventDiscard(_Acts):
-    """Close open extends without a host's word: the guest may stay behind its volume.
+    """Close open extends without a host's verification; the guest may stay behind its volume.
 
-    Reconciliation opens it again while a living host shows the guest behind.
+    Reconciliation opens the extend again while a live host reports the guest as behind.
     """
 
     _epilog = "Example: extend-bridge event discard ID"
 
     def take_action(self, parsed_args: argparse.Namespace) -> int:
-        """See cliff."""
+        """Run the command; return the exit code."""
         code = 0
         with self.look(parsed_args) as look:
             for extend_id in parsed_args.id:
@@ -192,13 +192,13 @@ class EventDiscard(_Acts):
 
 
 class HostList(Reads, Listing):
-    """List the hosts that report, and since when one is silent."""
+    """List the hosts that have reported, with the time of each host's last report."""
 
     _epilog = "Example: extend-bridge host list -f json"
     nothing = "no host ever reported"
 
     def take_action(self, parsed_args: argparse.Namespace) -> Rows:
-        """See cliff."""
+        """Run the command; return column names and rows."""
         with self.look(parsed_args) as look:
             found = look.hosts()
         now = time.time()
@@ -215,12 +215,12 @@ class HostList(Reads, Listing):
 
 
 class HostShow(Reads, Listing):
-    """Show the disks a host's guests have, with the size each guest sees; or which volume types it can extend."""
+    """Show the disks of a host's guests with the sizes that the guests see, or the host's volume types."""
 
     _epilog = "Example: extend-bridge host show HOST --volume-types"
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
-        """See cliff."""
+        """Add the options of the command."""
         parser = super().get_parser(prog_name)
         parser.add_argument("host", metavar="HOST", help="of `host list`")
         parser.add_argument(
@@ -229,7 +229,7 @@ class HostShow(Reads, Listing):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Rows:
-        """See cliff."""
+        """Run the command; return column names and rows."""
         with self.look(parsed_args) as look:
             host = next((row for row in look.hosts() if row["name"] == parsed_args.host), None)
             if host is None:
@@ -246,5 +246,5 @@ class HostShow(Reads, Listing):
 
 
 def moment(at: float | None) -> str | None:
-    """A time for a person and a program, None for none."""
+    """Return a time in ISO 8601 (UTC), or None for None."""
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if at is not None else None

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`extend-bridge reconcile`: compare Cinder's sizes with what guests see, now; and open what is behind."""
+"""The command `extend-bridge reconcile`: a comparison of Cinder's sizes with the guests' sizes.
+
+With --once the command opens extends for guests that are behind.
+"""
 
 import argparse
 import sys
@@ -28,17 +31,17 @@ _MINUTE: Final = 60.0
 
 
 class Reconcile(Reads, Listing):
-    """Compare Cinder's volumes with what their guests see; lists what is not fine.
+    """Compare Cinder's volume sizes with the sizes that guests see; list guests with other or unknown sizes.
 
-    --once opens an extend for each guest that is behind, [engine] reconcile_opens a minute, beside the passes the
-    engines make by themselves. Exits with 1 if a guest is behind and nothing is done about it.
+    --once opens an extend for each guest that is behind, at most [engine] reconcile_opens per minute. The engines'
+    own passes continue meanwhile. The exit code is 1 if a guest stays behind without an open extend.
     """
 
     _epilog = "Example: extend-bridge reconcile --dry-run"
     nothing = "nothing to mend: every guest sees its volume's size"
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
-        """See cliff."""
+        """Add the options of the command."""
         parser = super().get_parser(prog_name)
         what = parser.add_mutually_exclusive_group(required=True)
         what.add_argument("--dry-run", action="store_true", help="only say what is behind")
@@ -47,12 +50,12 @@ class Reconcile(Reads, Listing):
         return parser
 
     def run(self, parsed_args: argparse.Namespace) -> int:
-        """See cliff."""
+        """Run the command; return the exit code."""
         self.code = 0
         return super().run(parsed_args) or self.code
 
     def take_action(self, parsed_args: argparse.Namespace) -> Rows:
-        """See cliff."""
+        """Run the command; return column names and rows."""
         volume = parsed_args.volume
         if volume is not None and not is_uuid(volume):
             raise OperatorError(f"--volume {volume!r} is no volume id")
@@ -93,7 +96,7 @@ class Reconcile(Reads, Listing):
 
 
 def _pages(cinder: CinderReader, volume_id: str | None, size: int, stop: threading.Event) -> Iterator[Page]:
-    """The volume asked for, else all in use; raises OperatorError."""
+    """Yield a page with the requested volume, or pages of all volumes in use; raises OperatorError."""
     if volume_id is not None:
         answer = cinder.volume(volume_id.lower())
         if isinstance(answer, NotNow):

@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`extend-bridge status`: how it stands, at a glance.
-
-What `extend-bridge status` asks beside the journal: the parked lane, and the daemons of this node.
-"""
+"""The command `extend-bridge status`: one overview of the journal, the parked lane and this node's daemons."""
 
 import argparse
 from collections.abc import Iterator, Mapping
@@ -31,9 +28,9 @@ OPS_GROUPS: Final[OptGroups] = [(part, OPS_OPTS) for part in _PARTS]
 
 
 def count_parked(conf: cfg.ConfigOpts) -> tuple[int | str, bool]:
-    """How many messages wait for a person, or in words why nobody can tell; and whether a person is needed.
+    """Return the number of parked messages, and whether an operator is needed.
 
-    Takes none of them: the broker is asked for the number.
+    The number comes from the broker and no message is consumed. A text with the reason replaces an unknown number.
     """
     url = bus_settings(conf).transport_url
     check_url(url, "[bus] transport_url")
@@ -52,7 +49,7 @@ def count_parked(conf: cfg.ConfigOpts) -> tuple[int | str, bool]:
 
 
 def ask_daemons(conf: cfg.ConfigOpts) -> Iterator[tuple[str, str, bool]]:
-    """(part, what its ops port says, whether a person is needed) of each part with an ops port in this file."""
+    """Yield (part, readiness, whether an operator is needed) of each part with an ops port in the configuration."""
     for part in _PARTS:
         host, port = conf[part].ops_host, conf[part].ops_port
         if port:
@@ -72,20 +69,20 @@ def _asked(url: str) -> tuple[str, bool]:
 
 
 class Status(Reads, Showing):
-    """Everything on one screen: guests behind, open extends, hosts, what is parked, this node's daemons.
+    """Show guests behind, open extends, hosts, parked messages and this node's daemons on one screen.
 
-    Exits with 1 if a person is needed. A daemon is asked where its ops_port is set in the configuration file.
+    The exit code is 1 if an operator is needed. A daemon is queried if the configuration file sets its ops_port.
     """
 
     _epilog = "Example: extend-bridge status"
 
     def run(self, parsed_args: argparse.Namespace) -> int:
-        """See cliff."""
+        """Run the command; return the exit code."""
         self.code = 0
         return super().run(parsed_args) or self.code
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], tuple[Any, ...]]:
-        """See cliff."""
+        """Run the command; return column names and values."""
         with self.database(parsed_args) as database:
             now = Admin(database).standing(host_timeout=HOST_TIMEOUT)
             numbers = Behind(database).numbers()
