@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""extend-bridge-all-in-one: listener, API, engine and host agent in one process.
+"""The program extend-bridge-all-in-one: listener, API, engine and host agent in one process.
 
-The one place that knows all parts. Our own bus stays in the process's memory unless [bus] transport_url says else,
-and the listener posts to the API next to it unless [endpoint] says else.
+Only this module knows all parts. Our own bus is in the process's memory unless [bus] transport_url is set. The
+listener posts to the API of the same process unless [endpoint] names another endpoint.
 """
 
 from collections.abc import Sequence
@@ -31,7 +31,10 @@ _DESCRIPTION: Final = "The whole bridge in one process, for a cloud of one node 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AllInOneSettings:
-    """Each part's own. `listener` is None where no notification bus is configured: events come by HTTP only."""
+    """The settings of each part.
+
+    `listener` is None when no notification bus is configured, because then events arrive by HTTP only.
+    """
 
     api: ApiSettings
     engine: EngineSettings
@@ -40,7 +43,7 @@ class AllInOneSettings:
 
 
 def groups() -> OptGroups:
-    """Every part's option groups, each once."""
+    """Return the option groups of all parts, each once."""
     return [
         ("all_in_one", OPS_OPTS),
         ("api", API_OPTS),
@@ -51,7 +54,7 @@ def groups() -> OptGroups:
 
 
 def settings(conf: cfg.ConfigOpts) -> AllInOneSettings:
-    """Read them, with the defaults of one process."""
+    """Read the settings of all parts, with the defaults of a single process."""
     conf.set_default("transport_url", MEMORY, group="bus")
     conf.set_default("sync_on_startup", True, group="journal")
     conf.set_default("endpoint_override", f"http://127.0.0.1:{conf.api.bind_port}/v2.1", group="endpoint")
@@ -64,7 +67,7 @@ def settings(conf: cfg.ConfigOpts) -> AllInOneSettings:
 
 
 def build(chosen: AllInOneSettings, process: Process) -> list[Part]:
-    """All parts, receivers before senders."""
+    """Build all parts, receivers before senders."""
     return [
         *build_engine(chosen.engine, process),
         *build_api(chosen.api, process),
@@ -74,10 +77,10 @@ def build(chosen: AllInOneSettings, process: Process) -> list[Part]:
 
 
 def daemon(argv: Sequence[str]) -> tuple[Daemon, Process]:
-    """Wired and not yet started; raises ConfigError."""
+    """Wire the daemon without starting the parts; raises ConfigError."""
     return processes.daemon(_NAME, groups(), settings, build, description=_DESCRIPTION, argv=argv)
 
 
 def main() -> int:
-    """Run it until a signal."""
+    """Run the process until a signal; return the exit code."""
     return processes.serve(_NAME, groups(), settings, build, description=_DESCRIPTION)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""extend-bridge-api: Nova's os-server-external-events, served by the built-in server."""
+"""The program extend-bridge-api: Nova's os-server-external-events, served by the built-in server."""
 
-import bridge.runtime.threads  # noqa: F401 - first, before anything that may choose another backend
+import bridge.runtime.threads  # noqa: F401 - first, because other imports may choose another backend
 
 # isort: split
 from bridge.api.settings import API_GROUPS, api_settings
@@ -10,7 +10,7 @@ from bridge.runtime import process
 
 
 def main() -> int:
-    """Entry point; returns the exit code."""
+    """Run the API until a signal; return the exit code."""
     return process.serve(
         "api",
         API_GROUPS,

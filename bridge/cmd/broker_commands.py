@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The rabbitmqctl commands that give each part and each host a broker user of its own, and no right to spare.
+"""The rabbitmqctl commands that give each part and each host a broker user of its own, with minimal permissions.
 
-etc/rabbitmq holds the same rules as files; a test compares the two.
+etc/rabbitmq holds the same rules as files; a test compares the two sets.
 """
 
 import shlex
@@ -21,22 +21,22 @@ _PREFIX: Final = "extend-bridge-"
 class Vhost(StrEnum):
     """A virtual host of the broker."""
 
-    CINDER = "cinder"  # where Cinder's notifications are
-    BRIDGE = "bridge"  # ours
+    CINDER = "cinder"  # the virtual host of Cinder's notifications
+    BRIDGE = "bridge"  # our own virtual host
 
 
 class BrokerPart(StrEnum):
-    """A part that speaks to the broker. The API does not."""
+    """A part that connects to the broker. The API does not connect."""
 
-    LISTENER = "listener"  # hears Cinder, writes the lanes
-    ENGINE = "engine"  # casts orders, hears the hosts
+    LISTENER = "listener"  # reads Cinder's notifications, writes the lanes
+    ENGINE = "engine"  # casts orders, reads the hosts' messages
     HOSTAGENT = "hostagent"  # one user for each host
-    OPERATOR = "operator"  # a person with extend-bridge
+    OPERATOR = "operator"  # an operator with the command extend-bridge
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grant:
-    """A line of etc/rabbitmq/permissions. `name` is the user there; HOST stands for the host's name."""
+    """A line of etc/rabbitmq/permissions. `name` is the user in that file; HOST stands for the host's name."""
 
     name: str
     vhost: Vhost
@@ -47,7 +47,7 @@ class Grant:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TopicGrant:
-    """A line of etc/rabbitmq/topic_permissions: routing keys a user may write and read at an exchange."""
+    """A line of etc/rabbitmq/topic_permissions: the routing keys a user may write and read at an exchange."""
 
     name: str
     vhost: Vhost
@@ -103,9 +103,10 @@ TOPIC_GRANTS: Final = (
 def commands(
     parts: Sequence[BrokerPart], hosts: Sequence[str], *, bridge: str, cinder: str, intake: str
 ) -> Iterator[str]:
-    """Yield the shell lines for these parts, and for a host agent on each of these hosts; raises OperatorError.
+    """Yield the shell lines for these parts, and for a host agent on each of these hosts.
 
-    `bridge` and `cinder` are the virtual hosts, `intake` is [notifications] intake. add_user asks for the password.
+    `bridge` and `cinder` are the virtual hosts; `intake` is [notifications] intake. The command add_user asks for
+    the password. Raises OperatorError.
     """
     vhosts = {Vhost.BRIDGE: bridge, Vhost.CINDER: cinder}
     if bridge != "/":
@@ -120,12 +121,12 @@ def commands(
 
 
 def literal(host: str) -> str:
-    """Return the regular expression of RabbitMQ that matches this name alone."""
+    """Return the RabbitMQ regular expression that matches only this name."""
     return "".join(c if c in _PLAIN else f"\\{c}" for c in host)
 
 
 def virtual_host(url: str) -> str:
-    """Return the virtual host that a transport_url names: / where it names none."""
+    """Return the virtual host of a transport_url, by default /."""
     return unquote(urlsplit(url).path[1:]) or "/"
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What Cinder's own configuration says of the events it sends: notifications to us, and its own call to Nova.
+"""The reader of Cinder's configuration: the options for notifications to us, and for Cinder's own call to Nova.
 
-The call (cinder/compute/nova.py, extend_volume) cannot be turned off; [nova] says only where it goes, and as whom.
+The call (cinder/compute/nova.py, extend_volume) cannot be turned off. [nova] sets only its endpoint and its user.
 """
 
 from dataclasses import dataclass
@@ -24,9 +24,10 @@ _NOVA: Final = (cfg.StrOpt("auth_type"), cfg.StrOpt("endpoint"))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CinderConf:
-    """What is of interest. `nova_auth`: as whom Cinder calls Nova; None: as the user who asked for the resize.
+    """The relevant options of cinder.conf.
 
-    `nova_endpoint`: where it calls it, with the plugins that do not ask a catalogue.
+    `nova_auth`: the auth plugin with which Cinder calls Nova. With None, Cinder calls as the user who requested the
+    resize. `nova_endpoint`: the endpoint of the call, for plugins without a service catalogue.
     """
 
     drivers: frozenset[str]
@@ -37,7 +38,7 @@ class CinderConf:
 
 
 def read(path: Path) -> CinderConf:
-    """Raises ConfigError where it cannot be read, or is no such file."""
+    """Read cinder.conf. Raises ConfigError when the file is missing, unreadable or not a configuration file."""
     conf = cfg.ConfigOpts()
     for group, options in messaging.list_opts():
         if group in _GROUPS:
@@ -57,11 +58,16 @@ def read(path: Path) -> CinderConf:
     except OSError as ex:
         raise ConfigError(f"{path} cannot be read: {ex.strerror}") from ex
     except (cfg.Error, ValueError) as ex:
-        raise ConfigError(f"{path} cannot be read: {type(ex).__name__}") from ex  # its text may quote a secret
+        raise ConfigError(
+            f"{path} cannot be read: {type(ex).__name__}"
+        ) from ex  # the error's text may quote a secret
 
 
 def notifies(conf: CinderConf, topic: str | None) -> Result:
-    """Whether its notifications come to us. `topic`: ours; None where we bind to whatever Cinder has."""
+    """Return whether Cinder's notifications reach us.
+
+    `topic` is our topic, or None when we bind a queue to Cinder's exchange.
+    """
     section = "[oslo_messaging_notifications]"
     if not conf.drivers & _NOTIFIES:
         said = ", ".join(sorted(conf.drivers)) or "none"
@@ -81,7 +87,10 @@ def notifies(conf: CinderConf, topic: str | None) -> Result:
 
 
 def double_path(conf: CinderConf | None, *, is_nova: bool, endpoint: str | None) -> Result:
-    """Who else brings the same events, and where to. `endpoint`: the listener's; None: the catalogue names it."""
+    """Return whether Cinder's own call sends the same events to the same place.
+
+    `endpoint` is the listener's endpoint, or None when the service catalogue names the endpoint.
+    """
     if is_nova:
         said = "Cinder calls it as well, the second event finds the size there"
         if conf is not None and conf.nova_auth is None:

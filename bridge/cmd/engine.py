@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""extend-bridge-engine."""
+"""The program extend-bridge-engine: due extends of the journal become orders to hosts."""
 
 from bridge.engine.settings import engine_groups, engine_settings
 from bridge.engine.wiring import build
@@ -7,7 +7,7 @@ from bridge.runtime.process import serve
 
 
 def main() -> int:
-    """Run the engine until a signal."""
+    """Run the engine until a signal; return the exit code."""
     return serve(
         "engine",
         engine_groups(),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""extend-bridge-manage: the journal's tables, and the broker's users."""
+"""The program extend-bridge-manage: the journal's tables, the broker's users, and sample files."""
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +22,7 @@ _BROKER: Final = "broker-commands"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns 0, or 3 when the database cannot be reached."""
+    """Run one command; return 0, or 3 when the database cannot be reached."""
 
     def body() -> int:
         conf = config.load(

@@ -99,12 +99,12 @@ NAMESPACES: Final = (
     "extend-bridge.hostagent", "oslo.log", "keystonemiddleware.auth_token",
     "oslo.middleware.http_proxy_to_wsgi", "oslo.policy",
 )  # fmt: skip
-"""As in etc/extend-bridge/config-generator.conf."""
+"""The namespaces of etc/extend-bridge/config-generator.conf."""
 PARTS: Final = ("listener", "api", "engine", "hostagent", "all-in-one")
 
 
 def sample(part: str, deployment: Deployment) -> str:
-    """Return the file of one part. Raises ValueError where the part does not run in that deployment."""
+    """Return the sample file of one part. Raises ValueError when the part does not run in that deployment."""
     sections = _SAMPLES.get((deployment, part))
     if sections is None:
         parts = ", ".join(name for where, name in _SAMPLES if where is deployment)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""extend-bridge-status upgrade check: whether this node has what its configuration says it needs.
+"""The command `extend-bridge-status upgrade check`: a check of this node against its configuration.
 
-Asked is what the parts of this node need, --part; by default those of the control plane. Exit codes and table are
-those of oslo.upgradecheck, as of every OpenStack service: 0 well, 1 warnings, 2 failures.
+The checks are those of the parts that --part names; by default the parts of the control plane. Exit codes and table
+are those of oslo.upgradecheck, because every OpenStack service uses them: 0 success, 1 warnings, 2 failures.
 """
 
 import json
@@ -43,7 +43,7 @@ _PROG: Final = "extend-bridge-status"
 _TRIES: Final = 2
 _ONLY: Final = "API and engine need it; name what runs on this node, as --part listener"
 _LOUD: Final = ("keystoneauth", "keystoneauth1", "keystonemiddleware", "urllib3", "kombu", "amqp", "oslo_messaging")
-_SKEW: Final = 5.0  # seconds between our clock and another's
+_SKEW: Final = 5.0  # seconds between our clock and Cinder's
 _OK: Final = 200
 _REFUSED: Final = frozenset({401, 403})
 _NOT_ASKED: Final = "not configured here"
@@ -72,7 +72,7 @@ _PART: Final = cfg.MultiOpt(
 
 
 class UpgradeChecks(upgradecheck.UpgradeCommands):  # type: ignore[misc,unused-ignore]
-    """One method a check; each returns what it found in words."""
+    """The checks, with one method for each check. A method returns a code and a text."""
 
     def __init__(self, conf: cfg.ConfigOpts) -> None:
         super().__init__()
@@ -99,7 +99,7 @@ class UpgradeChecks(upgradecheck.UpgradeCommands):  # type: ignore[misc,unused-i
         )
 
     def configuration(self) -> Result:
-        """Each part would start with it."""
+        """Check that each part would start with this configuration."""
         wrong = []
         for part in sorted(self._parts):
             if part == "listener" and not self._conf.notifications.transport_url:
@@ -111,7 +111,7 @@ class UpgradeChecks(upgradecheck.UpgradeCommands):  # type: ignore[misc,unused-i
         return Result(Code.FAILURE, "; ".join(wrong)) if wrong else Result(Code.SUCCESS, "can be used")
 
     def keystone(self) -> Result:
-        """Gives each user we have a token."""
+        """Check that Keystone gives a token to each of our users."""
         asked = [name for name, part in (("cinder", "engine"), ("endpoint", "listener")) if part in self._parts]
         with_users = [name for name in asked if self._conf[name].auth_type not in _NO_KEYSTONE]
         for name in with_users:
@@ -122,7 +122,7 @@ class UpgradeChecks(upgradecheck.UpgradeCommands):  # type: ignore[misc,unused-i
         return Result(Code.SUCCESS, f"tokens for {', '.join(with_users)}" if with_users else _NOT_ASKED)
 
     def host(self) -> Result:
-        """The host agent sees what it needs of its host, from inside a container as well."""
+        """Check that the host agent can see the needed parts of its host, also from inside a container."""
         try:
             settings = config.read(self._conf, hostagent_settings)
         except ConfigError:
@@ -135,7 +135,7 @@ class UpgradeChecks(upgradecheck.UpgradeCommands):  # type: ignore[misc,unused-i
         return Result(Code.FAILURE if any(probe.fatal for probe in wrong) else Code.WARNING, said)
 
     def journal(self) -> Result:
-        """Reachable, its tables at the version of this code."""
+        """Check that the journal is reachable and that its tables have the version of this code."""
         settings = journal_settings(self._conf)
         if (file := missing_file(settings.connection)) is not None:
             if not self._named and _is_default(self._conf, "journal", "connection"):
@@ -153,11 +153,11 @@ class UpgradeChecks(upgradecheck.UpgradeCommands):  # type: ignore[misc,unused-i
         return Result(Code.FAILURE, why_not) if why_not else Result(Code.SUCCESS, migrate.head())
 
     def bus(self) -> Result:
-        """Our own bus takes our user."""
+        """Check that our own bus accepts our user."""
         return _reached("[bus] transport_url", config.bus_settings(self._conf).transport_url)
 
     def notifications(self) -> Result:
-        """Cinder's bus takes our user, and our queue is there."""
+        """Check that Cinder's bus accepts our user and that our queue exists."""
         if not self._conf.notifications.transport_url:
             return Result(Code.SUCCESS, _NOT_ASKED)
         settings = listener_settings(self._conf)
@@ -175,7 +175,7 @@ class UpgradeChecks(upgradecheck.UpgradeCommands):  # type: ignore[misc,unused-i
         return Result(Code.SUCCESS, f"{name}: {depth[0]} messages, {depth[1]} consumers")
 
     def cinder_conf(self) -> Result:
-        """Where it is on this node: Cinder sends notifications, to us, and into queues that last."""
+        """Check that cinder.conf, if readable on this node, sends notifications to us in durable queues."""
         if not self._conf.notifications.transport_url:
             return Result(Code.SUCCESS, _NOT_ASKED)
         if self._cinder is None:
@@ -187,7 +187,7 @@ class UpgradeChecks(upgradecheck.UpgradeCommands):  # type: ignore[misc,unused-i
         return cinder_conf.notifies(self._cinder, topic)
 
     def drained(self) -> Result:
-        """Cinder's usual queue has a reader, or does not grow."""
+        """Check that Cinder's default queue has a consumer or does not grow."""
         if not self._conf.notifications.transport_url:
             return Result(Code.SUCCESS, _NOT_ASKED)
         depth = _depth(
@@ -201,7 +201,7 @@ class UpgradeChecks(upgradecheck.UpgradeCommands):  # type: ignore[misc,unused-i
         )
 
     def cinder(self) -> Result:
-        """Answers, and shows us volumes of every project."""
+        """Check that Cinder answers and shows volumes of every project."""
         untouched = all(_is_default(self._conf, "cinder", name) for name in ("auth_type", "endpoint_override"))
         if not self._named and untouched:
             return Result(Code.WARNING, f"[cinder] is not configured: {_ONLY}")
@@ -212,13 +212,13 @@ class UpgradeChecks(upgradecheck.UpgradeCommands):  # type: ignore[misc,unused-i
             return Result(Code.FAILURE, f"answers {status}: its user needs the role admin")
         if status != _OK:
             return Result(Code.FAILURE, f"answers {status}: is [cinder] endpoint_override Cinder's v3 API?")
-        rights, _ = self._get("cinder", ADMINS_ONLY)  # without them Cinder leaves all_tenants out in silence
+        rights, _ = self._get("cinder", ADMINS_ONLY)  # without the rights Cinder silently ignores all_tenants
         if rights in _REFUSED:
             return Result(Code.FAILURE, "shows volumes of one project only: its user needs the role admin")
         return Result(Code.SUCCESS, "shows volumes of every project")
 
     def clock(self) -> Result:
-        """Ours and Cinder's agree."""
+        """Check that our clock and Cinder's clock agree."""
         status, stamp = self._get("cinder", "/volumes?limit=1")
         if isinstance(status, str) or stamp is None:
             return Result(Code.SUCCESS, "cannot be compared")
@@ -230,13 +230,13 @@ class UpgradeChecks(upgradecheck.UpgradeCommands):  # type: ignore[misc,unused-i
         return Result(Code.SUCCESS, f"within {_SKEW:.0f} s of Cinder's")
 
     def endpoint(self) -> Result:
-        """Something answers where the listener sends, speaks compute 2.51, and takes our user."""
+        """Check that the listener's endpoint answers, supports compute 2.51 and accepts our user."""
         if not self._conf.notifications.transport_url:
             return Result(Code.SUCCESS, _NOT_ASKED)
         status, _ = self._get("endpoint", "/os-server-external-events")
         if isinstance(status, str):
             return Result(Code.FAILURE, status)
-        if status in {401, 403}:  # a GET of it is 404 or 405 on every compute API where our user is known
+        if status in {401, 403}:  # every compute API that knows our user answers this GET with 404 or 405
             return Result(Code.FAILURE, f"answers {status}: it does not take our user")
         newest = self._newest()
         if newest is None:
@@ -246,7 +246,7 @@ class UpgradeChecks(upgradecheck.UpgradeCommands):  # type: ignore[misc,unused-i
         return Result(Code.SUCCESS, f"speaks compute {newest[0]}.{newest[1]}")
 
     def double_path(self) -> Result:
-        """Who else brings the same events to the same place: Cinder, by its own call to Nova."""
+        """Check whether Cinder's own call to Nova sends the same events to the same place."""
         if not self._conf.notifications.transport_url:
             return Result(Code.SUCCESS, _NOT_ASKED)
         newest = self._newest()
@@ -256,7 +256,7 @@ class UpgradeChecks(upgradecheck.UpgradeCommands):  # type: ignore[misc,unused-i
         return cinder_conf.double_path(self._cinder, is_nova=newest > _NEEDED, endpoint=endpoint)
 
     def _newest(self) -> tuple[int, int] | None:
-        """The newest microversion of the endpoint, None where it names none."""
+        """Return the newest microversion of the endpoint; None when the endpoint does not name a microversion."""
         try:
             adapter = open_adapter(self._conf, "endpoint", user_agent=_PROG)
             response = adapter.get("/", raise_exc=False, log=False)
@@ -266,9 +266,9 @@ class UpgradeChecks(upgradecheck.UpgradeCommands):  # type: ignore[misc,unused-i
             return None
 
     def _get(self, group: str, path: str) -> tuple[int | str, str | None]:
-        """Status and Date header, or why there is none."""
+        """Return the status and the Date header of an answer, or the reason why there is no answer."""
         why = ""
-        for _ in range(_TRIES):  # a kept connection that the server has just closed is no failure
+        for _ in range(_TRIES):  # a keep-alive connection that the server has just closed is not a failure
             try:
                 adapter = open_adapter(self._conf, group, user_agent=_PROG)
                 response = adapter.get(path, raise_exc=False, log=False)
@@ -279,7 +279,7 @@ class UpgradeChecks(upgradecheck.UpgradeCommands):  # type: ignore[misc,unused-i
 
 
 def _is_default(conf: cfg.ConfigOpts, group: str, name: str) -> bool:
-    """Say whether an option is set nowhere."""
+    """Return whether an option is not set anywhere."""
     location = conf.get_location(name, group)
     return location is None or not location.location.is_user_controlled
 
@@ -297,7 +297,7 @@ def _reached(option: str, url: str) -> Result:
 
 
 def _depth(url: str, queue: str) -> tuple[int, int] | None:
-    """Messages and consumers, None where there is no such queue or nobody lets us look."""
+    """Return the numbers of messages and consumers; None when the queue is missing or not shown to us."""
     if is_memory(url):
         return None
     with kombu_connection(url, heartbeat=0, name=_PROG) as connection:
@@ -310,7 +310,7 @@ def _depth(url: str, queue: str) -> tuple[int, int] | None:
 
 
 def _cinders(named: str | None) -> tuple[CinderConf | None, Result | None]:
-    """Cinder's configuration, or why the one that was named cannot be used."""
+    """Return Cinder's configuration, or the reason why the configuration cannot be used."""
     if named is None and not os.access(USUAL, os.R_OK):
         return None, None
     try:
@@ -320,14 +320,14 @@ def _cinders(named: str | None) -> tuple[CinderConf | None, Result | None]:
 
 
 def _groups() -> config.OptGroups:
-    """Every part's, each once."""
+    """Return the option groups of all parts, each once."""
     return list(
         dict([*engine_groups(), *listener_groups(), *API_GROUPS, *hostagent_groups()]).items()
     )  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """`upgrade check`; 0 well, 1 warnings, 2 failures or wrong usage."""
+    """Run `upgrade check`; return 0 for success, 1 for warnings, 2 for failures or wrong usage."""
 
     def body() -> int:
         words = list(sys.argv[1:] if argv is None else argv)
@@ -343,7 +343,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             cli=[_PART, _CINDER_CONF],
         )
         config.setup_logging(conf, _PROG)
-        for name in _LOUD:  # the table says what is wrong
+        for name in _LOUD:  # the table shows the problems
             logging.getLogger(name).setLevel(logging.CRITICAL)
         checks = UpgradeChecks(conf)
         code: int = checks.check()
