@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The WSGI application: paths, and the treatment of every request around its resource.
+"""The WSGI application: paths, and the layers of every request around its resource.
 
-Order of the layers, each before the next for a reason:
-0. forwarding headers: no layer sees the ones of callers that are not trusted proxies;
-1. length of the path: nothing of a longer one is worked on or comes back;
+The order of the layers has reasons:
+0. forwarding headers: no layer sees the headers of callers that are not trusted proxies;
+1. length of the path: a longer path is neither processed nor returned;
 2. access log: it has the end of every request;
 3. request ids: each answer from here on can be found in the log;
-4. size: a body that is too large is refused before a token check, or anything else, is spent on it;
-5. authentication: before routing, so that a stranger cannot learn which paths exist;
-then the path, and in the resource the microversion, which knows its path (the legacy /v2 has none).
+4. size: a body that is too large is refused before it costs a token check or other work;
+5. authentication: before routing, because a stranger must not learn which paths exist;
+then the path, and in the resource the microversion, which depends on the path (the legacy /v2 has none).
 """
 
 import re
@@ -37,7 +37,7 @@ from bridge.runtime.wakeup import waker
 _EVENTS: Final = "os-server-external-events"
 _PROJECT_DOCUMENT: Final = re.compile(r"/(?P<path>v2|v2\.1)/(?P<project_id>[0-9a-f-]+)/\Z")
 _MAX_TARGET: Final = 8192
-"""Characters of a path and its query: uWSGI and gunicorn have limits of their own, which an operator may raise."""
+"""Limit for the characters of a path and its query. An operator may raise the own limits of uWSGI and gunicorn."""
 _SLASHES: Final = re.compile(r"//+")
 
 
@@ -62,17 +62,17 @@ def build(
     ping: Callable[[], str | None],
     wake: Callable[[], None] | None = None,
 ) -> WsgiApp:
-    """Return the application.
+    """Return the WSGI application, with all layers.
 
-    `ping` returns why the journal cannot be used, None where it can; `wake` replaces the datagram to [api]
+    `ping` returns the reason why the journal cannot be used, else None. `wake` replaces the datagram to [api]
     wake_host and wake_port.
     """
     log = [AccessLog()] if settings.access_log else []
     app: falcon.App[Any, Any] = falcon.App(request_type=_Request, middleware=[*log, RequestIds(), Doorkeeper(auth)])
     app.add_error_handler(Exception, handle)
-    app.add_error_handler(falcon.HTTPError, handle)  # falcon has one of its own for these
+    app.add_error_handler(falcon.HTTPError, handle)  # falcon has its own handler for these
     call = waker(settings.wake_host, settings.wake_port) if wake is None else wake
-    # the sink added last is asked first
+    # falcon tries the sink that was added last first
     app.add_sink(_choices, r"/")
     app.add_sink(_nothing_there, VERSIONED_PATH)
     app.add_sink(_project_document, _PROJECT_DOCUMENT)
@@ -89,10 +89,10 @@ def build(
 
 
 def _finish(app: WsgiApp, metrics: ApiMetrics) -> WsgiApp:
-    """Wrap the application in what every request and every answer has, refused ones as well."""
+    """Wrap the application in the steps of every request and answer, refused ones as well."""
 
     def finished(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
-        # as uWSGI does in front of Nova: an endpoint configured with a slash at its end works
+        # An endpoint that was configured with a slash at its end works, as with uWSGI in front of Nova.
         environ["PATH_INFO"] = _SLASHES.sub("/", environ.get("PATH_INFO") or "/")
         if len(environ["PATH_INFO"]) + len(environ.get("QUERY_STRING") or "") > _MAX_TARGET:
             return _refuse(too_long(), start_response)
@@ -100,7 +100,7 @@ def _finish(app: WsgiApp, metrics: ApiMetrics) -> WsgiApp:
 
         def start(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Any:
             nonlocal empty
-            # what Nova's CORS middleware makes of every refusal of a preflight, authentication's too
+            # Nova's CORS middleware does this to every refused preflight, also one that authentication refused.
             if environ["REQUEST_METHOD"] == "OPTIONS" and not status.startswith("2"):
                 empty, status, headers = True, "200 OK", [("Content-Length", "0")]
             metrics.requests.labels(status=status[:3]).inc()
@@ -113,7 +113,7 @@ def _finish(app: WsgiApp, metrics: ApiMetrics) -> WsgiApp:
 
 
 def _refuse(refusal: FaultError, start_response: StartResponse) -> Iterable[bytes]:
-    """Answer a request that no layer has to see."""
+    """Answer a request before all other layers."""
     start_response(
         f"{refusal.status} {HTTPStatus(refusal.status).phrase}",
         [("Content-Type", refusal.content_type), ("Content-Length", str(len(refusal.body)))],
@@ -144,7 +144,7 @@ def _version_document(req: falcon.Request, resp: falcon.Response, path: str = ""
 def _project_document(
     req: falcon.Request, resp: falcon.Response, path: str = "", project_id: str = "", **_: Any
 ) -> None:
-    """Answer with the version document where clients with a project in their endpoint look for it."""
+    """Answer with the version document, for clients that have a project in their endpoint."""
     if req.method != "GET":
         raise not_found()
     if path == "v2.1":
@@ -165,7 +165,7 @@ def _nothing_there(req: falcon.Request, resp: falcon.Response, **_: Any) -> None
 
 
 def _base(req: falcon.Request) -> str:
-    """Return scheme and host as the client sees them, without a port that the scheme implies, as WebOb does."""
+    """Return the client's view of scheme and host, without a port that the scheme implies, as WebOb does."""
     return req.prefix.removesuffix(":443" if req.scheme == "https" else ":80")
 
 

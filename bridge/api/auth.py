@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Authentication: one strategy per [api] auth_strategy, behind the guard that counts attempts."""
+"""Authentication: one strategy for each [api] auth_strategy, behind the guard that counts attempts."""
 
 import ipaddress
 import logging
@@ -20,16 +20,16 @@ LOG = logging.getLogger(__name__)
 
 _ADMIN: Final = Identity(user="noauth", roles=frozenset({"admin"}), good_for=0.0)
 _OF_BROWSERS: Final = ("Origin", "Referer", "Sec-Fetch-Site", "Sec-Fetch-Mode", "Sec-Fetch-Dest", "Cookie")
-"""Headers that browsers send for a page, and clients of this API do not."""
+"""Headers that browsers send for a page. Clients of this API do not send them."""
 _NO_BODY: Final = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
-"""Methods that change nothing here, and show nothing that is not open to all callers."""
+"""Methods that change nothing here, and show only data that is open to all callers."""
 
 
 class NoAuth:
-    """Takes each caller on this machine for an administrator: `refuse_open_door` keeps the others out.
+    """The strategy that takes each local caller for an administrator; `refuse_open_door` keeps other hosts out.
 
-    A page in a browser on this machine is not such a caller. It can send a form, or text/plain, without asking, and
-    by DNS rebinding anything under a name of its own.
+    A page in a local browser is not such a caller. A page can send a form, or text/plain, without asking. By DNS
+    rebinding, a page can send any request under its own name.
     """
 
     def __init__(self, *, loopback_only: bool = False) -> None:
@@ -37,7 +37,7 @@ class NoAuth:
         self._names = frozenset({"localhost", *_own_names()})
 
     def authenticate(self, req: falcon.Request) -> Identity:
-        """Return an administrator; raises FaultError 403 or 415 for what a browser may have been made to send."""
+        """Return an administrator; raises FaultError 403 or 415 for a request that a page can have caused."""
         of_browser = next((name for name in _OF_BROWSERS if req.get_header(name) is not None), None)
         if of_browser is not None:
             raise fault(
@@ -56,7 +56,7 @@ class NoAuth:
         return _ADMIN
 
     def _is_local(self, host: str | None) -> bool:
-        """Return True for a Host that no page of another site can have; HTTP/1.0 without one is no browser."""
+        """Return True for a Host that a page of another site cannot have, and for HTTP/1.0 without a Host."""
         if host is None:
             return True
         name = host.strip().lower()
@@ -80,7 +80,7 @@ def guarded(strategy: Authenticator, settings: ApiSettings) -> Authenticator:
 def strategy(settings: ApiSettings, conf: cfg.ConfigOpts) -> Authenticator:
     """Return the strategy of the settings; raises ConfigError. Contacts no other service.
 
-    The strategies' libraries are imported by those who use them only: keystonemiddleware alone is some 20 MiB.
+    Libraries are imported only for their strategy, because keystonemiddleware alone takes some 20 MiB.
     """
     if settings.auth_strategy is AuthStrategy.KEYSTONE:
         from bridge.api.auth_keystone import Keystone  # noqa: PLC0415

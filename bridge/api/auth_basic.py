@@ -3,9 +3,9 @@
 
 For clouds without Keystone. Make the file with `htpasswd -B -C 12 -c FILE NAME`. Each user in it has the role
 `service`.
-A bcrypt check is slow on purpose. A good pair is remembered by a keyed hash; an unknown name costs the same check,
-against the hash of a random password. At most two checks run at a time, one of them for addresses with a failure
-not long ago: everything beyond is answered 429, so that guessers hold neither all threads nor all processors.
+A bcrypt check is slow on purpose. A good pair is remembered by a keyed hash. An unknown name costs the same check,
+against the hash of a random password. At most two checks run at a time, one of them for addresses with a recent
+failure. All other attempts are answered 429, because guessers must hold neither all threads nor all processors.
 """
 
 import base64
@@ -38,8 +38,10 @@ LOG = logging.getLogger(__name__)
 _CHALLENGE: Final = 'Basic realm="Extend Bridge", charset="UTF-8"'
 _HASH: Final = re.compile(r"\$2[aby]\$(?P<cost>\d\d)\$[./A-Za-z0-9]{53}")
 _MIN_COST: Final = 8
-_MAX_COST: Final = 15  # some two seconds a check; each more doubles it, and the start makes one of the highest
-_LOOK_EVERY: Final = 1.0  # seconds between looks whether the file has changed
+_MAX_COST: Final = (
+    15  # some two seconds a check; each step doubles the time, and the start makes a hash of the highest cost
+)
+_LOOK_EVERY: Final = 1.0  # seconds between checks for a changed file
 _REMEMBERED: Final = 1000
 _CHECKS: Final = 2
 _SUSPECT_SECONDS: Final = 60.0
@@ -51,7 +53,7 @@ _LOOSE: Final = stat.S_IWGRP | stat.S_IRWXO
 
 @dataclass(frozen=True, slots=True)
 class _Users:
-    """The content of the file: name to hash; `stamp` changes with the file."""
+    """The users of the file: name to hash. `stamp` changes with the file."""
 
     hashes: Mapping[str, bytes]
     dummy: bytes
@@ -59,17 +61,17 @@ class _Users:
 
 
 class _Checks:
-    """The bcrypt checks that run now. Never waits."""
+    """The bcrypt checks that run now. No method waits."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._running: list[bool] = []
-        """True for the check of a suspect."""
+        """One flag for each check: True for the check of a suspect."""
         self._suspects: TTLCache[str, None] = TTLCache(_SUSPECTS, _SUSPECT_SECONDS)
 
     @contextmanager
     def one(self, address: str) -> Iterator[None]:
-        """Count one check of a caller at this address; raises FaultError 429 where there are too many."""
+        """Count one check of a caller at this address; raises FaultError 429 where too many checks run."""
         with self._lock:
             suspect = address in self._suspects
             if len(self._running) >= _CHECKS or (suspect and True in self._running):
@@ -88,10 +90,10 @@ class _Checks:
 
 
 class HttpBasic:
-    """Authenticates by the users of one file; reads the file again when it has changed."""
+    """The strategy that authenticates by the users of one file, which is read again after a change."""
 
     def __init__(self, path: str) -> None:
-        """Read the file; raises ConfigError where it cannot be used."""
+        """Read the file; raises ConfigError where the file cannot be used."""
         self._path = Path(path)
         self._users = _read(self._path)
         self._looked = time.monotonic()
@@ -101,7 +103,7 @@ class HttpBasic:
         self._checks = _Checks()
 
     def authenticate(self, req: falcon.Request) -> Identity:
-        """Return the user; raises FaultError 401 for no, a malformed or a wrong pair, 429 for one too many."""
+        """Return the user; raises FaultError 401 for an absent, malformed or wrong pair, 429 for too many."""
         pair = _pair(req.get_header("Authorization"))
         if pair is None:
             raise unauthorized(_CHALLENGE)
@@ -123,7 +125,7 @@ class HttpBasic:
         return Identity(user=name, roles=_ROLES)
 
     def _current(self) -> _Users:
-        """Return the users; where a changed file cannot be used, log that once and keep the last good one."""
+        """Return the users; log a changed file that cannot be used once, and keep the last good users."""
         now = time.monotonic()
         if now - self._looked < _LOOK_EVERY:
             return self._users

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """[api] auth_strategy=keystone: tokens checked as by every OpenStack API, with keystonemiddleware.
 
-keystonemiddleware is a WSGI filter. Here the application behind it is only a note of the caller: so the order of
+keystonemiddleware is a WSGI filter. Here the application behind the filter only notes the caller. So the order of
 checks stays in `app.py`, and refusals have keystonemiddleware's own words, as in front of Nova.
-`delay_auth_decision` stays off: delayed, an unreachable Keystone would look like a bad token.
+`delay_auth_decision` stays off, because a delayed decision makes an unreachable Keystone look like a bad token.
 
-A question to Keystone has one deadline for all its requests, and no more than half of the threads may wait for one.
-One of those places is kept for tokens that were good before. Where there is no place the answer is 503 at once.
+A check by Keystone has one deadline for all its requests. At most half of the threads may wait for a check. One of
+those places is kept for tokens that were good before. Without a free place the answer is 503 at once.
 """
 
 import hmac
@@ -42,19 +42,19 @@ from bridge.runtime.rest import bounded, total_deadline
 LOG = logging.getLogger(__name__)
 
 GROUP: Final = "keystone_authtoken"
-_TOKEN: Final = re.compile(r"[\x21-\x7e]{1,8192}")  # no other text was ever a token
+_TOKEN: Final = re.compile(r"[\x21-\x7e]{1,8192}")  # other texts are never tokens
 _RETRY_AFTER: Final = 5
 _NOTE: Final = "extend_bridge.identity"
 _CACHE: Final = "extend_bridge.token_cache"
 _CACHED_TOKENS: Final = 1000
 _EARLY: Final = 0.9
-"""Part of token_cache_time after which a token is checked again, while its caller is still remembered."""
+"""The part of token_cache_time after which a token is checked again, while its caller is still remembered."""
 _SHARED_CACHE: Final = 60.0
-"""Seconds a caller is remembered where memcached holds the tokens: their age there is not known."""
+"""Seconds a caller is remembered where memcached holds the tokens, because their age there is not known."""
 _SAID_EVERY: Final = 10.0
 _AWAY: Final = (ks.ClientException, webob.exc.HTTPException, KeystoneMiddlewareException, OSError)
 _NOT_KEYSTONE: Final = (ValueError, LookupError, TypeError, AttributeError, NotImplementedError)
-"""Errors of the libraries at an answer that is not Keystone's, as from a proxy that says 200 for Keystone."""
+"""Errors of the libraries at an answer that is not Keystone's, such as a proxy's 200."""
 
 
 _WORDS: Final[tuple[tuple[type[Exception], str], ...]] = (
@@ -74,10 +74,10 @@ _STRANGE: Final = "does not answer as Keystone does: check [{group}] auth_url"
 
 
 class TokenCache:
-    """Validated tokens in this process, for where no memcached is configured; safe for several threads.
+    """The validated tokens of this process, used without a configured memcached. Safe for several threads.
 
-    keystonemiddleware's own keeps one unbounded table per thread. Has the interface of a memcached client: keys are
-    hashes, values are bytes, times are seconds.
+    keystonemiddleware's own cache keeps one unbounded table per thread. The interface is a memcached client's: keys
+    are hashes, values are bytes, times are seconds.
     """
 
     def __init__(self, size: int = _CACHED_TOKENS) -> None:
@@ -87,19 +87,19 @@ class TokenCache:
         )
 
     def get(self, key: str) -> bytes | None:
-        """Return the value, None where there is none any more."""
+        """Return the value, None where it is absent or expired."""
         with self._lock:
             value, _ = self._rows.get(key, (None, 0.0))
             return value
 
     def set(self, key: str, value: bytes, time: int = 0) -> None:
-        """Keep a value for so many seconds; the one that was not asked for longest makes room."""
+        """Keep a value for `time` seconds; the least recently used value makes room."""
         with self._lock:
             self._rows[key] = (value, _EARLY * time)
 
 
 class _Places:
-    """The threads that may wait for Keystone at a time. Never waits itself."""
+    """The places of threads that may wait for Keystone at a time. No method waits."""
 
     def __init__(self, count: int) -> None:
         self._count = max(1, count)
@@ -108,7 +108,7 @@ class _Places:
 
     @contextmanager
     def one(self, *, known: bool) -> Iterator[bool]:
-        """Take a place; False where there is none. The last of several is for known tokens."""
+        """Take a place; yield False where all are taken. The last of several places is for known tokens."""
         most = self._count if known or self._count == 1 else self._count - 1
         with self._lock:
             free = self._taken < most
@@ -121,14 +121,14 @@ class _Places:
 
 
 class _Filter(AuthProtocol):
-    """keystonemiddleware's filter with its session and its own token."""
+    """The filter of keystonemiddleware, with its session and its own token."""
 
     def bound(self, seconds: float) -> None:
-        """Give each of its requests a total deadline."""
+        """Give each request of the filter a total deadline."""
         bounded(self._session, seconds)
 
     def verify_own_token(self) -> None:
-        """Have Keystone validate the token that the filter asks with."""
+        """Validate the filter's own token with Keystone."""
         try:
             self._identity_server.verify_token(self._auth.get_token(self._session))
         except ks_middleware.InvalidToken:
@@ -137,24 +137,27 @@ class _Filter(AuthProtocol):
 
 
 class Keystone:
-    """Asks Keystone for the owner of a token, and remembers it for [keystone_authtoken] token_cache_time.
+    """The strategy that asks Keystone for a token's owner and remembers it for token_cache_time.
 
-    `seconds`: the time for one question, all connections and answers together; `places`: questions at a time.
+    The time is the option of [keystone_authtoken]. `seconds`: the deadline of one check, all connections and
+    answers together. `places`: the number of checks at a time.
     """
 
     def __init__(self, conf: cfg.ConfigOpts, *, seconds: float = 10.0, places: int = 4) -> None:
-        """Contact no other service yet; raises ConfigError for options that cannot be used."""
+        """Build the filter, without a request to Keystone; raises ConfigError for options that cannot be used."""
         self._url = _auth_url(conf)
         conf.set_default("http_connect_timeout", max(1, round(seconds)), group=GROUP)
         conf.set_default("http_request_max_retries", 1, group=GROUP)
         local: dict[str, Any] = {"oslo_config_config": conf, "delay_auth_decision": False}
         section = conf[GROUP]
         if not section.www_authenticate_uri:
-            local["www_authenticate_uri"] = self._url  # else a 401 would ask Keystone's catalogue first
+            local["www_authenticate_uri"] = self._url  # without it a 401 would ask Keystone's catalogue first
         if not section.memcached_servers:
             local["cache"] = _CACHE
         if not section.service_type:
-            local["service_type"] = "compute"  # by which access rules of application credentials are matched
+            local["service_type"] = (
+                "compute"  # the service that access rules of application credentials are matched against
+            )
         self._challenge = f'Keystone uri="{section.www_authenticate_uri or self._url}"'
         try:
             self._filter = _Filter(_noted, local)
@@ -173,7 +176,7 @@ class Keystone:
         self._said = float("-inf")
 
     def authenticate(self, req: falcon.Request) -> Identity:
-        """Return the token's user; raises FaultError 401 for no or a bad token, 503 while Keystone is not asked."""
+        """Return the token's user; raises FaultError 401 for an absent or bad token, 503 for an unchecked token."""
         token = (req.get_header("X-Auth-Token") or "").strip()
         if not _TOKEN.fullmatch(token):
             raise unauthorized(self._challenge)
@@ -189,7 +192,7 @@ class Keystone:
         return caller
 
     def check(self) -> str | None:
-        """Have Keystone validate our own token; returns what is wrong and what to set, None where it works."""
+        """Validate our own token with Keystone; return the fault and the option to set, else None."""
         try:
             with total_deadline(self._seconds):
                 self._filter.verify_own_token()
@@ -222,7 +225,7 @@ class Keystone:
         raise self._away(req, answers[0] if answers else "no answer")
 
     def _away(self, req: falcon.Request, why: str) -> FaultError:
-        """Return the refusal of a token that cannot be checked now; strangers cannot fill the log with it."""
+        """Return the refusal of a token that cannot be checked now; logged rarely, because strangers cause it."""
         now = time.monotonic()
         if now - self._said >= _SAID_EVERY:
             self._said = now
@@ -237,7 +240,7 @@ class Keystone:
         )
 
     def _words(self, ex: BaseException) -> str:
-        """Say what happened and what to set, without any text of Keystone's answer."""
+        """Return the fault and the option to set, without any text of Keystone's answer."""
         if isinstance(ex, KeystoneMiddlewareException) and ex.__context__ is not None:
             ex = ex.__context__
         words = next((words for kind, words in _WORDS if isinstance(ex, kind)), _STRANGE)
@@ -247,7 +250,7 @@ class Keystone:
 
 
 def _noted(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
-    """Note that the filter let a request through: it calls this for good tokens only."""
+    """Note that the filter let a request through, because the filter calls this for good tokens only."""
     environ[_NOTE] = True
     start_response("204 No Content", [])
     return []
@@ -265,7 +268,7 @@ def _identity(environ: dict[str, Any], remember: float) -> Identity:
 
 
 def _good_for(environ: dict[str, Any], remember: float) -> float:
-    """Return the seconds for which a token needs no new check: until its end at most."""
+    """Return the seconds for which a token does not need a new check, at most until the token expires."""
     try:
         ends = timeutils.parse_isotime(environ["keystone.token_info"]["token"]["expires_at"])
     except (LookupError, TypeError, ValueError):
@@ -275,7 +278,7 @@ def _good_for(environ: dict[str, Any], remember: float) -> float:
 
 
 def _cause(ex: BaseException) -> str:
-    """Return the system's word for an error, below all that the libraries put around it."""
+    """Return the system's text of an error, from inside all errors that the libraries put around it."""
     inner: BaseException | None = ex
     while inner is not None:
         if isinstance(inner, OSError) and inner.strerror:
@@ -285,7 +288,7 @@ def _cause(ex: BaseException) -> str:
 
 
 def _auth_url(conf: cfg.ConfigOpts) -> str:
-    """Return [keystone_authtoken] auth_url; raises ConfigError where it is missing."""
+    """Return [keystone_authtoken] auth_url; raises ConfigError where the option is missing."""
     for group, opts in auth_token.list_opts():
         conf.register_opts(opts, group=group)
     section = conf[conf[GROUP].auth_section or GROUP]

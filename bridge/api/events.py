@@ -3,10 +3,10 @@
 
 The order of the checks is Nova's: size, authentication (both before routing, in app.py), microversion, content
 type, JSON, project of the URL, schema, policy, then each event. The decision on an event is a pure function of the
-event and of what the inventory knows.
+event and of the inventory.
 
-Source: nova/api/openstack/compute/server_external_events.py. Nova looks in this order: the server is unknown (404),
-the tag is missing (400), the server is on no host (422). Where we decide otherwise stands in differences.yaml.
+Source: nova/api/openstack/compute/server_external_events.py. Nova checks in this order: the server is unknown
+(404), the tag is missing (400), the server is on no host (422). differences.yaml lists our different decisions.
 """
 
 import json
@@ -35,15 +35,15 @@ from bridge.runtime.metrics import ApiMetrics
 class Code(IntEnum):
     """The code of one event in the answer."""
 
-    ACCEPTED = 200  # it is in the journal
-    BAD = 400  # it names no volume, or is not an event that is handled here
-    UNKNOWN_SERVER = 404  # no host ever reported the server
-    NO_HOST = 422  # the server is on no host now
+    ACCEPTED = 200  # the event is in the journal
+    BAD = 400  # the event names no volume, or is not handled here
+    UNKNOWN_SERVER = 404  # the server was never reported by a host
+    NO_HOST = 422  # the server is not on any host now
 
 
 @dataclass(frozen=True, slots=True)
 class EventDecision:
-    """The code of one event; `key` where it is accepted, `reason` where it is not."""
+    """The code of one event; `key` of an accepted event, `reason` of a refused event."""
 
     code: Code
     key: ExtendKey | None = None
@@ -58,7 +58,7 @@ _NO_HOST: Final = EventDecision(Code.NO_HOST, reason=Reason.SERVER_NO_HOST)
 
 
 def servers(events: Sequence[Mapping[str, Any]]) -> set[str]:
-    """Return the servers to ask the inventory for: canonical ids, in lower case. Others cannot be in it."""
+    """Return the servers to look up in the inventory: canonical ids, in lower case. Other ids cannot be in it."""
     return {event["server_uuid"].lower() for event in events if is_uuid(event["server_uuid"])}
 
 
@@ -85,7 +85,7 @@ def answer(
 ) -> tuple[int, list[dict[str, Any]]]:
     """Return the status of the request and its events: the request's own keys in their order, then status and code.
 
-    207 as soon as one event got another code than 200, also when all did: never an HTTP 404 (Nova ≥ 21).
+    The status is 207 where at least one event, or each, got another code than 200: never an HTTP 404 (Nova ≥ 21).
     """
     whole = all(decision.code is Code.ACCEPTED for decision in decisions)
     return (HTTPStatus.OK if whole else HTTPStatus.MULTI_STATUS).value, [
@@ -102,7 +102,7 @@ LOG = logging.getLogger(__name__)
 
 
 Choice = Callable[[Mapping[str, ServerState]], Sequence[Arrival]]
-"""Decides which arrivals are accepted, by what is known of their servers."""
+"""The choice of accepted arrivals, by the state of their servers."""
 
 
 class ArrivalStore(Protocol):
@@ -111,27 +111,27 @@ class ArrivalStore(Protocol):
     def admit(self, server_ids: Collection[str], choose: Choice) -> Mapping[ExtendKey, str]:
         """Open or renew an extend for each arrival that `choose` returns, and return their ids after the commit.
 
-        `choose` gets the state of each server of the inventory, without those that are unknown, and may be called
-        more than once. Raises JournalUnavailableError.
+        `choose` gets the state of each server that the inventory knows, and may be called more than once. Raises
+        JournalUnavailableError.
         """
 
 
 class AnyServer:
-    """A journal where Nova knows the servers: each counts as existing, and is located later."""
+    """A journal for clouds where Nova knows the servers: each server counts as existing, and is located later."""
 
     def __init__(self, journal: ArrivalStore) -> None:
         self._journal = journal
 
     def admit(self, server_ids: Collection[str], choose: Choice) -> Mapping[ExtendKey, str]:
-        """Accept what is chosen when each server is known."""
+        """Accept the arrivals that are chosen when each server is known."""
         known = dict.fromkeys(server_ids, ServerState.ON_HOST)
         return self._journal.admit((), lambda _: choose(known))
 
 
 class EventsResource:
-    """The resource of external events. `wake` tells the engine of work after the commit; it does not raise.
+    """The resource of external events. `wake` tells the engine of work after the commit, and never raises.
 
-    With `versioned` false this is Nova's legacy /v2 endpoint: always 2.1, microversion headers are not read.
+    With `versioned` false, the resource is Nova's legacy /v2 endpoint: always 2.1, without microversion headers.
     """
 
     def __init__(
@@ -169,7 +169,7 @@ class EventsResource:
         resp.data = json.dumps({"events": answered}).encode()
 
     def on_options(self, _req: falcon.Request, _resp: falcon.Response, project_id: str | None = None) -> None:
-        """Answer 404, which app.py makes Nova's answer to a preflight: falcon's own would name the methods."""
+        """Answer 404, which app.py makes Nova's answer to a preflight, because falcon's own names the methods."""
         del project_id
         raise not_found()
 
@@ -234,5 +234,5 @@ class EventsResource:
 
 
 def _id(text: object) -> str | None:
-    """Return an id for an audit record, None for text that a caller made up."""
+    """Return an id for an audit record, None for text that is not a UUID."""
     return text.lower() if isinstance(text, str) and is_uuid(text) else None

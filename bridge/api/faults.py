@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Refusals of the API in Nova's shapes. The one place that words an error body.
+"""Refusals of the API in Nova's shapes. Only this module words an error body.
 
-Two shapes, as a current Nova answers: its own faults ({name: {code, message}}, with a charset) and those of the
-web layer before it ({message, code, title}, without). Nova sends the second as HTML to clients that accept HTML;
-ours are JSON always (differences.yaml).
+A current Nova has two shapes. Its own faults are {name: {code, message}}, with a charset. Faults of the web layer
+before it are {message, code, title}, without a charset. Nova sends the second shape as HTML to clients that accept
+HTML; ours are JSON always (differences.yaml).
 """
 
 import json
@@ -38,7 +38,7 @@ _NAMES: Final[Mapping[int, str]] = MappingProxyType(
         503: "serviceUnavailable",
     }
 )
-"""Nova's names of faults by status; any other status is a computeFault."""
+"""Nova's names of faults by status; each other status is a computeFault."""
 
 _UNEXPECTED: Final = "Unexpected API Error. Please contact the administrator"
 _TOO_LARGE: Final = (
@@ -49,7 +49,7 @@ _NOT_FOUND: Final = "The resource could not be found.<br /><br />\n\n\n"
 
 
 class FaultError(Exception):
-    """The refusal of a whole request; no event of it was taken."""
+    """The refusal of a whole request; none of its events was accepted."""
 
     def __init__(
         self, status: int, body: bytes, content_type: str, headers: Mapping[str, str] = _NO_HEADERS
@@ -68,7 +68,7 @@ def fault(status: int, message: str, headers: Mapping[str, str] = _NO_HEADERS) -
 
 
 def not_found() -> FaultError:
-    """Refuse a path, or a method of it, that is not there: Nova knows no 405."""
+    """Refuse an unknown path, or an unknown method of a path, because Nova does not answer 405."""
     return _web_fault(HTTPStatus.NOT_FOUND, "Not Found", _NOT_FOUND)
 
 
@@ -85,18 +85,18 @@ def too_large() -> FaultError:
 
 
 def too_long() -> FaultError:
-    """Refuse a path above the limit: nothing of it comes back."""
+    """Refuse a path above the limit; the answer has no part of the path."""
     return _web_fault(HTTPStatus.REQUEST_URI_TOO_LONG, "Request-URI Too Long", _TOO_LONG)
 
 
 def too_often(seconds: float) -> FaultError:
-    """Refuse a caller who is to come back after so many seconds."""
+    """Refuse a caller, who may try again after `seconds`."""
     wait = str(max(1, ceil(seconds)))
     return fault(HTTPStatus.TOO_MANY_REQUESTS, "Too many requests; please come back later.", {"Retry-After": wait})
 
 
 def write(resp: falcon.Response, refusal: FaultError) -> None:
-    """Turn a refusal into the answer; headers that were set before (version headers) stay."""
+    """Write a refusal into the answer; headers that were set before (version headers) stay."""
     resp.status = f"{refusal.status} {HTTPStatus(refusal.status).phrase}"
     resp.content_type = refusal.content_type
     resp.data = refusal.body
@@ -106,7 +106,7 @@ def write(resp: falcon.Response, refusal: FaultError) -> None:
 
 
 def translate(ex: Exception) -> FaultError:
-    """Return the refusal for any error; an unexpected one tells the caller nothing of our inside."""
+    """Return the refusal for any error; an unexpected error shows the caller no internal detail."""
     if isinstance(ex, FaultError):
         return ex
     if isinstance(ex, JournalUnavailableError):
@@ -123,7 +123,7 @@ def translate(ex: Exception) -> FaultError:
 
 
 def handle(req: falcon.Request, resp: falcon.Response, ex: Exception, _params: dict[str, Any]) -> None:
-    """Handle every error of falcon's."""
+    """Handle every error that falcon catches."""
     refusal = translate(ex)
     request_id = getattr(req.context, "request_id", None)
     if isinstance(ex, JournalUnavailableError):

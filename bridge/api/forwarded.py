@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The origin of a request behind proxies: [api] trusted_proxies decides whose word counts.
+"""The origin of a request behind proxies: [api] trusted_proxies decides whose headers count.
 
-Forwarding headers are removed from every request before the application sees it, and with them every header that
-other software takes for one. Where the peer is a trusted proxy, the headers of the one chosen kind are read first:
-the caller is the rightmost hop that is not a trusted proxy, since all hops left of it are that hop's own word.
+Forwarding headers are removed from every request before the application gets it. Headers that other software takes
+for forwarding headers are removed, too. From a trusted proxy, the headers of the one chosen kind are read first.
+The caller is the rightmost hop that is not a trusted proxy, because that hop itself wrote all hops left of it.
 """
 
 import ipaddress
@@ -20,7 +20,7 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 UNIX: Final = "unix"
-"""The word in trusted_proxies for peers without an address: a proxy on a Unix socket of the WSGI server."""
+"""The value in trusted_proxies for peers without an address: a proxy on a Unix socket of the WSGI server."""
 
 _MAX_TEXT: Final = 4096
 _MAX_HOPS: Final = 32
@@ -31,11 +31,11 @@ _HOST: Final = re.compile(
     r"(?:\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?\.?)(?::[0-9]{1,5})?"
 )
 _SAID_HOST: Final = re.compile(r"[^\x00-\x20\x7f/?#@\\<>]{1,255}")
-"""A Host of the caller's own: in links as it was sent, as Nova does, where it stays the host of the link."""
+"""A caller's own Host header that is safe in links: returned as it was sent, as Nova does."""
 _PREFIX: Final = re.compile(r"(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+")
 _PORT: Final = re.compile(r":[0-9]{1,5}\Z")
 _IPV6_KEY: Final = 64
-"""Bits of an IPv6 address that tell callers apart: each subscriber has at least such a network to pick from."""
+"""Bits of an IPv6 address that distinguish callers, because each subscriber has at least a /64."""
 
 _LOOKALIKES: Final = frozenset(
     {
@@ -69,14 +69,14 @@ class ForwardedHeaders(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proxies:
-    """The proxies whose word counts, and the headers they speak by."""
+    """The trusted proxies, and the kind of headers that they set."""
 
     networks: tuple[Network, ...] = ()
     unix: bool = False
     headers: ForwardedHeaders = ForwardedHeaders.X_FORWARDED
 
     def trusts(self, peer: str) -> bool:
-        """Return True for a peer, or a hop, that is one of them."""
+        """Return True for a peer, or a hop, that is a trusted proxy."""
         if not peer:
             return self.unix
         address = parse_address(peer)
@@ -85,7 +85,7 @@ class Proxies:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallerOrigin:
-    """The request as its caller sent it; None where the proxy does not say."""
+    """The caller's address and view of the URL; None where the proxy does not say."""
 
     address: str
     scheme: str | None = None
@@ -105,7 +105,7 @@ class ForwardingHeaders:
 
 
 def proxies(words: Iterable[str], headers: ForwardedHeaders = ForwardedHeaders.X_FORWARDED) -> Proxies:
-    """Read [api] trusted_proxies; raises ConfigError that names the word."""
+    """Read [api] trusted_proxies; raises ConfigError that names the wrong value."""
     networks: list[Network] = []
     unix = False
     for word in (text.strip() for text in words):
@@ -144,7 +144,7 @@ def parse_address(text: str) -> Address | None:
 
 
 def key_of(peer: str) -> str:
-    """Return a short key that tells callers apart: an IPv4 address, the /64 of an IPv6 address, or "-"."""
+    """Return a short key that distinguishes callers: an IPv4 address, the /64 of an IPv6 address, or "-"."""
     address = parse_address(peer)
     if address is None:
         return "-"
@@ -154,7 +154,7 @@ def key_of(peer: str) -> str:
 
 
 def origin(known: Proxies, peer: str, headers: ForwardingHeaders) -> CallerOrigin:
-    """Return where a request came from, by the words of trusted proxies only."""
+    """Return the origin of a request, by the headers of trusted proxies only."""
     if not known.trusts(peer):
         return CallerOrigin(address=peer)
     if known.headers is ForwardedHeaders.FORWARDED:
@@ -174,7 +174,7 @@ def origin(known: Proxies, peer: str, headers: ForwardingHeaders) -> CallerOrigi
 
 
 def behind_proxies(app: WsgiApp, known: Proxies) -> WsgiApp:
-    """Wrap an application: take all forwarding headers away, and set what trusted ones say."""
+    """Wrap an application: remove all forwarding headers, and apply the values of trusted proxies."""
 
     def cleaned(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         headers = _take_away(environ)
@@ -188,7 +188,7 @@ def behind_proxies(app: WsgiApp, known: Proxies) -> WsgiApp:
         if found.host is not None:
             environ["HTTP_HOST"] = found.host
         elif not _SAID_HOST.fullmatch(environ.get("HTTP_HOST", "")):
-            environ.pop("HTTP_HOST", None)  # it would stand in links
+            environ.pop("HTTP_HOST", None)  # an invalid Host would get into links
         if found.prefix is not None:
             environ["SCRIPT_NAME"] = found.prefix
         return app(environ, start_response)
@@ -197,7 +197,7 @@ def behind_proxies(app: WsgiApp, known: Proxies) -> WsgiApp:
 
 
 def _own_scheme(environ: dict[str, Any]) -> str:
-    """Return the scheme of the server itself: uWSGI believes the X-Forwarded-Proto of every caller."""
+    """Return the scheme of the server itself, because uWSGI believes the X-Forwarded-Proto of every caller."""
     secure = environ.get("HTTPS") in {"on", "1"} or "https" in {
         environ.get("UWSGI_SCHEME"),
         environ.get("REQUEST_SCHEME"),
@@ -236,7 +236,7 @@ def _caller(known: Proxies, peer: str, hops: Sequence[str]) -> str:
 
 
 def _last(text: str) -> Sequence[str]:
-    """Return the last hops of a list, a bounded number of them."""
+    """Return a bounded number of the last hops of a list."""
     cut = len(text) > _MAX_TEXT
     hops = text[-_MAX_TEXT:].split(",")
     return hops[1 if cut else 0 :][-_MAX_HOPS:]
@@ -260,7 +260,7 @@ def _prefix(text: str) -> str | None:
 
 
 def _forwarded_hops(text: str) -> Sequence[dict[str, str]]:
-    """Read RFC 7239 elements; a quoted comma or semicolon does not occur in what is valid here."""
+    """Read RFC 7239 elements; a value that is valid here never has a quoted comma or semicolon."""
     hops = []
     for element in _last(text) if text else ():
         pairs = (pair.partition("=") for pair in element.split(";"))

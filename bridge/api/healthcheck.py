@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""GET /healthcheck for load balancers: can this API take events now? No token, no version.
+"""GET /healthcheck for load balancers: can this API take events now? Needs neither a token nor a version.
 
-Path and words are those of oslo.middleware's healthcheck, which Nova has at the same place; ours also asks the
-journal. Under the built-in server the answer is the check that a thread keeps. A process that uWSGI forks has no
-thread of ours, so a request asks the journal there.
+Path and words are those of oslo.middleware's healthcheck, which Nova has at the same path. Ours also asks the
+journal. Under the built-in server the answer is the check that a thread keeps. A process that uWSGI forks does not
+have that thread, so a request asks the journal there.
 """
 
 import threading
@@ -18,15 +18,15 @@ import falcon
 from bridge.core.errors import JournalRefusedError, JournalUnavailableError
 
 PATH: Final = "/healthcheck"
-_KEEP: Final = 1.0  # seconds an answer of the journal counts: balancers ask often, and from everywhere
+_KEEP: Final = 1.0  # seconds an answer of the journal counts, because many balancers ask often
 _MOMENT: Final = 1.0
-_GOOD_FOR: Final = 10.0  # seconds after which an answer says nothing while the next one does not come
+_GOOD_FOR: Final = 10.0  # seconds after which an answer no longer counts while the next answer is missing
 
 
 class Healthcheck:
-    """Answers load balancers. `ping` returns None where the journal can be used, else why not.
+    """The resource for load balancers. `ping` returns None where the journal can be used, else the reason.
 
-    One thread at a time asks the journal. The others answer from what is known, and hardly ever wait.
+    One thread at a time asks the journal. The others answer from the last result, and hardly ever wait.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Healthcheck:
         self._usable = False
 
     def on_get(self, _req: falcon.Request, resp: falcon.Response) -> None:
-        """Answer 200 OK, or 503 with one word; the reason stands in the log and on the ops port, not here."""
+        """Answer 200 OK, or 503 with one word; the reason is only in the log and on the ops port."""
         if self._file is not None and self._file.exists():
             self._say(resp, HTTPStatus.SERVICE_UNAVAILABLE, "DISABLED BY FILE")
         elif self._journal_usable():
@@ -58,7 +58,7 @@ class Healthcheck:
         age = self._clock() - self._asked
         if age < _KEEP:
             return self._usable
-        # with an old answer the one that is on its way is worth a moment, unless it has been late already
+        # Beside an old answer, the pending answer is worth a short wait, unless it is late already.
         wait = max(0.0, self._began + _MOMENT - self._clock()) if age >= _GOOD_FOR else 0.0
         if self._asking.acquire(timeout=wait):
             try:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The identity of a caller, and the two questions about it: is it true, and is it allowed.
+"""The identity of a caller, and the interfaces of the two checks of it: authentication and policy.
 
-The strategies behind the questions are in `auth.py` (how a caller proves its identity) and `policy.py` (what its
-roles allow). The application knows only what stands here.
+The strategies behind them are in `auth.py` (proof of the identity) and `policy.py` (permissions of its roles). The
+application uses only these interfaces.
 """
 
 from dataclasses import dataclass, field
@@ -16,8 +16,8 @@ class Identity:
     """A caller with good credentials.
 
     `user` is Keystone's user id, or the name in the htpasswd file. `project` is the id of the token's project, None
-    for a caller that belongs to any (without Keystone there are no projects). A token is scoped to a project, to a
-    `domain`, to the whole `system` or to nothing. `good_for`: seconds in which these credentials need no new check.
+    for a caller that belongs to any (projects exist only with Keystone). A token is scoped to a project, to a
+    `domain`, to the whole `system` or to nothing. `good_for`: seconds until the credentials are checked again.
     """
 
     user: str
@@ -29,7 +29,7 @@ class Identity:
 
 
 class Authenticator(Protocol):
-    """Turns a request into an identity. Called before routing, once per request, by several threads at a time."""
+    """The authentication of a request. Called before routing, once per request, by several threads at a time."""
 
     def authenticate(self, req: falcon.Request) -> Identity:
         """Return the caller. Raises FaultError: 401 for bad credentials, 429 or 503 while they are not checked."""
@@ -40,11 +40,11 @@ class AsksService(Protocol):
     """An authenticator that asks another service."""
 
     def check(self) -> str | None:
-        """Return why that service cannot be used and what to set, None where it works."""
+        """Return the fault of that service and the option to set, None where the service works."""
 
 
 class Policy(Protocol):
-    """Decides what an identity may do. Asked after the schema, as Nova asks it."""
+    """The permissions of an identity. Checked after the schema, as in Nova."""
 
     def check(self, who: Identity) -> None:
         """Raise FaultError 403 for an identity that may not send external events."""

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """falcon middleware around every request: access log, request ids, size and authentication.
 
-The access log holds one line per request, and never a token, a body, a query, or text of the caller's unescaped.
+The access log holds one line per request, and never a token, a body, a query, or unescaped text of the caller.
 """
 
 import logging
@@ -18,20 +18,20 @@ from bridge.api.versions import DOCUMENT_PATH, VERSIONED_PATH
 from bridge.core.extend import clean_request_id
 
 ACCESS_LOG = logging.getLogger("bridge.api.access")
-"""A name of its own, by which operators filter and send it elsewhere."""
+"""A logger with its own name, by which operators filter the access log or send it elsewhere."""
 
 _MAX_TEXT: Final = 200
 
 
 class AccessLog:
-    """Logs requests. It is the first, so that refusals of the others are logged as well."""
+    """The access log of requests. It is the first middleware, because refusals of the others are logged as well."""
 
     def process_request(self, req: falcon.Request, _resp: falcon.Response) -> None:
-        """Note the time."""
+        """Note the time at which the request began."""
         req.context.started = time.monotonic()
 
     def process_response(self, req: falcon.Request, resp: falcon.Response, _resource: object, _ok: bool) -> None:
-        """Write the line."""
+        """Write the request's line of the access log."""
         context = req.context
         who = getattr(context, "caller", None)
         ACCESS_LOG.info(
@@ -55,28 +55,28 @@ def shown(text: str) -> str:
 
 
 class RequestIds:
-    """Request ids: ours goes out in both headers, as Nova's; the caller's own becomes the global id."""
+    """Request ids: our id is sent in both headers, as Nova's; the caller's own becomes the global id."""
 
     def process_request(self, req: falcon.Request, _resp: falcon.Response) -> None:
-        """Make the id and read the caller's."""
+        """Make our request id, and read the caller's."""
         req.context.request_id = f"req-{uuid.uuid4()}"
         req.context.global_request_id = clean_request_id(req.get_header("X-OpenStack-Request-ID"))
 
     def process_response(self, req: falcon.Request, resp: falcon.Response, _resource: object, _ok: bool) -> None:
-        """Send the id, except with the unversioned documents, where Nova sends none."""
+        """Send the id, except with the unversioned documents, because Nova sends none with these."""
         if VERSIONED_PATH.match(req.path):
             resp.set_header("x-openstack-request-id", req.context.request_id)
             resp.set_header("x-compute-request-id", req.context.request_id)
 
 
 class Doorkeeper:
-    """Checks the size, then the credentials. The version documents are open to all callers."""
+    """The check of the size, then of the credentials. The version documents are open to all callers."""
 
     def __init__(self, auth: Authenticator) -> None:
         self._auth = auth
 
     def process_request(self, req: falcon.Request, _resp: falcon.Response) -> None:
-        """Refuse a request; raises FaultError 413, or the one of the authenticator."""
+        """Check a request; raises FaultError 413, or the authenticator's FaultError."""
         check_length(req)
         if VERSIONED_PATH.match(req.path) and not DOCUMENT_PATH.match(req.path):
             req.context.caller = self._auth.authenticate(req)

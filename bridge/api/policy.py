@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The permission of a caller: one oslo.policy rule, by Nova's name and with Nova's default of today.
+"""The permission of a caller: one oslo.policy rule, with Nova's name and Nova's current default.
 
-Source: nova/policies/server_external_events.py and base.py (34.0): rule:service_or_admin, project scope. The rules
-it is made of carry Nova's names as well, so that an operator's overrides mean the same here.
+Source: nova/policies/server_external_events.py and base.py (34.0): rule:service_or_admin, project scope. The inner
+rules have Nova's names as well, because an operator's overrides must mean the same here.
 """
 
 import logging
@@ -48,7 +48,7 @@ _RULES: Final = (
 
 
 class OsloPolicy:
-    """The rules, with what [oslo_policy] policy_file makes of them; the file is read again when it has changed."""
+    """The rules with the overrides of [oslo_policy] policy_file, which is read again after a change."""
 
     def __init__(self, conf: cfg.ConfigOpts) -> None:
         """Load the rules; raises ConfigError for a policy file that cannot be used."""
@@ -64,8 +64,8 @@ class OsloPolicy:
     def check(self, who: Identity) -> None:
         """Raise FaultError 403 in Nova's words; 503 while the policy file cannot be read.
 
-        An allowed caller is not looked at again for a second: oslo.policy inspects its checks' signatures and looks
-        at its files each time, which costs half of what taking an event does.
+        An allowed caller is not checked again for a second, because oslo.policy inspects its checks' signatures and
+        its files each time. That costs half as much as taking an event.
         """
         with self._lock:
             if who in self._allowed:
@@ -103,7 +103,7 @@ class OsloPolicy:
             raise fault(HTTPStatus.FORBIDDEN, f"Policy doesn't allow {CREATE} to be performed.")
 
     def _hint(self, who: Identity) -> str:
-        """Return what an operator has to look at for this refusal."""
+        """Return the cause of this refusal, for an operator."""
         overridden = sorted(rule.name for rule in _RULES if rule.name in self._enforcer.file_rules)
         if overridden:
             return f"the policy file {self._enforcer.policy_path} has rules of its own for {', '.join(overridden)}"
@@ -117,9 +117,9 @@ def _now() -> float:
 
 
 def enforcer(conf: cfg.ConfigOpts | None = None) -> oslo_policy.Enforcer:
-    """Return an enforcer with our rules; without `conf` one for oslo.policy's own tools."""
+    """Return an enforcer with our rules; without `conf`, an enforcer for oslo.policy's own tools."""
     if conf is None and getattr(cfg.CONF, "config_file", None):
-        conf = cfg.CONF  # oslopolicy-validator --config-file FILE looks at this one
+        conf = cfg.CONF  # the configuration that oslopolicy-validator --config-file FILE reads
     elif conf is None:
         conf = cfg.ConfigOpts()
         conf([], project="extend-bridge")

@@ -2,11 +2,11 @@
 """Rate limits: answer 429 with Retry-After before a stranger costs Keystone or bcrypt any work.
 
 There are two rates. Each caller with good credentials has its requests per second. Each address has its failed
-attempts; where those are used up, only credentials that were good before are looked at, so that a guesser cannot
-lock out the listener beside it behind the same proxy.
+attempts. Where those are used up, only credentials that were good before are checked, because a guesser must not
+lock out a listener behind the same proxy.
 
-A caller is remembered for as long as its identity says, one second at least: keystonemiddleware costs a third of
-taking an event, also for a token in its cache, and a remembered caller waits for nobody.
+A caller is remembered for the `good_for` of its identity, at least one second. keystonemiddleware costs a third of
+taking an event, also for a token in its cache, and a remembered caller does not wait.
 """
 
 import hmac
@@ -28,20 +28,20 @@ from bridge.api.identity import Authenticator, Identity
 _MAX_KEYS: Final = 10_000
 _MAX_GOOD: Final = 1_000
 _LATE: Final = 0.1
-"""Part of the time for which a caller is remembered, at its end, in which its credentials are checked again."""
+"""The last part of a remembered caller's time, in which the credentials are checked again."""
 _CREDENTIALS: Final = ("X-Auth-Token", "Authorization", "X-Service-Token")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rate:
-    """A number per second, and a number at once. `per_second` 0: no limit."""
+    """A rate: a number per second, and a number at once. `per_second` 0: no limit."""
 
     per_second: float
     burst: int
 
 
 class Buckets:
-    """A token bucket per key, the least recently used forgotten above 10,000 keys. Safe for several threads."""
+    """The token buckets, one per key; the least recently used goes above 10,000 keys. Safe for several threads."""
 
     def __init__(self, rate: Rate, *, clock: Callable[[], float] = time.monotonic, keys: int = _MAX_KEYS) -> None:
         self._rate = rate
@@ -50,14 +50,14 @@ class Buckets:
         self._rows: LRUCache[str, tuple[float, float]] = LRUCache(keys)
 
     def wait(self, key: str) -> float:
-        """Return the seconds until there is something to take; 0 now."""
+        """Return the seconds until the bucket has a token; 0 where it has one now."""
         if not self._rate.per_second:
             return 0.0
         with self._lock:
             return self._short(self._level(key))
 
     def take(self, key: str) -> float:
-        """Take one and return 0, or take nothing and return the seconds to wait."""
+        """Take a token and return 0, or take nothing and return the seconds to wait."""
         if not self._rate.per_second:
             return 0.0
         with self._lock:
@@ -67,9 +67,9 @@ class Buckets:
             return short
 
     def charge(self, key: str, seconds: float) -> None:
-        """Take one, and what the rate gave back during work of so many seconds.
+        """Take a token, and the tokens that the rate gave back during a check of `seconds`.
 
-        Without that a slow check would pay for the next guess by its own time.
+        Otherwise the time of a slow check would pay for the next guess.
         """
         if not self._rate.per_second:
             return
@@ -90,7 +90,7 @@ class Buckets:
 
 
 class Guard:
-    """An authenticator that asks another one no more often than the rates allow, and remembers its answers."""
+    """An authenticator that calls another only as often as the rates allow, and remembers the results."""
 
     def __init__(
         self, inner: Authenticator, *, requests: Rate, failures: Rate, clock: Callable[[], float] = time.monotonic
@@ -107,7 +107,7 @@ class Guard:
     def authenticate(self, req: falcon.Request) -> Identity:
         """Return the caller; raises FaultError, 429 among others."""
         shown = [req.get_header(name) or "" for name in _CREDENTIALS]
-        # method and path: an application credential may be good for some only
+        # with method and path, because an application credential may be good for some of them only
         seal = hmac.digest(self._key, "\0".join([*shown, req.method, req.path]).encode(errors="replace"), "sha256")
         with self._lock:
             caller, until = self._good.get(seal, (None, 0.0))
@@ -122,9 +122,9 @@ class Guard:
         return caller
 
     def _renewed(self, req: falcon.Request, seal: bytes, caller: Identity) -> Identity:
-        """Check credentials again before the caller is forgotten, in one thread; the others go on meanwhile.
+        """Check credentials again before the caller is forgotten, in one thread; the other threads go on.
 
-        While they cannot be checked, what is remembered holds to its end.
+        While the credentials cannot be checked, the remembered identity holds until its end.
         """
         with self._lock:
             if seal in self._renewing:

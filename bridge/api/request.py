@@ -16,19 +16,19 @@ from bridge.api.faults import fault, not_found, too_large
 from bridge.api.identity import Identity
 
 MAX_BODY: Final = 114688
-"""Bytes of a request body, as oslo.middleware's sizelimit in front of Nova: about 780 events."""
+"""Limit for the bytes of a request body, as oslo.middleware's sizelimit in front of Nova: about 780 events."""
 
 
 def check_length(req: falcon.Request) -> None:
-    """Refuse by its Content-Length a body that is too large; raises FaultError."""
+    """Refuse a body whose Content-Length is too large; raises FaultError."""
     if (req.content_length or 0) > MAX_BODY:
         raise too_large()
 
 
 def read_body(req: falcon.Request) -> bytes:
-    """Return the whole body; b"" where there is none. Raises FaultError for one that is too large or broken off.
+    """Return the whole body, or b"" without a body. Raises FaultError for a body that is too large or broken off.
 
-    A chunked body has no length: it is read up to the limit.
+    A chunked body does not have a length, so it is read up to the limit.
     """
     try:
         if req.content_length is not None:
@@ -37,7 +37,7 @@ def read_body(req: falcon.Request) -> bytes:
             body = req.stream.read(MAX_BODY + 1)
         else:
             return b""
-    except (OSError, ValueError) as ex:  # the client went away, was silent for too long, or broke the chunking
+    except (OSError, ValueError) as ex:  # the client has gone, was silent for too long, or broke the chunking
         raise fault(HTTPStatus.BAD_REQUEST, "Malformed request body") from ex
     if len(body) > MAX_BODY:
         raise too_large()
@@ -50,20 +50,20 @@ _JSON: Final = "application/json"
 _VENDOR: Final = "application/vnd.openstack.compute+json"
 MEDIA_TYPES: Final = (_JSON, _VENDOR)
 """Content types of a body with events."""
-_UNSAID: Final = frozenset({"", "text/plain"})  # what some servers make of an absent header
+_UNSAID: Final = frozenset({"", "text/plain"})  # the value that some servers give an absent header
 _WITH_BODY: Final = frozenset({"POST", "PUT"})
 _PROJECT: Final = re.compile(r"[0-9a-f-]+")  # Nova's default project_id_regex: another segment is another path
 
 
 def negotiate(req: falcon.Request, resp: falcon.Response) -> versions.Version:
-    """Set the answer's version headers and return the microversion to answer in; raises FaultError 400 or 406."""
+    """Set the answer's version headers and return the answer's microversion; raises FaultError 400 or 406."""
     version = versions.of_request(req)
     resp.set_headers(versions.headers(version))
     return version
 
 
 def parse(req: falcon.Request) -> Any:
-    """Return the JSON of the body, None where there is none; raises FaultError 415, 413 or 400."""
+    """Return the JSON of the body, None without a body; raises FaultError 415, 413 or 400."""
     kind = (req.content_type or "").partition(";")[0]
     if kind not in MEDIA_TYPES and kind not in _UNSAID:
         raise fault(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "Unsupported Content-Type")
@@ -81,7 +81,7 @@ def parse(req: falcon.Request) -> Any:
 def check_project(project_id: str | None, caller: Identity) -> None:
     """Refuse a path with another project than the caller's; raises FaultError 400.
 
-    A `project_id` of None stands for a path without one, a caller without a project may name any.
+    A `project_id` of None means a path without a project. A caller without a project may name any project.
     """
     if project_id is not None and caller.project is not None and project_id != caller.project:
         raise fault(
@@ -103,7 +103,7 @@ def answer_type(req: falcon.Request) -> str:
     Source: nova/api/openstack/urlmap.py, Accept.best_match: the higher quality, then the mask with fewer wildcards.
     """
     accept = req.get_header("Accept") or ""
-    if _VENDOR not in accept:  # by a wildcard alone the first of the two is taken
+    if _VENDOR not in accept:  # for a wildcard alone the first of the two is the answer
         return _JSON
     best, quality, mask = _JSON, -1.0, "*/*"
     for offered in MEDIA_TYPES:

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The request body: a cheap check accepts it, JSON Schema only words a refusal as Nova does.
+"""The check of the request body: a cheap check accepts it, JSON Schema only words a refusal as Nova does.
 
 Source: nova/api/openstack/compute/schemas/server_external_events.py (2.1 and 2.51), whose order decides which of
-several errors is named, and nova/api/validation/validators.py, whose sentence a caller's scripts may look for.
+several errors is named. The sentences are those of nova/api/validation/validators.py, because callers' scripts may
+search for them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,21 +30,21 @@ _FORMATS.checks("uuid")(uuidutils.is_uuid_like)
 
 
 def names(version: Version) -> Sequence[str]:
-    """Return the event names that a microversion knows, in Nova's order."""
+    """Return the event names of a microversion, in Nova's order."""
     if version >= versions.VOLUME_EXTENDED:
         return (*_BASE_NAMES, VOLUME_EXTENDED)
     return _BASE_NAMES
 
 
 def refusal(body: object, version: Version) -> str | None:
-    """Return why Nova's schema refuses the body, in Nova's words; None where the schema accepts the body."""
+    """Return the refusal of the body by Nova's schema, in Nova's words; None where the schema accepts the body."""
     if accepts(body, version):
         return None
     return _words(body, version)
 
 
 def accepts(body: object, version: Version) -> bool:
-    """Decide as the schema does, without its cost."""
+    """Return the decision of the schema, without its cost."""
     if not isinstance(body, dict) or body.keys() != {"events"}:
         return False
     events = body["events"]
@@ -81,14 +82,14 @@ def _words(body: object, version: Version) -> str:
 
 
 def clipped(text: str) -> str:
-    """Return a text of the caller's as it may come back in an answer: at most a thousand characters of it."""
+    """Return at most a thousand characters of a caller's text, for an answer."""
     return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
 
 
 def _deeper(body: object, depth: int) -> bool:
-    """Return True for a body whose objects and lists are nested deeper than that.
+    """Return True for a body whose objects and lists are nested deeper than `depth`.
 
-    Without recursion: how deep Python can go differs from version to version, and so does what ends it.
+    The function does not recurse, because Python's depth limit and the error beyond it differ between versions.
     """
     level = [body]
     for _ in range(depth):
@@ -105,9 +106,9 @@ def _deeper(body: object, depth: int) -> bool:
 
 
 def without_extras(body: object) -> object:
-    """Return a body for the legacy /v2, where Nova takes unknown keys away instead of refusing them.
+    """Return a body for the legacy /v2, where Nova removes unknown keys instead of refusing them.
 
-    An object that has unknown keys only keeps them, and is refused for what it lacks.
+    An object with only unknown keys keeps them, and is refused for its missing keys.
     """
     if not isinstance(body, dict):
         return body

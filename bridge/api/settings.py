@@ -20,11 +20,11 @@ from bridge.runtime.config import LOCATOR_OPTS, OPS_OPTS, Driver, locator_settin
 
 
 class AuthStrategy(StrEnum):
-    """The proof that a caller brings."""
+    """The kind of credentials that a caller must send."""
 
-    KEYSTONE = "keystone"  # by a token of Keystone's, X-Auth-Token
-    HTTP_BASIC = "http_basic"  # by name and password, from an htpasswd file of bcrypt hashes
-    NOAUTH = "noauth"  # not at all: loopback only
+    KEYSTONE = "keystone"  # a token of Keystone, in X-Auth-Token
+    HTTP_BASIC = "http_basic"  # name and password, from an htpasswd file of bcrypt hashes
+    NOAUTH = "noauth"  # no credentials: loopback only
 
 
 API_OPTS = [
@@ -151,7 +151,7 @@ API_GROUPS: Final = (("api", API_OPTS), ("journal", JOURNAL_OPTS), ("locator", L
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiSettings:
-    """The options of [api], and the journal. `known_by`: where servers are known. A `wake_port` of 0: no engine."""
+    """The options of [api], and the journal. `known_by`: the source of known servers. `wake_port` 0: no engine."""
 
     journal: JournalSettings
     bind_host: str = "127.0.0.1"
@@ -200,7 +200,7 @@ def api_settings(conf: cfg.ConfigOpts) -> ApiSettings:
 
 
 def _proxies(conf: cfg.ConfigOpts) -> Proxies:
-    """Read the trusted proxies. oslo.middleware's option of 0.1.0 stands for proxies on this machine."""
+    """Read the trusted proxies. oslo.middleware's option of 0.1.0 means proxies on this machine."""
     known = proxies(conf.api.trusted_proxies, ForwardedHeaders(conf.api.forwarded_headers))
     conf.register_opts(http_proxy_to_wsgi.OPTS, group=_MIDDLEWARE)
     if conf[_MIDDLEWARE].enable_proxy_headers_parsing and not known.networks and not known.unix:
@@ -223,9 +223,9 @@ def _tls(conf: cfg.ConfigOpts) -> TlsSettings | None:
 
 
 def refuse_open_door(settings: ApiSettings, *, built_in: bool) -> None:
-    """Refuse `noauth` where others than this machine could reach it; raises ConfigError.
+    """Refuse `noauth` on an address that other machines can reach; raises ConfigError.
 
-    Under an external WSGI server (`built_in` false) we cannot see its address, so it is refused as well.
+    Under an external WSGI server (`built_in` false) `noauth` is refused as well, because its address is not known.
     """
     if settings.auth_strategy is not AuthStrategy.NOAUTH or settings.force_noauth:
         return
@@ -249,5 +249,5 @@ def _is_loopback(host: str) -> bool:
 
 
 def list_opts() -> Sequence[tuple[str, Sequence[cfg.Opt]]]:
-    """For oslo-config-generator; [journal] is listed by the engine."""
+    """Return the options for oslo-config-generator, without [journal], which the engine lists."""
     return [("api", API_OPTS)]

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Microversions, negotiated like Nova's, and the version documents that clients discover the API by.
+"""Microversions, negotiated like Nova's, and the version documents by which clients discover the API.
 
-Two headers, 2.1 without either, 2.51 at most:
+A request without either of the two headers gets 2.1; 2.51 is the highest version.
 
-OpenStack-API-Version: `service version` pairs, the last one for `compute` (in any case of letters) counts.
-X-OpenStack-Nova-API-Version: the older header, a bare version; read only where the first names no `compute`.
+OpenStack-API-Version: `service version` pairs, the last pair for `compute` (in any case of letters) counts.
+X-OpenStack-Nova-API-Version: the older header, a bare version; read only where the first does not name `compute`.
 Source: nova/api/openstack/wsgi.py set_api_version_request and microversion_parse.get_version.
 
 keystoneauth reads version, min_version and links of a document.
@@ -31,7 +31,7 @@ _MAX_TEXT: Final = 64  # of a refused version, in our answer
 
 @dataclass(frozen=True, slots=True, order=True)
 class Version:
-    """A microversion; they compare as numbers, 2.9 < 2.51."""
+    """A microversion. Versions compare as numbers: 2.9 < 2.51."""
 
     major: int
     minor: int
@@ -43,13 +43,13 @@ class Version:
 MIN: Final = Version(2, 1)
 MAX: Final = Version(2, 51)
 VOLUME_EXTENDED: Final = Version(2, 51)
-"""The first version that knows the event `volume-extended`."""
+"""The first version with the event `volume-extended`."""
 
 VARY: Final = "OpenStack-API-Version, X-OpenStack-Nova-API-Version"
 
 
 def requested(standard: str | None, legacy: str | None) -> str | None:
-    """Return the version that a request asks for by its two headers, repeated ones joined by commas, or None."""
+    """Return the version in the two headers of a request, repeated headers joined by commas, or None."""
     for pair in reversed((standard or "").split(",")):
         words = pair.split(maxsplit=1)
         if len(words) > 1 and words[0].lower() == _SERVICE:
@@ -58,14 +58,14 @@ def requested(standard: str | None, legacy: str | None) -> str | None:
 
 
 def of_request(req: falcon.Request) -> Version:
-    """Return the version to answer a request in; raises FaultError 400 or 406."""
+    """Return the version of the answer to a request; raises FaultError 400 or 406."""
     return negotiate(
         requested(req.get_header("OpenStack-API-Version"), req.get_header("X-OpenStack-Nova-API-Version"))
     )
 
 
 def negotiate(asked: str | None) -> Version:
-    """Return the version to answer in; raises FaultError 400 for a malformed and 406 for an unsupported one."""
+    """Return the version of the answer; raises FaultError 400 for a malformed, 406 for an unsupported version."""
     if asked is None:
         return MIN
     if asked == "latest":
@@ -83,7 +83,7 @@ def negotiate(asked: str | None) -> Version:
 
 
 def headers(version: Version) -> dict[str, str]:
-    """Return the headers that say in which version an answer is."""
+    """Return the headers that name the version of an answer."""
     return {
         "OpenStack-API-Version": f"{_SERVICE} {version}",
         "X-OpenStack-Nova-API-Version": str(version),
@@ -102,7 +102,7 @@ def _unsupported(version: Version) -> FaultError:
 _UPDATED_V2: Final = "2025-07-04T12:00:00Z"  # as Nova's own documents say
 _UPDATED_V21: Final = "2013-07-23T11:33:21Z"
 _MAX_LINK: Final = 8192
-_PATH_SAFE: Final = "/~!$&'()*+,;=:@"  # what stands in a path as it is (RFC 3986)
+_PATH_SAFE: Final = "/~!$&'()*+,;=:@"  # the characters that a path has unencoded (RFC 3986)
 _IDS: Final = {"v2": "v2.0", "v2.1": "v2.1"}
 
 
@@ -122,7 +122,7 @@ def version_document(path: str, base: str) -> bytes:
 def choices_document(unversioned: str, base: str) -> bytes:
     """Return the links to an unversioned path under each version; raises FaultError 414 where they are too long.
 
-    `unversioned` is the path, decoded: encoding makes it up to nine times as long.
+    `unversioned` is the decoded path; encoding makes the path up to nine times as long.
     """
     rest = quote(unversioned.strip("/"), safe=_PATH_SAFE)
     if len(rest) > _MAX_LINK:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The API process, wired."""
+"""The wiring of the API process."""
 
 import threading
 from collections.abc import Callable, Iterable
@@ -29,7 +29,7 @@ _KEYSTONE_GOOD_FOR: Final = 25.0
 
 
 def build(settings: ApiSettings, process: Process, *, auth: Authenticator | None = None) -> list[Part]:
-    """Built-in server and journal probe; raises ConfigError. `auth` replaces the strategy of the settings."""
+    """Build the server and the journal probe; raises ConfigError. `auth` replaces the strategy of the settings."""
     refuse_open_door(settings, built_in=True)
     check = DatabaseCheck(process.health, DATABASE)
     journal = open_journal(settings.journal, results=check)
@@ -61,7 +61,7 @@ def build(settings: ApiSettings, process: Process, *, auth: Authenticator | None
 
 
 def build_wsgi(settings: ApiSettings, process: Process) -> WsgiApp:
-    """Return the application alone, for a WSGI server of the operator's; raises ConfigError."""
+    """Return the application alone, for the operator's own WSGI server; raises ConfigError."""
     refuse_open_door(settings, built_in=False)
     journal = open_journal(settings.journal)
     caller = guarded(strategy(settings, process.conf), settings)
@@ -69,7 +69,7 @@ def build_wsgi(settings: ApiSettings, process: Process) -> WsgiApp:
 
 
 def _last_word(health: Health, ping: Callable[[], str | None]) -> str | None:
-    """Return why the journal cannot be used, as its check says; before the check's first word, ask the journal."""
+    """Return the reason of the journal's failed check, else None; ask the journal before the first check."""
     check = health.checks()[DATABASE]
     if check == STARTING:
         return ping()
@@ -77,7 +77,7 @@ def _last_word(health: Health, ping: Callable[[], str | None]) -> str | None:
 
 
 def _keystone_probe(service: AsksService, health: Health) -> Supervised:
-    """Return the part that keeps the readiness check of Keystone."""
+    """Return the part that updates the readiness check of Keystone."""
     health.expect(_KEYSTONE)
 
     def body(stop: threading.Event) -> None:
@@ -93,7 +93,7 @@ def _keystone_probe(service: AsksService, health: Health) -> Supervised:
 
 
 def _counted(app: WsgiApp, in_flight: InFlight) -> WsgiApp:
-    """Return the application; requests that are worked on are in flight."""
+    """Wrap the application to count its requests in flight."""
 
     def counted(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         with in_flight.one():

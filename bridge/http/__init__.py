@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The built-in HTTP server. Knows bridge.core only."""
+"""The built-in HTTP server, which imports bridge.core only."""

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A connection that never holds a worker: the server's loop reads its requests and writes its answers.
 
-A worker sees a connection only when a whole request has come, handshake included, and leaves it with an answer in
-memory. cheroot alone gives a connection to a worker at its first byte, does the TLS handshake in the loop that
-accepts, and waits in the worker while the answer is taken: a few slow clients then stop every other one.
+A worker gets a connection only when the handshake and a whole request have arrived. The worker leaves an answer in
+memory. cheroot alone gives a connection to a worker at its first byte, and does the TLS handshake in the loop that
+accepts. cheroot's worker also waits while the client takes the answer. A few slow clients then stop all others.
 """
 
 import contextlib
@@ -22,68 +22,70 @@ from bridge.http.request import Request, RequestBuffer, RequestLimits
 
 _READ: Final = 64 * 1024
 _MAX_REQUESTS: Final = 1000  # of one connection
-_EBB: Final = 2.0  # seconds in which the rest of a refused request may come, so that its sender hears the answer
+_EBB: Final = (
+    2.0  # seconds in which the rest of a refused request may come, because its sender reads no answer before
+)
 _PATIENCE: Final = 1.0  # seconds in the queue after which a client that has closed its side counts as gone
 _LAST_WORDS: Final = 5.0  # seconds for an answer that is ready when the server stops
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _RESET: Final = struct.pack("ii", 1, 0)
-"""SO_LINGER that makes the kernel drop what is unsent instead of keeping it."""
+"""SO_LINGER that makes the kernel drop unsent bytes instead of keeping them."""
 
 
 class Arrived(Enum):
-    """The result of one look at a connection."""
+    """The result of one check of a connection."""
 
-    PART = auto()  # more has to come, or to be taken
+    PART = auto()  # more bytes must come, or must be taken
     WHOLE = auto()  # a worker can answer
-    GONE = auto()  # nothing more will come of it
+    GONE = auto()  # the connection is over
 
 
 class _Phase(Enum):
     """The one thing a connection waits for."""
 
     REQUEST = auto()  # bytes of a request
-    WORKER = auto()  # its answer
+    WORKER = auto()  # the worker's answer
     TAKING = auto()  # the client, to take the answer
     EBB = auto()  # the rest of a request that was refused early
 
 
 class _Whole(io.BytesIO):
-    """One request, where cheroot reads a socket."""
+    """One request in memory, where cheroot expects a file over a socket."""
 
     bytes_read = 0
     broken = False
-    """The chunks of the body made no sense, or broke off."""
+    """The flag of a body whose chunks made no sense, or broke off."""
 
     def has_data(self) -> bool:
-        """Return False: nothing is left in it for the next request."""
+        """Return False, because no bytes are left for the next request."""
         return False
 
 
 class _Answer:
-    """One answer in memory, where cheroot writes to a socket."""
+    """One answer in memory, where cheroot expects a file over a socket."""
 
     def __init__(self) -> None:
         self.data = bytearray()
 
     @property
     def bytes_written(self) -> int:
-        """Return the length so far."""
+        """The length of the answer so far."""
         return len(self.data)
 
     def write(self, data: bytes) -> int:
-        """Append bytes."""
+        """Append bytes to the answer."""
         self.data += data
         return len(data)
 
     def flush(self) -> None:
-        """Do nothing."""
+        """Do nothing, because the loop sends the answer."""
 
     def close(self) -> None:
-        """Do nothing."""
+        """Do nothing, because the loop closes the connection."""
 
 
 class Connection(cheroot_server.HTTPConnection):
-    """A client. `advance` is called by the server's loop, everything else by the thread that has the connection."""
+    """A client's connection. The server's loop calls `advance`; the thread with the connection calls the rest."""
 
     RequestHandlerClass = Request
     limits = RequestLimits()
@@ -94,7 +96,7 @@ class Connection(cheroot_server.HTTPConnection):
         self.rfile = _Whole()
         self.wfile = _Answer()
         self.began: float | None = now
-        """When the request began to come, or the answer to be taken; None between two requests."""
+        """The time at which the request began to come, or the answer to be taken; None between two requests."""
         self.deadline = now + server.request_timeout
         self.interest = selectors.EVENT_READ
         self.reserved = False
@@ -116,13 +118,13 @@ class Connection(cheroot_server.HTTPConnection):
 
     @property
     def held(self) -> int:
-        """Bytes in memory for this client."""
+        """The number of bytes in memory for this client."""
         if self._phase is _Phase.TAKING:
             return len(self.wfile.data) - self._sent
         return self._buffer.size if self._phase is _Phase.REQUEST else 0
 
     def advance(self) -> Arrived:
-        """Take what has come, or hand out what can be taken now."""
+        """Read the bytes that have come, or send the bytes that the client takes now."""
         if not self._cut and time.monotonic() > self.deadline:
             self.expire()
             return Arrived.GONE
@@ -137,7 +139,7 @@ class Connection(cheroot_server.HTTPConnection):
             if taking or isinstance(ex, ssl.SSLWantWriteError):
                 self.interest = selectors.EVENT_WRITE
             return Arrived.PART
-        except (OSError, ValueError):  # the client went away, speaks no TLS, or speaks it wrongly
+        except (OSError, ValueError):  # the client has gone, or its TLS is absent or broken
             return Arrived.GONE
 
     def expire(self) -> None:
@@ -166,7 +168,8 @@ class Connection(cheroot_server.HTTPConnection):
     def abandoned(self) -> bool:
         """Return True where the client has gone while its request waited for a worker.
 
-        A client may close its sending side and still read: only after a second in the queue is that taken for gone.
+        A client may close its sending side and still read. So the client counts as gone only after a second in the
+        queue.
         """
         if self._cut or time.monotonic() - self._queued < _PATIENCE:
             return self._cut
@@ -190,7 +193,7 @@ class Connection(cheroot_server.HTTPConnection):
         return self.advance() is Arrived.PART
 
     def close(self) -> None:
-        """Close; after an early refusal first let the rest come, or the reset would take the answer with it."""
+        """Close; after an early refusal first read the rest, because a reset would destroy the answer."""
         if self._unread and self._phase is not _Phase.EBB and not self._cut:
             self._phase, self._unread = _Phase.EBB, False
             self.interest, self.deadline = selectors.EVENT_READ, time.monotonic() + _EBB
@@ -200,7 +203,7 @@ class Connection(cheroot_server.HTTPConnection):
                 return
         self.server.closed(self)
         super().close()
-        # cheroot's connections are in reference cycles: their memory would wait for the garbage collector
+        # The buffers go now, because cheroot's connections are in reference cycles: the memory would wait for gc.
         self._buffer, self.rfile, self.wfile = RequestBuffer(self.limits), _Whole(), _Answer()
 
     def _step(self) -> Arrived:
@@ -241,7 +244,7 @@ class Connection(cheroot_server.HTTPConnection):
         return Arrived.WHOLE
 
     def _hand_out(self) -> Arrived:
-        """Send what the client takes now; PART also for a connection that is kept after its whole answer."""
+        """Send the bytes that the client takes now; return PART also for a kept connection after its answer."""
         while self._sent < len(self.wfile.data):
             with memoryview(self.wfile.data) as view:
                 self._sent += self.socket.send(view[self._sent :])

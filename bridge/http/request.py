@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """One request: its bytes as they come, within limits, and its reading, stricter than cheroot's.
 
-Chunks are decoded once, while they come. The head is read by cheroot, which must find one meaning in it: a request
-must mean the same to a proxy and to us (RFC 9112, request smuggling), so that two readings of one request cannot be
-played off against each other. Bytes behind the end of a request are never read as a second request: the connection
-is closed instead.
+Chunks are decoded once, while they come. The head is read by cheroot, which must find one meaning in it. A request
+must mean the same to a proxy and to us, because two different readings of it allow request smuggling (RFC 9112).
+Bytes behind the end of a request are never read as a second request: the connection is closed instead.
 """
 
 import contextlib
@@ -32,9 +31,11 @@ _ONCE: Final = frozenset({b"Content-Length", b"Host", b"Transfer-Encoding"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestLimits:
-    """Bytes. A body above `body` is not kept; up to `swallow` it is read away first, so that its sender hears.
+    """Limits of a request, in bytes. A body above `body` is not kept.
 
-    `line` is the request line, `framing` all of a chunked body beside its data: each chunk costs the loop time.
+    Up to `swallow` bytes of a too large body are read and dropped first, so that its sender reads the refusal.
+    `line` is the request line. `framing` is all of a chunked body beside its data, because each chunk costs the
+    loop time.
     """
 
     line: int = 8 * 1024
@@ -53,17 +54,17 @@ class _State(Enum):
     DATA = auto()  # a chunk, and the line end behind it
     TRAILERS = auto()  # lines up to a blank one
     SWALLOW = auto()  # a number of bytes that are thrown away
-    WHOLE = auto()  # nothing: a worker can take it
+    WHOLE = auto()  # nothing: a worker can take the request
 
 
 class RequestBuffer:
-    """The bytes of one request. `unread` tells that more is to come, or has come, than belongs to the request."""
+    """The bytes of one request. `unread`: bytes beyond the request are to come, or have come."""
 
     def __init__(self, limits: RequestLimits) -> None:
         self._limits = limits
         self._state = _State.HEAD
         self._buffer = bytearray()
-        """Bytes that are not understood yet; all bytes while the head is coming."""
+        """Bytes that are not parsed yet; all bytes while the head is coming."""
         self._at = 0
         self._head = b""
         self._body = bytearray()
@@ -72,26 +73,26 @@ class RequestBuffer:
         self._continue = False
         self.unread = False
         self.broken = False
-        """The chunks make no sense, are too many, or broke off."""
+        """The flag of chunks that make no sense, are too many, or broke off."""
 
     @property
     def begun(self) -> bool:
-        """True once anything has come."""
+        """True once a byte has come."""
         return bool(self._buffer or self._head)
 
     @property
     def size(self) -> int:
-        """Bytes in memory."""
+        """The number of bytes in memory."""
         return len(self._buffer) + len(self._head) + len(self._body)
 
     @property
     def path(self) -> bytes:
-        """The path of the request target as it was sent, empty where there is none."""
+        """The path of the request target as it was sent, empty where the target has no path."""
         match = _TARGET.match(self._head)
         return match[1] if match else b""
 
     def feed(self, data: bytes) -> bool:
-        """Take bytes; True once the request is whole."""
+        """Take bytes; return True once the request is whole."""
         if self._state is _State.SWALLOW:
             self._left -= len(data)
             if self._left <= 0:
@@ -107,13 +108,13 @@ class RequestBuffer:
         return self._whole()
 
     def wants_continue(self) -> bool:
-        """Return True once where the sender waits for `100 Continue` before the body."""
+        """Return True, only once, where the sender waits for `100 Continue` before the body."""
         waits = self._state in {_State.BODY, _State.SIZE}
         wants, self._continue = self._continue and waits, False
         return wants
 
     def give_up(self) -> None:
-        """Take what is there for the request: no more will come."""
+        """Take the bytes so far as the request, because no more will come."""
         self.broken = self._state in {_State.SIZE, _State.DATA, _State.TRAILERS}
         if self._state is _State.HEAD:
             self._head = bytes(self._buffer)
@@ -149,7 +150,7 @@ class RequestBuffer:
         self._read_head(self._head[:found])
 
     def _refuse_head(self, end: int) -> None:
-        """Hand over what can never be whole: its refusal is worded where requests are read."""
+        """Hand over a head that can never be whole, because `Request` words its refusal."""
         self._head = bytes(self._buffer[:end])
         self._buffer = bytearray()
         self._done(unread=True)
@@ -209,7 +210,7 @@ class RequestBuffer:
             self._done(unread=self.unread or self.broken)
 
     def _end_chunk(self) -> None:
-        """Take the line end behind a chunk off the body again."""
+        """Remove the line end behind a chunk from the body again."""
         whole = self._body.endswith(b"\r\n")
         del self._body[-2:]
         self._state = _State.SIZE
@@ -242,10 +243,10 @@ class RequestBuffer:
 
 
 class HeaderReader(cheroot_server.HeaderReader):
-    """Reads a header section; ValueError, in words for the client, where it means nothing or two things.
+    """A reader of a header section; raises ValueError, with a text for the client, where it has not one meaning.
 
-    A header that is repeated is joined by commas (cheroot itself keeps the last one). Names with an underscore are
-    dropped: X_Auth_Token would become the same WSGI key as X-Auth-Token. `Expect` was answered before.
+    A repeated header is joined by commas (cheroot itself keeps the last value). Names with an underscore are
+    dropped, because X_Auth_Token would become the same WSGI key as X-Auth-Token. `Expect` was answered before.
     """
 
     def __call__(self, rfile: Any, hdict: dict[bytes, bytes] | None = None) -> dict[bytes, bytes]:
@@ -275,9 +276,9 @@ def _add(headers: dict[bytes, bytes], line: bytes) -> None:
 
 
 class _RequestLine:
-    """A reader of the request line for cheroot: bounded, and a path never begins with two slashes.
+    """A bounded reader of the request line for cheroot, whose paths never begin with two slashes.
 
-    `//v2.1` would be read as a host name.
+    Two slashes become one, because `//v2.1` would be read as a host name.
     """
 
     def __init__(self, inner: Any, limit: int) -> None:
@@ -293,14 +294,14 @@ class _RequestLine:
 
 
 class _Body:
-    """The `wsgi.input` of a chunked request, decoded already. Raises ValueError where the chunks were broken."""
+    """The `wsgi.input` of a chunked request, already decoded. Raises ValueError where the chunks were broken."""
 
     def __init__(self, source: Any, *, broken: bool) -> None:
         self._source = source
         self._broken = broken
 
     def read(self, size: int = -1) -> bytes:
-        """Return up to `size` bytes, all of them where it is negative; fewer only at the end."""
+        """Return up to `size` bytes, all of them where `size` is negative; fewer only at the end."""
         if self._broken:
             raise ValueError("the chunks of the body are malformed, or broke off")
         data: bytes = self._source.read(size)
@@ -308,12 +309,12 @@ class _Body:
 
 
 class Request(cheroot_server.HTTPRequest):
-    """One request, read from memory."""
+    """One request that is read from memory."""
 
     header_reader = HeaderReader()
 
     def read_request_line(self) -> bool:
-        """Read the first line; an endpoint that was configured with a slash at its end works."""
+        """Read the first line, also from an endpoint that was configured with a slash at its end."""
         inner, self.rfile = self.rfile, _RequestLine(self.rfile, self.conn.limits.line)
         try:
             return bool(super().read_request_line())
@@ -321,7 +322,7 @@ class Request(cheroot_server.HTTPRequest):
             self.rfile = inner
 
     def read_request_headers(self) -> bool:
-        """Read the headers, and refuse a request that says its length in two ways."""
+        """Read the headers, and refuse a request that gives its length in two ways."""
         if not super().read_request_headers():
             return False
         length, chunked = self.inheaders.get(b"Content-Length"), b"Transfer-Encoding" in self.inheaders
@@ -334,7 +335,7 @@ class Request(cheroot_server.HTTPRequest):
         return True
 
     def respond(self) -> None:
-        """Have the application answer. The connection of a chunked request is not used again."""
+        """Call the application for the answer. The connection of a chunked request is not used again."""
         if self.chunked_read or self.conn.last_request:
             self.close_connection = True
         source = self.conn.rfile
@@ -357,5 +358,5 @@ class Request(cheroot_server.HTTPRequest):
             f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
             "X-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\n"
         )
-        with contextlib.suppress(OSError):  # a client that has gone needs no answer
+        with contextlib.suppress(OSError):  # a client that has gone does not need an answer
             self.conn.wfile.write(head.encode() + body)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""cheroot as a part of a daemon: bounded threads, connections and memory, a port bound at once, an orderly stop."""
+"""The cheroot server as a part of a daemon: bounded threads and memory, a port bound at once, an orderly stop."""
 
 import ctypes
 import logging
@@ -31,13 +31,13 @@ _RESERVED_THREADS: Final = 2
 
 
 def trim() -> None:
-    """Return freed memory to the system, where the C library can."""
+    """Return freed memory to the system, where the C library supports that."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
 
 
 class _Loop(ConnectionManager):
-    """cheroot's loop, which waits for writing as well, and ends connections at their deadline."""
+    """The loop of cheroot, which here waits for writing as well, and ends connections at their deadline."""
 
     def __init__(self, server: "_Server") -> None:
         super().__init__(server)
@@ -50,7 +50,7 @@ class _Loop(ConnectionManager):
         self._events.register(conn.socket.fileno(), conn.interest, data=conn)
 
     def _expire(self, threshold: float) -> None:
-        """Close what is over, by deadlines instead of cheroot's threshold; called every half second."""
+        """Close overdue connections, by deadlines instead of cheroot's threshold; called every half second."""
         del threshold
         now = time.monotonic()
         overdue = [
@@ -64,10 +64,10 @@ class _Loop(ConnectionManager):
 
 
 class _Server(wsgi.Server):
-    """cheroot, whose workers get whole requests only, and whose connections and memory are bounded.
+    """The cheroot server, whose workers get whole requests only, and whose connections and memory are bounded.
 
-    Above `max_connections` or `_HELD_BYTES` the client that has been slow for longest makes room, so that slow
-    clients push each other out and not those who send and read at once.
+    Above `max_connections` or `_HELD_BYTES` the client that has been slow for longest is disconnected. So slow
+    clients push out each other, and never a client that sends and reads at once.
     """
 
     request_timeout = 30.0
@@ -84,7 +84,7 @@ class _Server(wsgi.Server):
         self._most = 0
 
     def prepare(self) -> None:
-        """Bind, with the loop of ours."""
+        """Bind the port, and replace cheroot's loop by `_Loop`."""
         super().prepare()
         self._connections: ConnectionManager
         self._connections.close()
@@ -120,7 +120,7 @@ class _Server(wsgi.Server):
         super().put_conn(conn)
 
     def process_conn(self, conn: Connection) -> None:
-        """Look at a connection that is new, or at which something has come; to a worker with a whole request."""
+        """Advance a connection that is new or readable; a whole request goes to a worker."""
         arrived = conn.advance()
         with self._lock:
             too_many = len(self._open) > self.max_connections + _BACKLOG
@@ -134,7 +134,7 @@ class _Server(wsgi.Server):
             self.requests.put(conn)
 
     def give_back(self) -> None:
-        """Return freed memory to the system after a crowd has gone: the C library would keep it."""
+        """Return freed memory to the system after a peak of clients, because the C library would keep it."""
         with self._lock:
             if self._most < _TRIM_ABOVE or self._held > _TRIM_ABOVE // 2:
                 return
@@ -142,11 +142,11 @@ class _Server(wsgi.Server):
         trim()
 
     def error_log(self, msg: str = "", level: int = logging.INFO, traceback: bool = False) -> None:
-        """Log the first line of cheroot's own errors, such as a client that went away."""
+        """Log the first line of cheroot's own errors, such as a client that disconnected."""
         LOG.log(level, "http server: %s", msg.splitlines()[0] if msg else "error", exc_info=traceback)
 
     def _victim(self) -> Connection | None:
-        """Take the client that has been slow for longest out of the books."""
+        """Remove and return the client that has been slow for longest."""
         conn = next(iter(self._slow), None)
         if conn is not None:
             self._held -= self._slow.pop(conn)
@@ -154,11 +154,11 @@ class _Server(wsgi.Server):
 
 
 class HttpServer:
-    """Serves a WSGI application. Binds in the constructor: a taken port is a ConfigError and ends the start.
+    """A server of a WSGI application. The constructor binds: a taken port is a ConfigError and ends the start.
 
-    `option` is the name of the setting to change, for that error's sentence; `grace` the seconds that a request in
-    work may take after `stop`; `timeout` the seconds in which a request has to come as a whole, and in which its
-    answer has to be taken; `reserved` the paths that have threads of their own.
+    `option` is the name of the setting to change, for the text of that error. `grace`: seconds that a request in
+    work may take after `stop`. `timeout`: seconds in which a whole request must come, and in which its answer must
+    be taken. `reserved`: the paths that have their own threads.
     """
 
     def __init__(
@@ -212,33 +212,33 @@ class HttpServer:
 
     @property
     def port(self) -> int:
-        """Return the port in use, also where a free one was picked."""
+        """The port in use, also where the system picked a free port."""
         return int(self._server.bind_addr[1])
 
     @property
     def url(self) -> str:
-        """Return the address of the server, without a trailing slash."""
+        """The address of the server, without a trailing slash."""
         host = self._server.bind_addr[0]
         scheme = "https" if self._tls is not None else "http"
         return f"{scheme}://[{host}]:{self.port}" if ":" in host else f"{scheme}://{host}:{self.port}"
 
     def start(self) -> None:
-        """Begin to serve."""
+        """Begin to serve requests."""
         self._workers.begin()
         self._thread.start()
         LOG.info("%s listens at %s", self._name, self.url)
 
     def reload(self) -> None:
-        """Read the certificate again."""
+        """Read the certificate files again."""
         if self._tls is not None:
             self._tls.reload()
 
     def stop(self) -> None:
-        """Take no more requests; those being answered get the grace time."""
+        """Stop taking requests; requests in work get the grace time."""
         self._stopper.start()
 
     def join(self, seconds: float) -> bool:
-        """Wait until the last answer is out."""
+        """Wait until the last answer is sent; return False where that took longer than `seconds`."""
         self._stopper.join(seconds)
         if self._thread.ident is not None:
             self._thread.join(0.1 if self._stopper.is_alive() else 1.0)

@@ -21,7 +21,7 @@ MINIMUM: Final = MappingProxyType({"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLS
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TlsSettings:
-    """PEM files; without `key_file` the key is in `cert_file`. `minimum` is a key of MINIMUM."""
+    """The PEM files; without `key_file` the key is in `cert_file`. `minimum` is a key of MINIMUM."""
 
     cert_file: str
     key_file: str | None = None
@@ -29,17 +29,17 @@ class TlsSettings:
 
 
 class TlsAdapter(Adapter):
-    """The TLS adapter for cheroot. The handshake is the connection's, which does not wait for it."""
+    """The TLS adapter for cheroot. `Connection` does the handshake, without waiting."""
 
     def __init__(self, settings: TlsSettings, *, option: str) -> None:
-        """Load the files; raises ConfigError, naming `option`, where they cannot be used."""
+        """Load the files; raises ConfigError, which names `option`, where the files cannot be used."""
         super().__init__(settings.cert_file, settings.key_file)
         self._settings = settings
         self._option = option
         self.context: ssl.SSLContext = self._load()
 
     def reload(self) -> None:
-        """Read the files again, for connections from now on; where they cannot be used the old ones stay."""
+        """Read the files again for new connections; the old certificate stays where the files are broken."""
         try:
             self.context = self._load()
         except ConfigError as ex:
@@ -77,5 +77,5 @@ class TlsAdapter(Adapter):
 
 
 def _no_passphrase() -> str:
-    """Refuse a key with a passphrase: there is no person to ask."""
+    """Refuse a key with a passphrase, because a daemon has no person to ask."""
     raise ValueError("the key has a passphrase")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The threads that answer requests, some of them reserved for the paths that must never wait behind the others."""
+"""The threads that answer requests, some of them reserved for paths that must never wait behind others."""
 
 import logging
 import queue
@@ -10,26 +10,26 @@ from typing import Any, Final, Protocol
 LOG = logging.getLogger(__name__)
 
 _CUT_OFF_SECONDS: Final = 1.0
-"""Time that a worker gets for its end after its connection was cut."""
+"""The time in which a worker must end after its connection was cut."""
 
 
 class Answerable(Protocol):
     """A connection whose request has come as a whole."""
 
     reserved: bool
-    """The request is for a reserved path."""
+    """The flag of a request for a reserved path."""
 
     def abandoned(self) -> bool:
         """Return True where the client has gone."""
 
     def communicate(self) -> Any:
-        """Answer the request; True where the connection is to be kept."""
+        """Answer the request; return True where the connection is to be kept."""
 
     def cut(self) -> None:
-        """Break the connection off."""
+        """Break the connection off, and drop unsent bytes."""
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connection after its answer."""
 
 
 class Keeper(Protocol):
@@ -40,7 +40,7 @@ class Keeper(Protocol):
 
 
 class RequestWorkers:
-    """Two groups of threads with a queue each; stands where cheroot has its thread pool."""
+    """The two groups of threads, each with a queue, in the place of cheroot's thread pool."""
 
     def __init__(self, server: Keeper, threads: int, reserved: int) -> None:
         self._server = server
@@ -53,10 +53,10 @@ class RequestWorkers:
         self._busy: dict[threading.Thread, Answerable] = {}
 
     def start(self) -> None:
-        """Do nothing: cheroot calls this when it binds, and a start may still fail then."""
+        """Do nothing, because cheroot calls this when it binds, and a start may still fail then."""
 
     def begin(self) -> None:
-        """Start the threads."""
+        """Start the threads of both groups."""
         for reserved, count in self._count.items():
             for n in range(count):
                 name = f"http-{'reserved-' if reserved else ''}{n}"
@@ -65,11 +65,11 @@ class RequestWorkers:
                 thread.start()
 
     def put(self, conn: Answerable) -> None:
-        """Have a request answered."""
+        """Queue a request for the threads of its group."""
         self._queues[conn.reserved and self._count[True] > 0].put(conn)
 
     def stop(self, timeout: float | None = None) -> None:
-        """End the threads; what is being answered gets `timeout` seconds, then its connection is cut."""
+        """End the threads; a request in work gets `timeout` seconds, then its connection is cut."""
         for reserved, count in self._count.items():
             for _ in range(count):
                 self._queues[reserved].put(None)
