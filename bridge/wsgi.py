@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The API for a WSGI server of the operator's: `bridge.wsgi:application` under uWSGI, gunicorn or mod_wsgi.
+"""The API for the operator's own WSGI server: `bridge.wsgi:application` under uWSGI, gunicorn or mod_wsgi.
 
-The configuration file is $EXTEND_BRIDGE_CONFIG, by default /etc/extend-bridge/extend-bridge.conf. Nothing is read,
-opened or connected before the first request, so that every forked worker has connections of its own.
+The configuration file is $EXTEND_BRIDGE_CONFIG, by default /etc/extend-bridge/extend-bridge.conf. Files and
+connections are opened at the first request, because every forked worker needs connections of its own.
 """
 
-import bridge.runtime.threads  # noqa: F401 - first, before anything that may choose another backend
+import bridge.runtime.threads  # noqa: F401 - first, because other imports may choose another backend
 
 # isort: split
 import atexit
@@ -33,14 +33,17 @@ _PROG: Final = "extend-bridge-api"
 
 
 class Application:
-    """Builds itself at its first request; a configuration that cannot be used is answered 503 until mended."""
+    """The WSGI application, built at the first request.
+
+    An unusable configuration is answered with 503, and the next request tries again.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._app: WsgiApp | None = None
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
-        """WSGI."""
+        """Answer a WSGI request; build the application at the first request."""
         app, why = self._app, ""
         if app is None:
             with self._lock:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The stand-in's WSGI application: the few requests the bridge, cinderclient and curl make, and nothing else."""
+"""The stand-in's WSGI application. It answers only the requests that the bridge, cinderclient and curl make."""
 
 import json
 import re
@@ -27,7 +27,7 @@ _NOT_FOUND: Final = "The resource could not be found."
 
 
 class _Around:
-    """Says on every answer what this is; counts; breaks what a test asked to be broken; reads the microversion."""
+    """The middleware of all requests: the header x-standin, request counts, faults of tests, and microversions."""
 
     def __init__(self, faults: Faults) -> None:
         self._faults = faults
@@ -49,24 +49,24 @@ class _Around:
 
 
 class VolumeResource:
-    """/v3/{project}/volumes/{id} and its actions."""
+    """The resource /v3/{project}/volumes/{id}, with its actions."""
 
     def __init__(self, volumes: Volumes) -> None:
         self._volumes = volumes
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, volume_id: str, project: str = "") -> None:
-        """The volume."""
+        """Answer with the volume."""
         resp.media = {"volume": views.volume_view(self._volumes.get(volume_id), project, req.prefix)}
 
     def on_get_encryption(
         self, req: falcon.Request, resp: falcon.Response, volume_id: str, project: str = ""
     ) -> None:
-        """How it is opened."""
+        """Answer with the volume's encryption."""
         del req, project
         resp.media = views.encryption_view(self._volumes.get(volume_id))
 
     def on_post_action(self, req: falcon.Request, resp: falcon.Response, volume_id: str, project: str = "") -> None:
-        """os-extend."""
+        """Begin the extend of an os-extend request."""
         del project
         body = _body(req)
         extend = body.get("os-extend") if isinstance(body, dict) else None
@@ -84,13 +84,13 @@ class VolumeResource:
 
 
 class VolumesResource:
-    """/v3/{project}/volumes/detail, for reconciliation."""
+    """The resource /v3/{project}/volumes/detail, for reconciliation."""
 
     def __init__(self, volumes: Volumes) -> None:
         self._volumes = volumes
 
     def on_get_detail(self, req: falcon.Request, resp: falcon.Response, project: str = "") -> None:
-        """Answer with all volumes, by `status`, `sort`, `limit` and `marker` as Cinder pages them."""
+        """Answer with all volumes, filtered and paged by `status`, `sort`, `limit` and `marker` as in Cinder."""
         wanted = req.get_param("status")
         found = _sorted([v for v in self._volumes.all() if wanted in {None, v.status}], req.params.get("sort"))
         limit = req.get_param_as_int("limit", min_value=1) or 1000
@@ -103,18 +103,18 @@ class VolumesResource:
 
 
 class AttachmentsResource:
-    """/v3/{project}/attachments, since 3.27."""
+    """The resource /v3/{project}/attachments, since microversion 3.27."""
 
     def __init__(self, volumes: Volumes) -> None:
         self._volumes = volumes
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, project: str = "") -> None:
-        """Summaries, of one volume with ?volume_id=."""
+        """Answer with summaries of all attachments, or of one volume's with ?volume_id=."""
         del project
         resp.media = {"attachments": [views.attachment_summary(v, a) for v, a in self._of(req)]}
 
     def on_get_detail(self, req: falcon.Request, resp: falcon.Response, project: str = "") -> None:
-        """Answer with connection data, the newest first, by `limit` and `marker`."""
+        """Answer with attachments and their connection data, newest first, paged by `limit` and `marker`."""
         del project
         every = sorted(self._of(req), key=lambda pair: (pair[1].attached_at, pair[1].id), reverse=True)
         volumes = {attachment.id: volume for volume, attachment in every}
@@ -123,7 +123,7 @@ class AttachmentsResource:
         resp.media = {"attachments": [views.attachment_view(volumes[a.id], a) for a in rest[:limit]]}
 
     def on_get_one(self, req: falcon.Request, resp: falcon.Response, attachment_id: str, project: str = "") -> None:
-        """One, with connection data."""
+        """Answer with one attachment and its connection data."""
         del project
         _since(req, _ATTACHMENTS_SINCE)
         resp.media = {"attachment": views.attachment_view(*self._volumes.attachment(attachment_id))}
@@ -138,7 +138,7 @@ _Row = TypeVar("_Row", Volume, Attachment)
 
 
 def _sorted(found: list[Volume], sort: object) -> list[Volume]:
-    """Sort by the first key of ?sort=key:direction,..., then by id; by id alone without."""
+    """Sort by the first key of ?sort=key:direction,... and then by id; without ?sort= only by id."""
     first = sort[0] if isinstance(sort, list) else str(sort or "id").partition(",")[0]
     key, _, direction = str(first).partition(":")
     name = key if key in {"created_at", "updated_at"} else "id"
@@ -146,7 +146,7 @@ def _sorted(found: list[Volume], sort: object) -> list[Volume]:
 
 
 def _after(found: list[_Row], marker: str | None) -> list[_Row]:
-    """Return the rows behind the marker's; raises RefusedError 404 where there is no such row."""
+    """Return the rows behind the marker's row; raises RefusedError 404 when no row has the marker's id."""
     if marker is None:
         return found
     place = next((number for number, row in enumerate(found) if row.id == marker), None)
@@ -156,11 +156,11 @@ def _after(found: list[_Row], marker: str | None) -> list[_Row]:
 
 
 def build(volumes: Volumes, faults: Faults) -> "falcon.App[Any, Any]":
-    """The application over the given state."""
+    """Build the application over the given state."""
     app: falcon.App[Any, Any] = falcon.App(middleware=[_Around(faults)])
     app.req_options.strip_url_path_trailing_slash = True
     app.add_error_handler(Exception, _handle)
-    app.add_error_handler(falcon.HTTPError, _handle)  # falcon has one of its own for these
+    app.add_error_handler(falcon.HTTPError, _handle)  # this replaces falcon's own handler
     app.add_route("/", _Versions(HTTPStatus.MULTIPLE_CHOICES))
     app.add_route("/v3", _Versions(HTTPStatus.OK))
     one, many, attachments = VolumeResource(volumes), VolumesResource(volumes), AttachmentsResource(volumes)

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A small Cinder for tests, the demo and for trying the bridge without one. It says what it is on every answer."""
+"""A small Cinder for tests, for the demo, and for trying the bridge without a real Cinder.
+
+Every answer carries a header that names the stand-in.
+"""
 
 import json
 import logging
@@ -21,7 +24,7 @@ SERVER_NAME: Final = "extend-bridge-cinder-standin"
 
 
 class StandInCinder:
-    """Volumes and their REST API, in one object. `extend_seconds` is how long a volume stays `extending`."""
+    """The stand-in: volumes and their REST API in one object. A volume stays `extending` for `extend_seconds`."""
 
     def __init__(self, *, extend_seconds: float = 0.0) -> None:
         self.volumes = Volumes(extend_seconds=extend_seconds)
@@ -30,7 +33,7 @@ class StandInCinder:
 
     @property
     def requests(self) -> Counter[tuple[str, str]]:
-        """Requests so far, by (method, path)."""
+        """The number of requests so far, by (method, path)."""
         return self._faults.requests
 
     def add_volume(
@@ -41,7 +44,10 @@ class StandInCinder:
         status: str | None = None,
         **more: Any,
     ) -> Volume:
-        """Have a volume; `in-use` where it has attachments. `more`: fields of Volume. Raises ValueError."""
+        """Add a volume. The default status is `in-use` with attachments, else `available`.
+
+        `more`: other fields of Volume. Raises ValueError.
+        """
         return self.volumes.add(
             Volume(
                 id=volume_id,
@@ -53,19 +59,19 @@ class StandInCinder:
         )
 
     def extend(self, volume_id: str, new_gib: int) -> None:
-        """As the API's os-extend; raises RefusedError."""
+        """Begin an extend like the API's os-extend; raises RefusedError."""
         self.volumes.extend(volume_id, new_gib)
 
     def set_status(self, volume_id: str, status: str) -> None:
-        """Set a status by hand."""
+        """Set a volume's status directly."""
         self.volumes.change(volume_id, status=status)
 
     def fail(self, fault: Fault | None, *, times: int | None = None) -> None:
-        """Fail from now on, or `times` times; None: work again."""
+        """Answer with a fault from now on, or for `times` requests; None ends the fault."""
         self._faults.set(fault, times=times)
 
     def server(self, *, host: str = "127.0.0.1", port: int = 0, threads: int = 8) -> HttpServer:
-        """Its HTTP server as a part, bound and not yet started; raises ConfigError."""
+        """Return the HTTP server as a part, bound but not started; raises ConfigError."""
         LOG.warning("%s", DESCRIPTION)
         return HttpServer(
             SERVER_NAME,
@@ -80,14 +86,14 @@ class StandInCinder:
 
 
 class RunningStandIn(StandInCinder):
-    """A stand-in that serves on loopback. `url`: of its API, as `[cinder] endpoint_override` takes it."""
+    """A stand-in that serves on loopback. `url` is its API's URL, in the form of [cinder] endpoint_override."""
 
     url: str = ""
 
 
 @contextmanager
 def run_standin() -> Iterator[RunningStandIn]:
-    """Serve a stand-in on a free port for the time of the block."""
+    """Serve a stand-in on a free port until the end of the block."""
     cinder = RunningStandIn()
     server = cinder.server()
     server.start()
@@ -102,7 +108,7 @@ def run_standin() -> Iterator[RunningStandIn]:
 def load_volumes(cinder: StandInCinder, path: str) -> int:
     """Add the volumes of a JSON file ([{id, size, status?, name?, attachments?: [{server_id, ...}]}, ...]).
 
-    Returns how many; raises ConfigError that says what is wrong and where.
+    Return the number of volumes. Raises ConfigError that names the problem and its place.
     """
     try:
         rows = json.loads(Path(path).read_text(encoding="utf-8"))

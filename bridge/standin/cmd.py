@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""extend-bridge-cinder-standin: the stand-in as a process."""
+"""The program extend-bridge-cinder-standin: the stand-in as a process."""
 
-import bridge.runtime.threads  # noqa: F401 - first, before anything that may choose another backend
+import bridge.runtime.threads  # noqa: F401 - first, because other imports may choose another backend
 
 # isort: split
 import argparse
@@ -34,7 +34,7 @@ It asks nobody for a token and keeps everything in memory. It sends no notificat
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point; returns the exit code."""
+    """Run the stand-in until a signal; return the exit code."""
     parser = argparse.ArgumentParser(
         prog=_PROG,
         description="A small Cinder (GET volume, GET attachment, os-extend, discovery) for trying Extend Bridge.",

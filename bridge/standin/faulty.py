@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a test asks the stand-in to do wrong, and what it was asked for."""
+"""The faults that a test sets for the stand-in, and the count of requests."""
 
 import threading
 from collections import Counter
@@ -7,15 +7,15 @@ from enum import Enum
 
 
 class Fault(Enum):
-    """A way to fail. Closed."""
+    """A fault of the stand-in. The list is closed."""
 
     INTERNAL = 500  # the API itself failed
-    UNAVAILABLE = 503  # a proxy in front of it has no backend
-    UNAUTHORIZED = 401  # the token is not taken
-    FORBIDDEN = 403  # the user may not
+    UNAVAILABLE = 503  # a proxy in front of the API has no backend
+    UNAUTHORIZED = 401  # the token is not accepted
+    FORBIDDEN = 403  # the user is not allowed
     TOO_MANY = 429  # the rate limit
-    BAD_JSON = "bad_json"  # 200 with a body that breaks off
-    HANG = "hang"  # no answer until told to go on
+    BAD_JSON = "bad_json"  # 200 with a truncated body
+    HANG = "hang"  # no answer until the fault ends
 
     @property
     def status(self) -> int:
@@ -24,7 +24,7 @@ class Fault(Enum):
 
 
 class Faults:
-    """The fault in force and the count of requests by (method, path). Safe for several threads."""
+    """The current fault, and the count of requests by (method, path). Safe for several threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -34,7 +34,10 @@ class Faults:
         self.requests: Counter[tuple[str, str]] = Counter()
 
     def set(self, fault: Fault | None, *, times: int | None = None) -> None:
-        """Fail from now on, or for the next `times` requests; None ends it and lets hanging requests go on."""
+        """Set a fault from now on, or for the next `times` requests.
+
+        None ends the fault and releases hanging requests.
+        """
         with self._lock:
             self._fault, self._left = fault, times
             if fault is Fault.HANG:
@@ -43,7 +46,10 @@ class Faults:
                 self._go_on.set()
 
     def next(self, method: str, path: str) -> Fault | None:
-        """Count a request; the fault it is to meet. A hanging one waits here and is then answered as usual."""
+        """Count a request; return the fault for this request.
+
+        A hanging request waits here until the fault ends and is then answered normally.
+        """
         with self._lock:
             self.requests[method, path] += 1
             fault = self._take()

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Cinder's side of a notification bus, for tests of whatever listens there: messages of a real Cinder 29.
+"""Cinder's side of a notification bus, for tests of any listener: messages of a real Cinder 29.
 
-The recording holds 25 messages, noise and odd attachments included. Secrets in it were made up for the recording.
+The recording holds 25 messages, including noise and unusual attachments. Its secrets are invented.
 """
 
 import json
@@ -20,21 +20,21 @@ from bridge.runtime.bus_url import is_memory
 
 EXCHANGE: Final = "openstack"
 _MEMORY_URL: Final = "kombu+memory:////"
-"""oslo.messaging's name of kombu's memory transport, by which a listener in this process hears a bus in memory."""
+"""oslo.messaging's URL of kombu's memory transport, for a listener in this process."""
 _RESIZE_END: Final = "volume.resize.end"
 _PRIORITIES: Final = ("info", "error")
 
 
 @dataclass(frozen=True, slots=True)
 class RecordedMessage:
-    """A message as Cinder sent it. `priority`: info or error."""
+    """A message in the form in which Cinder sent the message. `priority`: info or error."""
 
     body: bytes
     priority: str
 
     @property
     def notification(self) -> Mapping[str, Any]:
-        """Return the notification inside oslo.messaging's envelope."""
+        """The notification inside oslo.messaging's envelope."""
         found: Mapping[str, Any] = json.loads(json.loads(self.body)["oslo.message"])
         return found
 
@@ -48,7 +48,7 @@ def recorded_messages() -> tuple[RecordedMessage, ...]:
 
 
 def resize_end_message(volume_id: str, size: int, servers: Sequence[str], *, host: str) -> tuple[bytes, str]:
-    """Return a volume.resize.end of these ids and this size (GiB), and the request id inside."""
+    """Return the body of a volume.resize.end with these ids and this size (GiB), and its request id."""
     envelope = json.loads(_template().body)
     message = json.loads(envelope["oslo.message"])
     payload = message["payload"]
@@ -78,7 +78,9 @@ def _template() -> RecordedMessage:
 
 
 class NotificationBus:
-    """A publisher of notifications, as Cinder is: exchange and queues declared by the sender, neither durable.
+    """A publisher of notifications like Cinder.
+
+    The publisher declares the exchange and the queues. Both are not durable.
 
     `url`: an oslo.messaging transport_url of RabbitMQ, or `memory://` for a bus inside this process.
     """
@@ -86,7 +88,7 @@ class NotificationBus:
     def __init__(self, url: str = "memory://", topic: str = "notifications") -> None:
         self.topic: Final = topic
         self.listener_url: Final = _MEMORY_URL if is_memory(url) else url
-        """The transport_url to give to an oslo.messaging listener under test."""
+        """The transport_url for an oslo.messaging listener under test."""
         self._connection = kombu_connection(url, heartbeat=0, name="extend-bridge cinder_bus")
         exchange = kombu.Exchange(EXCHANGE, type="topic", durable=False)
         self._queues = {
@@ -98,7 +100,7 @@ class NotificationBus:
         self._producer = self._connection.Producer(auto_declare=False)
 
     def publish(self, body: bytes, *, priority: str = "info") -> None:
-        """Publish one message, in the form oslo.messaging's notifier gives it."""
+        """Publish one message in the form of oslo.messaging's notifier."""
         queue = self._queues[priority]
         self._producer.publish(
             body,
@@ -110,13 +112,13 @@ class NotificationBus:
         )
 
     def extend(self, volume_id: str, size: int, *servers: str, host: str = "cmp-1") -> str:
-        """Publish the volume.resize.end of a volume attached to these servers; returns the user's request id."""
+        """Publish the volume.resize.end of a volume attached to these servers; return the user's request id."""
         body, request_id = resize_end_message(volume_id, size, servers, host=host)
         self.publish(body)
         return request_id
 
     def play(self) -> Iterator[RecordedMessage]:
-        """Publish the recorded messages one by one; yields each after it was published."""
+        """Publish the recorded messages one by one; yield each message after its publication."""
         for message in recorded_messages():
             self.publish(message.body, priority=message.priority)
             yield message

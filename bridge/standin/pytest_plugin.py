@@ -3,7 +3,7 @@
 
 `cinder_bus`: a bus with Cinder's notifications, in this process or on a broker (--cinder-bus-url).
 `cinder_standin`: a Cinder that answers for volumes and attachments.
-Both import their parts only when a test asks for them.
+A fixture imports its modules only when a test requests the fixture.
 """
 
 from collections.abc import Iterator
@@ -35,7 +35,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture
 def cinder_bus(request: pytest.FixtureRequest) -> "Iterator[NotificationBus]":
-    """Publish notifications as Cinder does: `extend(volume, size, server)`, `play()` for recorded ones."""
+    """Publish notifications like Cinder: `extend(volume, size, server)`, or `play()` for recorded notifications."""
     import bridge.runtime.threads  # noqa: F401, PLC0415 - before oslo.messaging
     from bridge.standin.notifications import NotificationBus  # noqa: PLC0415
 

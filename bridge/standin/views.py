@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The JSON of the Cinder stand-in, key by key as a Cinder 29 at 3.71 answers an administrator."""
+"""The JSON of the Cinder stand-in, with the same keys as a Cinder 29 at 3.71 returns to an administrator."""
 
 from typing import Any, Final
 
@@ -15,7 +15,7 @@ DESCRIPTION: Final = "A stand-in of Extend Bridge, not a Cinder: volumes are kep
 
 
 def volume_view(volume: Volume, project: str, base: str) -> dict[str, Any]:
-    """GET /volumes/{id}: attached rows only, each under the volume's own id."""
+    """Return the answer to GET /volumes/{id}: only attached rows, each with the volume's own id."""
     path = f"{project}/volumes/{volume.id}"
     return {
         "id": volume.id,
@@ -69,7 +69,10 @@ def volume_view(volume: Volume, project: str, base: str) -> dict[str, Any]:
 
 
 def encryption_view(volume: Volume) -> dict[str, Any]:
-    """GET /volumes/{id}/encryption: flat, no name around it; of a volume that is not encrypted the id alone."""
+    """Return the answer to GET /volumes/{id}/encryption, which is flat.
+
+    An unencrypted volume has only `encryption_key_id`, which is null.
+    """
     if not volume.encrypted:
         return {"encryption_key_id": None}
     usual = {
@@ -83,7 +86,7 @@ def encryption_view(volume: Volume) -> dict[str, Any]:
 
 
 def attachment_summary(volume: Volume, attachment: Attachment) -> dict[str, Any]:
-    """A row of GET /attachments: no connection data."""
+    """Return a row of GET /attachments, which has no connection data."""
     return {
         "id": attachment.id,
         "status": attachment.status,
@@ -93,7 +96,7 @@ def attachment_summary(volume: Volume, attachment: Attachment) -> dict[str, Any]
 
 
 def attachment_view(volume: Volume, attachment: Attachment) -> dict[str, Any]:
-    """GET /attachments/{id} and a row of /attachments/detail: connection_info is flat."""
+    """Return the answer to GET /attachments/{id}, or a row of /attachments/detail; connection_info is flat."""
     info = {
         **attachment.connection_info,
         **({"attachment_id": attachment.id} if attachment.connection_info else {}),
@@ -108,7 +111,7 @@ def attachment_view(volume: Volume, attachment: Attachment) -> dict[str, Any]:
 
 
 def versions_view(base: str) -> dict[str, Any]:
-    """GET / and GET /v3/."""
+    """Return the answer to GET / and GET /v3/."""
     return {
         "versions": [
             {

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The state of the Cinder stand-in: volumes, their attachments, and what an extend does to them.
+"""The state of the Cinder stand-in: volumes, their attachments, and their extends.
 
-Behaves as Cinder 29 was measured to: an extend answers 202 at once, the volume is `extending` until the backend is
-done and then has its status and the new size in one step.
+The behaviour was measured with Cinder 29. An extend is answered with 202 at once. The volume is `extending` until
+the backend is done. The volume then gets its old status and the new size in one step.
 """
 
 import threading
@@ -18,13 +18,16 @@ from bridge.core.extend import is_uuid, new_id
 ATTACHED: Final = "attached"
 EXTENDING: Final = "extending"
 _EXTENDABLE_ATTACHED: Final = (3, 42)
-"""The first microversion that extends a volume that is in use."""
+"""The first microversion that extends an in-use volume."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attachment:
-    """One attachment. `connection_info` is flat, as Cinder gives it ({"driver_volume_type": ..., ...}); it may hold
-    secrets, as Cinder's does. A `server_id` of None belongs to no server (Glance's own use)."""
+    """One attachment of a volume.
+
+    `connection_info` is flat as in Cinder ({"driver_volume_type": ..., ...}) and may hold secrets as in Cinder.
+    An attachment with a `server_id` of None does not belong to a server (Glance's own use).
+    """
 
     id: str = field(default_factory=new_id)
     server_id: str | None = None
@@ -38,7 +41,10 @@ class Attachment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Volume:
-    """One volume. `size` in GiB. `encryption`: as its type has it, where it is encrypted, and the id of its key."""
+    """One volume. `size` is in GiB.
+
+    `encryption`: for an encrypted volume the encryption of its volume type, and the id of its key.
+    """
 
     id: str
     size: int
@@ -55,7 +61,7 @@ class Volume:
 
 
 class RefusedError(Exception):
-    """The request is refused: `status` and Cinder's own sentence."""
+    """The refusal of a request, with the status and Cinder's own text."""
 
     def __init__(self, status: HTTPStatus, message: str) -> None:
         super().__init__(message)
@@ -63,17 +69,17 @@ class RefusedError(Exception):
 
 
 class Volumes:
-    """All volumes. Safe for several threads. `extend_seconds` is how long the backend takes for an extend."""
+    """All volumes. Safe for several threads. `extend_seconds` is the duration of an extend in the backend."""
 
     def __init__(self, *, extend_seconds: float = 0.0, clock: Callable[[], float] = time.time) -> None:
         self.extend_seconds = extend_seconds
         self._clock = clock
         self._lock = threading.Lock()
         self._volumes: dict[str, Volume] = {}
-        self._growing: dict[str, tuple[float, int, str]] = {}  # volume id: done at, new size, status to go back to
+        self._growing: dict[str, tuple[float, int, str]] = {}  # volume id: done at, new size, old status
 
     def add(self, volume: Volume) -> Volume:
-        """Have a volume; raises ValueError for one Cinder could not hold."""
+        """Add a volume; raises ValueError for a volume that is impossible in Cinder."""
         if not is_uuid(volume.id):
             raise ValueError(f"volume id {volume.id!r}: expected a UUID")
         if not isinstance(volume.size, int) or volume.size < 1:
@@ -86,23 +92,23 @@ class Volumes:
         return volume
 
     def remove(self, volume_id: str) -> None:
-        """Delete it: from now on 404."""
+        """Delete a volume; later requests for the volume get 404."""
         with self._lock:
             self._volumes.pop(volume_id, None)
             self._growing.pop(volume_id, None)
 
     def get(self, volume_id: str) -> Volume:
-        """The volume as of now; raises RefusedError 404."""
+        """Return the current state of a volume; raises RefusedError 404."""
         with self._lock:
             return self._now(volume_id)
 
     def all(self) -> list[Volume]:
-        """All of them as of now."""
+        """Return the current state of all volumes."""
         with self._lock:
             return [self._now(volume_id) for volume_id in list(self._volumes)]
 
     def change(self, volume_id: str, **changes: Any) -> Volume:
-        """Set fields by hand (status, size, attachments), as an administrator's reset would."""
+        """Set fields directly (status, size, attachments), like an administrator's reset."""
         with self._lock:
             volume = self._now(volume_id)
             self._growing.pop(volume_id, None)
@@ -110,7 +116,7 @@ class Volumes:
             return self._volumes[volume_id]
 
     def attachment(self, attachment_id: str) -> tuple[Volume, Attachment]:
-        """An attachment and its volume; raises RefusedError 404."""
+        """Return an attachment and its volume; raises RefusedError 404."""
         with self._lock:
             for volume in self._volumes.values():
                 for attachment in volume.attachments:
@@ -122,7 +128,7 @@ class Volumes:
         )
 
     def extend(self, volume_id: str, new_size: int, *, version: tuple[int, int] = (3, 71)) -> None:
-        """Begin an extend to `new_size` GiB; raises RefusedError as Cinder's API refuses."""
+        """Begin an extend to `new_size` GiB; raises RefusedError with the refusals of Cinder's API."""
         with self._lock:
             volume = self._now(volume_id)
             allowed = {"available", "in-use"} if version >= _EXTENDABLE_ATTACHED else {"available"}
@@ -143,7 +149,7 @@ class Volumes:
             self._growing[volume_id] = (now + self.extend_seconds, new_size, volume.status)
 
     def _now(self, volume_id: str) -> Volume:
-        """The volume with an extend that is done by now taken over. The caller holds the lock."""
+        """Return the volume after applying an extend that has ended. The caller holds the lock."""
         volume = self._volumes.get(volume_id)
         if volume is None:
             raise RefusedError(HTTPStatus.NOT_FOUND, f"Volume {volume_id} could not be found.")
@@ -156,5 +162,5 @@ class Volumes:
 
 
 def stamp(at: float) -> str:
-    """Cinder's form of a time: UTC without a zone."""
+    """Format a time like Cinder: UTC without a zone."""
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")
