@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """AMQP connections whose every wait ends: py-amqp's, with one deadline over each operation.
 
-py-amqp restarts its timeout with every byte it reads, and waits without any for most answers. A frozen broker then
-holds the caller until a person restarts it, and a polite close waits on the very socket that is dead. Here an
-operation has one deadline; when it passes, the socket is dropped and nothing more is asked of it.
+py-amqp restarts its timeout with every byte it reads, and waits without a timeout for most answers. A frozen broker
+then holds the caller until a person restarts it. A polite close waits on the very socket that is dead. Here an
+operation has one deadline. When the deadline passes, the socket is dropped and not used again.
 """
 
 import select
@@ -22,7 +22,7 @@ from kombu.transport import pyamqp
 from bridge.runtime.bus_url import BusHost, BusUrl, NotConnectedError, connect_failure
 
 OPERATION_LIMIT: Final = 10.0
-"""Seconds that an answer of the broker may take where the caller names no limit."""
+"""Seconds that an answer of the broker may take if the caller names no limit."""
 CONNECT_LIMIT: Final = 5.0
 """Seconds from the first packet to an open connection, for each host."""
 _CLOSE_LIMIT: Final = 2.0
@@ -37,7 +37,7 @@ SOCKET_SETTINGS: Final[Mapping[str, int]] = {
 
 
 class ConnectionBlockedError(amqp.exceptions.RecoverableConnectionError):
-    """The broker takes no messages from this connection: an alarm of memory or disk. The text is its reason."""
+    """A broker that takes no messages from this connection: an alarm of memory or disk. The text is its reason."""
 
 
 class _Deadline:
@@ -48,7 +48,7 @@ class _Deadline:
     connected: bool
 
     def left(self) -> float:
-        """Return the seconds until the deadline, or the ordinary limit where none is set."""
+        """Return the seconds until the deadline, or the ordinary limit if no deadline is set."""
         return OPERATION_LIMIT if self.end is None else self.end - time.monotonic()
 
     @contextmanager
@@ -63,7 +63,7 @@ class _Deadline:
 
     @contextmanager
     def having_timeout(self, timeout: float | None) -> Iterator[Any]:
-        """Bound one read of py-amqp; a socket that has nothing to give raises TimeoutError."""
+        """Bound one read of py-amqp; a socket without data raises TimeoutError."""
         with self.within(OPERATION_LIMIT if timeout is None else timeout):
             try:
                 yield self.sock
@@ -71,7 +71,7 @@ class _Deadline:
                 raise TimeoutError from ex
 
     def bounded(self, recv: Callable[[int], bytes]) -> Callable[[int], bytes]:
-        """Return `recv` held to the deadline. What has arrived already is read even after it."""
+        """Return `recv` bounded by the deadline. Data that has arrived already is read even after the deadline."""
 
         def read(size: int) -> bytes:
             left = self.left()
@@ -83,25 +83,25 @@ class _Deadline:
         return read
 
     def start_write(self) -> None:
-        """Hold the next write to the deadline."""
+        """Bound the next write by the deadline."""
         self.sock.settimeout(max(self.left(), _SHORTEST))
 
 
 class _TcpTransport(_Deadline, TCPTransport):
-    """A plain socket."""
+    """A plain socket, each operation of which has a deadline."""
 
     def _setup_transport(self) -> None:
         super()._setup_transport()
         self._quick_recv = self.bounded(self.sock.recv)
 
     def write(self, s: Any) -> None:
-        """Write a whole frame; a part of one leaves a connection that cannot be used."""
+        """Write a whole frame; a partial frame leaves a connection that cannot be used."""
         self.start_write()
         super().write(s)
 
 
 class _TlsTransport(_Deadline, SSLTransport):
-    """A TLS socket, verified by the context of its bus. Nothing is said at its end: the peer may be frozen."""
+    """A TLS socket, verified by the context of its bus. Its close sends nothing, because the peer may be frozen."""
 
     def _setup_transport(self) -> None:
         context: ssl.SSLContext = self.sslopts["context"]
@@ -119,7 +119,7 @@ class _TlsTransport(_Deadline, SSLTransport):
             left = left[self.sock.write(left) :]
 
     def write(self, s: Any) -> None:
-        """Write a whole frame; a part of one leaves a connection that cannot be used."""
+        """Write a whole frame; a partial frame leaves a connection that cannot be used."""
         super().write(s)
 
 
@@ -127,7 +127,7 @@ class BoundedChannel(pyamqp.Channel):
     """A channel whose synchronous methods end."""
 
     def wait(self, method: Any, callback: Any = None, timeout: float | None = None, **more: Any) -> Any:
-        """Wait for an answer of the broker; drop the connection where none comes in time."""
+        """Wait for an answer of the broker; drop the connection if none comes in time."""
         connection = self.connection
         if connection is None:
             return super().wait(method, callback=callback, timeout=timeout, **more)
@@ -139,7 +139,7 @@ class BoundedConnection(pyamqp.Connection):
     """A connection to one host.
 
     `blocked`: why the broker takes no messages from this connection now, else None. `publishing`: raise as soon as
-    it is blocked.
+    the connection is blocked.
     """
 
     Channel = BoundedChannel
@@ -156,7 +156,7 @@ class BoundedConnection(pyamqp.Connection):
         self._connect_end: float | None = None
 
     def Transport(self, host: str, connect_timeout: float, ssl: Any = False, *_: Any, **more: Any) -> Any:  # noqa: N802 - py-amqp's name
-        """Return the socket to be; the deadline of the connect covers TLS and the greeting."""
+        """Return the socket to connect; the deadline of the connect covers TLS and the greeting."""
         if ssl:
             transport: Any = _TlsTransport(
                 host, connect_timeout=connect_timeout, ssl=ssl, socket_settings=more.get("socket_settings")
@@ -169,7 +169,7 @@ class BoundedConnection(pyamqp.Connection):
         return transport
 
     def connect(self, callback: Any = None) -> Any:
-        """Connect within the limit, or leave nothing behind."""
+        """Connect within the limit, or close everything."""
         self._connect_end = time.monotonic() + (self.connect_timeout or CONNECT_LIMIT)
         try:
             done = super().connect(callback)
@@ -191,7 +191,7 @@ class BoundedConnection(pyamqp.Connection):
 
     @contextmanager
     def answering(self, timeout: float | None) -> Iterator[None]:
-        """Bound the wait for an answer. One that does not come leaves a connection of unknown state: drop it."""
+        """Bound the wait for an answer. A missing answer leaves the connection in an unknown state, so drop it."""
         try:
             with self.within(OPERATION_LIMIT if timeout is None else timeout):
                 yield
@@ -201,7 +201,7 @@ class BoundedConnection(pyamqp.Connection):
             raise
 
     def wait(self, method: Any, callback: Any = None, timeout: float | None = None, **more: Any) -> Any:
-        """Wait for an answer on channel 0, as BoundedChannel does."""
+        """Wait for an answer on channel 0, like BoundedChannel."""
         with self.answering(timeout):
             return super().wait(method, callback=callback, timeout=timeout, **more)
 
@@ -211,7 +211,7 @@ class BoundedConnection(pyamqp.Connection):
             super().drain_events(timeout)
 
     def heartbeat_tick(self, rate: int = 2) -> None:
-        """Send a heartbeat when one is due; drop the connection of a broker that was silent for two of them."""
+        """Send a heartbeat when one is due; drop the connection of a broker that was silent for two heartbeats."""
         try:
             super().heartbeat_tick(rate)
         except amqp.exceptions.ConnectionForced as ex:
@@ -223,7 +223,7 @@ class BoundedConnection(pyamqp.Connection):
             raise
 
     def close(self, *arguments: Any, **named: Any) -> Any:
-        """Say goodbye where the broker listens; drop the socket in any case."""
+        """Send a close if the broker listens; drop the socket in any case."""
         try:
             with self.within(_CLOSE_LIMIT):
                 return super().close(*arguments, **named)
@@ -231,7 +231,7 @@ class BoundedConnection(pyamqp.Connection):
             self.collect()
 
     def collect(self) -> None:
-        """Drop the socket and forget every channel, without a word to the broker."""
+        """Drop the socket and forget every channel, without a message to the broker."""
         if self._transport is not None or self.channels is not None:
             super().collect()
 
@@ -245,12 +245,12 @@ class BoundedConnection(pyamqp.Connection):
 
 
 class BoundedTransport(pyamqp.Transport):
-    """kombu's transport: tries each host of a bus until one of them takes us."""
+    """The transport of kombu: tries each host of a bus until one accepts the connection."""
 
     Connection = BoundedConnection
 
     def establish_connection(self) -> BoundedConnection:
-        """Connect; raises NotConnectedError with the words of each host."""
+        """Connect; raises NotConnectedError with the error of each host."""
         options = self.client.transport_options
         bus: BusUrl = options["bus"]
         failures: list[tuple[BusHost, str]] = []

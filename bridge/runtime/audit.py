@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Destinations of audit records: a file that logrotate may move away, systemd's journal, or standard error.
 
-A line that cannot be written (disk full, directory gone) is counted and reported once; it never stops the work.
-Each log is one writer of bridge.core.audit_chain, and keeps the newest line's hash elsewhere from time to time.
+A line that cannot be written (disk full, directory gone) is counted and reported once. Such a line never stops the
+work. Each log is one writer of bridge.core.audit_chain. From time to time the newest line's hash is kept elsewhere.
 """
 
 import errno
@@ -39,7 +39,7 @@ KeepHead = Callable[[ChainHead], None]
 
 
 class AuditLog(Protocol):
-    """Takes records; never raises."""
+    """A log of audit records; never raises."""
 
     def write(self, *records: AuditRecord) -> None:
         """Write one line per record."""
@@ -47,7 +47,7 @@ class AuditLog(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditProof:
-    """How the log proves itself: the key of its chain, where heads are kept, and how often, in seconds."""
+    """The proof of the log: the key of its chain, the store of its heads, and their interval in seconds."""
 
     key: bytes | None = None
     keep: KeepHead | None = None
@@ -70,7 +70,7 @@ class _Writer:
         self._thread: threading.Thread | None = None
 
     def opening(self, file: str, seen: Sequence[str] = ()) -> dict[str, Any]:
-        """Return what the first line of a file says of the writer."""
+        """Return the writer's fields for the first line of a file."""
         said: dict[str, Any] = {"host": self._host, "pid": os.getpid()}
         if file:
             said["file"] = file
@@ -91,7 +91,7 @@ class _Writer:
                 self._thread.start()
 
     def head(self, *, final: bool = False) -> ChainHead | None:
-        """Return the newest line's head; None where nothing was written. The caller holds the lock."""
+        """Return the newest line's head; None before the first line. The caller holds the lock."""
         if self.chain.seq == 0:
             return None
         return ChainHead(
@@ -106,7 +106,7 @@ class _Writer:
             threading.Thread(target=self._keep, args=(head,), name="audit-heads-rotated", daemon=True).start()
 
     def close(self) -> None:
-        """Keep the last head; waits a few seconds for it at most."""
+        """Keep the last head; wait a few seconds for it at most."""
         self._closed.set()
         self._dirty.set()
         if self._thread is not None:
@@ -142,7 +142,7 @@ class StreamAudit:
     def __init__(
         self, part: str, path: str | None = None, *, on_lost: Lost = lambda _: None, proof: AuditProof | None = None
     ) -> None:
-        """`on_lost` is called with the number of lines that could not be written."""
+        """Open the file of `path`, if given. `on_lost` is called with the number of lines that are lost."""
         self._part = part
         self._on_lost = on_lost
         self._path = path
@@ -171,7 +171,7 @@ class StreamAudit:
                 self._write(lines)
 
     def close(self) -> None:
-        """Keep the head of the last line. A later line is written all the same."""
+        """Keep the head of the last line. A later line is still written."""
         self._writer.close()
 
     def _write(self, lines: list[str]) -> None:
@@ -202,7 +202,7 @@ class StreamAudit:
         return len(data)
 
     def _complete(self, linked: Sequence[tuple[bytes, str]], written: int) -> int:
-        """Return how many lines were written; one that lacks its newline gets it with the next."""
+        """Return the number of written lines; a line without its newline gets the newline with the next line."""
         end, count = int(self._torn), 0
         for line, _ in linked:
             end += len(line)
@@ -214,7 +214,7 @@ class StreamAudit:
     def _remember(self, count: int, newest: str, size: int) -> None:
         offset = None
         if self._fd is not None and self._file:
-            self._end = os.lseek(self._fd, 0, os.SEEK_CUR)  # behind what was just appended
+            self._end = os.lseek(self._fd, 0, os.SEEK_CUR)  # after the appended lines
             offset = self._end - size
         self._writer.wrote(count, newest, offset, self._file)
         self._fresh = False
@@ -225,7 +225,7 @@ class StreamAudit:
         self.lost += lines
         self._writer.chain.lost += lines
         self._on_lost(lines)
-        self._looked = 0.0  # look at once whether the file is still the right one
+        self._looked = 0.0  # makes the next write check whether the file is still the right one
 
     def _current(self) -> int | None:
         if self._path is None:
@@ -259,7 +259,8 @@ class StreamAudit:
 class JournalAudit:
     """Audit lines of one part to systemd's journal, in its native protocol: one entry a line, its ids as fields.
 
-    Datagrams that never wait: what a stalled journald does not take is counted as lost. Safe for several threads.
+    Datagrams never wait: an entry that a stalled journald does not take is counted as lost. Safe for several
+    threads.
     """
 
     def __init__(
@@ -270,7 +271,7 @@ class JournalAudit:
         on_lost: Lost = lambda _: None,
         proof: AuditProof | None = None,
     ) -> None:
-        """`on_lost` as for StreamAudit; raises ConfigError where there is no journal."""
+        """Open the socket. `on_lost` works like StreamAudit's; raises ConfigError without a journal."""
         self._part, self._address, self._on_lost = part, address, on_lost
         self._writer = _Writer(part, proof or AuditProof())
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
@@ -324,7 +325,7 @@ def open_audit(
     on_lost: Lost = lambda _: None,
     proof: AuditProof | None = None,
 ) -> StreamAudit | JournalAudit:
-    """Open the audit log of one part as [audit] says; raises ConfigError."""
+    """Open the audit log of one part, at the destination of [audit]; raises ConfigError."""
     if journald and path:
         raise ConfigError("[audit] file and journald: set one of them")
     if journald:
@@ -333,7 +334,7 @@ def open_audit(
 
 
 def log_head(head: ChainHead) -> None:
-    """Keep a head in the daemon's own log, where there is no journal to keep it in."""
+    """Keep a head in the daemon's own log, if there is no journal for it."""
     LOG.info("%s", head.to_text())
 
 
@@ -356,7 +357,10 @@ def read_key(path: str | None) -> bytes | None:
 
 
 def _open_file(path: str) -> int:
-    """Open a log for appending, with a mode of ours whatever the umask is, and through no link. Raises OSError."""
+    """Open a log for appending. Raises OSError.
+
+    Its mode does not depend on the umask, and its path may not be a link.
+    """
     if path in _STANDARD:
         return os.dup(_STANDARD[path])
     flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Connections to the broker, and the exchanges and queues of our own.
+"""Connections to the broker, and the exchanges and queues of the bridge.
 
 `memory://` is kombu's memory transport, inside this process (all in one, tests).
 """
@@ -18,27 +18,40 @@ from bridge.runtime.bus_url import MEMORY, BusError, is_memory, parse_bus_url
 LOG = logging.getLogger(__name__)
 
 _NO_LIMIT: Final = 2**31 - 1
-"""RabbitMQ 4 drops what it delivered 20 times unless told otherwise, and counts each lost connection as a delivery.
-Its own word for none, -1, is refused by 3.x."""
-_MEMORY_POLL: Final = 0.01  # seconds; kombu's memory transport polls once a second unless told otherwise
+"""A delivery limit that means none. RabbitMQ 3.x refuses -1, RabbitMQ's own value for none.
+
+RabbitMQ 4 drops a message after 20 deliveries by default, and counts each lost connection as a delivery.
+"""
+_MEMORY_POLL: Final = 0.01  # seconds; kombu's memory transport polls once a second by default
 _NEGOTIATED: Final = 3
-"""[bus] heartbeat is so many of AMQP's. Either side takes the other for frozen after two to three of those. Until
-the broker does, what it gave to a frozen connection waits there, although a new one stands ready for it."""
+"""AMQP heartbeats in one [bus] heartbeat.
+
+Either side takes the other for frozen after two to three AMQP heartbeats. Until then, a frozen connection's
+messages wait there, although a new connection is ready for them.
+"""
 
 REPORTS_QUEUE: Final = "extend_bridge.reports"
 REPORTS_EXCHANGE: Final = "extend_bridge.from_hosts"
-"""The one exchange agents write: who may write the default one may write every queue. Not named as its queue is,
-or the right to publish to it would be the right to bind the queue elsewhere."""
+"""The exchange agents write to, because a user who may write the default exchange may write every queue.
+
+The exchange is not named like its queue. Otherwise the right to publish to the exchange would include the right to
+bind the queue elsewhere.
+"""
 HOSTS_EXCHANGE: Final = "extend_bridge.hosts"
-"""The exchange agents write: a topic exchange, where the routing key is the host, and a topic permission lets each
-host's user write its own key alone. REPORTS_EXCHANGE is that of agents before it."""
+"""A topic exchange agents write to, where the routing key is the host.
+
+A topic permission lets each host's user write only its own key. Older agents write to REPORTS_EXCHANGE.
+"""
 PARKED_QUEUE: Final = "extend_bridge.parked"
 UNREADABLE_QUEUE: Final = "extend_bridge.unreadable"
 DUE_QUEUE: Final = "extend_bridge.due"
 AGENT_TOPIC: Final = "extend_bridge_agent"
 AGENT_EXCHANGE: Final = "extend_bridge"
-"""Ours alone. Without a name oslo.messaging declares `openstack`, Cinder's: where Cinder's is durable, every
-cast fails with 406; where ours came first, Cinder's notifications do."""
+"""The exchange of orders, used by the bridge alone.
+
+Without a name oslo.messaging declares `openstack`, which is Cinder's exchange. If Cinder's is durable, every cast
+fails with 406. If the bridge declared the exchange first, Cinder's notifications fail.
+"""
 
 BROKER_ERRORS: Final = (
     OSError,
@@ -50,10 +63,10 @@ BROKER_ERRORS: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueSpec:
-    """One of our own queues. `ttl` in seconds, None: messages stay until they are consumed.
+    """One queue of the bridge. `ttl` in seconds; None: messages stay until they are consumed.
 
-    `then`: the queue that expired messages go to, which has to be there first; None: they are gone. `endless`: a
-    message is delivered as often as it takes; else the broker's own limit holds, and 0.1.0 can share the queue.
+    `then`: the queue that expired messages go to, which must exist already; None: they are lost. `endless`: a
+    message is delivered without a limit. Otherwise the broker's own limit holds, and 0.1.0 can share the queue.
     """
 
     name: str
@@ -62,15 +75,15 @@ class QueueSpec:
     endless: bool = True
 
     def arguments(self) -> dict[str, Any]:
-        """Queue arguments for RabbitMQ ≥ 3.10: quorum, so that it survives a node."""
+        """Return the queue's arguments for RabbitMQ ≥ 3.10: a quorum queue, because it survives a lost node."""
         arguments: dict[str, Any] = {"x-queue-type": "quorum"}
         if self.endless:
             arguments["x-delivery-limit"] = _NO_LIMIT
         if self.ttl is not None:
             arguments["x-message-ttl"] = int(self.ttl * 1000)
         if self.then is not None:
-            # With the default strategy what expires into a queue that is missing is lost (measured); this one keeps
-            # it, and wants reject-publish.
+            # With the default strategy a message that expires into a missing queue is lost (measured). This
+            # strategy keeps the message, and needs reject-publish.
             arguments |= {
                 "x-dead-letter-exchange": "",
                 "x-dead-letter-routing-key": self.then,
@@ -83,7 +96,8 @@ class QueueSpec:
 def kombu_connection(url: str, *, heartbeat: int, name: str) -> kombu.Connection:
     """Return a lazy connection to any node of the transport_url, publisher confirms on. Raises nothing yet.
 
-    A broker that is silent for `heartbeat` seconds counts as frozen; 0: only an answer that does not come tells.
+    A broker that is silent for `heartbeat` seconds counts as frozen. With 0 only a missing answer shows a frozen
+    broker.
     """
     if is_memory(url):
         return kombu.Connection(MEMORY, transport_options={"polling_interval": _MEMORY_POLL})
@@ -102,7 +116,7 @@ def kombu_connection(url: str, *, heartbeat: int, name: str) -> kombu.Connection
 
 
 def ensure_queue(connection: kombu.Connection, spec: QueueSpec) -> None:
-    """Declare the queue unless it exists: other arguments than its own would be an error 406."""
+    """Declare the queue unless it exists, because other arguments than its own would be an error 406."""
     with connection.channel() as channel:
         try:
             kombu.Queue(spec.name, channel=channel).queue_declare(passive=True)
@@ -117,9 +131,9 @@ def ensure_queue(connection: kombu.Connection, spec: QueueSpec) -> None:
 
 
 def ensure_topic_way(connection: kombu.Connection, exchange: str, queue: str) -> None:
-    """Bind the queue, which has to be there, to a topic exchange under every routing key.
+    """Bind the queue, which must exist, to a topic exchange under every routing key.
 
-    Raises the connection's channel errors: our user may not, or there is another kind of exchange by that name.
+    Raises the connection's channel errors: a missing permission, or an exchange of another type.
     """
     with connection.channel() as channel:
         kombu.Exchange(exchange, type="topic", durable=True, channel=channel).declare()
@@ -137,7 +151,7 @@ def ensure_way(connection: kombu.Connection, exchange: str, queue: str) -> None:
 
 
 def is_memory_connection(connection: kombu.Connection) -> bool:
-    """Return true for kombu's memory transport, which has no confirms and no queue arguments."""
+    """Return True for kombu's memory transport, which has no confirms and no queue arguments."""
     return bool(connection.transport.driver_type == "memory")
 
 
@@ -149,8 +163,9 @@ def agent_key(host: str) -> str:
 def ensure_agent_exchange(connection: kombu.Connection) -> None:
     """Declare the exchange of orders unless it exists.
 
-    A missing one is declared as 0.1.0 does by default, not durable: a durable one would be an error 406 to it.
-    Engines have it and agents bind to it again and again, so one that a restart of the broker took comes back.
+    A missing exchange is declared not durable, as 0.1.0 does by default, because 0.1.0 would get an error 406 on a
+    durable one. Engines declare the exchange and agents bind to it again and again, so an exchange lost in a
+    broker's restart comes back.
     """
     if is_memory_connection(connection):
         return
@@ -168,10 +183,10 @@ def ensure_agent_exchange(connection: kombu.Connection) -> None:
 
 
 def ensure_agent_queue(connection: kombu.Connection, host: str) -> None:
-    """Declare the queue of one host unless it exists, and bind it. A queue of 0.1.0 is used as it is.
+    """Declare the queue of one host unless it exists, and bind it. A queue of 0.1.0 is used unchanged.
 
-    A missing one is declared as a quorum queue: RabbitMQ 4.3 refuses what 0.1.0 declared by default, queues that
-    are neither durable nor exclusive.
+    A missing queue is declared as a quorum queue. RabbitMQ 4.3 refuses 0.1.0's default queues, which are neither
+    durable nor exclusive.
     """
     ensure_agent_exchange(connection)
     ensure_queue(connection, QueueSpec(name=agent_key(host), endless=False))

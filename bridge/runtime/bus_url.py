@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An oslo transport_url, read once: hosts, virtual host, TLS; and words for a host that does not take us.
+"""Parsing of an oslo transport_url: hosts, virtual host, TLS; and error texts for a host that refuses a connection.
 
-TLS is set as in every other service: in the URL's query or in [oslo_messaging_rabbit]. Here it is always verified.
+TLS is set as in every other service: in the URL's query or in [oslo_messaging_rabbit]. Here TLS is always verified.
 """
 
 import random
@@ -33,8 +33,10 @@ _QUERY: Final = (
     "ssl_enforce_hostname_verification",
     "rabbit_login_method",
 )
-"""What a URL may say behind its `?`, under the names of [oslo_messaging_rabbit]. Anything else is refused: whoever
-writes `?ssl=1` and gets a connection in clear text has been told a lie."""
+"""Options that a URL may have after its `?`, under the names of [oslo_messaging_rabbit].
+
+Any other option is refused, because a URL with `?ssl=1` must not get a connection in clear text.
+"""
 _VERSIONS: Final = {
     "": (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.MAXIMUM_SUPPORTED),
     "tlsv1_2": (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_2),
@@ -54,7 +56,7 @@ _WORDS: Final[Sequence[tuple[type[BaseException] | tuple[type[BaseException], ..
     (TimeoutError, "no answer in time: the host or the broker is frozen, or a firewall drops our packets"),
     ((FileNotFoundError, PermissionError), "a file of TLS cannot be read: {said}"),
 )
-"""The words for each kind of failure, the first that fits."""
+"""The texts for each kind of failure; the first match counts."""
 _FORM: Final = (
     "write rabbit://user:password@host:port/vhost, with : / @ # ? of user and password as %3A %2F %40 %23 %3F"
 )
@@ -65,11 +67,11 @@ _BOOLEANS: Final = {
 
 
 class BusError(OperationalError):
-    """Something is wrong with a bus, said in words."""
+    """An error of a bus, with a text for the operator."""
 
 
 class NotConnectedError(BusError):
-    """No host of a bus takes us. The text has the words of each."""
+    """A bus none of whose hosts accepts the connection. The text has the error of each host."""
 
     def __init__(self, failures: "Sequence[tuple[BusHost, str]]") -> None:
         hosts: dict[str, list[str]] = {}
@@ -89,13 +91,13 @@ class BusHost:
 
     @property
     def address(self) -> str:
-        """Host and port as py-amqp reads them."""
+        """Host and port in the form py-amqp reads."""
         return f"[{self.hostname}]:{self.port}" if ":" in self.hostname else f"{self.hostname}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tls:
-    """How the broker is verified, and who we are to it. Files are read at each connect, so they may be renewed."""
+    """The files that verify the broker and prove the client; read at each connect, so they may be renewed."""
 
     ca_file: str | None = None
     cert_file: str | None = None
@@ -115,7 +117,7 @@ class Tls:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BusUrl:
-    """A transport_url that can be used."""
+    """A parsed transport_url that can be used."""
 
     hosts: tuple[BusHost, ...]
     vhost: str
@@ -133,17 +135,17 @@ class BusUrl:
 
 
 def is_memory(url: str) -> bool:
-    """Return true when the URL means "inside this process"."""
+    """Return True if the URL means "inside this process"."""
     return url.startswith(MEMORY)
 
 
 def parse_bus_url(url: str, option: str = "transport_url") -> BusUrl:
-    """Read a transport_url of rabbit; raises ConfigError, under the option's name, for what cannot be honoured."""
+    """Read a transport_url of rabbit; raises ConfigError, under the option's name, for an unusable URL."""
     try:
         fragment = urlsplit(url).fragment
         parsed = oslo_messaging.TransportURL.parse(cfg.ConfigOpts(), url)
     except Exception as ex:
-        # the words of the error may hold the password
+        # the error's text may hold the password
         raise ConfigError(f"{option}: this is not a transport_url; {_FORM}") from ex
     if fragment:
         raise ConfigError(f"{option}: a # begins what nobody reads; {_FORM}")
@@ -182,7 +184,7 @@ def check_url(url: str, option: str) -> None:
 
 
 def with_rabbit_options(conf: cfg.ConfigOpts, url: str) -> str:
-    """Return the URL with what [oslo_messaging_rabbit] says about TLS and login, unless the URL says it itself.
+    """Return the URL with the TLS and login options of [oslo_messaging_rabbit]; the URL's own options win.
 
     One section serves both buses, as in every OpenStack service.
     """
@@ -204,14 +206,14 @@ def with_rabbit_options(conf: cfg.ConfigOpts, url: str) -> str:
 
 
 def unused_options(conf: cfg.ConfigOpts) -> list[str]:
-    """Return the options of [oslo_messaging_rabbit] that are set and that no connection of ours uses."""
+    """Return the options of [oslo_messaging_rabbit] that are set, but used by no connection of the bridge."""
     if "oslo_messaging_rabbit" not in conf:
         return []
     return sorted(name for name in conf.oslo_messaging_rabbit if name not in _QUERY and _is_set(conf, name))
 
 
 def rabbit_opts() -> list[cfg.Opt]:
-    """Return the options of [oslo_messaging_rabbit] that every connection of ours uses."""
+    """Return the options of [oslo_messaging_rabbit] that every connection of the bridge uses."""
     return [
         opt
         for group, opts in messaging_opts.list_opts()
@@ -222,12 +224,12 @@ def rabbit_opts() -> list[cfg.Opt]:
 
 
 def _query(url: str) -> Mapping[str, str]:
-    """Return what the URL says behind its `?`, blank values included: oslo.messaging forgets those."""
+    """Return the options after the URL's `?`, with blank values, because oslo.messaging forgets those."""
     return dict(parse_qsl(urlsplit(url).query, keep_blank_values=True))
 
 
 def connect_failure(bus: BusUrl, host: BusHost, error: BaseException) -> str:
-    """Say why a host does not take us, in the broker's own words, and what to set."""
+    """Return why a host refuses the connection, in the broker's own words, and what to set."""
     said = " ".join(str(error).split())
     for kinds, words in _WORDS:
         if isinstance(error, kinds):
@@ -248,7 +250,7 @@ def connect_failure(bus: BusUrl, host: BusHost, error: BaseException) -> str:
 
 
 def failure_words(error: BaseException) -> str:
-    """Say what went wrong on a connection that was open, in the broker's own words where it gave some."""
+    """Return what went wrong on an open connection, in the broker's own words if there are any."""
     if isinstance(error, BusError):
         return str(error)
     if isinstance(error, TimeoutError):
@@ -260,7 +262,7 @@ def failure_words(error: BaseException) -> str:
 
 
 def _ended_early(error: BaseException) -> bool:
-    """Return true for what a plain client sees of a TLS port: an alert in place of a frame, or the end."""
+    """Return True for a plain client's error at a TLS port: an alert instead of a frame, or the end."""
     return isinstance(error, ConnectionResetError | BrokenPipeError | amqp.exceptions.UnexpectedFrame) or (
         "unexpectedly closed" in str(error)
     )
@@ -271,7 +273,7 @@ def _reply(error: BaseException) -> str:
 
 
 def _is_set(conf: cfg.ConfigOpts, name: str) -> bool:
-    """Return true when an operator wrote the option, in whatever file."""
+    """Return True if an operator wrote the option, in any file."""
     location = conf.get_location(name, "oslo_messaging_rabbit")
     return location is not None and bool(location.location.is_user_controlled)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the operator's commands share: the configuration file, the audit log they write to, Ctrl-C."""
+"""Common parts of the operator's commands: the configuration file, their audit log, Ctrl-C."""
 
 import argparse
 import signal
@@ -22,7 +22,7 @@ _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def add_config_option(parser: argparse.ArgumentParser) -> None:
-    """--config-file, as of every daemon."""
+    """Add the options --config-file and --config-dir, which every daemon has as well."""
     parser.add_argument(
         "--config-file",
         action="append",
@@ -38,12 +38,12 @@ def add_config_option(parser: argparse.ArgumentParser) -> None:
 
 
 def add_limit_option(parser: argparse.ArgumentParser) -> None:
-    """--limit of a list."""
+    """Add the option --limit of a list."""
     parser.add_argument("--limit", type=positive, default=100, metavar="N", help="at most so many (default: 100)")
 
 
 def positive(text: str) -> int:
-    """A number of things, of a command line."""
+    """Return a number of 1 or more from the command line."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no number of 1 or more")
     return int(text)
@@ -56,7 +56,7 @@ def outside(url: str, option: str) -> None:
 
 
 def load(parsed: argparse.Namespace, groups: config.OptGroups) -> cfg.ConfigOpts:
-    """The configuration named on the command line, else the usual one where it is there. Raises ConfigError."""
+    """Read the configuration named on the command line, else the default file if it exists. Raises ConfigError."""
     named = parsed.config_file or parsed.config_dir
     files = parsed.config_file or ([CONFIG_FILE] if not named and Path(CONFIG_FILE).exists() else [])
     argv = [word for name in files for word in ("--config-file", name)]
@@ -65,14 +65,17 @@ def load(parsed: argparse.Namespace, groups: config.OptGroups) -> cfg.ConfigOpts
 
 
 def audit(conf: cfg.ConfigOpts) -> AuditLog:
-    """Open the audit log under the operator's name; nowhere without a file or the journal. Raises ConfigError."""
+    """Open the audit log under the operator's name; without a file or the journal, lines are dropped.
+
+    Raises ConfigError.
+    """
     journald = conf.audit.journald
     path = conf.audit.file or (None if journald else "/dev/null")
     return open_audit("operator", path, journald=journald, proof=AuditProof(key=read_key(conf.audit.key_file)))
 
 
 def seconds(text: str, option: str) -> float:
-    """Of 90s, 15m, 2h, 7d; raises OperatorError."""
+    """Return the seconds of a length of time like 90s, 15m, 2h, 7d; raises OperatorError."""
     try:
         return float(text[:-1]) * _UNITS[text[-1:]]
     except (ValueError, KeyError):
@@ -81,7 +84,7 @@ def seconds(text: str, option: str) -> float:
 
 @contextmanager
 def stoppable() -> Iterator[threading.Event]:
-    """A flag that SIGINT and SIGTERM set, so that what is in hand is finished first."""
+    """Yield a flag that SIGINT and SIGTERM set, so that the work in hand is finished first."""
     stop = threading.Event()
 
     def on_signal(_number: int, _frame: FrameType | None) -> None:

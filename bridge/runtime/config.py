@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Configuration at the door: oslo.config in, frozen settings objects out.
+"""Configuration of a process: oslo.config in, frozen settings objects out.
 
-Each part declares its own options beside its settings class; this module holds what all parts share. ConfigOpts is
-private to a process and never read outside `*_settings(conf)` functions (oslo.messaging is handed it, as it must).
+Each part declares its own options beside its settings class; this module holds the options that all parts share.
+ConfigOpts is private to a process and never read outside `*_settings(conf)` functions. Only oslo.messaging gets it
+too, because oslo.messaging takes nothing else.
 
-[locator]: who is asked where a server is. API and engine must agree on it.
+[locator] names the source of servers' hosts. API and engine must have the same value.
 """
 
 import bridge.runtime.threads  # noqa: F401 - first, before oslo.messaging chooses another backend
@@ -30,9 +31,9 @@ from bridge.runtime.bus_url import rabbit_opts, unused_options, with_rabbit_opti
 
 
 class Driver(StrEnum):
-    """Who knows where a server is."""
+    """Source of the hosts of servers."""
 
-    INVENTORY = "inventory"  # the host agents, by what they report
+    INVENTORY = "inventory"  # reports of the host agents
     NOVA = "nova"  # Nova's API
 
 
@@ -53,21 +54,21 @@ LOCATOR_OPTS = [
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocatorSettings:
-    """As [locator]."""
+    """The options of [locator]."""
 
     driver: Driver = Driver.INVENTORY
     cache_seconds: float = 10
 
 
 def locator_settings(conf: cfg.ConfigOpts) -> LocatorSettings:
-    """Read it."""
+    """Read the options of [locator]."""
     return LocatorSettings(driver=Driver(conf.locator.driver), cache_seconds=conf.locator.cache_seconds)
 
 
 EXIT_USAGE = 2
-"""Bad usage or configuration."""
+"""Exit code of bad usage or configuration."""
 EXIT_UNREACHABLE = 3
-"""Something it needs cannot be reached."""
+"""Exit code if a needed service cannot be reached."""
 
 LOG = logging.getLogger(__name__)
 _QUIET = ("alembic", "amqp", "keystoneauth", "kombu", "oslo.messaging", "oslo_messaging", "urllib3")
@@ -104,7 +105,7 @@ OPS_OPTS = [
         "a free one where another process has that port. 0 picks a free one. The port in use is logged.",
     ),
 ]
-"""Part of each daemon's own group, so that all daemons can share one file."""
+"""Options of each daemon's own group, so that all daemons can share one file."""
 
 AUDIT_OPTS = [
     cfg.StrOpt(
@@ -135,7 +136,7 @@ AUDIT_OPTS = [
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BusSettings:
-    """Where our own bus is. `heartbeat` in seconds."""
+    """Address of the bridge's own bus. `heartbeat` in seconds."""
 
     transport_url: str
     heartbeat: int
@@ -143,7 +144,7 @@ class BusSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpsSettings:
-    """Address of the health and metrics port. `or_any`: a free port will do where this one is taken."""
+    """Address of the health and metrics port. `or_any`: use a free port if this port is taken."""
 
     host: str
     port: int
@@ -151,12 +152,12 @@ class OpsSettings:
 
 
 def default_host() -> str:
-    """The name a host agent reports itself by when none is configured: as nova-compute's `host` default."""
+    """Return a host agent's default name, which is nova-compute's `host` default as well."""
     return socket.gethostname()
 
 
 def bus_settings(conf: cfg.ConfigOpts) -> BusSettings:
-    """Read [bus]."""
+    """Read the options of [bus]."""
     return BusSettings(
         transport_url=with_rabbit_options(conf, conf.bus.transport_url), heartbeat=conf.bus.heartbeat
     )
@@ -171,7 +172,7 @@ def ops_settings(conf: cfg.ConfigOpts, group: str) -> OpsSettings:
 
 
 OPS_PORTS: Final = {"listener": 9786, "api": 9787, "engine": 9788, "hostagent": 9789, "all_in_one": 9790}
-"""Ports of health and metrics where none is configured."""
+"""Ports of health and metrics if none is configured."""
 
 COMMON_OPTS: OptGroups = [("bus", BUS_OPTS), ("audit", AUDIT_OPTS)]
 
@@ -192,8 +193,8 @@ def load(
 ) -> cfg.ConfigOpts:
     """Parse the command line and the configuration files into a private ConfigOpts.
 
-    Raises ConfigError for a missing or unreadable file; argparse itself ends the process with status 2 for an
-    unknown option, as everywhere.
+    Raises ConfigError for a missing or unreadable file. For an unknown option argparse itself ends the process with
+    status 2, as everywhere.
     """
     conf = cfg.ConfigOpts()
     oslo_log.register_options(conf)
@@ -211,7 +212,7 @@ def load(
             description=description,
             epilog=epilog,
         )
-    except UnicodeDecodeError as ex:  # does not say of which
+    except UnicodeDecodeError as ex:  # the error does not name the file
         raise ConfigError(f"a configuration file is not text in UTF-8: {_one_line(ex)}") from ex
     except cfg.Error as ex:
         raise ConfigError(_one_line(ex)) from ex
@@ -227,7 +228,7 @@ def read(conf: cfg.ConfigOpts, reader: Callable[[cfg.ConfigOpts], S]) -> S:
 
 
 def setup_logging(conf: cfg.ConfigOpts, prog: str) -> None:
-    """Set up oslo.log; libraries that log bodies or each frame at debug are kept quiet, all are scrubbed."""
+    """Set up oslo.log. Libraries that log bodies or frames at debug are silenced, and all records are scrubbed."""
     conf.set_default("default_log_levels", [f"{name}=WARNING" for name in _QUIET])
     log_scrub.install(conf)
     oslo_log.setup(conf, prog, version=VERSION)
@@ -236,10 +237,10 @@ def setup_logging(conf: cfg.ConfigOpts, prog: str) -> None:
 
 
 def reload(conf: cfg.ConfigOpts) -> None:
-    """Read the files again, take what may change while a process runs (debug, log levels), and say what did.
+    """Read the files again, apply the options that may change in a process (debug, log levels), and log changes.
 
-    A file that cannot be read changes nothing. What else has changed waits for the next start; oslo.config names
-    it.
+    A file that cannot be read changes nothing. Any other change waits for the next start, and oslo.config logs its
+    name.
     """
     try:
         fresh = conf.mutate_config_files()
@@ -251,7 +252,7 @@ def reload(conf: cfg.ConfigOpts) -> None:
 
 
 def keep_to_ourselves() -> None:
-    """Take from other users what the umask would let them do with files of ours: logs, state, sockets."""
+    """Take other users' rights from the process's new files: logs, state, sockets."""
     os.umask(os.umask(0o077) | 0o027)
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A daemon is a set of supervised threads, a stop flag and three signals.
+"""A daemon: a set of supervised threads, a stop flag and three signals.
 
-The first SIGTERM or SIGINT asks every part to drain within the grace time; the second leaves at once, which is safe
-because nothing is acknowledged before it is safe. SIGHUP reads again what may change while it runs.
+The first SIGTERM or SIGINT asks every part to drain within the grace time. The second leaves at once, which is safe
+because no message is acknowledged before it is safe. SIGHUP reads again the options that may change in a process.
 """
 
 import gc
@@ -22,7 +22,7 @@ from bridge.runtime.health import Health
 from bridge.runtime.retry import Backoff
 
 LOG = logging.getLogger(__name__)
-_BEAT = 5.0  # seconds between words to systemd's watchdog
+_BEAT = 5.0  # seconds between messages to systemd's watchdog
 _SETTLED = 60.0  # seconds a body has to run for its next failure to count as the first again
 
 
@@ -30,21 +30,21 @@ class Part(Protocol):
     """A piece of a daemon with a life of its own."""
 
     def start(self) -> None:
-        """Begin; returns at once and does not raise for what may come up later (broker, database, libvirt)."""
+        """Begin; return at once. Never raises for a service that may come up later (broker, database, libvirt)."""
 
     def stop(self) -> None:
-        """Ask it to end; returns at once."""
+        """Ask the part to end; return at once."""
 
     def join(self, seconds: float) -> bool:
-        """Wait for the end; whether it ended in time."""
+        """Wait for the end; return True if the part ended in time."""
 
 
 @runtime_checkable
 class Reloadable(Protocol):
-    """A part that reads something of its own again on SIGHUP."""
+    """A part that reads files of its own again on SIGHUP."""
 
     def reload(self) -> None:
-        """Read it; does not raise."""
+        """Read the files again; never raises."""
 
 
 class _StopFlag(threading.Event):
@@ -56,7 +56,7 @@ class _StopFlag(threading.Event):
         self._name = name
 
     def is_set(self) -> bool:
-        """Note a turn, then as threading.Event."""
+        """Note a turn, then act like threading.Event."""
         self._health.turn(self._name)
         return super().is_set()
 
@@ -73,7 +73,7 @@ _this_thread = threading.local()
 
 
 def moving() -> None:
-    """Note in a supervised thread that its long turn makes progress; nothing in other threads."""
+    """Note that the long turn of this supervised thread makes progress; in other threads do nothing."""
     if (turn := getattr(_this_thread, "turn", None)) is not None:
         turn()
 
@@ -81,9 +81,9 @@ def moving() -> None:
 class Supervised:
     """A thread that runs `body(stop)` until the stop flag is set, and starts it anew when it raises.
 
-    One bad thing never ends a part: the error is logged with its traceback, the part shows as not ready while it
-    waits for its back-off, and the body runs again. With `moves_within` the part is not ready either while its body
-    neither looks at the flag, nor waits for it, nor calls moving() for so many seconds.
+    One error never ends a part. The error is logged with its traceback, the part is not ready during its back-off,
+    and the body runs again. With `moves_within` the part is also not ready while its body makes no progress for so
+    many seconds. Progress is a look at the flag, a wait for it, or a call of moving().
     """
 
     def __init__(
@@ -102,11 +102,11 @@ class Supervised:
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
-        """Start the thread."""
+        """Start the thread of the body."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Set the flag the body was given."""
+        """Set the flag that the body was given."""
         self._stop.set()
 
     def join(self, seconds: float) -> bool:
@@ -139,7 +139,7 @@ class Supervised:
 
 
 class Daemon:
-    """Starts parts in order, waits for a signal, stops them in reverse order within the grace time."""
+    """A set of parts: started in order, stopped in reverse order within the grace time after a signal."""
 
     def __init__(
         self,
@@ -150,9 +150,10 @@ class Daemon:
         grace: float = 20.0,
         reload: Callable[[], None] = lambda: None,
     ) -> None:
-        """`reload` reads the configuration again after a SIGHUP, before the parts; it does not raise.
+        """Keep the parts for `run`.
 
-        `health` decides whether systemd's watchdog is fed.
+        `reload` reads the configuration again after a SIGHUP, before the parts; it does not raise. `health` decides
+        whether systemd's watchdog is fed.
         """
         self._health = health or Health()
         self._name = name
@@ -163,7 +164,10 @@ class Daemon:
         self._stop = threading.Event()
 
     def run(self) -> int:
-        """Run until told to stop. 0 when every part ended in time; else the process ends at once, with 1."""
+        """Run until a stop is asked for; return 0 if every part ended in time.
+
+        Otherwise the process ends at once, with status 1.
+        """
         self._install_signals()
         with self.running() as ended:
             notify("READY=1")
@@ -178,12 +182,12 @@ class Daemon:
             notify("STOPPING=1")
         if not ended():
             logging.shutdown()
-            os._exit(1)  # the interpreter would wait for threads of the late part, for ever where they hang
+            os._exit(1)  # the interpreter would wait for the late part's threads, for ever if they hang
         return 0
 
     def _feed_watchdog(self) -> None:
-        """Tell systemd that this process lives, while every loop comes round; without it systemd restarts us."""
-        self._health.checks()  # logs what went bad by itself
+        """Tell systemd that this process lives, while every loop makes its turns; else systemd restarts it."""
+        self._health.checks()  # logs the checks that went bad by themselves
         hung = self._health.hung()
         if not hung:
             notify("WATCHDOG=1")
@@ -193,7 +197,9 @@ class Daemon:
 
     @contextmanager
     def running(self) -> Iterator[Callable[[], bool]]:
-        """Start the parts, and stop them on the way out. The value tells afterwards whether all ended in time."""
+        """Start the parts, and stop them on the way out. The yielded function tells afterwards if all ended in
+        time.
+        """
         late: list[Part] = []
         started: list[Part] = []
         try:
@@ -229,12 +235,12 @@ class Daemon:
 
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, on_signal)
-        # in a thread: the handler may have interrupted the very lock a part wants
+        # in a thread, because the handler may have interrupted the very lock a part wants
         signal.signal(signal.SIGHUP, lambda *_: threading.Thread(target=self.reload, name="reload").start())
 
 
 def notify(state: str) -> None:
-    """Tell systemd (sd_notify protocol); nothing happens where there is none."""
+    """Notify systemd (sd_notify protocol); without systemd do nothing."""
     address = os.environ.get("NOTIFY_SOCKET")
     if not address:
         return
@@ -248,7 +254,10 @@ def notify(state: str) -> None:
 
 
 def _keep_what_start_up_made() -> None:
-    """Python's collector looks through the objects of all modules again in each full collection: 30 ms that an
-    extend may have to wait for. What is there after the first beat stays until the end anyway."""
+    """Exempt the objects of the start from the garbage collector, because they stay until the end anyway.
+
+    Otherwise each full collection looks through the objects of all modules: 30 ms that an extend may have to wait
+    for.
+    """
     gc.collect()
     gc.freeze()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Deadlines for calls that have none of their own: a thread breaks what is late.
+"""Deadlines for calls that have none of their own: a thread breaks a late call.
 
     with deadlines.within(15, connection.shutdown) as deadline:
         ...                       # blocks in a driver
@@ -27,7 +27,7 @@ class Deadline:
 
     def __init__(self, at: float, cut: Callable[[], object] | None) -> None:
         self.expired = False
-        """The time is over and `cut` has been called."""
+        """True after the deadline, when `cut` has been called."""
         self._at = at
         self._cut = cut
         self._over = False
@@ -39,14 +39,14 @@ class Deadline:
         return self._at - time.monotonic()
 
     def cut_by(self, cut: Callable[[], object]) -> None:
-        """Replace what breaks the call; it is called at once where the time is over."""
+        """Replace the function that breaks the call; after the deadline call it at once."""
         with self._lock:
             self._cut = cut
             if self.expired and not self._over:
                 _safely(cut)
 
     def look(self, now: float) -> None:
-        """Break the call where it is late."""
+        """Break the call if it is late."""
         with self._lock:
             if self._over or self.expired or now < self._at:
                 return
@@ -61,7 +61,7 @@ class Deadline:
 
 
 class Deadlines:
-    """Watches the calls of a process with one thread, which starts at first use, also after a fork."""
+    """The calls of a process, watched by one thread, which starts at first use, also after a fork."""
 
     def __init__(self, *, every: float = _LOOK_EVERY) -> None:
         self._every = every
@@ -106,4 +106,4 @@ def _safely(cut: Callable[[], object]) -> None:
 
 
 DEADLINES: Final = Deadlines()
-"""Of this process."""
+"""The deadlines of this process."""

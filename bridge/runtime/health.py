@@ -3,9 +3,9 @@
 
 Ready means moving. There are three kinds of checks, and each goes bad by itself:
 
-- a word (`ok`, `bad`) about something a part needs, good for so many seconds (`good_for`);
-- due work (`due`): not ready while the oldest due thing waits for longer than a limit;
-- a loop (`loop`, `turn`, `rest`): not ready while its thread does not come round (Supervised does this).
+- a word (`ok`, `bad`) about a service or resource that a part needs, good for so many seconds (`good_for`);
+- due work (`due`): not ready while the oldest due item waits for longer than a limit;
+- a loop (`loop`, `turn`, `rest`): not ready while its thread makes no turn (Supervised does this).
 """
 
 import itertools
@@ -22,7 +22,7 @@ from typing import Final
 LOG = logging.getLogger(__name__)
 
 LIMIT: Final = 30.0
-"""Seconds for which a check may read ready while what it stands for does not work (DESIGN, rule 14)."""
+"""Seconds for which a check may read ready while its subject does not work (DESIGN, rule 14)."""
 HUNG: Final = 120.0
 """Seconds without a turn after which a loop counts as hung for good: a restart is the only help."""
 _CHANGES_EVERY: Final = 30.0
@@ -70,7 +70,7 @@ STARTING: Final = Check(False, "starting")
 
 
 class Health:
-    """Checks by name. Each change is logged once, so the log tells when something failed and when it recovered."""
+    """Checks by name. Each change is logged once, so the log tells when a check failed and when it recovered."""
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -81,7 +81,7 @@ class Health:
         self._logged: dict[str, _Logged] = {}
 
     def expect(self, *names: str) -> None:
-        """Announce checks, not ready until their part says so."""
+        """Announce checks, which are not ready until their part marks them ready."""
         with self._lock:
             for name in names:
                 word = self._words.setdefault(name, _Word(check=STARTING, said_at=self._clock()))
@@ -90,19 +90,19 @@ class Health:
     def ok(self, name: str, reason: str = "ok", *, good_for: float | None = None) -> None:
         """Mark the check ready for `good_for` seconds.
 
-        Without `good_for` it stays ready until the next word: only for what cannot fail unnoticed.
+        Without `good_for` the check stays ready until the next word: only for a state that cannot fail unnoticed.
         """
         lasts = math.inf if good_for is None else good_for
         self._say(name, _Word(check=Check(True, reason), said_at=self._clock(), good_for=lasts))
 
     def bad(self, name: str, reason: str) -> None:
-        """Mark the check not ready. The reason says which part, which address, what was tried and what to set."""
+        """Mark the check not ready. The reason names the part, the address, what was tried and what to set."""
         self._say(name, _Word(check=Check(False, reason), said_at=self._clock()))
 
     def due(self, name: str, oldest: Callable[[], float | None], *, what: str, limit: float = LIMIT) -> None:
-        """Watch due work: `oldest` returns the seconds for which the oldest due thing has waited, None without one.
+        """Watch due work: `oldest` returns the seconds for which the oldest due item has waited, None without one.
 
-        `what` names the thing in the reason ("report", "request"). `oldest` must not block and must not raise.
+        `what` names the item in the reason ("report", "request"). `oldest` must not block and must not raise.
         """
         with self._lock:
             self._due[name] = _Due(oldest=oldest, what=what, limit=limit)
@@ -113,22 +113,22 @@ class Health:
             self._loops[name] = _Loop(within=within, turned_at=self._clock())
 
     def turn(self, name: str) -> None:
-        """Note that the loop has come round; nothing for a loop that is not watched."""
+        """Note that the loop has made a turn; for a loop that is not watched do nothing."""
         if (loop := self._loops.get(name)) is not None:
             loop.turned_at = self._clock()
 
     def rest(self, name: str) -> None:
-        """Note that the loop sleeps until its next turn, for however long."""
+        """Note that the loop sleeps until its next turn, for any time."""
         if (loop := self._loops.get(name)) is not None:
             loop.turned_at = math.inf
 
     def end_loop(self, name: str) -> None:
-        """Stop watching a loop that has ended as it should."""
+        """Stop watching a loop that has ended normally."""
         with self._lock:
             self._loops.pop(name, None)
 
     def checks(self) -> Mapping[str, Check]:
-        """Return all checks as they are now, by name, and log what has changed by itself."""
+        """Return all checks of this moment, by name, and log those that changed by themselves."""
         with self._lock:
             now = self._clock()
             checks = {name: self._loop_check(name, loop, now) for name, loop in self._loops.items()}
@@ -141,16 +141,16 @@ class Health:
             return checks
 
     def ready(self) -> bool:
-        """Tell whether every check is ok."""
+        """Return True if every check is ok."""
         return all(check.ok for check in self.checks().values())
 
     def oldest_due(self) -> Mapping[str, float]:
-        """Return for how long the oldest due thing of each part has waited, 0 without one."""
+        """Return for how long the oldest due item of each part has waited, 0 without one."""
         with self._lock:
             return {name: due.oldest() or 0.0 for name, due in self._due.items()}
 
     def hung(self) -> list[str]:
-        """Return the loops that have not come round for so long that only a restart helps."""
+        """Return the loops without a turn for so long that only a restart helps."""
         with self._lock:
             now = self._clock()
             return [n for n, loop in self._loops.items() if now - loop.turned_at > max(HUNG, 4 * loop.within)]
@@ -183,14 +183,14 @@ class Health:
             if check.ok or same or now - before.at < _CHANGES_EVERY:
                 return
         elif before is None and check.ok and name in self._loops:
-            return  # that a loop moves is worth no line
+            return  # a loop that moves is not worth a log line
         self._logged[name] = _Logged(check, now)
         level, state = (logging.INFO, "ready") if check.ok else (logging.WARNING, "not ready")
         LOG.log(level, "%s is %s: %s", name, state, check.reason)
 
 
 class InFlight:
-    """Things in hand, for Health.due: the age of the oldest. Safe for several threads."""
+    """Items in hand, for Health.due: the age of the oldest. Safe for several threads."""
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -198,18 +198,18 @@ class InFlight:
         self._since: dict[int, float] = {}
 
     def begin(self) -> int:
-        """Take one thing in hand; returns its number for `end`."""
+        """Begin one item; return its number for `end`."""
         number = next(self._numbers)
         self._since[number] = self._clock()
         return number
 
     def end(self, number: int) -> None:
-        """Put it away; nothing where it is not in hand."""
+        """End an item; if it is not in hand, do nothing."""
         self._since.pop(number, None)
 
     @contextmanager
     def one(self) -> Iterator[None]:
-        """Hold one thing for the length of a block."""
+        """Hold one item for the length of a block."""
         number = self.begin()
         try:
             yield
@@ -217,13 +217,13 @@ class InFlight:
             self.end(number)
 
     def oldest(self) -> float | None:
-        """Return the age of the oldest thing in seconds, None with empty hands."""
+        """Return the age of the oldest item in seconds, None without items."""
         for since in self._since.copy().values():  # a dict keeps the order of arrival
             return self._clock() - since
         return None
 
     def __len__(self) -> int:
-        """Return the number of things in hand."""
+        """Return the number of items in hand."""
         return len(self._since)
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Output of the operator's commands, safe for what opens it: a terminal, a spreadsheet, a YAML reader, a shell.
+"""Output of the operator's commands, safe for its reader: a terminal, a spreadsheet, a YAML reader, a shell.
 
-An empty table says so, and what is not known is a dash. Only in a table, which is for a person; JSON, CSV and YAML
-have [] and null.
+In a table, an empty list has a text and an unknown value is a dash, because a person reads tables. JSON, CSV and
+YAML have [] and null.
 """
 
 import argparse
@@ -31,13 +31,13 @@ yaml.SafeDumper.add_representer(
 
 
 class PrintableStream:
-    """A stream that can be written any text to: what drives a terminal, or cannot be encoded, is replaced."""
+    """A stream that takes any text: characters that drive a terminal, or cannot be encoded, are replaced."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        """Write the text as a terminal may have it."""
+        """Write the text without characters that drive a terminal."""
         encoding = getattr(self._stream, "encoding", None) or "utf-8"
         self._stream.write(clean_lines(text).encode(encoding, "backslashreplace").decode(encoding))
         return len(text)
@@ -47,15 +47,15 @@ class PrintableStream:
 
 
 class Listing(Lister):  # type: ignore[misc,unused-ignore]
-    """A list."""
+    """A command that prints a list."""
 
     nothing = "nothing found"
-    """The meaning of an empty list; a command may set it to fit what was asked."""
+    """The text of an empty list; a command may set a text that fits its query."""
 
     def produce_output(
         self, parsed_args: argparse.Namespace, column_names: Sequence[str], data: Iterable[Sequence[Any]]
     ) -> int:
-        """Print the rows in the format that was asked for; returns the exit code."""
+        """Print the rows in the requested format; return the exit code."""
         rows: list[Sequence[Any]] = [safe_row(parsed_args.formatter, row) for row in data]
         if parsed_args.formatter == _TABLE:
             rows = [[clean(cell) if isinstance(cell, str) else cell for cell in row] for row in rows]
@@ -69,12 +69,12 @@ class Listing(Lister):  # type: ignore[misc,unused-ignore]
 
 
 class Showing(ShowOne):  # type: ignore[misc,unused-ignore]
-    """One thing, with its fields."""
+    """A command that prints one item, with its fields."""
 
     def produce_output(
         self, parsed_args: argparse.Namespace, column_names: Sequence[str], data: Sequence[Any]
     ) -> int:
-        """Print the fields in the format that was asked for; returns the exit code."""
+        """Print the fields in the requested format; return the exit code."""
         row = safe_row(parsed_args.formatter, data)
         code: int = super().produce_output(
             parsed_args, column_names, known(row) if parsed_args.formatter == _TABLE else row
@@ -88,7 +88,7 @@ def known(row: Sequence[Any]) -> tuple[Any, ...]:
 
 
 def safe_row(formatter: str, row: Sequence[Any]) -> list[Any]:
-    """Return a row that does nothing in what opens this format but be read."""
+    """Return a row without values that the format's reader would execute or interpret."""
     guard = _GUARDS.get(formatter)
     cells = [clean_value(cell) for cell in row]
     return cells if guard is None else [guard(cell) for cell in cells]

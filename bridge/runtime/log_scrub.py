@@ -19,13 +19,13 @@ _OURS: Final = ("bridge", "listener", "hostagent", "extend_bridge")
 _CLIENTS: Final = ("keystoneauth", "keystonemiddleware", "requests", "urllib3", "cinderclient", "novaclient")
 _LONG: Final = 200
 _BODY: Final = re.compile(r"[{<\n]")
-_SHORTEST: Final = 4  # a shorter value is in too many words
+_SHORTEST: Final = 4  # a shorter value is part of too many words
 _KNOWN_FOR: Final = 30.0  # seconds; sections of keystoneauth are registered while a process starts
 _MASK: Final = "***"
 
 
 class LogScrubber:
-    """A factory of log records that scrubs them. `secrets` returns what no record may show."""
+    """A factory of log records that scrubs them. `secrets` returns the values that no record may show."""
 
     def __init__(
         self, secrets: Callable[[], Iterable[str]], *, factory: Callable[..., logging.LogRecord] = logging.LogRecord
@@ -36,7 +36,7 @@ class LogScrubber:
         self._until = 0.0
 
     def __call__(self, *args: Any, **kwargs: Any) -> logging.LogRecord:
-        """Make a record as `logging` does."""
+        """Make a record like `logging` does, and scrub it."""
         record = self._factory(*args, **kwargs)
         if record.name.partition(".")[0] in _CLIENTS:
             record.args = _without_bodies(record.args)
@@ -106,7 +106,7 @@ def _passwords(url: str) -> list[str]:
 
 
 def _forms(value: str) -> list[str]:
-    """Return how a value may be written: as it is, with %-escapes, and without them."""
+    """Return the forms in which a value may be written: unchanged, with %-escapes, and without them."""
     return [form for form in {value, quote(value, safe=""), unquote(value)} if len(form) >= _SHORTEST]
 
 

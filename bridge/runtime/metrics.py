@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every Prometheus metric of every daemon, in one place, with its help text.
+"""Prometheus metrics of all daemons, with their help texts.
 
-Parts take the metrics object they count with; each process has a registry of its own.
+Each part gets the metrics object it counts with; each process has a registry of its own.
 """
 
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ def new_registry(part: str) -> CollectorRegistry:
 
 
 def audit_lost(registry: CollectorRegistry) -> Counter:
-    """Counts audit lines that could not be written: disk full, directory gone."""
+    """Return the counter of audit lines that could not be written: disk full, directory gone."""
     return Counter("extend_bridge_audit_lost_lines", "Lines the audit log could not take", registry=registry)
 
 
@@ -40,7 +40,7 @@ def bus_blocked(registry: CollectorRegistry) -> Gauge:
 
 
 class ReadyCollector(Collector):
-    """Each health check and the age of the oldest due thing of each part, so that an alert can say what waits."""
+    """Collector of each health check and each part's oldest due item, so that an alert can name what waits."""
 
     def __init__(self, health: Health) -> None:
         self._health = health

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The ops port of each daemon: /healthz/live, /healthz/ready, /metrics. Up before anything it depends on."""
+"""The ops port of each daemon: /healthz/live, /healthz/ready, /metrics. It is up before anything it depends on."""
 
 import json
 import logging
@@ -59,7 +59,7 @@ class OpsServer(HttpServer):
 
 
 def _free(settings: OpsSettings) -> int:
-    """Return the port, or 0 where another process has it: several copies of a daemon run on one node."""
+    """Return the port, or 0 if another process has it, because several copies of a daemon may run on one node."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -74,14 +74,14 @@ class _AuditEnd:
         self._process = process
 
     def start(self) -> None:
-        """Do nothing."""
+        """Do nothing, because the logs are open already."""
 
     def stop(self) -> None:
-        """Keep the last heads; waits a few seconds for them at most."""
+        """Keep the last heads; wait a few seconds for them at most."""
         self._process.close_audit()
 
     def join(self, seconds: float) -> bool:  # noqa: ARG002 - of the protocol
-        """Return at once."""
+        """Return True at once, because `stop` has waited."""
         return True
 
 
@@ -94,11 +94,10 @@ def daemon(
     description: str,
     argv: Sequence[str],
 ) -> tuple[Daemon, Process]:
-    """Wire the daemon `extend-bridge-<part>` without starting it, and return what its parts share as well.
+    """Wire the daemon `extend-bridge-<part>` without starting it; return the daemon and its parts' shared objects.
 
+    `reader` makes the settings object, `build` the parts. The part's option group is its name with underscores.
     Raises ConfigError.
-
-    `reader` makes the settings object, `build` the parts; the part's option group is its name with underscores.
     """
     prog = f"extend-bridge-{part}"
     conf = config.load(
@@ -145,7 +144,7 @@ def serve(
     description: str,
     argv: Sequence[str] | None = None,
 ) -> int:
-    """Run that daemon until a signal; returns its exit code."""
+    """Run that daemon until a signal; return its exit code."""
     arguments = sys.argv[1:] if argv is None else argv
 
     def main() -> int:

@@ -2,7 +2,7 @@
 """Safe publish: when `publish` returns, the broker has the message in the queue.
 
 Safe means mandatory, confirmed, not returned and not nacked. A confirm alone is positive for a missing queue too.
-The broker sends the return before the confirm, and one message is on its way at a time, so both belong to it.
+The broker sends the return before the confirm. One message is on its way at a time, so both belong to that message.
 """
 
 import time
@@ -23,14 +23,14 @@ _JSON: Final = "application/json"
 _TIMEOUT: Final = 10.0
 """Seconds from the call to the broker's confirm."""
 _REUSED: Final = 5.0
-"""Seconds for a connection that has been used before: where it turned silent meanwhile, a new one is as safe."""
+"""Seconds for a connection that was used before. If it has turned silent, a new connection is as safe."""
 _BLOCKED_FOR: Final = 30.0
-"""Seconds until a blocked connection is given up. Each one that is may leave a copy of its message behind."""
+"""Seconds until a blocked connection is given up. Each one given up may leave a copy of its message behind."""
 _LOOK: Final = 0.05  # seconds
 
 
 class NotPublishedError(Exception):
-    """The broker does not have the message. `reason` says why; it is safe to try again."""
+    """An error that the broker does not have the message. `reason` tells why; a retry is safe."""
 
     def __init__(self, reason: Reason, queue: str, detail: str = "") -> None:
         super().__init__(f"{queue}: {reason.text}{f' ({detail})' if detail else ''}")
@@ -38,9 +38,10 @@ class NotPublishedError(Exception):
 
 
 class SafePublisher:
-    """A publisher to our own queues, through the default exchange unless another is named. For one thread.
+    """A publisher to the bridge's queues, through the default exchange unless another is named. For one thread.
 
-    Uses the connection it is given. After a timeout the connection is dropped; the next publish makes a new one.
+    The publisher uses the connection it is given. After a timeout the connection is dropped, and the next publish
+    makes a new one.
     """
 
     def __init__(self, connection: kombu.Connection, *, timeout: float = _TIMEOUT) -> None:
@@ -62,7 +63,7 @@ class SafePublisher:
     ) -> None:
         """Put one message into `queue`; raises NotPublishedError. A bus in memory has the default exchange only.
 
-        `routing_key` is what leads from the exchange to the queue, where that is not the queue's name.
+        `routing_key` leads from the exchange to the queue, if it differs from the queue's name.
         """
         try:
             way = (exchange, routing_key or queue)
@@ -77,7 +78,7 @@ class SafePublisher:
             self.close()
             raise NotPublishedError(Reason.NOT_PERMITTED, queue, f"exchange {exchange or 'amq.default'}") from ex
         except ConnectionBlockedError as ex:
-            self._channel = None  # its confirm may still come: it must not be taken for that of another message
+            self._channel = None  # its confirm may still come, and must not be taken for another message's
             raise NotPublishedError(Reason.BUS_BLOCKED, queue, str(ex.reply_text)) from ex
         except BROKER_ERRORS as ex:
             self._channel = None
@@ -144,8 +145,8 @@ class BusPublisher:
     """A safe publisher with its own connection, which is made at first use. For one thread.
 
     `prepare` declares the queues and exchanges that are published to. A connection that died while idle fails at
-    the next publish, which is tried once more on a new one. While the broker blocks us, the connection is kept and
-    read: a new one for each try would leave a copy of the message behind each time.
+    the next publish, which is tried once more on a new connection. While the broker blocks the connection, it is
+    kept and read, because each new connection would leave a copy of the message behind.
     """
 
     def __init__(
@@ -197,7 +198,7 @@ class BusPublisher:
             self._once(queue, send, None)
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connection of this publisher."""
         connection, self._connection, self._publisher = self._connection, None, None
         self._unblocked()
         if connection is not None:
@@ -211,7 +212,7 @@ class BusPublisher:
                 self._blocked_at = time.monotonic()
                 self._on_blocked(True)
             else:
-                self._drop()  # a queue may be gone: it is looked for again
+                self._drop()  # a queue may be gone, so it is declared again
             raise
         except BROKER_ERRORS as ex:
             self._drop()
@@ -229,7 +230,7 @@ class BusPublisher:
         return self._publisher
 
     def _drop(self) -> None:
-        """Forget the connection without a word to a broker that may not listen."""
+        """Forget the connection without a message to a broker that may not listen."""
         connection, self._connection, self._publisher = self._connection, None, None
         self._unblocked()
         if connection is not None:
@@ -241,7 +242,7 @@ class BusPublisher:
             self._on_blocked(False)
 
     def _look_at_the_block(self, queue: str) -> None:
-        """Refuse while the broker blocks us; once it does not, start on a new connection."""
+        """Refuse while the broker blocks the connection; after the block, start on a new connection."""
         connection = self._connection
         if self._blocked_at is None or connection is None:
             return

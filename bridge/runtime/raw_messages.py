@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Message bodies undecoded, because one malformed header would block the queue.
 
-kombu inflates a body as a header says, without a limit, and raises while it reads the socket where it cannot.
+kombu inflates a body by its header, without a limit, and raises an error in the middle of reading the socket.
 py-amqp raises in the middle of a frame over a property that it cannot represent, such as a time in the year 146
-billion, and then loses its place in the stream. Either way the message cannot be settled and comes again for ever.
+billion. Then py-amqp loses its place in the stream. Either way the message cannot be settled and comes again for
+ever.
 """
 
 from typing import Any, Final
@@ -27,9 +28,9 @@ class _AsSent(pyamqp.Message):
 
 
 def as_sent(channel: Any) -> Any:
-    """Have the channel deliver bodies undecoded, and return it. A bus in memory has our own messages only."""
+    """Have the channel deliver bodies undecoded, and return it. A bus in memory has only the bridge's messages."""
     if isinstance(channel, pyamqp.Channel):
-        channel.auto_decode = False  # py-amqp would decode bodies by their own word on their encoding
+        channel.auto_decode = False  # py-amqp would decode bodies by the encoding that they name
         channel.Message = _AsSent
     return channel
 
@@ -46,7 +47,7 @@ _read = serialization.decode_properties_basic
 
 
 def _properties(buf: bytes, offset: int) -> tuple[dict[str, Any], int]:
-    """Read properties as py-amqp does; return none where it fails, because the body alone is used."""
+    """Read properties like py-amqp; return none if that fails, because only the body is used."""
     try:
         read: tuple[dict[str, Any], int] = _read(buf, offset)
     except (ValueError, ArithmeticError, OSError, RecursionError):
@@ -54,5 +55,5 @@ def _properties(buf: bytes, offset: int) -> tuple[dict[str, Any], int]:
     return read
 
 
-# py-amqp has no other hook: it makes a message before it knows its channel
+# py-amqp has no other hook, because it makes a message before it knows its channel
 serialization.PROPERTY_CLASSES[spec.Basic.CLASS_ID] = _properties

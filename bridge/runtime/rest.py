@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The REST client of every part: keystoneauth adapters, one total deadline per request, and the events of Nova.
 
-A deadline covers the whole request: the address lookup's result, connecting, TLS, Keystone's token where one is
-needed, the headers and the body. A server that sends one byte a second cannot hold a thread longer than that.
-The libraries' own retries are off: each hop has one retry policy, and it is ours.
+A deadline covers the whole request: the address lookup's result, connecting, TLS, Keystone's token if needed, the
+headers and the body. A server that sends one byte a second cannot hold a thread longer than that. The libraries'
+own retries are off, because each hop has one retry policy, which is the bridge's.
 """
 
 import copy
@@ -37,12 +37,12 @@ from bridge.core.redact import safe_url
 LOG = logging.getLogger(__name__)
 
 _PLUGINS: Final = ("password", "v3applicationcredential", "http_basic", "none")
-_DEFAULT_TIMEOUT: Final = 10.0  # seconds, where an operator has set [group] timeout to nothing
+_DEFAULT_TIMEOUT: Final = 10.0  # seconds, if an operator has set [group] timeout to nothing
 _ANSWER_MAX: Final = 4 * 1024 * 1024
 _WIRE_MAX: Final = 64 * 1024 * 1024  # bytes of any answer, also of Keystone's, which keystoneauth reads whole
 _CHUNK: Final = 64 * 1024
 _DETAIL_MAX: Final = 300
-_WAIT_MAX: Final = 600.0  # seconds; whatever the endpoint asks for
+_WAIT_MAX: Final = 600.0  # seconds; a longer wait of an endpoint is cut
 _DIGITS_MAX: Final = 9
 _ONCE_MORE: Final[Mapping[str, Any]] = {"connect_retries": 1, "connect_retry_delay": 0.05}
 
@@ -60,8 +60,8 @@ EVENT_CODES: Final[Mapping[int, Reason]] = {
 """Codes Nova gives an event, in the body of a 200 or 207."""
 
 _NO_ANSWER: Final[tuple[tuple[type[Exception], Reason], ...]] = (
-    (ks_errors.ConnectTimeout, Reason.TIMED_OUT),  # also what keystoneauth makes of a read timeout
-    (ks_errors.Unauthorized, Reason.UNAUTHORIZED),  # Keystone's own word on our user
+    (ks_errors.ConnectTimeout, Reason.TIMED_OUT),  # also keystoneauth's error for a read timeout
+    (ks_errors.Unauthorized, Reason.UNAUTHORIZED),  # Keystone's own answer about our user
     (ks_errors.Forbidden, Reason.UNAUTHORIZED),
     (ks_errors.BadRequest, Reason.UNAUTHORIZED),  # Keystone: a domain or project is missing in our options
     (ks_errors.CatalogException, Reason.NO_ENDPOINT),
@@ -72,7 +72,7 @@ _NO_ANSWER: Final[tuple[tuple[type[Exception], Reason], ...]] = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """An HTTP answer. `body` is its JSON, None where there is none that can be read; `retry_after` in seconds.
+    """An HTTP answer. `body` is its JSON, None if no JSON can be read; `retry_after` in seconds.
 
     `too_large`: the body was longer than the client reads, and is left out.
     """
@@ -85,9 +85,9 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class NoAnswer:
-    """A request without an answer. It may or may not have been carried out, so repeating it must be harmless.
+    """A request without an answer. The server may have carried it out, so repeating it must be harmless.
 
-    `detail` says which address was tried, what happened there, and what to set.
+    `detail` names the address that was tried, what happened there, and what to set.
     """
 
     reason: Reason
@@ -116,7 +116,7 @@ def total_deadline(seconds: float) -> Iterator[None]:
 
 
 def _left(at: float | None) -> float:
-    """Return the seconds until then; raises TimeoutError when there are none."""
+    """Return the seconds until the moment `at`; raises TimeoutError when it has passed."""
     if at is None:
         return _DEFAULT_TIMEOUT
     left = at - time.monotonic()
@@ -135,11 +135,11 @@ class _BoundedRaw(io.RawIOBase):
         self._read = 0
 
     def readable(self) -> bool:
-        """Return True: http.client asks."""
+        """Return True, because http.client asks."""
         return True
 
     def readinto(self, buffer: Any) -> int | None:
-        """Read what has come, within what is left of the deadline."""
+        """Read the bytes that have come, within the rest of the deadline."""
         self._sock.settimeout(_left(self._at))
         count = self._file.readinto(buffer)
         self._read += count or 0
@@ -148,13 +148,13 @@ class _BoundedRaw(io.RawIOBase):
         return count
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Close this view of the connection."""
         self._file.close()
         super().close()
 
 
 class _BoundedSocket:
-    """A socket as http.client's response uses it: only to make a file of it."""
+    """A socket for http.client's response, which only makes a file of it."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
@@ -172,7 +172,7 @@ class _BoundedResponse(http.client.HTTPResponse):
 
 
 class _BoundedConnecting:
-    """The way a connection is made: each address of a name gets an equal share of the time that is left."""
+    """The connect of a connection: each address of a name gets an equal share of the remaining time."""
 
     def _new_conn(self: Any) -> socket.socket:
         found = socket.getaddrinfo(self._dns_host, self.port, 0, socket.SOCK_STREAM)
@@ -229,18 +229,18 @@ class _BoundedAdapter(TCPKeepAliveAdapter):
         super().__init__(**tls)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        """Make the pools of bounded connections. See requests."""
+        """Make the pools of bounded connections, for requests."""
         super().init_poolmanager(*args, **kwargs)
         self._bound(self.poolmanager)
 
     def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
-        """Return bounded pools for a proxy. See requests."""
+        """Return bounded pools for a proxy, for requests."""
         manager = super().proxy_manager_for(*args, **kwargs)
         self._bound(manager)
         return manager
 
     def send(self, request: Any, *args: Any, **kwargs: Any) -> requests.Response:
-        """Send one request within what is left of its deadline. See requests."""
+        """Send one request within the rest of its deadline, for requests."""
         with total_deadline(self._seconds):
             try:
                 kwargs["timeout"] = _left(_DEADLINE.at)
@@ -258,7 +258,7 @@ class _BoundedAdapter(TCPKeepAliveAdapter):
 
 
 def bounded(session: Session, seconds: float) -> Session:
-    """Give every request of the session a total deadline of `seconds`; returns the same session."""
+    """Give every request of the session a total deadline of `seconds`; return the same session."""
     for scheme in ("http://", "https://"):
         before = session.session.get_adapter(scheme)
         tls = {name: getattr(before, name) for name in ("tls_ciphers", "tls_min_version") if hasattr(before, name)}
@@ -268,11 +268,11 @@ def bounded(session: Session, seconds: float) -> Session:
 
 
 class RestClient:
-    """Requests to one endpoint, each with one total deadline. Never raises for what endpoint or network do.
+    """Requests to one endpoint, each with one total deadline. Never raises for an error of endpoint or network.
 
-    `group` is the section of the configuration that describes the endpoint, for the words of errors; `timeout` in
-    seconds. `once_more`: a connection that had been kept open and turns out to be dead is made anew, once, because
-    uWSGI ends kept connections without a word.
+    `group` is the section of the configuration that describes the endpoint, for error texts. `timeout` in seconds.
+    `once_more`: a kept connection that turns out to be dead is made anew, once, because uWSGI ends kept connections
+    without notice.
     """
 
     def __init__(
@@ -294,7 +294,7 @@ class RestClient:
         bounded(adapter.session, timeout)
 
     def get(self, path: str, headers: Mapping[str, str]) -> Answer | NoAnswer:
-        """Read one resource."""
+        """Read one resource of the endpoint."""
         return self._request("GET", path, headers)
 
     def post(self, path: str, body: object, headers: Mapping[str, str]) -> Answer | NoAnswer:
@@ -330,7 +330,7 @@ class RestClient:
         return NoAnswer(reason, detail)
 
     def _read(self, response: requests.Response) -> tuple[Any, bool]:
-        """Return the JSON of an answer of bearable size, and whether it was larger."""
+        """Return an answer's JSON, unless it is too large, and whether it was too large."""
         text = bytearray()
         while chunk := response.raw.read1(_CHUNK, decode_content=True):  # what has come; `read` would wait for more
             text += chunk
@@ -342,7 +342,7 @@ class RestClient:
             return None, False
 
     def _words(self, ex: Exception, reason: Reason) -> str:
-        """Say which address was tried, what happened there, and what to set."""
+        """Return the address that was tried, what happened there, and what to set."""
         group, auth_url = self._group, getattr(self._auth(), "auth_url", None)
         keystone = f"Keystone at {safe_url(str(auth_url))}" if auth_url else "Keystone"
         if isinstance(ex, ks_errors.HttpError):
@@ -372,7 +372,7 @@ class RestClient:
             f", region {wanted.region_name}" if wanted.region_name else ""
         )
         there: list[str] = []
-        with suppress(Exception):  # the token is there already, and this is only for the words
+        with suppress(Exception):  # the token exists already, and is only needed for the text
             with total_deadline(self._timeout):
                 catalogue = (
                     self._auth()
@@ -402,7 +402,7 @@ class RestClient:
 class NovaEventsClient:
     """The one client of os-server-external-events: a Nova of any release, or the bridge's own API.
 
-    Mirrors what Cinder's own Nova client sends.
+    The requests are the same as those of Cinder's own Nova client.
     """
 
     def __init__(self, rest: RestClient) -> None:
@@ -416,7 +416,7 @@ class NovaEventsClient:
 
 
 def event_codes(body: object) -> Mapping[ExtendKey, object] | None:
-    """Read the code of each event of an answer, in lower-case ids; None where the body is not such an answer."""
+    """Read the code of each event of an answer, in lower-case ids; None if the body is not such an answer."""
     rows = body.get("events") if isinstance(body, Mapping) else None
     if not isinstance(rows, list):
         return None
@@ -430,14 +430,14 @@ def event_codes(body: object) -> Mapping[ExtendKey, object] | None:
 
 
 def event_reason(code: object) -> Reason:
-    """Return what the code of one event means; of an event that has none as well."""
+    """Return the meaning of one event's code, or of a missing code."""
     if not isinstance(code, int) or isinstance(code, bool):
         return Reason.EVENT_NO_CODE
     return EVENT_CODES.get(code, Reason.EVENT_OTHER_CODE)
 
 
 def retry_after(header: str | None, now: float) -> float | None:
-    """Return the seconds of a Retry-After header, a number or an HTTP date; None where it is neither."""
+    """Return the seconds of a Retry-After header, a number or an HTTP date; None for any other value."""
     if header is None:
         return None
     text = header.strip()

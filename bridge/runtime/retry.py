@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Back-off with full jitter, and the one loop that keeps trying: interruptible, and its health check says why."""
+"""Back-off with full jitter, and the one loop that keeps trying: interruptible, with the reason in its health
+check.
+"""
 
 import random
 import threading
@@ -44,8 +46,8 @@ def keep_trying(
 ) -> T | None:
     """Run `body` until it returns; return its value, or None when `stop` is set first.
 
-    An error of `errors` marks the check as not ready, in `words`, and the body runs again after the back-off.
-    A body that ran for `settled` seconds starts the back-off anew. `body` itself says when its check is ready.
+    An error of `errors` marks the check as not ready, in `words`, and the body runs again after the back-off. A
+    body that ran for `settled` seconds starts the back-off anew. `body` itself marks its check ready.
     """
     failures = 0
     while not stop.is_set():

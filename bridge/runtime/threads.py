@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Choose oslo's native-thread backend. Imported first by every entry point.
+"""Selection of oslo's native-thread backend. Imported first by every entry point.
 
 oslo.messaging and os-brick pull in oslo.service, which otherwise picks its eventlet backend at import time.
-Eventlet is on disk as their dependency and is kept out of our processes: whoever probes for it is told it is not
-there.
+Eventlet is on disk as their dependency, but must not run in the bridge's processes. So any import of eventlet
+fails, as if it were not there.
 """
 
 import sys
 
-sys.modules.setdefault("eventlet", None)  # type: ignore[arg-type]  # None: any import of it raises ImportError
+sys.modules.setdefault("eventlet", None)  # type: ignore[arg-type]  # None: any import of eventlet raises ImportError
 
 from oslo_service import backend  # noqa: E402 - after the line above, or futurist imports eventlet
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tells the engine that there is work: one datagram after a commit. It may be lost; the engine polls as well.
+"""Wake-ups of the engine: one datagram after a commit. A datagram may be lost, because the engine polls as well.
 
-The wake-up from the API: a datagram that may be lost. Sleeping with an ear open, a second at most.
+The API sends the datagram; the engine waits for it, at most one second.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ class Wake:
             ) from ex
 
     def wait(self, seconds: float) -> bool:
-        """Sleep until a datagram comes or the time is over; whether one came. Takes all that wait."""
+        """Wait for a datagram; return True if one came in time. Takes all datagrams that wait."""
         if not select.select([self._socket], [], [], seconds)[0]:
             return False
         with contextlib.suppress(BlockingIOError):
@@ -39,12 +39,12 @@ class Wake:
         return True
 
     def close(self) -> None:
-        """Give the port back."""
+        """Close the socket, which frees the port."""
         self._socket.close()
 
     @property
     def address(self) -> tuple[str, int]:
-        """Where datagrams are taken, also where a free port was picked."""
+        """The address that takes datagrams, with the actual port if a free port was picked."""
         host, port = self._socket.getsockname()[:2]
         return str(host), int(port)
 
@@ -55,7 +55,7 @@ DATAGRAM: Final = b"extend-bridge: work"
 
 
 def waker(host: str, port: int) -> Callable[[], None]:
-    """A function that sends the datagram and never raises nor waits; with port 0 it does nothing."""
+    """Return a function that sends the datagram and never raises or waits; with port 0 it does nothing."""
     if port == 0:
         return _nobody
     try:
