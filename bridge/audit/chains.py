@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The chain of each writer, followed from line to line. The lines may be in any order.
 
-A missing line holds back the lines behind it. The lines are released when the missing line is read from another
-place, or when all files are read and the line is therefore gone. A line that does not fit the chain is judged as
-edited when the lines behind it fit its hash.
+A missing line holds back the later lines. The later lines are released when the missing line is read from another
+place. The missing line is judged as removed when all files are read. A line that does not fit the chain is judged
+as edited when the later lines fit its hash.
 """
 
 import re

@@ -5,11 +5,12 @@ There are three kinds of evidence:
 
 - The chain of each writer (bridge.core.audit_chain) proves its lines and their numbers.
 - Heads prove the end of a chain. The journal and a daemon's own log keep heads, and later writers name heads.
-- The places of lines prove the order of different writers' lines in one file, and the bytes between these lines.
+- The places of lines prove the order of different writers' lines in one file, and the bytes between lines.
   Lines of 0.1.0 have no chain. The places show when such a line was inserted or removed between two known places.
 
-The traces of honest operation are not findings. Such traces are a killed writer, a full disk, rotation, several
-writers in one file, gzipped files, assembled or sorted files, and lines of 0.1.0.
+The traces of honest operation are not findings. Writers leave such traces when they are killed, when the disk is
+full, or when several writers share a file. Operators leave such traces when they rotate, gzip, assemble or sort
+files. Lines of 0.1.0 are not findings either.
 """
 
 import re

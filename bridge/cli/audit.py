@@ -151,7 +151,7 @@ class Trace(Listing):
 
 
 class ReportCommand(Listing):
-    """Report totals, outcomes, percentiles of each hop, the slowest extends, and stuck, parked and behind ones."""
+    """Report totals, outcomes, percentiles of each hop, and the slowest, stuck, parked and behind extends."""
 
     _epilog = "Example: extend-bridge audit report --since 1d --html report.html"
 
