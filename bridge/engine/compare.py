@@ -90,7 +90,7 @@ def _judge(key: ExtendKey, wanted: int, named: Collection[str], facts: JournalFa
 
 
 def _plainly_fine(seen: ReportedDisk, wanted: int) -> bool:
-    """Return True if one living host alone reports the wanted size, as for nearly all volumes."""
+    """Return True if a living host runs the guest and reports the wanted size, as for nearly all volumes."""
     return seen.alive and seen.state is GuestState.ACTIVE and seen.size is not None and seen.size >= wanted
 
 

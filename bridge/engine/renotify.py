@@ -2,8 +2,8 @@
 """Repeated notification of Nova, if Nova's computes extend: only the size the guest sees ends an extend.
 
 Nova's 200 ends nothing. Nova casts to a compute that may be down or restarting, acknowledges before the work, and
-tries once. So the same event is posted again, with the extend's own back-off, until the host's agent has read the
-size back.
+tries once. So the same event is posted again until the host's agent has read the size back. The delays are the
+extend's own back-off.
 """
 
 import time

@@ -172,8 +172,9 @@ class ReportsConsumer:
                         inbox.empty()
 
     def _have_a_way(self, connection: kombu.Connection) -> None:
-        """Declare the exchange of orders and the two that agents write to: one proves the sender, one is for older
-        agents.
+        """Declare the exchange of orders and the exchanges that agents write to.
+
+        HOSTS_EXCHANGE proves the sender. REPORTS_EXCHANGE is for older agents.
         """
         if self._in_memory:
             return

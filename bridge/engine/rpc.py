@@ -19,7 +19,7 @@ LOG = logging.getLogger(__name__)
 
 CASTS: Final = "engine.casts"
 _REST: Final = 2.0
-"""Seconds after a failed cast in which others fail at once: a frozen broker must not cost a timeout per host."""
+"""Seconds after a failed cast in which others fail at once, because a frozen broker costs a timeout per host."""
 _ANSWERS: Final = {Reason.RETURNED: Reason.UNDELIVERABLE, Reason.BUS_BLOCKED: Reason.BUS_BLOCKED}
 
 

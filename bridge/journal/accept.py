@@ -53,7 +53,7 @@ class Journal:
     def standing(self, server_ids: Collection[str]) -> Mapping[str, ServerState]:
         """Return the state of each server; a server absent from the answer is unknown.
 
-        The states mirror Nova's instance mapping: a server that no host reports any more is known, but on no host
+        The states mirror Nova's instance mapping. A server that hosts no longer report is known, but on no host
         (422).
         """
         return self.database.read(lambda connection: _states(connection, server_ids)) if server_ids else {}

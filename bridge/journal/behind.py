@@ -130,7 +130,9 @@ def _behind() -> sa.CompoundSelect[Any]:
 
 
 def _is_extending() -> sa.ColumnElement[bool]:
-    """Match findings of a volume that has been `extending` for long. Older engines know their state too."""
+    """Match findings of a volume that has been `extending` for long. Engines before this reason know their state
+    too.
+    """
     return sa.and_(
         sightings.c.sight == FindingState.CANNOT_SEE.value, sightings.c.reason == Reason.VOLUME_EXTENDING.value
     )

@@ -276,9 +276,9 @@ class Claims:
             self._database.write(work)
 
     def mark_overdue(self, *, older_than: float) -> list[Extend]:
-        """Mark open extends older than `older_than` seconds, once each; return the newly marked ones.
+        """Mark open extends older than `older_than` seconds, once each; return the newly marked, none when all are.
 
-        Marks go in small batches, because a weekend without hosts makes more rows than a statement takes
+        Each call marks one small batch, because a weekend without hosts makes more rows than a statement takes
         parameters. A saved guest is never late, because the guest may stay saved for weeks.
         """
         now = self._clock()

@@ -77,7 +77,7 @@ CONTENDED: Final[frozenset[str | int]] = frozenset(
     }
 )  # fmt: skip
 TOO_SLOW: Final[frozenset[str | int]] = frozenset({"57014", 1969, 3024})
-"""Codes of a server that ended a statement because of its length."""
+"""Codes of a server that ended a statement because it took too long."""
 FULL: Final[frozenset[str | int]] = frozenset({"53100", 1021, 1114, "SQLITE_FULL"})
 CROWDED: Final[frozenset[str | int]] = frozenset({"53300", 1040, 1203})
 

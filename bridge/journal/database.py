@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The journal's engine and transactions: one code path for SQLite, PostgreSQL and MariaDB.
 
-A transaction is a function that may run more than once. A transaction is repeated after a deadlock, a serialisation
-failure, a lost connection, or two inserts of the same open row. A lasting error becomes JournalUnavailableError.
-Every transaction ends: limits of drivers and servers stand in connect.py, a total deadline here.
+A transaction is a function that may run more than once. A deadlock, a serialisation failure or a lost connection
+leads to another try. So do two inserts of the same open row. A lasting error becomes JournalUnavailableError. Every
+transaction ends: limits of drivers and servers stand in connect.py, a total deadline here.
 """
 
 import threading

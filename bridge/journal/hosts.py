@@ -147,7 +147,7 @@ _SAME_DOMAINS: Final = (
 def hear(connection: sa.Connection, message: HostMessage, *, now: float, alive: Alive) -> HostUpdate:
     """Write liveness and inventory from one message.
 
-    Within a run, an inventory older than the newest is left out, because messages may come again and out of order.
+    Within a run, an inventory older than the newest is left out, because messages may repeat and change order.
     """
     if message.inventory in _NOTHING_NEW and _still_there(connection, message, now, alive):
         return HostUpdate(host=message.host, came_up=False, restarted=False, moved_in=(), duplicate=False)
@@ -228,7 +228,7 @@ def all_still_there(
 ) -> bool:
     """Note heartbeats of hosts whose runs are known and alive, in one statement; return True if all are.
 
-    On False nothing is decided, and each message is to be heard by itself.
+    On False no decision is made, and each message has to be heard alone.
 
     The numbers of the messages are not written, because a late inventory is compared with the newest inventory.
     """
@@ -305,7 +305,7 @@ def _apply(
 ) -> tuple[tuple[str, ...], int]:
     """Write an inventory; return the servers that became active here, and how many it lacks without proof.
 
-    An inventory that lacks most of the recent servers comes from an agent at the wrong libvirt, or is a lie. The
+    An inventory without most of the recent servers comes from an agent at the wrong libvirt, or is a lie. The
     host's servers stay until an inventory of the same run says the same again (`confirmed`).
     """
     seen = {domain.server_id: domain for domain in inventory.domains}
@@ -334,8 +334,7 @@ def _mark_gone(connection: sa.Connection, host: str, gone: Collection[str], now:
     if gone:
         mine = sa.and_(domains.c.host == host, domains.c.server_id.in_(gone), domains.c.state != GONE)
         connection.execute(sa.update(domains).where(mine).values(state=GONE, seen_at=now))
-        # A guest that migrates is gone here before another host reports it, and waits for its restart there as
-        # well.
+        # A guest that migrates is gone here before another host reports it, and waits for its restart there too.
         waits = disks.c.told == Told.AT_RESTART.value
         connection.execute(
             sa.delete(disks).where(

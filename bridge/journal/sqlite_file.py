@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The file of an SQLite journal: its mode does not depend on the umask, and its path is not a link."""
+"""The file of an SQLite journal: its mode is independent of the umask, and its path is not a link."""
 
 import os
 import sqlite3

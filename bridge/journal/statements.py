@@ -69,8 +69,8 @@ class PreparedForRows:
     """One statement for a list of rows; `make(n)` returns its form for n rows, whose names end in 0 … n-1.
 
     Unless `exact`, lists are padded to a multiple of four with the last row, so that there are few texts. Repeating
-    a row must then not change the result. `most` rows go in one statement: psycopg reads a text of more than 50
-    parameters or 4 kB anew each time, which costs more than a second statement.
+    a row must then not change the result. `most` rows go in one statement. psycopg reads a text of more than 50
+    parameters or 4 kB anew each time. That costs more than a second statement.
     """
 
     def __init__(self, make: Callable[[int], sa.Executable], *, most: int, exact: bool = False) -> None:

@@ -17,7 +17,7 @@ extends = sa.Table(
     sa.Column("id", _ID, primary_key=True),
     sa.Column("server_id", _ID, nullable=False),
     sa.Column("volume_id", _ID, nullable=False),
-    # 1 while open, NULL after: NULLs do not collide, so the unique key holds one open row per disk on any database
+    # 1 while open, NULL after. NULLs do not collide, so the unique key holds one open row per disk on any database.
     sa.Column("open", sa.SmallInteger),
     sa.Column("state", _CODE, nullable=False),
     sa.Column("source", _CODE, nullable=False),

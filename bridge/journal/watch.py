@@ -2,8 +2,8 @@
 """The readiness of the journal: one check per process, and a probe that proves a write.
 
 A read proves little, because a standby or a server with a full disk answers reads. So the check is bad from the
-first failed transaction until a write is committed. A kind of transaction that fails for a reason of its own keeps
-the check bad until that kind succeeds again.
+first failed transaction until a write is committed. A kind of transaction may fail for a reason of its own. Then
+the check stays bad until that kind succeeds again.
 """
 
 import threading

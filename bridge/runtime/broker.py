@@ -163,9 +163,9 @@ def agent_key(host: str) -> str:
 def ensure_agent_exchange(connection: kombu.Connection) -> None:
     """Declare the exchange of orders unless it exists.
 
-    A missing exchange is declared not durable, as 0.1.0 does by default, because 0.1.0 would get an error 406 on a
-    durable one. Engines declare the exchange and agents bind to it again and again, so an exchange lost in a
-    broker's restart comes back.
+    A missing exchange is declared not durable, as 0.1.0 does by default. A durable exchange would be an error 406
+    to 0.1.0. Engines declare the exchange and agents bind to it, again and again. So an exchange lost in a broker's
+    restart comes back.
     """
     if is_memory_connection(connection):
         return

@@ -48,7 +48,7 @@ class Reloadable(Protocol):
 
 
 class _StopFlag(threading.Event):
-    """The stop flag of a watched body: each look at it is a turn of the body's loop, each wait for it a rest."""
+    """The stop flag of a watched body: a look at the flag is a turn of the body's loop, a wait a rest."""
 
     def __init__(self, health: Health, name: str) -> None:
         super().__init__()
@@ -256,8 +256,8 @@ def notify(state: str) -> None:
 def _keep_what_start_up_made() -> None:
     """Exempt the objects of the start from the garbage collector, because they stay until the end anyway.
 
-    Otherwise each full collection looks through the objects of all modules: 30 ms that an extend may have to wait
-    for.
+    Otherwise each full collection looks through the objects of all modules. An extend may have to wait 30 ms for
+    that.
     """
     gc.collect()
     gc.freeze()

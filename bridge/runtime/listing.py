@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Output of the operator's commands, safe for its reader: a terminal, a spreadsheet, a YAML reader, a shell.
 
-In a table, an empty list has a text and an unknown value is a dash, because a person reads tables. JSON, CSV and
-YAML have [] and null.
+In a table, an empty list has a text and an unknown value is a dash, for the human reader. JSON, CSV and YAML have
+[] and null.
 """
 
 import argparse
@@ -20,7 +20,7 @@ _UNKNOWN: Final = "-"
 
 
 class _QuotedText(str):
-    """A text of a YAML document, always in quotes: a host named 1e3 is a number to other readers than PyYAML."""
+    """A text of a YAML document, always in quotes. A host named 1e3 is a number to other readers than PyYAML."""
 
     __slots__ = ()
 

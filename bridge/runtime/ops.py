@@ -59,7 +59,7 @@ class OpsServer(HttpServer):
 
 
 def _free(settings: OpsSettings) -> int:
-    """Return the port, or 0 if another process has it, because several copies of a daemon may run on one node."""
+    """Return the port, or 0 if another process has it, because a node may run several copies of a daemon."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

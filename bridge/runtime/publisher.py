@@ -145,8 +145,8 @@ class BusPublisher:
     """A safe publisher with its own connection, which is made at first use. For one thread.
 
     `prepare` declares the queues and exchanges that are published to. A connection that died while idle fails at
-    the next publish, which is tried once more on a new connection. While the broker blocks the connection, it is
-    kept and read, because each new connection would leave a copy of the message behind.
+    the next publish, which is tried once more on a new connection. While the broker blocks the connection, the
+    connection is kept and read. A new connection for each try would leave a copy of the message behind each time.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Message bodies undecoded, because one malformed header would block the queue.
 
-kombu inflates a body by its header, without a limit, and raises an error in the middle of reading the socket.
-py-amqp raises in the middle of a frame over a property that it cannot represent, such as a time in the year 146
+kombu inflates a body by its header, without a limit. If kombu cannot, it raises while it reads the socket. py-amqp
+raises in the middle of a frame over a property that it cannot represent. An example is a time in the year 146
 billion. Then py-amqp loses its place in the stream. Either way the message cannot be settled and comes again for
 ever.
 """

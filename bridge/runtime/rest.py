@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The REST client of every part: keystoneauth adapters, one total deadline per request, and the events of Nova.
 
-A deadline covers the whole request: the address lookup's result, connecting, TLS, Keystone's token if needed, the
-headers and the body. A server that sends one byte a second cannot hold a thread longer than that. The libraries'
-own retries are off, because each hop has one retry policy, which is the bridge's.
+A deadline covers the whole request. Its parts are the address lookup's result, connecting, TLS, Keystone's token if
+needed, the headers and the body. A server that sends one byte a second cannot hold a thread longer than that. The
+libraries' own retries are off, because each hop has one retry policy, which is the bridge's.
 """
 
 import copy
@@ -271,8 +271,8 @@ class RestClient:
     """Requests to one endpoint, each with one total deadline. Never raises for an error of endpoint or network.
 
     `group` is the section of the configuration that describes the endpoint, for error texts. `timeout` in seconds.
-    `once_more`: a kept connection that turns out to be dead is made anew, once, because uWSGI ends kept connections
-    without notice.
+    `once_more`: a kept connection that turns out to be dead is made anew, once. uWSGI ends kept connections without
+    notice.
     """
 
     def __init__(
