@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the work on an order needs of the outside, as narrow as it is used. Tests hand in fakes with behaviour."""
+"""Interfaces between the work on an order and the outside, as narrow as their use.
+
+Tests pass fakes with behaviour.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,16 +18,16 @@ T = TypeVar("T")
 _SIZE_MAX: Final = 1 << 63
 
 RESIZE: Final = "blockResize"
-"""Name of the call whose errors are split into those that pass and those that stay."""
+"""The name of the call whose errors are divided into temporary and permanent errors."""
 HeaderOf = Callable[[Disk], int]
-"""Bytes of the volume that the guest does not see."""
+"""A function that returns the bytes of the volume that are hidden from the guest."""
 
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """virDomainBlockInfo in bytes: what QEMU shows the guest, and how large the source is now.
+    """The sizes of virDomainBlockInfo in bytes: the guest's capacity as QEMU shows it, and the source's size now.
 
-    On a block device `physical > capacity` means that the device has grown and the guest does not know yet; for
+    On a block device `physical > capacity` means that the device has grown and the guest does not know yet. For
     files `physical` is the space in use.
     """
 
@@ -33,7 +36,7 @@ class Capacity:
 
     @classmethod
     def read(cls, answer: object, target: str) -> "Capacity":
-        """Read the answer of virDomainGetBlockInfo; raises StepFailedError for numbers that no disk has."""
+        """Read the answer of virDomainGetBlockInfo; raises StepFailedError for impossible sizes."""
         match answer:
             case [int(capacity), int(_), int(physical)] if 0 <= capacity < _SIZE_MAX and 0 <= physical < _SIZE_MAX:
                 return cls(capacity, physical)
@@ -48,67 +51,67 @@ class LibvirtConnection(Protocol):
     """The one call of a virConnect that a resize needs."""
 
     def getLibVersion(self) -> int:  # noqa: N802 - libvirt's name
-        """Of the libvirt that serves the domain: major * 1,000,000 + minor * 1,000 + release."""
+        """Return the version of the domain's libvirt: major * 1,000,000 + minor * 1,000 + release."""
 
 
 class LibvirtDomain(Protocol):
     """The calls of a virDomain that a resize needs."""
 
     def connect(self) -> LibvirtConnection:
-        """The connection it was found on."""
+        """Return the connection on which the domain was found."""
 
     def XMLDesc(self, flags: int) -> str:  # noqa: N802 - libvirt's name
-        """The domain as it is now."""
+        """Return the XML of the domain's current state."""
 
     def blockInfo(self, target: str) -> Sequence[int]:  # noqa: N802 - libvirt's name
-        """[capacity, allocation, physical] in bytes."""
+        """Return [capacity, allocation, physical] in bytes."""
 
     def jobStats(self) -> Mapping[str, object]:  # noqa: N802 - libvirt's name
-        """{type: virDomainJobType, operation: virDomainJobOperation} of what runs on the domain now."""
+        """Return {type: virDomainJobType, operation: virDomainJobOperation} of the domain's current job."""
 
     def blockResize(self, target: str, size: int, flags: int) -> int:  # noqa: N802 - libvirt's name
-        """virDomainBlockResize. Makes disks smaller, too, when told so."""
+        """Call virDomainBlockResize, which shrinks a disk, too, when `size` is smaller."""
 
 
 class Hypervisor(Protocol):
-    """Libvirt as one worker sees it. Every method raises StoppedError, also when a call takes too long."""
+    """Libvirt's interface for one worker. Every method raises StepFailedError, also when a call takes too long."""
 
     def domain(self, server_id: str) -> Domain | None:
-        """The domain now, None where libvirt does not know it."""
+        """Return the domain's current state, None where libvirt does not know the domain."""
 
     def capacity(self, server_id: str, target: str) -> Capacity:
-        """One disk's sizes now."""
+        """Return the current sizes of one disk."""
 
     def on_domain(self, server_id: str, what: str, work: Callable[[LibvirtDomain, Callable[[], bool]], T]) -> T:
         """Run `work(domain, wanted)` within the call limit; `wanted()` turns false once the caller has given up.
 
-        `work` may be run a second time, after a reconnect.
+        `work` may run a second time, after a reconnect.
         """
 
 
 class Images(Protocol):
-    """Images that QEMU's own client opens, read from their storage."""
+    """The images that QEMU's own client opens, read from their storage."""
 
     def reader(self, disk: Disk) -> Callable[[], int]:
-        """What reads the image's size in bytes, now, without asking libvirt. Both raise StoppedError."""
+        """Return a reader of the image's current size in bytes, without libvirt. Both raise StepFailedError."""
 
     def luks_header(self, disk: Disk) -> int:
-        """Bytes before the payload of the disk's LUKS1. Raises StoppedError."""
+        """Return the number of bytes before the payload of the disk's LUKS1. Raises StepFailedError."""
 
 
 class DeviceGuard(Protocol):
-    """The memory of which device each volume is, as the work on an order uses it."""
+    """The memory of the device of each volume, with the methods that the work on an order uses."""
 
     def check(self, domain: Domain, disk: Disk, attachment_id: str | None = None) -> None:
-        """Raise StepFailedError (`refused`) where the disk is known to be another volume; learns nothing."""
+        """Raise StepFailedError (`refused`) where the disk is known to be another volume; remembers nothing."""
 
     def learn(self, domain: Domain, disk: Disk, attachment_id: str | None = None) -> None:
-        """Check, and remember a device that was not known."""
+        """Check the disk, and remember a device that was not known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Nudge:
-    """Whom to tell that a device may have grown, by kernel names: SCSI disks, NVMe controllers, a multipath map."""
+    """The devices to rescan after a growth, by kernel names: SCSI disks, NVMe controllers, a multipath map."""
 
     scsi: tuple[str, ...] = ()
     nvme: tuple[str, ...] = ()
@@ -116,20 +119,20 @@ class Nudge:
 
 
 class Encryptor(Protocol):
-    """os-brick's encryptors and the key manager, somewhere the key is gone with the process that used it."""
+    """The encryptors of os-brick and the key manager, in a process whose end takes the key with it."""
 
     def grow_map(self, name: str, encryption: Encryption) -> None:
-        """Have the dm-crypt map of this name follow its device (`cryptsetup resize`). Raises StoppedError."""
+        """Grow the dm-crypt map of this name to its device's size (`cryptsetup resize`). Raises StepFailedError."""
 
 
 class Brick(Protocol):
-    """os-brick, somewhere it can be killed."""
+    """The calls of os-brick, in a process that can be killed."""
 
     def extend(self, protocol: str, properties: Mapping[str, Any]) -> int:
-        """InitiatorConnector.factory(protocol).extend_volume(properties), in bytes. Raises StoppedError."""
+        """Call InitiatorConnector.factory(protocol).extend_volume(properties), in bytes. Raises StepFailedError."""
 
     def rescan(self, nudge: Nudge) -> None:
-        """Have these look again, under the lock of os-brick's extends. Raises StoppedError."""
+        """Rescan these devices, under the lock of os-brick's extends. Raises StepFailedError."""
 
     def paths(self, protocol: str, properties: Mapping[str, Any]) -> Sequence[str]:
-        """get_volume_paths(properties) of the same connector: those of this host. Raises StoppedError."""
+        """Return get_volume_paths(properties) of the same connector: this host's paths. Raises StepFailedError."""

@@ -26,21 +26,21 @@ from bridge.runtime.retry import Backoff
 LOG = logging.getLogger(__name__)
 
 _NO_WAY: Final = {Reason.RETURNED, Reason.NOT_PERMITTED}
-"""Reasons for which the default exchange is tried: an engine, or a broker user, from before the exchange."""
+"""Reasons for a try of the default exchange: the engine, or the broker's user, is older than the exchange."""
 
 
 class Sender(Protocol):
-    """A safe publish."""
+    """The sending side of a safe publish."""
 
     def publish(self, queue: str, body: bytes, *, exchange: str = "", routing_key: str | None = None) -> None:
         """Return when the broker has the message; raises NotPublishedError."""
 
 
 class ToEngine:
-    """Publishes to the reports queue, under the host's name as routing key, so that the broker vouches for it.
+    """The publisher into the reports queue. The routing key is the host's name, so the broker vouches for the host.
 
-    Where that way is closed, because the engine is older or the broker's user has older permissions, the message
-    takes the ways of older agents: the exchange without names, then the default one, which leads to every queue.
+    An older engine, or older permissions of the broker's user, can close that way. Then the message takes the ways
+    of older agents: the exchange without names, then the default exchange, which leads to every queue.
     """
 
     def __init__(self, sender: Sender, host: str) -> None:
@@ -49,7 +49,7 @@ class ToEngine:
         self._logged = ""
 
     def publish(self, body: bytes) -> None:
-        """Return when the broker has the message in the queue; raises NotPublishedError for the proper way."""
+        """Return when the message is in the queue; raises the NotPublishedError of the first way."""
         try:
             self._sender.publish(REPORTS_QUEUE, body, exchange=HOSTS_EXCHANGE, routing_key=self._host)
         except NotPublishedError as ex:
@@ -81,21 +81,21 @@ class ToEngine:
 
 HEALTH: Final = "hostagent.reports"
 KEPT_MAX: Final = 10_000
-"""Reports kept while the broker is away; above it the oldest is dropped, and the journal casts that order again."""
+"""Reports kept for an unreachable broker; above it the oldest goes, and the journal casts its order again."""
 _PER_MESSAGE: Final = 100
 _UNEVEN: Final = (0.9, 1.1)
-"""Factor of the interval, drawn anew each time: a fleet that started together does not publish together."""
+"""Factors of the interval, drawn anew each time, because hosts that start together must not publish together."""
 
 
 class Publisher(Protocol):
-    """How a message leaves the process."""
+    """The way of a message out of the process."""
 
     def publish(self, body: bytes) -> None:
-        """Returns when the broker has it; raises NotPublishedError."""
+        """Return when the broker has the message; raises NotPublishedError."""
 
 
 class Outbox:
-    """What waits to be sent. For several threads."""
+    """The reports and the inventory that wait to be sent. For several threads."""
 
     def __init__(self, metrics: AgentMetrics, kept_max: int = KEPT_MAX) -> None:
         self._changed = threading.Condition()
@@ -106,7 +106,7 @@ class Outbox:
         self._closed = False
 
     def add_reports(self, reports: Sequence[Report]) -> None:
-        """Have reports sent."""
+        """Queue reports to be sent."""
         with self._changed:
             self._reports.extend(reports)
             dropped = 0
@@ -119,13 +119,13 @@ class Outbox:
             LOG.error("%d reports were dropped, the broker is away for too long", dropped)
 
     def add_inventory(self, inventory: Inventory) -> None:
-        """Have an inventory sent, together with what waits: a full one replaces it, a change is laid over it."""
+        """Queue an inventory: a full inventory replaces the waiting inventory, changes are merged into it."""
         with self._changed:
             self._inventory = merge(self._inventory, inventory)
             self._changed.notify_all()
 
     def take(self, seconds: float) -> tuple[tuple[Report, ...], Inventory | None]:
-        """Wait for something to send; nothing after `seconds`, or when closed and empty."""
+        """Wait for reports or an inventory; return neither after `seconds`, or when closed and empty."""
         with self._changed:
             self._changed.wait_for(lambda: self._reports or self._inventory or self._closed, max(0.0, seconds))
             count = min(len(self._reports), _PER_MESSAGE)
@@ -134,19 +134,19 @@ class Outbox:
             return reports, inventory
 
     def close(self) -> None:
-        """Wake whoever waits; nothing more is coming."""
+        """Wake the waiting thread, because nothing more is coming."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
 
     def sent(self) -> None:
-        """A message is with the broker."""
+        """Note that the broker has the message."""
         with self._changed:
             self._metrics.unsent.set(len(self._reports))
 
 
 def merge(waiting: Inventory | None, newer: Inventory) -> Inventory:
-    """Two inventories as one, with the meaning of the two sent one after the other."""
+    """Return one inventory with the meaning of the two sent one after the other."""
     if waiting is None or newer.full:
         return newer
     domains: dict[str, DomainSeen] = {domain.server_id: domain for domain in waiting.domains}
@@ -168,7 +168,7 @@ def merge(waiting: Inventory | None, newer: Inventory) -> Inventory:
 
 
 class Reporter:
-    """Sends the outbox under this host's name and this run's id; the body of a supervised thread."""
+    """The sender of the outbox, under this host's name and this run's id; the body of a supervised thread."""
 
     def __init__(
         self,
@@ -192,9 +192,9 @@ class Reporter:
         health.expect(HEALTH)
 
     def run(self, stop: threading.Event) -> None:
-        """Until told to stop and everything was tried once more."""
+        """Publish until told to stop, then try the rest once more."""
         publisher = self._make_publisher()
-        due = 0.0  # the first heartbeat at once: a host exists before its inventory is read
+        due = 0.0  # the first heartbeat at once, because a host exists before its inventory is read
         while True:
             if self._unsent is None:
                 reports, inventory = self._outbox.take(0 if stop.is_set() else due - time.monotonic())
@@ -212,7 +212,7 @@ class Reporter:
             due = time.monotonic() + self._interval * random.uniform(*_UNEVEN)  # noqa: S311 - no secret
 
     def _send(self, publisher: Publisher, body: bytes, stop: threading.Event) -> bool:
-        """Try until the broker has it; False when told to stop before that."""
+        """Publish until the broker has the message; return False when told to stop before that."""
         tries = 0
         while True:
             try:

@@ -24,12 +24,12 @@ LOG = logging.getLogger(__name__)
 
 HEALTH: Final = "hostagent.bus"
 _PREFETCH: Final = 20
-_IDLE: Final = 1.0  # seconds to wait for a message, and between looks at the broker's heartbeats
+_IDLE: Final = 1.0  # seconds to wait for a message, and between checks of the broker's heartbeats
 _LOOK_AGAIN: Final = 30.0  # seconds; a binding that an operator deleted is missing until then
 
 
 def read_cast(body: bytes) -> list[Order]:
-    """Return the orders that can be read; log the others, without a word of their content."""
+    """Return the orders that can be read; log the others, without their content."""
     try:
         raw = decode_cast(body)
     except BadMessageError as ex:
@@ -65,7 +65,7 @@ class OrderConsumer:
         health.expect(HEALTH)
 
     def run(self, stop: threading.Event) -> None:
-        """Run until told to stop; connect again, with back-off, when the broker is lost."""
+        """Run until told to stop; reconnect with back-off when the broker is lost."""
 
         def session() -> None:
             with self._connect() as connection:

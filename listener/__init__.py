@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From Cinder's notifications to volume-extended events, by HTTP, until each has a verdict."""
+"""The listener: turns Cinder's notifications into volume-extended events, sent by HTTP until each has a verdict."""

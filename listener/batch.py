@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One batch: its messages, the events each of them waits for, and writes to lanes that are still to be made."""
+"""One batch: its messages, the events that each of them waits for, and pending writes to lanes."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ from listener.lanes import Deferred
 
 
 class Bus(Protocol):
-    """The connection that the messages of a batch came by."""
+    """The connection over which the messages of a batch came."""
 
     def acks(self, messages: Sequence[kombu.Message]) -> Acks:
         """Return the acknowledgements of these messages."""
@@ -53,7 +53,7 @@ class Batch:
     """A batch in progress.
 
     `waiters`: the messages that wait for an event. `deferred_writes`: writes that a lane did not take at once, each
-    with the call that follows it.
+    with the call that follows the write.
     """
 
     bus: Bus
@@ -63,7 +63,7 @@ class Batch:
     deferred_writes: list[tuple[Callable[[], None], Callable[[], None]]] = field(default_factory=list)
 
     def take(self, message: kombu.Message, asked: Events) -> None:
-        """Add a message, which is settled when each of its events is done."""
+        """Add a message that is settled when each of its events is done."""
         pending = PendingMessage(message, asked, set(asked.keys))
         for key in asked.keys:
             self.waiters.setdefault(key, []).append(pending)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""extend-bridge-listener."""
+"""The command extend-bridge-listener: the daemon of the listener."""
 
-import bridge.runtime.threads  # noqa: F401 - first, before anything that may choose another backend
+import bridge.runtime.threads  # noqa: F401 - first, before a module that may choose another backend
 
 # isort: split
 from bridge.runtime.process import serve

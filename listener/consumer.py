@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """One thread of the listener: take a batch, process it, repeat.
 
-No linger: a batch is what arrived during the last POST. No message is requeued, because brokers count redeliveries
-and drop messages after many. Messages that a lost connection leaves unacknowledged are delivered again.
+The thread does not linger: a batch is the messages that arrived during the last POST. A message is never requeued,
+because brokers count redeliveries and drop messages after many. Messages that a lost connection leaves
+unacknowledged are delivered again.
 """
 
 import logging
@@ -147,7 +148,7 @@ class Loop:
 
     @contextmanager
     def _in_hand(self, messages: list[kombu.Message]) -> Iterator[None]:
-        """Count messages, and the age of the oldest, until each of them is settled."""
+        """Count messages, and the age of the oldest, until each message is settled."""
         self._telemetry.in_hand(len(messages))
         self._telemetry.count_received(len(messages))
         with self._due.one():

@@ -25,7 +25,7 @@ class Events:
 
 @dataclass(frozen=True, slots=True)
 class Nothing:
-    """A message that needs nothing done."""
+    """A message that needs no action."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Reader(Protocol):
 
 
 class NotificationReader:
-    """A reader of Cinder's notifications. `max_bytes` and `max_rows` as `parse` takes them."""
+    """A reader of Cinder's notifications. `max_bytes` and `max_rows` are arguments of `parse`."""
 
     def __init__(
         self, telemetry: Telemetry, *, max_bytes: int, max_rows: int, clock: Callable[[], float] = time.time

@@ -32,7 +32,7 @@ from listener.verdicts import Hold, Kind, Settle, Split, Verdict
 class Away:
     """The endpoint was unreachable for so long that the events in hand went into the slow lane.
 
-    Holds one of these events, to probe the endpoint with. `after`: seconds to wait, where the endpoint told them.
+    `key` is one of these events, for a probe of the endpoint. `after`: seconds to wait, where the endpoint said so.
     """
 
     reason: Reason
@@ -97,7 +97,7 @@ class Worker:
         """
         if away.reason is Reason.ALL_HIDDEN:
             self._away_since = None
-            return None  # one event proves nothing; the next batch does
+            return None  # one event proves nothing; the next batch decides
         sent_as = f"req-{new_id()}"
         started = time.monotonic()
         judgement = next(self._client.deliver([away.key], sent_as))
@@ -173,7 +173,8 @@ class Worker:
     def _moved(self, events: Sequence[ExtendKey], hold: Hold, batch: Batch) -> Away | None:
         """Move events into the slow lane at once.
 
-        None while the lane is unreachable, too: the rest goes to the lane or the endpoint, whichever is back first.
+        Returns None while the lane is unreachable, too. The rest then goes to the lane or the endpoint, whichever
+        is reachable first.
         """
         first = events[0]
         origin = batch.waiters[first][0].asked.origin
@@ -247,7 +248,7 @@ class Worker:
 
 
 def _request_id(events: Sequence[ExtendKey], batch: Batch) -> str:
-    """Return the user's request id when all events share one, else a new id that the audit log maps."""
+    """Return the user's request id when all events share the id, else a new id that the audit log maps."""
     ids = {pending.asked.origin.carried for key in events for pending in batch.waiters[key]}
     only = ids.pop() if len(ids) == 1 else None
     return only or f"req-{new_id()}"

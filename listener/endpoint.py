@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The endpoint of the listener: requests of events, split until the event that spoils one stands alone."""
+"""The endpoint of the listener: requests of events, split until a spoiling event is sent alone."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -9,18 +9,18 @@ from bridge.core.extend import ExtendKey
 from bridge.runtime.rest import Answer, NoAnswer
 from listener.verdicts import Hold, Judgement, Kind, Settle, Split, judge
 
-_SEEN_LATELY: Final = 1800.0  # seconds; less than an event's retry, so that a lost role parks none
+_SEEN_LATELY: Final = 1800.0  # seconds; less than an event's retry, because a lost role must not park events
 
 
 class Endpoint(Protocol):
     """The receiver of events: NovaEventsClient."""
 
     def post(self, events: Sequence[ExtendKey], request_id: str) -> Answer | NoAnswer:
-        """Send one request; never raises for what the endpoint or the network does."""
+        """Send one request; never raises for faults of the endpoint or the network."""
 
 
 class EndpointClient:
-    """A client of one endpoint, which remembers when the endpoint last knew a server.
+    """A client of one endpoint, which remembers the last time at which the endpoint knew a server.
 
     `clock` in seconds, monotonic.
     """
@@ -31,7 +31,7 @@ class EndpointClient:
         self._seen: float | None = None
 
     def deliver(self, events: Sequence[ExtendKey], request_id: str) -> Iterator[Judgement]:
-        """Send events, splitting a refused request until the one that spoils it stands alone.
+        """Send events, and split a refused request until the event that spoils it is sent alone.
 
         Yields one value per request; ends at the first Hold. Events without a verdict are sent again later,
         which is harmless. Between two requests the caller services its broker connection.

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Messages of one connection, gathered: what is there is taken, nothing is waited for, nothing is ever requeued.
+"""The messages of one connection, gathered: those that arrived are taken, without a wait. None is ever requeued.
 
-Acknowledgements of one gather: as few as the order of settling allows, none before its message is settled.
+The module also has the acknowledgements of a batch: as few as the order of settling allows, and never before the
+message is settled.
 """
 
 import select
@@ -60,19 +61,18 @@ class Acks:
         return len(self._open)
 
 
-_LOOK_EVERY: Final = 1.0  # seconds between looks for the queue extends come on
-_LOOK_SELDOM: Final = 30.0  # seconds between looks for a queue that may well never be there
-_IDLE: Final = 1.0  # seconds to wait for a first message; also how often heartbeats are looked after
+_LOOK_EVERY: Final = 1.0  # seconds between checks for the queue of extends
+_LOOK_SELDOM: Final = 30.0  # seconds between checks for a queue that may never exist
+_IDLE: Final = 1.0  # seconds to wait for a first message; also the interval of the heartbeat's service
 _BYTES_MAX: Final = 8 * 1024 * 1024
-"""Bytes from which on no more messages are taken in hand at once: about 2,000 notifications of the usual size."""
-_DRY: Final = 0.001  # seconds: what was already on its way is taken along, nothing is waited for
+"""Limit for the bytes of messages in hand: about 2,000 notifications of the usual size."""
+_DRY: Final = 0.001  # seconds: messages already on their way are taken, others are not waited for
 
 
 class Intake:
     """The consumer of one source's queues. For one thread. Raises BROKER_ERRORS when the connection is lost.
 
-    `check` is the health check of the queue that extends come on. `alive` is called whenever the connection has
-    been looked after.
+    `check` is the health check of the queue of extends. `alive` is called after each service of the connection.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class Intake:
                 yield
 
     def gather(self) -> list[kombu.Message]:
-        """Wait up to a second for a message, then take all that arrived; empty when none arrived.
+        """Wait up to a second for a message, then take all messages that arrived, or none.
 
         The bytes in hand are bounded as well: the rest stays with the broker.
         """
@@ -134,7 +134,7 @@ class Intake:
         With no message in hand, a channel that closes meanwhile costs no redelivery, which brokers count.
         """
         if self._consumer is not None:
-            self._consumer.cancel()  # the broker's answer comes after all it had sent before
+            self._consumer.cancel()  # the broker's answer comes after all messages that were sent before
         while self._drain(_DRY):
             pass
         self._looked = 0.0
@@ -152,7 +152,7 @@ class Intake:
             self._look_after()
 
     def service_connection(self) -> None:
-        """Send and read heartbeats without waiting; bytes from the broker count as its sign of life once read."""
+        """Send and read heartbeats without waiting; bytes from the broker count as a sign of life once read."""
         if self._has_sent():
             self._drain(_DRY)
         self._look_after()
@@ -172,7 +172,7 @@ class Intake:
     def _has_sent(self) -> bool:
         """Return True where bytes of the broker wait to be read; py-amqp's own shortest wait is a millisecond.
 
-        True as well where this cannot be known: kombu's memory transport, a lost connection, TLS.
+        Also True where this cannot be known: kombu's memory transport, a lost connection, TLS.
         """
         sock = None if is_memory_connection(self._connection) else self._connection.connection.sock
         if sock is None or isinstance(sock, ssl.SSLSocket) or sock.fileno() < 0:
@@ -189,7 +189,7 @@ class Intake:
         return True
 
     def _look(self) -> None:
-        """Consume from the queues that exist by now."""
+        """Consume from the queues that exist now."""
         consumer = self._consumer
         if consumer is None:
             return

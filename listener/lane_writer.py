@@ -26,7 +26,7 @@ class LanePublisher(Protocol):
 
     @property
     def slow(self) -> bool:
-        """Return True where there is a slow lane."""
+        """True where the bus has a slow lane."""
 
     def defer(self, deferred: Deferred, step: SlowDelay) -> None:
         """Put an event into the slow lane."""
@@ -49,7 +49,7 @@ class LaneWriter:
 
     @property
     def slow(self) -> bool:
-        """Return True where there is a slow lane."""
+        """True where the bus has a slow lane."""
         return self._lanes.slow
 
     def raw(self, message: kombu.Message, body: bytes, reason: Reason, batch: Batch) -> None:
@@ -71,7 +71,7 @@ class LaneWriter:
         self._keep(partial(self._lanes.park, parked), parked_now, batch)
 
     def defer(self, deferred: Deferred, step: SlowDelay, done: Done, batch: Batch) -> None:
-        """Put an event that is sent again later into the slow lane."""
+        """Put an event into the slow lane, from which the event is sent again later."""
 
         def deferred_now() -> None:
             self._telemetry.deferred(deferred, step)
@@ -99,7 +99,7 @@ class LaneWriter:
             self._telemetry.in_hand(batch.acks.left)
 
     def _keep(self, publish: Callable[[], None], done: Done, batch: Batch) -> None:
-        """Publish now; while a lane is unreachable, publish after the messages that need no lane."""
+        """Publish now; while a lane is unreachable, publish after the messages that do not need a lane."""
         if batch.deferred_writes or not self._kept(publish):
             batch.deferred_writes.append((publish, done))
         else:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Our own lanes: slow (sent again later), parked (for a person), unreadable (raw, for a week).
+"""The lanes on our own bus: slow (sent again later), parked (for a person), unreadable (raw, for a week).
 
-Messages in them have a form of our own: checked ids, no part of Cinder's payload.
+Messages in the slow and parked lanes have our own form: checked ids, no part of Cinder's payload.
 """
 
 import json
@@ -26,9 +26,9 @@ _SIZE_MAX: Final = 4096
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deferred:
-    """An event that is sent again after its step of the slow lane.
+    """An event that is sent again after its delay in the slow lane.
 
-    `first_seen` in seconds since the epoch; `attempts` counts answers of the endpoint; `reason` is why it waits.
+    `first_seen` in seconds since the epoch. `attempts` counts answers of the endpoint. `reason`: cause of the wait.
     """
 
     key: ExtendKey
@@ -60,7 +60,7 @@ def read_deferred(body: bytes, now: float) -> Deferred | None:
     """Read an event of the slow lane; None for a message that is not in our form. Never raises.
 
     Unknown keys are ignored. A field of a wrong type gets its default value, as long as the event is named. A
-    first_seen after `now` counts as now, because the event would be tried for ever otherwise.
+    first_seen after `now` counts as now, because otherwise the event would be tried for ever.
     """
     if len(body) > _SIZE_MAX:
         return None
@@ -107,16 +107,16 @@ _WEEK: Final = 7 * 24 * 3600.0
 DUE: Final = QueueSpec(name=DUE_QUEUE)
 _ENDS: Final = (QueueSpec(name=PARKED_QUEUE), QueueSpec(name=UNREADABLE_QUEUE, ttl=_WEEK))
 _SLOW: Final = (DUE, *(QueueSpec(name=step.queue, ttl=step.seconds, then=DUE.name) for step in SlowDelay))
-"""The target queue of the steps comes first."""
+"""The queues of the slow lane, with the target queue of the delays first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parked:
     """An event, or a volume.resize.end that cannot be acted on, that waits for a person.
 
-    `server_id` None: the whole message; `volume_id` None: the message names no volume. `mark`: why a message is
-    parked that another bus would have kept in its slow lane. `first_seen` in seconds since the epoch; `attempts`
-    counts answers of the endpoint.
+    `server_id` is None for a whole message, `volume_id` None where the message names no volume. `mark`: the cause
+    of parking a message that another bus would have kept in its slow lane. `first_seen` in seconds since the epoch;
+    `attempts` counts answers of the endpoint.
     """
 
     reason: Reason
@@ -183,7 +183,7 @@ class Lanes:
         )
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connection, if any."""
         self._publisher.close()
 
     def _publish(

@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A strict reader of Cinder's volume.resize.end: bytes in, one of four values out, no exception ever.
+"""The strict reader of Cinder's volume.resize.end: bytes in, one of four values out, never an exception.
 
-Takes oslo.messaging's v2 envelope and the bare v1 form. Keeps an allow-list of fields: the payload carries CHAP
-passwords and whole database rows (facts of a real Cinder 29), and nothing of that leaves this module.
+The reader takes oslo.messaging's v2 envelope and the bare v1 form. It keeps an allow-list of fields, because the
+payload carries CHAP passwords and whole database rows (facts of a real Cinder 29). No other field leaves this
+module.
 
-Seven of eight notifications are no extend: they are told apart by their bytes, before any JSON is read.
+Seven of eight notifications are not an extend. Their bytes show that, before any JSON is read.
 
-Bodies that Cinder's [oslo_messaging_rabbit] kombu_compression made smaller, never larger than they may be.
+Bodies that Cinder's [oslo_messaging_rabbit] kombu_compression compressed are inflated up to the size limit.
 
-From a grown volume to events: one per distinct attached server. Every row that gives none has its reason.
+A grown volume becomes events: one per distinct attached server. Every row without an event has its reason.
 """
 
 import bz2
@@ -26,27 +27,28 @@ _A_NOTIFICATION: Final = b"event_type"
 
 
 def is_other_event(body: bytes) -> bool:
-    """Whether this surely is another notification.
+    """Return True where the body is surely another notification.
 
-    In doubt it is not: what does not look like a notification at all goes to the parser, which tells the unreadable
-    from the rest. An event type is ASCII in every serializer oslo.messaging has, so the wanted one cannot hide.
+    In doubt the result is False: a body that does not look like a notification goes to the parser, which detects
+    unreadable messages. Every serializer of oslo.messaging writes an event type in ASCII, so the wanted type is
+    always found.
     """
     return _WANTED not in body and _A_NOTIFICATION in body
 
 
-_ANY_HEADER: Final = zlib.MAX_WBITS | 32  # zlib's, as kombu's "gzip" is, or gzip's own
+_ANY_HEADER: Final = zlib.MAX_WBITS | 32  # zlib's header, which kombu's "gzip" has, or gzip's own
 
 _WAYS: Final[Mapping[object, Callable[[bytes, int], bytes]]] = {
     "application/x-gzip": lambda body, limit: zlib.decompressobj(_ANY_HEADER).decompress(body, limit),
     "application/x-bz2": lambda body, limit: bz2.BZ2Decompressor().decompress(body, limit),
 }
-"""What oslo.messaging can do, by kombu's names."""
+"""The compressions of oslo.messaging, by kombu's names."""
 
 
 def inflated(body: bytes, way: object, max_bytes: int) -> bytes | None:
-    """The body by what its header says, at most one byte more than `max_bytes`; None where that is impossible.
+    """Return the inflated body, at most one byte more than `max_bytes`; None where it cannot be inflated.
 
-    A body that ends too early is as long as it is: what is read of it then is no JSON.
+    `way` is the message's compression header. A body that ends too early stays short, and then is not JSON.
     """
     inflate = _WAYS.get(way) if isinstance(way, str) else None
     if inflate is None:
@@ -66,10 +68,10 @@ _DIGITS_MAX: Final = 32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One attachment row.
+    """One attachment row of the volume.
 
-    `server_id` is None where the row names none (Glance's image cache) or, not `readable`, no valid one; `attached`
-    is false for rows that are reserved, attaching, detaching or already detached.
+    `server_id` is None where the row names no server (Glance's image cache), or an invalid id (not `readable`).
+    `attached` is false for rows that are reserved, attaching, detaching or already detached.
     """
 
     server_id: str | None
@@ -79,9 +81,9 @@ class Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """Where a message came from, for logs and records: ids only, each checked.
+    """The origin of a message, for logs and records: ids only, each checked.
 
-    `request_id` is Cinder's own id of the resize, `global_request_id` the one its caller sent, if any.
+    `request_id` is Cinder's own id of the resize, `global_request_id` the id that its caller sent, if any.
     """
 
     message_id: str | None = None
@@ -92,13 +94,13 @@ class Origin:
 
     @property
     def carried(self) -> str | None:
-        """The id the resize goes on under: the caller's where there is one, else Cinder's, which the user has."""
+        """The request id that the events carry: the caller's, else Cinder's, which the user has."""
         return self.global_request_id or self.request_id
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResizeEnd:
-    """A volume has grown. `size` in GiB is for the record only: no size in a message ever reaches a disk."""
+    """A volume that has grown. `size` in GiB is for the record only: a size in a message never reaches a disk."""
 
     volume_id: str
     size: int | None
@@ -108,21 +110,21 @@ class ResizeEnd:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Other:
-    """A notification that is no extend."""
+    """A notification that is not an extend."""
 
     reason: Reason = Reason.OTHER_EVENT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unreadable:
-    """Nobody can tell what this is; kept raw."""
+    """A message that cannot be read; kept raw."""
 
     reason: Reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bad:
-    """A volume.resize.end that cannot be acted on; parked with what is safe to keep."""
+    """A volume.resize.end that cannot be acted on; parked with the fields that are safe to keep."""
 
     reason: Reason
     volume_id: str | None
@@ -138,7 +140,7 @@ def parse(body: bytes, *, max_bytes: int, max_rows: int) -> Read:
         return Unreadable(reason=Reason.TOO_LARGE)
     try:
         return _parse(body, max_rows)
-    except Exception:  # noqa: BLE001 - a message nobody imagined must not stop those behind it
+    except Exception:  # noqa: BLE001 - an unforeseen message must not stop the messages behind it
         return Unreadable(reason=Reason.PARSER_FAILED)
 
 
@@ -153,7 +155,7 @@ def _parse(body: bytes, max_rows: int) -> Read:
 
 
 def _opened(outer: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The message out of its envelope; without one (oslo.messaging's version 1) it is the message already."""
+    """Return the message from its envelope; without an envelope (oslo.messaging's version 1), unchanged."""
     if _ENVELOPE not in outer:
         return outer
     version = outer.get(_ENVELOPE_VERSION)
@@ -192,7 +194,7 @@ def _row(raw: object) -> Row:
     server_id = raw.get("instance_uuid")
     return Row(
         server_id=str(server_id).lower() if is_uuid(server_id) else None,
-        # detach_time is set while a detached row is still listed; deleted rows are, in some releases
+        # A detached row that is still listed has detach_time; some releases list deleted rows as well.
         attached=raw.get("attach_status") == "attached" and not raw.get("deleted") and not raw.get("detach_time"),
         readable=server_id is None or is_uuid(server_id),
     )
@@ -209,7 +211,7 @@ def _origin(message: Mapping[str, Any], payload: Mapping[str, Any]) -> Origin:
 
 
 def clean_stamp(text: object) -> str | None:
-    """A time stamp that is safe in a log line, or None; what it says is not looked at."""
+    """Return a time stamp that is safe in a log line, else None; the time itself is not checked."""
     return (
         text if isinstance(text, str) and len(text) <= _TEXT_MAX and text.isascii() and text.isprintable() else None
     )
@@ -233,7 +235,7 @@ def _json(text: bytes | str) -> object:
 
 
 def _whole(digits: str) -> int | None:
-    """Python refuses to read whole numbers of thousands of digits; no field of ours needs one."""
+    """Return the number, or None beyond the limit, because Python refuses numbers of thousands of digits."""
     return int(digits) if len(digits) <= _DIGITS_MAX else None
 
 
@@ -245,14 +247,14 @@ def _object(value: object) -> Mapping[str, Any]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Translation:
-    """The events, in the order of their first rows, and a reason for each row, or message, that gives none."""
+    """The events, in the order of their first rows, and a reason for each row, or message, without an event."""
 
     events: tuple[ExtendKey, ...]
     skipped: tuple[Reason, ...]
 
 
 def translate(end: ResizeEnd) -> Translation:
-    """Cinder itself sends one event per row and tells a server with two rows twice; once is enough."""
+    """Return one event per attached server; Cinder itself sends an event per row, so twice for two rows."""
     events: dict[ExtendKey, None] = {}
     skipped: list[Reason] = []
     for row in end.rows:

@@ -21,13 +21,13 @@ class SlowDelay(Enum):
 
     @property
     def queue(self) -> str:
-        """Return the queue of this delay on our own bus."""
+        """The queue of this delay on our own bus."""
         return f"extend_bridge.slow.{self.code}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPolicy:
-    """Limits after which an event is parked; both must be reached. `seconds` since the event was first seen."""
+    """The limits after which an event is parked; both must be reached. `seconds` since the event was first seen."""
 
     attempts: int = 5
     seconds: float = 3600.0
@@ -44,7 +44,7 @@ _STEPS = (SlowDelay.SHORT, SlowDelay.MIDDLE, SlowDelay.LONG)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveryLimits:
-    """Limits of the delivery.
+    """The limits of the delivery of events.
 
     `batch`: events per request. `retry_cap`: longest pause in seconds between tries of an unreachable endpoint.
     `hold`: seconds for which messages are kept in hand before they go into the slow lane.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""[notifications], [listener], [endpoint]: where Cinder's notifications come from and where events go."""
+"""Options of [notifications], [listener] and [endpoint]: source of notifications, destination of events."""
 
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -12,16 +12,18 @@ from bridge.runtime.config import OPS_OPTS, BusSettings, OptGroups, bus_settings
 from bridge.runtime.rest import endpoint_opts, endpoint_sample_opts
 from listener.retry_policy import DeliveryLimits, RetryPolicy
 
-_ENDPOINT_TIMEOUT = 10  # seconds; below half of the broker's heartbeat, so that a slow answer never costs it
+_ENDPOINT_TIMEOUT = (
+    10  # seconds; below half of the broker's heartbeat, because a slow answer must not lose the connection
+)
 
 _MESSAGE_BYTES = 1024 * 1024  # about 2,000 attachments
 
 
 class IntakeMode(Enum):
-    """How notifications come to us."""
+    """The way of notifications to the listener."""
 
-    TOPIC = "topic"  # Cinder sends them to a topic of ours and declares its queues itself
-    BIND = "bind"  # a queue of ours is bound to Cinder's exchange
+    TOPIC = "topic"  # Cinder sends notifications to our own topic and declares its queues itself
+    BIND = "bind"  # our own queue is bound to Cinder's exchange
 
 
 NOTIFICATIONS_OPTS = [
@@ -96,7 +98,7 @@ LISTENER_OPTS = [
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListenerSettings:
-    """As the three groups; `bus` is where our lanes are. `endpoint_timeout` in seconds."""
+    """The options of the three groups. `bus` has our lanes. `endpoint_timeout` in seconds."""
 
     transport_url: str
     topic: str
@@ -112,7 +114,7 @@ class ListenerSettings:
 
 
 def listener_groups() -> OptGroups:
-    """The listener's option groups."""
+    """Return the listener's option groups."""
     return [
         ("notifications", NOTIFICATIONS_OPTS),
         ("listener", LISTENER_OPTS),
@@ -121,7 +123,7 @@ def listener_groups() -> OptGroups:
 
 
 def listener_settings(conf: cfg.ConfigOpts) -> ListenerSettings:
-    """Read them; raises ConfigError."""
+    """Read the listener's options; raises ConfigError."""
     url = with_rabbit_options(conf, conf.notifications.transport_url or "")
     if not url:
         raise ConfigError("[notifications] transport_url is not set: say where Cinder's notifications are")
@@ -159,17 +161,17 @@ def listener_settings(conf: cfg.ConfigOpts) -> ListenerSettings:
 
 
 def _name(text: str, option: str) -> str:
-    """A topic or an exchange; a wildcard would match other services' as well."""
+    """Return the name of a topic or exchange without wildcards, because these match other services' names."""
     if not text or not text.isascii() or not text.isprintable() or any(c.isspace() or c in "*#," for c in text):
         raise ConfigError(f"[notifications] {option}: {text!r} cannot be one {option}'s name")
     return text
 
 
 def _lanes_bus(conf: cfg.ConfigOpts, notifications_url: str) -> BusSettings:
-    """Our own bus; the notification bus where none is configured.
+    """Return our own bus, or the notification bus where our own is not configured.
 
-    Never this process's memory beside a real broker: what is put there would be acknowledged and gone at the next
-    stop.
+    The bus is never this process's memory beside a real broker, because acknowledged messages would be gone at the
+    next stop.
     """
     bus = bus_settings(conf)
     configured = conf.get_location("transport_url", "bus")
@@ -179,7 +181,7 @@ def _lanes_bus(conf: cfg.ConfigOpts, notifications_url: str) -> BusSettings:
 
 
 def list_opts() -> OptGroups:
-    """For oslo-config-generator."""
+    """Return the options for oslo-config-generator."""
     return [
         ("notifications", NOTIFICATIONS_OPTS),
         ("listener", LISTENER_OPTS),

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where messages come from: Cinder's queues for our topic, a queue of ours bound to Cinder's exchange, or our lane.
+"""The sources of messages: Cinder's queues for our topic, our queue bound to Cinder's exchange, or our lane.
 
-A source never declares what is Cinder's. With arguments of our own Cinder's next publish would fail without a word
-(measured), so what is missing is waited for and looked for again.
+A source never declares Cinder's queues or exchange. With our arguments Cinder's next publish would fail silently
+(measured). So the source waits for a missing queue and checks again.
 """
 
 from collections.abc import Sequence
@@ -21,24 +21,24 @@ class QueueSource(Protocol):
 
     @property
     def queues(self) -> Sequence[str]:
-        """Return the names of the queues."""
+        """The names of the queues."""
 
     @property
     def tended(self) -> float | None:
-        """Return the seconds after which `why_not` is asked again for a consumed queue; None for never."""
+        """The seconds after which `why_not` is called again for a consumed queue; None for never."""
 
     def why_not(self, connection: kombu.Connection, queue: str) -> str | None:
-        """Return why the queue cannot be consumed from now, and what to do; None where it can.
+        """Return the reason why the queue cannot be consumed now, with the remedy, else None.
 
         Raises BROKER_ERRORS when the connection is lost.
         """
 
 
 class TopicSource:
-    """Cinder's queues of a topic that only the listener reads; never declared by us.
+    """The queues of Cinder for a topic that only the listener reads; never declared by us.
 
-    Cinder declares the queue of a priority with its first notification of that priority: the one for errors may be
-    missing for months, which is not a fault.
+    Cinder declares the queue of a priority with its first notification of that priority. So the queue for errors
+    may be missing for months, which is not a fault.
     """
 
     tended = None
@@ -48,7 +48,7 @@ class TopicSource:
         self.queues: Final = (f"{topic}.info", f"{topic}.error")
 
     def why_not(self, connection: kombu.Connection, queue: str) -> str | None:
-        """Look for the queue, by a passive declaration."""
+        """Check the queue by a passive declaration."""
         try:
             with connection.channel() as channel:
                 kombu.Queue(queue, channel=channel).queue_declare(passive=True)
@@ -63,11 +63,11 @@ class TopicSource:
 
 
 class BindSource:
-    """A quorum queue of our own, bound to Cinder's exchange, for a topic that another service drains.
+    """Our own quorum queue, bound to Cinder's exchange, for a topic that another service drains.
 
-    An exchange that is not durable is gone after a restart of the broker, and the binding with it: Cinder declares
-    it again with its next notification, and messages sent before the next binding are lost. So the binding is
-    repeated on a timer, also while the queue exists.
+    An exchange that is not durable is gone after a restart of the broker, together with the binding. Cinder
+    declares the exchange again with its next notification. Messages sent before the next binding are lost. So the
+    binding is repeated on a timer, also while the queue exists.
     """
 
     tended = 10.0
@@ -78,7 +78,7 @@ class BindSource:
         self.queues: Final = (NOTIFICATIONS_QUEUE,)
 
     def why_not(self, connection: kombu.Connection, queue: str) -> str | None:
-        """Declare and bind the queue; repeating this changes nothing."""
+        """Declare and bind the queue; a repetition changes nothing."""
         try:
             ensure_queue(connection, QueueSpec(name=queue))
             with connection.channel() as channel:
@@ -108,7 +108,7 @@ class DueSource:
         self.queues: Final = (spec.name,)
 
     def why_not(self, connection: kombu.Connection, queue: str) -> str | None:
-        """Declare the queue, which is ours."""
+        """Declare the queue, which is our own."""
         try:
             ensure_queue(connection, self._spec)
         except connection.channel_errors as ex:

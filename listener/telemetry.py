@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Audit records and metrics of the listener, in one place."""
+"""The audit records and metrics of the listener, in one module."""
 
 import time
 from collections import Counter
@@ -18,7 +18,7 @@ from listener.verdicts import Verdict
 
 
 class Telemetry:
-    """Audit records and metrics of one loop. Never raises. `due`: the loop reads the slow lane's due queue."""
+    """The audit records and metrics of one loop. Never raises. `due`: the loop reads the slow lane's due queue."""
 
     def __init__(
         self,

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Verdicts: the meaning of an endpoint's answer for the events of a request. One pure function.
 
-The endpoint is a Nova of any release with microversion 2.51, or the bridge's own API. Mirrors Nova's
-os-server-external-events: 200 and 207 carry a code per event; before 21.0.0 a request of unknown servers only was
+The endpoint is a Nova of any release with microversion 2.51, or the bridge's own API. The meaning is that of Nova's
+os-server-external-events. 200 and 207 carry a code per event. Before 21.0.0 a request of unknown servers only was
 an HTTP 404 `itemNotFound`.
 """
 
@@ -19,8 +19,8 @@ from bridge.runtime.rest import EVENT_CODES, Answer, NoAnswer, event_codes
 class Kind(Enum):
     """The fate of one event."""
 
-    DELIVERED = "delivered"  # the endpoint has it
-    SLOW = "slow"  # sent again later, because the cause may go away by itself
+    DELIVERED = "delivered"  # the endpoint has the event
+    SLOW = "slow"  # sent again later, because the cause may end by itself
     PARK = "park"  # kept for a person
 
 
@@ -41,7 +41,7 @@ class Settle:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """The judgement that one event spoils the request, or that it is too large: send it again in halves."""
+    """The judgement that one event spoils the request, or that the request is too large: send it in halves."""
 
     reason: Reason
 
@@ -94,7 +94,7 @@ _NOT_FOUND: Final = 404
 def judge(sent: Sequence[ExtendKey], answer: Answer | NoAnswer, *, sees_servers: bool = False) -> Judgement:
     """Judge the answer to a request with these events (distinct, at least one).
 
-    `sees_servers`: the endpoint is known not to hide servers from us, so that a 404 for every one of many means
+    `sees_servers`: the endpoint is known not to hide servers from us. Then a 404 for each of many servers means
     that they are gone, as after the end of a project.
     """
     if isinstance(answer, NoAnswer):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The listener's wiring: the one place that knows which object gets which."""
+"""The listener's wiring: only this module connects its objects."""
 
 import threading
 from typing import Final
@@ -26,9 +26,9 @@ _AGENT: Final = "extend-bridge-listener"
 
 
 def build(settings: ListenerSettings, process: Process) -> list[Part]:
-    """One part for notifications and, where our bus has a slow lane, one for what comes back from it.
+    """Build the part for notifications and, where our bus has a slow lane, the part for its due events.
 
-    They share nothing but the books. Connects to nothing yet; raises ConfigError.
+    The parts share only the audit log and the metrics. Does not connect yet; raises ConfigError.
     """
     check_url(settings.transport_url, "[notifications] transport_url")
     check_url(settings.bus.transport_url, "[bus] transport_url")
@@ -58,7 +58,7 @@ def _part(
     checks: CheckNames,
     telemetry: Telemetry,
 ) -> Part:
-    """A thread with connections and an HTTP session of its own."""
+    """Return the part of one loop: a thread with its own connections and HTTP session."""
     health, bus = process.health, settings.bus
     health.expect(checks.broker, checks.queue)
     health.ok(checks.endpoint, "not asked yet")

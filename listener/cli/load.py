@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A larger or a worse load made from a recording: copies with ids of their own, and messages with faults.
+"""A larger or a worse load made from a recording: copies with their own ids, and messages with faults.
 
-Everything follows from the recording and the numbers given, so that the same command makes the same load.
+The load depends only on the recording and the given numbers, so the same command makes the same load.
 """
 
 import json
@@ -16,7 +16,7 @@ from bridge.core.extend import ExtendKey
 from listener.cli.recordings import Item
 
 MUTATION_HEADER: Final = "x-extend-bridge-mutation"
-"""Header of each message that `replay --mutate` changed or added; its value is the Mutation."""
+"""The header of each message that `replay --mutate` changed or added; its value is the Mutation."""
 
 _NAMESPACE: Final = uuid.UUID("6f1d9c1e-4f0a-5f3b-9f59-5c6f1d0b7a21")
 _WINDOW: Final = 10  # messages that may change places
@@ -35,7 +35,7 @@ class Mutation(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class LoadMessage:
-    """A message to be published. `key`: the event it carries, None for a message that nobody can act on."""
+    """A message to be published. `key`: its event, None for a message that cannot be acted on."""
 
     body: bytes
     key: ExtendKey | None
@@ -43,7 +43,7 @@ class LoadMessage:
 
 
 def multiplied(items: Sequence[Item], copies: int) -> list[Item]:
-    """Return each event `copies` times, the first as recorded, the others with ids of their own."""
+    """Return each event `copies` times, the first as recorded, the others with their own ids."""
     return [
         item if copy == 0 else replace(item, key=_copy_of(item.key, copy))
         for item in items
@@ -59,9 +59,9 @@ def _copy_of(key: ExtendKey, copy: int) -> ExtendKey:
 
 
 def volumes_of(items: Sequence[Item], hosts: int) -> list[dict[str, Any]]:
-    """Return the volumes of a load as the Cinder stand-in reads them, their servers on `hosts` hosts in turn.
+    """Return the volumes of a load in the form of the Cinder stand-in, their servers on `hosts` hosts in turn.
 
-    A server is on one host, whatever number of volumes it has.
+    A server is on one host, also with several volumes.
     """
     on: dict[str, str] = {}
     servers: dict[str, dict[str, None]] = {}
@@ -79,7 +79,7 @@ def volumes_of(items: Sequence[Item], hosts: int) -> list[dict[str, Any]]:
 
 
 def mutated(messages: Sequence[LoadMessage], seed: int) -> Iterator[LoadMessage]:
-    """Yield the messages reordered, some twice, and cut or poisoned ones between them; none is left out."""
+    """Yield all messages reordered, some twice, with cut or poisoned messages between them."""
     draw = random.Random(seed)  # noqa: S311 - a load that can be repeated, not a secret
     order = sorted(range(len(messages)), key=lambda place: place + draw.random() * _WINDOW)
     for turn, place in enumerate(order):

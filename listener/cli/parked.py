@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The parked lane for a person: look at it without leaving a trace, send again, throw away.
+"""The parked lane for a person: list and show without a trace, send again, discard.
 
 A message that is taken and given back counts as delivered, and a broker with a delivery limit drops it after some
-looks. Therefore what stays is published anew, safely, before the old copy is acknowledged: nothing is lost at any
-moment, and what an interruption leaves is at most a second copy, which is shown once.
+reads. Therefore each message that stays is published anew, safely, before the old copy is acknowledged. So no
+message is ever lost. An interruption leaves at most a second copy, which is shown once.
 
 `extend-bridge parked list|show|replay|discard`.
 """
@@ -43,22 +43,22 @@ _ID: Final = 12
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """A message of the lane: its id, which stays the same however often it is looked at, and what it says."""
+    """A message of the lane: its id, which a read does not change, and its content."""
 
     id: str
     says: Mapping[str, Any]
 
 
 class Lane:
-    """The parked lane, for one person at a time."""
+    """The parked lane, open for one person at a time."""
 
     def __init__(self, connection: kombu.Connection) -> None:
         self._connection = connection
 
     def walk(self, gone: Callable[[Kept], bool]) -> list[Kept]:
-        """Look at every message once; those for which `gone` says so are taken out. The rest stays, in order.
+        """Read every message once, and remove those for which `gone` is true. The rest stays, in order.
 
-        Raises OperatorError; then everything is still there.
+        Raises OperatorError; then every message is still in the lane.
         """
         seen: dict[str, Kept] = {}
         with self._alone() as channel, SafePublisher(self._connection) as publisher:
@@ -107,20 +107,19 @@ _FIELDS: Final = ("reason", "server_id", "volume_id", "first_seen", "parked_at",
 
 
 class _OfLane(Command):  # type: ignore[misc,unused-ignore]
-    """Options and connection of every command of the lane."""
+    """The options and the connection of every command of the lane."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
-        """See cliff."""
         parser: argparse.ArgumentParser = super().get_parser(prog_name)
         commands.add_config_option(parser)
         return parser
 
     def conf(self, parsed: argparse.Namespace) -> cfg.ConfigOpts:
-        """The listener's configuration."""
+        """Load the listener's configuration."""
         return commands.load(parsed, listener_groups())
 
     def lane(self, conf: cfg.ConfigOpts) -> Lane:
-        """On our own bus."""
+        """Return the parked lane on our own bus."""
         bus = config.read(conf, listener_settings).bus
         check_url(bus.transport_url, "[bus] transport_url")
         commands.outside(bus.transport_url, "[bus] transport_url")
@@ -128,31 +127,28 @@ class _OfLane(Command):  # type: ignore[misc,unused-ignore]
 
 
 class ParkedList(_OfLane, Listing):
-    """List what waits for a person. Leaves no trace: a look does not count as a delivery."""
+    """List the parked messages. Leaves no trace: a listed message does not count as delivered."""
 
     _epilog = "Example: extend-bridge parked list"
     nothing = "nothing is parked"
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
-        """See cliff."""
         found = self.lane(self.conf(parsed_args)).walk(lambda _: False)
         names = ("ID", *(name.replace("_", " ").capitalize() for name in _FIELDS))
         return names, [(kept.id, *(_shown(name, kept.says.get(name)) for name in _FIELDS)) for kept in found]
 
 
 class ParkedShow(_OfLane, Showing):
-    """Show one of them with everything that was kept."""
+    """Show one parked message with all its kept fields."""
 
     _epilog = "Example: extend-bridge parked show ID"
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
-        """See cliff."""
         parser = super().get_parser(prog_name)
         parser.add_argument("id", metavar="ID", help="of `parked list`")
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], tuple[Any, ...]]:
-        """See cliff."""
         found = [k for k in self.lane(self.conf(parsed_args)).walk(lambda _: False) if k.id == parsed_args.id]
         if not found:
             raise OperatorError(f"nothing with the id {parsed_args.id} is parked", code=1)
@@ -161,10 +157,9 @@ class ParkedShow(_OfLane, Showing):
 
 
 class _Chosen(_OfLane):
-    """A command for some of them, or all."""
+    """The options of a command for some parked messages, or all."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
-        """See cliff."""
         parser = super().get_parser(prog_name)
         which = parser.add_mutually_exclusive_group(required=True)
         which.add_argument("id", nargs="*", default=[], metavar="ID", help="of `parked list`")
@@ -172,7 +167,7 @@ class _Chosen(_OfLane):
         return parser
 
     def tell(self, done: Collection[str], parsed: argparse.Namespace, what: str, left: Collection[str] = ()) -> int:
-        """Say what was done; the exit code. Of what is `left` the reason was said."""
+        """Write the result and return the exit code. The reasons of the messages in `left` were written before."""
         missing = set(parsed.id) - {*done, *left}
         self.app.stdout.write(f"{len(done)} {what}\n")
         for name in sorted(missing):
@@ -181,12 +176,11 @@ class _Chosen(_OfLane):
 
 
 class ParkedReplay(_Chosen):
-    """Send parked events to the endpoint again; what it takes leaves the lane."""
+    """Send parked events to the endpoint again; accepted events leave the lane."""
 
     _epilog = "Example: extend-bridge parked replay --all"
 
     def take_action(self, parsed_args: argparse.Namespace) -> int:
-        """See cliff."""
         conf = self.conf(parsed_args)
         config.read(conf, listener_settings)
         target = EndpointTarget(
@@ -222,12 +216,11 @@ class ParkedReplay(_Chosen):
 
 
 class ParkedDiscard(_Chosen):
-    """Throw parked messages away; the audit log keeps that it was done."""
+    """Discard parked messages; the audit log records each of them."""
 
     _epilog = "Example: extend-bridge parked discard ID"
 
     def take_action(self, parsed_args: argparse.Namespace) -> int:
-        """See cliff."""
         conf = self.conf(parsed_args)
         audit = commands.audit(conf)
         done: list[str] = []

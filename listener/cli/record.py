@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`extend-bridge record`: a copy of what Cinder says, through a queue that only we have and that goes with us.
+"""`extend-bridge record`: a copy of Cinder's notifications, through an exclusive queue that ends with the command.
 
-A notification of our own making: what the parser kept of Cinder's, and nothing else.
-
-What is recorded and what is replayed has this form, so that a secret cannot be in it, whatever Cinder sends.
+Recorded and replayed notifications have our own form: the fields that the parser keeps of Cinder's, and no others.
+So a secret cannot be in a recording, whatever Cinder sends.
 """
 
 import argparse
@@ -30,7 +29,7 @@ from listener.settings import listener_groups, listener_settings
 
 
 def notification(volume_id: str, rows: Sequence[Row], *, size: int | None, origin: Origin) -> bytes:
-    """A volume.resize.end in oslo.messaging's envelope that parses to the same values."""
+    """Return a volume.resize.end in oslo.messaging's envelope that parses to the same values."""
     message: dict[str, Any] = {
         "event_type": EVENT_TYPE,
         "message_id": origin.message_id,
@@ -50,7 +49,7 @@ def notification(volume_id: str, rows: Sequence[Row], *, size: int | None, origi
 
 
 def scrubbed(end: ResizeEnd) -> bytes:
-    """The same volume.resize.end without anything the parser does not know."""
+    """Return the same volume.resize.end with only the fields that the parser knows."""
     return notification(end.volume_id, end.rows, size=end.size, origin=end.origin)
 
 
@@ -62,11 +61,11 @@ def _row(row: Row) -> dict[str, Any] | None:
 
 _MAX_BYTES: Final = 16 * 1024 * 1024
 _MAX_ROWS: Final = 10_000
-_BACKLOG: Final = 100_000  # messages the broker keeps for us when we are slow; then the oldest go
+_BACKLOG: Final = 100_000  # messages the broker keeps for a slow recorder; above it the oldest are dropped
 
 
 class Tap:
-    """Takes copies of notifications and writes each volume.resize.end as a line, in our own scrubbed form."""
+    """The recorder: takes copies of notifications, and writes each volume.resize.end as a line in scrubbed form."""
 
     def __init__(self, output: IO[str], *, wanted: Callable[[ResizeEnd], bool], count: int | None) -> None:
         self._output = output
@@ -77,11 +76,11 @@ class Tap:
 
     @property
     def full(self) -> bool:
-        """Whether it has as many as were asked for."""
+        """True once the wanted number of notifications is written."""
         return self._count is not None and self.written >= self._count
 
     def take(self, body: bytes, compression: object = None) -> None:
-        """One message. `compression`: what its header says of the body."""
+        """Take one message. `compression`: the value of its compression header."""
         self.seen += 1
         if compression is not None:
             body = inflated(body, compression, _MAX_BYTES) or b""
@@ -110,9 +109,9 @@ def record(
     seconds: float | None,
     stop: threading.Event,
 ) -> None:
-    """Until told to stop, or the tap is full, or the time is over. Raises OperatorError.
+    """Record until told to stop, or the tap is full, or the time is over. Raises OperatorError.
 
-    The queue is exclusive, bounded, and gone with the connection; Cinder's exchange is only bound to.
+    The queue is exclusive, bounded, and ends with the connection. Cinder's exchange is only bound, never declared.
     """
     deadline = time.monotonic() + seconds if seconds is not None else None
     try:
@@ -152,12 +151,11 @@ def _drain(connection: kombu.Connection) -> None:
 
 
 class RecordCommand(Command):  # type: ignore[misc,unused-ignore]
-    """Record Cinder's extends from the notification bus, without taking them from anybody and without secrets."""
+    """Record Cinder's extends from the notification bus, without secrets. Others still get every message."""
 
     _epilog = "Example: extend-bridge record --for 1h --output resizes.jsonl"
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
-        """See cliff."""
         parser: argparse.ArgumentParser = super().get_parser(prog_name)
         commands.add_config_option(parser)
         parser.add_argument("--output", "-o", metavar="FILE", help="append to this file (default: standard output)")
@@ -173,7 +171,6 @@ class RecordCommand(Command):  # type: ignore[misc,unused-ignore]
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> int:
-        """See cliff."""
         conf = commands.load(parsed_args, listener_groups())
         settings = config.read(conf, listener_settings)
         check_url(settings.transport_url, "[notifications] transport_url")

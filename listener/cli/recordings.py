@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What can be replayed: recordings, raw captures of other tools, audit logs.
+"""The files that can be replayed: recordings, raw captures of other tools, audit logs.
 
-Each line is read by the listener's own reader, so that a replay decides as the listener would.
+Each line is read by the listener's own reader, because a replay must decide as the listener does.
 """
 
 import base64
@@ -33,7 +33,7 @@ _BASE64: Final = ("body_b64", "body_base64")
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One event to be sent. `at`: when it was recorded, in epoch seconds; None where the recording does not say."""
+    """One event to be sent. `at`: epoch seconds of its recording, None where the recording does not say."""
 
     key: ExtendKey
     origin: Origin
@@ -42,7 +42,7 @@ class Item:
 
 @dataclass(slots=True)
 class Recording:
-    """Every event of the files, in order, and what the rest was."""
+    """The events of the files, in order, and counts of the other messages."""
 
     items: list[Item] = field(default_factory=list)
     messages: int = 0
@@ -52,14 +52,14 @@ class Recording:
 
 
 class _Quiet:
-    """No audit lines of what is only read."""
+    """An audit log without lines, because recordings are only read."""
 
     def write(self, *records: AuditRecord) -> None:
-        """Nothing."""
+        """Drop the audit records."""
 
 
 def read(paths: Sequence[Path]) -> Recording:
-    """Read files, packed ones too; raises OperatorError that names file and line."""
+    """Read files, compressed files too; raises OperatorError that names file and line."""
     metrics = ListenerMetrics(CollectorRegistry())
     reader = NotificationReader(Telemetry(_Quiet(), metrics), max_bytes=_MAX_BYTES, max_rows=_MAX_ROWS)
     recording = Recording()
@@ -114,7 +114,7 @@ def _message(row: Mapping[str, Any], where: str, reader: NotificationReader, rec
 
 
 def _body(row: Mapping[str, Any]) -> bytes:
-    """A text as it is; base64 where a key or a hint says so; an object as the JSON it stands for."""
+    """Return the body of a row: text unchanged, base64 decoded where a key or hint says so, an object as JSON."""
     for key in _BASE64:
         if key in row:
             return base64.b64decode(str(row[key]), validate=True)
@@ -129,7 +129,7 @@ def _body(row: Mapping[str, Any]) -> bytes:
 
 
 def _audited(row: Mapping[str, Any], recording: Recording) -> None:
-    """An event the listener read once; without a listener's log, one the API took."""
+    """Add an event that the listener received or, without a listener's log, that the API accepted."""
     if row["event"] != AuditEvent.RECEIVED or not is_uuid(row.get("server")) or not is_uuid(row.get("volume")):
         return
     recording.messages += 1

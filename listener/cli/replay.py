@@ -43,7 +43,7 @@ class Replay(Lister):  # type: ignore[misc,unused-ignore]
     _epilog = "Example: extend-bridge replay --send --rate 10 resizes.jsonl"
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
-        """Add the options."""
+        """Add the options of the command."""
         parser: argparse.ArgumentParser = super().get_parser(prog_name)
         commands.add_config_option(parser)
         parser.add_argument("file", nargs="+", type=Path, metavar="FILE", help="recordings, one JSON object a line")
@@ -90,7 +90,7 @@ class Replay(Lister):  # type: ignore[misc,unused-ignore]
         return parser
 
     def run(self, parsed_args: argparse.Namespace) -> int:
-        """Run the command; the exit code."""
+        """Run the command and return the exit code."""
         self.code = 0
         self.faults: Counter[tuple[str, str]] = Counter()
         return super().run(parsed_args) or self.code

@@ -31,10 +31,10 @@ from listener.verdicts import Hold, Settle
 
 
 class Progress:
-    """The events that have a verdict, by number. Written after each request, before the next."""
+    """The numbers of the events that have a verdict. Written after each request, before the next."""
 
     def __init__(self, path: Path, items: Sequence[Item]) -> None:
-        """Read the file; raises OperatorError where it belongs to another replay."""
+        """Read the file; raises OperatorError where the file belongs to another replay."""
         self._path = path
         digest = hashlib.sha256()
         for item in items:
@@ -53,7 +53,7 @@ class Progress:
         self.done = {*range(upto), *beyond}
 
     def begin(self) -> None:
-        """Create the file before anything is sent; raises OperatorError where it cannot be written."""
+        """Create the file before the first event is sent; raises OperatorError where the file cannot be written."""
         self.settle(())
 
     def settle(self, numbers: Sequence[int]) -> None:
@@ -76,7 +76,7 @@ class Progress:
             ) from ex
 
     def end(self) -> None:
-        """Remove the file: all events are done, the next replay starts anew."""
+        """Remove the file, because all events are done and the next replay starts anew."""
         self._path.unlink(missing_ok=True)
 
 
@@ -89,11 +89,11 @@ class Target(Protocol):
     name: str
 
     def send(self, keys: Sequence[ExtendKey], request_id: str) -> Iterator[tuple[ExtendKey, str, str]]:
-        """Send events; yield (event, verdict, reason) as each is known. OperatorError where no answer comes."""
+        """Send events; yield (event, verdict, reason) as each is known. Raises OperatorError without an answer."""
 
 
 class EndpointTarget:
-    """The HTTP endpoint, to which the listener sends, too."""
+    """The HTTP endpoint to which the listener sends, too."""
 
     name = "endpoint"
 
@@ -112,9 +112,9 @@ class EndpointTarget:
 
 
 class BrokerTarget:
-    """The listener's queue, which gets notifications of our own making.
+    """The listener's queue, which gets notifications in our own form.
 
-    `mutate`: seed of the faults that each batch is sent with; None sends the notifications as they are.
+    `mutate`: seed of the faults of each batch; None sends the notifications unchanged.
     """
 
     name = "broker"
@@ -152,7 +152,7 @@ def _body(key: ExtendKey, request_id: str) -> bytes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplayRate:
-    """The pace. `speed`: times faster than recorded, None for no limit; `rate`: events a second at most."""
+    """The pace of a replay. `speed`: times faster than recorded, None: no limit; `rate`: most events a second."""
 
     speed: float | None = None
     rate: float | None = None
@@ -177,8 +177,8 @@ def send(
 ) -> Counter[tuple[str, str]]:
     """Send the events without a verdict; return counts by (verdict, reason).
 
-    Ends early when `stop` is set, and with OperatorError without an answer. In both cases the verdicts are written
-    down, and the next run sends the other events only.
+    Ends early when `stop` is set, and with OperatorError without an answer. In both cases the verdicts are in the
+    progress file, and the next run sends only the other events.
     """
     verdicts: Counter[tuple[str, str]] = Counter()
     left = [(number, item) for number, item in enumerate(items) if number not in progress.done]
@@ -201,7 +201,7 @@ def send(
                 bar.update(len(batch))
         finally:
             if not progress.done:
-                progress.end()  # nothing is sent: nothing to go on from
+                progress.end()  # no event is sent, so the next run has no progress to continue
     if not left:
         progress.end()
     return verdicts
@@ -212,7 +212,7 @@ def _batch(
 ) -> list[tuple[int, Item]]:
     """Return the distinct events that may be sent together now, in order; empty when told to stop.
 
-    Waits for the first. `due`: seconds until an event may be sent.
+    Waits for the first event. `due`: seconds until an event may be sent.
     """
     wait = due(*left[0])
     if wait > 0 and stop.wait(wait):
