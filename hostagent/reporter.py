@@ -40,7 +40,7 @@ class ToEngine:
     """The publisher into the reports queue. The routing key is the host's name, so the broker vouches for the host.
 
     An older engine, or older permissions of the broker's user, can close that way. Then the message takes the ways
-    of older agents: the exchange without names, then the default exchange, which leads to every queue.
+    of older agents. These are the exchange without names, then the default exchange, which leads to every queue.
     """
 
     def __init__(self, sender: Sender, host: str) -> None:

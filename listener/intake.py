@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The messages of one connection, gathered: those that arrived are taken, without a wait. None is ever requeued.
 
-The module also has the acknowledgements of a batch: as few as the order of settling allows, and never before the
-message is settled.
+The module also has the acknowledgements of a batch. They are as few as the order of settling allows, and never come
+before the message is settled.
 """
 
 import select

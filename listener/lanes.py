@@ -151,8 +151,8 @@ class Parked:
 class Lanes:
     """A publisher into the lanes. After NotPublishedError the caller still owns the message.
 
-    For one thread. Connects when first needed. The heartbeat is off, so a connection that died meanwhile shows at
-    the next publish, which is repeated on a new connection. `slow`: False for a broker inside this process, which
+    For one thread. Connects when first needed. The heartbeat is off, so a dead connection shows at the next
+    publish, which is repeated on a new connection. `slow`: False for a broker inside this process, which
     has no slow lane.
     """
 

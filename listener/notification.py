@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The strict reader of Cinder's volume.resize.end: bytes in, one of four values out, never an exception.
 
-The reader takes oslo.messaging's v2 envelope and the bare v1 form. It keeps an allow-list of fields, because the
-payload carries CHAP passwords and whole database rows (facts of a real Cinder 29). No other field leaves this
-module.
+The reader takes oslo.messaging's v2 envelope and the bare v1 form. Only an allow-list of fields leaves this module.
+The payload carries CHAP passwords and whole database rows (facts of a real Cinder 29).
 
 Seven of eight notifications are not an extend. Their bytes show that, before any JSON is read.
 
@@ -29,7 +28,7 @@ _A_NOTIFICATION: Final = b"event_type"
 def is_other_event(body: bytes) -> bool:
     """Return True where the body is surely another notification.
 
-    In doubt the result is False: a body that does not look like a notification goes to the parser, which detects
+    In doubt the result is False. A body that does not look like a notification goes to the parser, which detects
     unreadable messages. Every serializer of oslo.messaging writes an event type in ASCII, so the wanted type is
     always found.
     """

@@ -12,9 +12,7 @@ from bridge.runtime.config import OPS_OPTS, BusSettings, OptGroups, bus_settings
 from bridge.runtime.rest import endpoint_opts, endpoint_sample_opts
 from listener.retry_policy import DeliveryLimits, RetryPolicy
 
-_ENDPOINT_TIMEOUT = (
-    10  # seconds; below half of the broker's heartbeat, because a slow answer must not lose the connection
-)
+_ENDPOINT_TIMEOUT = 10  # seconds; below half of the heartbeat, because a slow answer must not lose the broker
 
 _MESSAGE_BYTES = 1024 * 1024  # about 2,000 attachments
 
@@ -170,8 +168,7 @@ def _name(text: str, option: str) -> str:
 def _lanes_bus(conf: cfg.ConfigOpts, notifications_url: str) -> BusSettings:
     """Return our own bus, or the notification bus where our own is not configured.
 
-    The bus is never this process's memory beside a real broker, because acknowledged messages would be gone at the
-    next stop.
+    The bus is never this process's memory beside a real broker, because a stop would lose acknowledged messages.
     """
     bus = bus_settings(conf)
     configured = conf.get_location("transport_url", "bus")

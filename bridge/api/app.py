@@ -7,8 +7,8 @@ The order of the layers has reasons:
 2. access log: it has the end of every request;
 3. request ids: each answer from here on can be found in the log;
 4. size: a body that is too large is refused before it costs a token check or other work;
-5. authentication: before routing, because a stranger must not learn which paths exist;
-then the path, and in the resource the microversion, which depends on the path (the legacy /v2 has none).
+5. authentication: before routing, because a stranger must not learn which paths exist.
+Then comes the path, and in the resource the microversion, which depends on the path (the legacy /v2 has none).
 """
 
 import re

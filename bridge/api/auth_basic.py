@@ -38,9 +38,7 @@ LOG = logging.getLogger(__name__)
 _CHALLENGE: Final = 'Basic realm="Extend Bridge", charset="UTF-8"'
 _HASH: Final = re.compile(r"\$2[aby]\$(?P<cost>\d\d)\$[./A-Za-z0-9]{53}")
 _MIN_COST: Final = 8
-_MAX_COST: Final = (
-    15  # some two seconds a check; each step doubles the time, and the start makes a hash of the highest cost
-)
+_MAX_COST: Final = 15  # some two seconds a check; each step doubles it, and the start makes one of the highest
 _LOOK_EVERY: Final = 1.0  # seconds between checks for a changed file
 _REMEMBERED: Final = 1000
 _CHECKS: Final = 2

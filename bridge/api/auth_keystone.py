@@ -155,9 +155,7 @@ class Keystone:
         if not section.memcached_servers:
             local["cache"] = _CACHE
         if not section.service_type:
-            local["service_type"] = (
-                "compute"  # the service that access rules of application credentials are matched against
-            )
+            local["service_type"] = "compute"  # access rules of application credentials are matched by it
         self._challenge = f'Keystone uri="{section.www_authenticate_uri or self._url}"'
         try:
             self._filter = _Filter(_noted, local)

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """POST os-server-external-events: check, commit, answer. Calls no other service.
 
-The order of the checks is Nova's: size, authentication (both before routing, in app.py), microversion, content
-type, JSON, project of the URL, schema, policy, then each event. The decision on an event is a pure function of the
-event and of the inventory.
+The order of the checks is Nova's. Size and authentication come before routing, in app.py. Then follow microversion,
+content type, JSON, project of the URL, schema and policy, then each event. The decision on an event is a pure
+function of the event and of the inventory.
 
-Source: nova/api/openstack/compute/server_external_events.py. Nova checks in this order: the server is unknown
-(404), the tag is missing (400), the server is on no host (422). differences.yaml lists our different decisions.
+Source: nova/api/openstack/compute/server_external_events.py. Nova's order is: the server is unknown (404), the tag
+is missing (400), the server is on no host (422). differences.yaml lists our different decisions.
 """
 
 import json
@@ -85,7 +85,8 @@ def answer(
 ) -> tuple[int, list[dict[str, Any]]]:
     """Return the status of the request and its events: the request's own keys in their order, then status and code.
 
-    The status is 207 where at least one event, or each, got another code than 200: never an HTTP 404 (Nova ≥ 21).
+    The status is 207 where at least one event got another code than 200. Where each did, it is still 207 and never
+    an HTTP 404 (Nova ≥ 21).
     """
     whole = all(decision.code is Code.ACCEPTED for decision in decisions)
     return (HTTPStatus.OK if whole else HTTPStatus.MULTI_STATUS).value, [

@@ -3,7 +3,7 @@
 
 Forwarding headers are removed from every request before the application gets it. Headers that other software takes
 for forwarding headers are removed, too. From a trusted proxy, the headers of the one chosen kind are read first.
-The caller is the rightmost hop that is not a trusted proxy, because that hop itself wrote all hops left of it.
+The caller is the rightmost hop that is not a trusted proxy, because that hop wrote all hops left of it.
 """
 
 import ipaddress
@@ -125,7 +125,7 @@ def proxies(words: Iterable[str], headers: ForwardedHeaders = ForwardedHeaders.X
 
 
 def parse_address(text: str) -> Address | None:
-    """Return the address of a peer or a hop, with or without a port; an IPv4 address in IPv6 form as IPv4."""
+    """Return the address of a peer or a hop without its port; an IPv4 address in IPv6 form as IPv4."""
     text = text.strip()
     if len(text) > _MAX_HOST:
         return None

@@ -15,9 +15,9 @@ import falcon
 class Identity:
     """A caller with good credentials.
 
-    `user` is Keystone's user id, or the name in the htpasswd file. `project` is the id of the token's project, None
-    for a caller that belongs to any (projects exist only with Keystone). A token is scoped to a project, to a
-    `domain`, to the whole `system` or to nothing. `good_for`: seconds until the credentials are checked again.
+    `user` is Keystone's user id, or the name in the htpasswd file. `project` is the id of the token's project. It
+    is None for a caller that belongs to any (projects exist only with Keystone). A token is scoped to a project, to
+    a `domain`, to the whole `system` or to nothing. `good_for`: seconds until the credentials are checked again.
     """
 
     user: str

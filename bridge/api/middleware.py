@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """falcon middleware around every request: access log, request ids, size and authentication.
 
-The access log holds one line per request, and never a token, a body, a query, or unescaped text of the caller.
+The access log holds one line per request, never a token, a body, a query, or a caller's unescaped text.
 """
 
 import logging

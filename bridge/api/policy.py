@@ -64,8 +64,8 @@ class OsloPolicy:
     def check(self, who: Identity) -> None:
         """Raise FaultError 403 in Nova's words; 503 while the policy file cannot be read.
 
-        An allowed caller is not checked again for a second, because oslo.policy inspects its checks' signatures and
-        its files each time. That costs half as much as taking an event.
+        An allowed caller is not checked again for a second. oslo.policy inspects its checks' signatures and its
+        files each time, which costs half as much as taking an event.
         """
         with self._lock:
             if who in self._allowed:

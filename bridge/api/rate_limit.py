@@ -2,11 +2,11 @@
 """Rate limits: answer 429 with Retry-After before a stranger costs Keystone or bcrypt any work.
 
 There are two rates. Each caller with good credentials has its requests per second. Each address has its failed
-attempts. Where those are used up, only credentials that were good before are checked, because a guesser must not
-lock out a listener behind the same proxy.
+attempts. Where those are used up, only credentials that were good before are checked. So a guesser cannot lock out
+a listener behind the same proxy.
 
 A caller is remembered for the `good_for` of its identity, at least one second. keystonemiddleware costs a third of
-taking an event, also for a token in its cache, and a remembered caller does not wait.
+taking an event, also for a token in its cache. A remembered caller does not wait.
 """
 
 import hmac

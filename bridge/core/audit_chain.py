@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The hash chain of the audit log: each line of a writer carries a hash over itself and the line before it.
+"""The hash chain of the audit log: each line of a writer has a hash over itself and its predecessor.
 
 A writer is one open log of one process. A line ends with
 
@@ -15,8 +15,8 @@ writer's id for the hash before it. The other keys are optional:
 `lost`
     The number of lines that could not be written since the line before (full disk, stalled journal).
 `opens`
-    The writer's first line in this file: host, process, file, and the last lines of other writers it found there.
-    In a later file also `after`, the hash before, and `from`, the number of its first line in the file before.
+    The writer's first line in this file: host, process, file, and the last lines of other writers in the file.
+    In a later file also `after`, the hash before, and `from`, the number of its first line in the old file.
 """
 
 import functools
@@ -150,7 +150,7 @@ def read_link(line: bytes) -> ChainLink | None:
 
 
 def read_head(text: str) -> ChainHead | None:
-    """Return the head that a line of a daemon's own log names, None where the line does not name a head."""
+    """Return the head that a line of a daemon's own log names, else None."""
     match = _HEAD.search(text)
     if match is None:
         return None

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The nouns of an extend: the disk of a guest, and the source of the request.
 
-An extend names a (server, volume) and never a size. The size is read from Cinder when the work is done, because a
-replayed, late or reordered event must not carry an old size to a disk.
+An extend names a (server, volume) and never a size. The size is read from Cinder when the work is done. So a
+replayed, late or reordered event cannot carry an old size to a disk.
 """
 
 import os
@@ -29,7 +29,8 @@ def is_fixed_overhead(size: int, wanted: int, before: int | None = None) -> bool
 
     Metadata on the device (storage-side LUKS, md, DRBD) hide the same few bytes before and after an extend.
     Cinder's sizes are whole GiB, so a device that has not followed its volume lacks at least one GiB. For other
-    sizes the overhead is not known beforehand: the device must have grown since `before`, by more than it lacks.
+    sizes the overhead is not known beforehand. Then the device must have grown since `before`, by more than it
+    lacks.
     """
     short = wanted - size
     if short <= 0 or size <= 0:
@@ -83,7 +84,7 @@ class ArrivalSource(StrEnum):
 class ServerState(StrEnum):
     """The inventory's knowledge of a server. A server that was never reported has no state: it is unknown."""
 
-    ON_HOST = "on_host"  # an agent reports it on a host
+    ON_HOST = "on_host"  # an agent reports the server on a host
     NO_HOST = "no_host"  # known, but not on any host now
 
 

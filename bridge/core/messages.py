@@ -367,7 +367,7 @@ def _domain_to_wire(domain: DomainSeen) -> dict[str, Any]:
 class _Domains:
     """The domains of one inventory, each read by itself: an unreadable domain leaves the others whole.
 
-    `nameless`: the id of a domain could not be read, so a domain that is not listed must not count as gone.
+    `nameless`: the id of a domain could not be read. Then an unlisted domain must not count as gone.
     """
 
     def __init__(self) -> None:

@@ -21,9 +21,7 @@ class Outcome(StrEnum):
     BUSY = "busy"  # libvirt: a block job or another operation holds the disk
     BRICK_FAILED = "brick_failed"  # os-brick raised, hung or was killed
     LIBVIRT_FAILED = "libvirt_failed"  # libvirt refused, hung or disconnected
-    NOT_YET = (
-        "not_yet"  # from an agent that only looks: Nova's compute has not extended the disk, or told the guest
-    )
+    NOT_YET = "not_yet"  # from an agent that only looks: Nova's compute has not extended it, or told the guest
     ERROR = "error"  # an error without a name: uncertain, so tried again
     UNSUPPORTED = "unsupported"  # this disk cannot be extended on this host while its guest runs
     REFUSED = "refused"  # a guard refused: the disk would shrink, or is the wrong device

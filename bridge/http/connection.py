@@ -2,8 +2,8 @@
 """A connection that never holds a worker: the server's loop reads its requests and writes its answers.
 
 A worker gets a connection only when the handshake and a whole request have arrived. The worker leaves an answer in
-memory. cheroot alone gives a connection to a worker at its first byte, and does the TLS handshake in the loop that
-accepts. cheroot's worker also waits while the client takes the answer. A few slow clients then stop all others.
+memory. cheroot alone gives a connection to a worker at its first byte. Its loop that accepts also does the TLS
+handshake, and its worker waits while the client takes the answer. A few slow clients then stop all others.
 """
 
 import contextlib
@@ -22,9 +22,7 @@ from bridge.http.request import Request, RequestBuffer, RequestLimits
 
 _READ: Final = 64 * 1024
 _MAX_REQUESTS: Final = 1000  # of one connection
-_EBB: Final = (
-    2.0  # seconds in which the rest of a refused request may come, because its sender reads no answer before
-)
+_EBB: Final = 2.0  # seconds for the rest of a refused request, because its sender reads the answer after it
 _PATIENCE: Final = 1.0  # seconds in the queue after which a client that has closed its side counts as gone
 _LAST_WORDS: Final = 5.0  # seconds for an answer that is ready when the server stops
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"

@@ -2,7 +2,7 @@
 """One request: its bytes as they come, within limits, and its reading, stricter than cheroot's.
 
 Chunks are decoded once, while they come. The head is read by cheroot, which must find one meaning in it. A request
-must mean the same to a proxy and to us, because two different readings of it allow request smuggling (RFC 9112).
+must mean the same to a proxy and to us, because two readings allow request smuggling (RFC 9112).
 Bytes behind the end of a request are never read as a second request: the connection is closed instead.
 """
 
@@ -33,7 +33,7 @@ _ONCE: Final = frozenset({b"Content-Length", b"Host", b"Transfer-Encoding"})
 class RequestLimits:
     """Limits of a request, in bytes. A body above `body` is not kept.
 
-    Up to `swallow` bytes of a too large body are read and dropped first, so that its sender reads the refusal.
+    Up to `swallow` bytes of a too large body are read first, because its sender then reads the refusal.
     `line` is the request line. `framing` is all of a chunked body beside its data, because each chunk costs the
     loop time.
     """
@@ -52,8 +52,8 @@ class _State(Enum):
     BODY = auto()  # a number of bytes
     SIZE = auto()  # the size of a chunk
     DATA = auto()  # a chunk, and the line end behind it
-    TRAILERS = auto()  # lines up to a blank one
-    SWALLOW = auto()  # a number of bytes that are thrown away
+    TRAILERS = auto()  # lines up to a blank line
+    SWALLOW = auto()  # a number of bytes that are dropped
     WHOLE = auto()  # nothing: a worker can take the request
 
 

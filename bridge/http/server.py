@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The cheroot server as a part of a daemon: bounded threads and memory, a port bound at once, an orderly stop."""
+"""The cheroot server as a part of a daemon, with bounded threads, connections and memory.
+
+The port is bound at once, and the stop is orderly.
+"""
 
 import ctypes
 import logging
@@ -23,8 +26,8 @@ StartResponse = Callable[..., Any]
 WsgiApp = Callable[[dict[str, Any], StartResponse], Iterable[bytes]]
 
 _BACKLOG: Final = 128
-_IDLE_SECONDS: Final = 60  # longer than clients keep a connection they do not use
-_IDLE_CONNECTIONS: Final = 100  # clients keep connections; above this an answer closes its own
+_IDLE_SECONDS: Final = 60  # longer than clients keep an idle connection
+_IDLE_CONNECTIONS: Final = 100  # clients keep connections; above this an answer closes its connection
 _HELD_BYTES: Final = 12 * 1024 * 1024  # of requests that are coming and answers that are being taken
 _TRIM_ABOVE: Final = 2 * 1024 * 1024  # bytes held once, after which memory is given back
 _RESERVED_THREADS: Final = 2

@@ -20,7 +20,7 @@ MUTATION_HEADER: Final = "x-extend-bridge-mutation"
 
 _NAMESPACE: Final = uuid.UUID("6f1d9c1e-4f0a-5f3b-9f59-5c6f1d0b7a21")
 _WINDOW: Final = 10  # messages that may change places
-_SHARE: Final = 0.2  # of the messages that come twice, or bring a bad one along
+_SHARE: Final = 0.2  # share of the messages that come twice, or have a bad message behind them
 _DEEP: Final = 3000
 
 

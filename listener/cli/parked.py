@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The parked lane for a person: list and show without a trace, send again, discard.
 
-A message that is taken and given back counts as delivered, and a broker with a delivery limit drops it after some
+A message that is taken and given back counts as delivered. A broker with a delivery limit drops it after some
 reads. Therefore each message that stays is published anew, safely, before the old copy is acknowledged. So no
 message is ever lost. An interruption leaves at most a second copy, which is shown once.
 

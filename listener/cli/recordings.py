@@ -114,7 +114,7 @@ def _message(row: Mapping[str, Any], where: str, reader: NotificationReader, rec
 
 
 def _body(row: Mapping[str, Any]) -> bytes:
-    """Return the body of a row: text unchanged, base64 decoded where a key or hint says so, an object as JSON."""
+    """Return a row's body: text unchanged, base64 decoded where a key or hint says so, an object as JSON."""
     for key in _BASE64:
         if key in row:
             return base64.b64decode(str(row[key]), validate=True)
