@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Docstrings follow the rule of CONTRIBUTING; NOT_YET names the folders that are still to be mended."""
+"""Docstrings of the product follow the rule of CONTRIBUTING."""
 
 from pathlib import Path
 
@@ -9,7 +9,6 @@ from tests.lab.paths import ROOT
 from tests.lab.prose import broken, findings
 
 FOLDERS = ("bridge", "listener", "hostagent")
-NOT_YET = Path(__file__).with_name("docstrings_not_yet.txt")
 SHOWN = 15
 
 
@@ -18,25 +17,9 @@ def modules() -> list[Path]:
     return sorted(path.relative_to(ROOT) for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
 
 
-def not_yet() -> list[str]:
-    """Return the folders and modules of the list."""
-    return [line for line in NOT_YET.read_text().splitlines() if line and not line.startswith("#")]
-
-
-def listed(path: Path, entry: str) -> bool:
-    """Return whether an entry of the list is for this module."""
-    return path.is_relative_to(entry)
-
-
 def test_docstrings_follow_the_rule() -> None:
-    entries = not_yet()
-    checked = [path for path in modules() if not any(listed(path, entry) for entry in entries)]
-    wrong = [str(found) for path in checked for found in findings(path)]
+    wrong = [str(found) for path in modules() for found in findings(path)]
     assert not wrong, f"{len(wrong)} docstrings break the rule of CONTRIBUTING:\n" + "\n".join(wrong[:SHOWN])
-
-
-def test_the_list_names_what_is_there() -> None:
-    assert [entry for entry in not_yet() if not (ROOT / entry).exists()] == []
 
 
 @pytest.mark.parametrize(
