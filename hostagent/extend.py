@@ -140,6 +140,7 @@ class _ExtendAttempt:
         self.before = self._capacity("before", disk)
         if self.before >= self.order.target:
             self.after = self.before
+            self._learn_device(disk)  # while it is good: a later rescan may show another volume under its name
             return Outcome.ALREADY, self._tell(domain, disk, self.before)
         self._check_can_grow(disk)
         self._refresh(self._strategy(disk), disk)

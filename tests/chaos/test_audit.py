@@ -23,7 +23,7 @@ def test_logs_alone_give_the_totals_of_the_journal_and_the_story_of_any_volume(t
     assert code == 0, said
     logs = logfiles.find([str(tmp_path / "run" / "*.audit.jsonl")])
     made = report.make(logs, older_than=0.0)
-    journal = sqlite3.connect(tmp_path / "run" / "journal.sqlite3")
+    journal = sqlite3.connect(tmp_path / "run" / "journal" / "journal.sqlite3")
     rows = journal.execute("select volume_id, outcome from extends").fetchall()
     journal.close()
     assert made.opened == len(rows)

@@ -14,7 +14,7 @@ from bridge.core.extend import new_id
 from bridge.core.messages import Order
 from bridge.core.reasons import Reason
 from bridge.engine.rpc import CASTS
-from bridge.runtime.broker import BROKER_ERRORS, PARKED_QUEUE, kombu_connection
+from bridge.runtime.broker import BROKER_ERRORS, PARKED_QUEUE, ensure_agent_exchange, kombu_connection
 from bridge.runtime.health import Health
 from bridge.runtime.publisher import NotPublishedError
 from hostagent.rpc import HEALTH
@@ -258,6 +258,8 @@ def test_a_user_without_the_queues_permission_is_told_so(vhost: Vhost) -> None:
     node.ctl("add_user", user, "pw")
     node.ctl("set_permissions", "-p", vhost.name, user, "^$", "^$", "^$")
     url = f"rabbit://{user}:pw@127.0.0.1:{node.port}/{vhost.name}"
+    with vhost.connection() as connection:
+        ensure_agent_exchange(connection)  # as the engine does
     assert "ACCESS_REFUSED - access to" in reason(url)
 
 

@@ -26,7 +26,7 @@ def test_a_map_whose_key_nobody_gave_us_is_unsupported(case: Case, cause: str, s
     for report in seen["reports"]:
         assert (report["outcome"], report["reason"]) == ("unsupported", "no_strategy"), report
         assert says in report["detail"]
-        assert [step["name"] for step in report["steps"]] == ["find", "header", "before"]
+        assert [step["name"] for step in report["steps"]] == ["find", "header", "before", "tell"]
     kept(seen)
 
 
@@ -56,7 +56,7 @@ def test_a_second_order_for_the_same_size_asks_for_no_key(case: Case) -> None:
     seen = case("crypt_again")
     for report in seen["reports"]:
         assert (report["outcome"], report["after_bytes"]) == ("already", seen["wanted"]), report
-        assert [step["name"] for step in report["steps"]] == ["find", "header", "before"]
+        assert [step["name"] for step in report["steps"]] == ["find", "header", "before", "tell"]
 
 
 def test_luks1_by_the_host(case: Case) -> None:

@@ -49,8 +49,8 @@ def test_what_has_no_name_is_an_error_and_tried_again(
     """The agent has no file descriptor left: nothing is resized, and once it has some it works."""
     disk = image(SMALL)
     guest = host.boot(disk)
-    disk.grow(LARGE)
     assert bench(order(guest, disk, SMALL)).outcome is Outcome.ALREADY  # its connection to libvirt is open
+    disk.grow(LARGE)
     with no_more_files():
         report = bench(order(guest, disk, LARGE))
     assert (report.outcome, report.reason, report.detail) == (Outcome.ERROR, "uncertain", "OSError")

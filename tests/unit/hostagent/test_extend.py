@@ -12,7 +12,7 @@ from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
 from hostagent.devices.block import LocalStrategy
 from hostagent.devices.image import FileStrategy
-from hostagent.domain import Disk, SourceKind
+from hostagent.domain import Disk, Domain, SourceKind
 from hostagent.errors import StepFailedError
 from hostagent.extend import ExtendTools, extend
 from hostagent.knowledge import GuestArrival
@@ -434,3 +434,27 @@ def test_other_connection_data_are_checked_by_a_refresh_of_their_own() -> None:
     report = extend(replace(order(server_id, disk.volume_id, 128 * MIB), connection=other), bench)
     assert report.outcome is Outcome.REFUSED
     assert disk.capacity == 64 * MIB
+
+
+class LearningGuard:
+    """A guard that notes what it is asked to learn."""
+
+    def __init__(self) -> None:
+        self.learned: list[str | None] = []
+
+    def check(self, domain: Domain, disk: Disk, attachment_id: str | None = None) -> None:
+        """Let every disk through."""
+
+    def learn(self, domain: Domain, disk: Disk, attachment_id: str | None = None) -> None:
+        """Note the disk."""
+        self.learned.append(disk.volume_id)
+
+
+def test_a_disk_that_has_the_size_is_remembered_before_anybody_rescans_it() -> None:
+    """Else a LUN that is given to another volume afterwards would be learned as this one."""
+    hypervisor, server_id, disk = block()
+    guard = LearningGuard()
+    made = replace(tools(hypervisor, FakeStrategy(disk)), guard=guard)
+    report = extend(order(server_id, disk.volume_id, 64 * MIB), made)
+    assert report.outcome is Outcome.ALREADY
+    assert guard.learned == [disk.volume_id]

@@ -32,7 +32,9 @@ def test_a_request_with_one_event_takes_four_round_trips(
     event.listen(bench.database.engine, "before_cursor_execute", lambda *about: said.append(about[2]))
     event.listen(bench.database.engine, "commit", lambda _: said.append("COMMIT"))
     bench.journal.admit([key.server_id], lambda _: [Arrival(key=key)])
-    assert said == ["BEGIN IMMEDIATE", "prepared", "prepared", "prepared", "COMMIT"]
+    begun = [statement for statement in said if not statement.startswith("BEGIN")]  # SQLite's, PostgreSQL's
+    assert begun == ["prepared", "prepared", "prepared", "COMMIT"]
+    assert len(said) <= 5
 
 
 @pytest.mark.parametrize("others", [0, 3])
