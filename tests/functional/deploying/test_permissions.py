@@ -238,7 +238,7 @@ def test_with_any_permission_less_it_does_not_and_says_so(
                     the_part(case, about, volume)
                 for about, case in cases.items():
                     try:
-                        until(case.refused, about, seconds=40)
+                        until(case.refused, about)
                     except (TimeoutError, AssertionError):
                         wrong[about] = case.said()[-600:]
     assert not wrong

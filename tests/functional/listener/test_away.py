@@ -238,12 +238,12 @@ def test_a_broker_that_is_dead_at_the_start_is_waited_for_while_the_ops_port_say
         lab.vhost.node.stop()
         try:
             with lab.listening() as listener:
-                until(lambda: "away" in listener.check("broker").reason, "the reason is said")
+                until(lambda: "cannot be used" in listener.check("broker").reason, "the reason is said")
                 assert requests.get(f"{ops}/live", timeout=120).status_code == 200
                 answer = requests.get(f"{ops}/ready", timeout=120)
                 assert answer.status_code == 503
                 assert "listener.broker" in answer.text
-                assert "away" in answer.text
+                assert "cannot be used" in answer.text
                 lab.vhost.node.start()
                 listener.settles(1)
                 until(
