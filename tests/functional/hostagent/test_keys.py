@@ -210,12 +210,12 @@ def test_barbican(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_castellan_brings_no_eventlet_and_leaves_the_global_configuration_alone() -> None:
     """It is imported by the os-brick process alone, and what it registers is in a ConfigOpts of its own."""
     program = (
-        "import hostagent.brick, sys\nfrom oslo_config import cfg\n"
+        "import hostagent.brick.child, sys\nfrom oslo_config import cfg\n"
         "before = set(cfg.CONF._groups) | set(cfg.CONF._opts)\n"
-        "assert 'castellan' not in sys.modules\nimport hostagent.encryptor\nassert 'castellan' in sys.modules\n"
+        "assert 'castellan' not in sys.modules\nimport hostagent.brick.encryptor\nassert 'castellan' in sys.modules\n"
         "from castellan import key_manager\n"
         "conf = cfg.ConfigOpts()\nconf([], default_config_files=[], default_config_dirs=[])\n"
-        "key_manager.API(conf)\nhostagent.encryptor._ourselves(conf)\n"
+        "key_manager.API(conf)\nhostagent.brick.encryptor._ourselves(conf)\n"
         "assert set(cfg.CONF._groups) | set(cfg.CONF._opts) == before\n"
         "assert sys.modules.get('eventlet') is None and 'greenlet' not in sys.modules\n"
     )
@@ -224,5 +224,5 @@ def test_castellan_brings_no_eventlet_and_leaves_the_global_configuration_alone(
 
 def test_an_agent_without_the_opt_in_has_no_castellan_at_all() -> None:
     """The daemon never imports it, opted in or not."""
-    program = "import hostagent.wiring, hostagent.brick_pool, sys\nassert 'castellan' not in sys.modules\n"
+    program = "import bridge.runtime.threads, hostagent.wiring, hostagent.brick.pool, sys\nassert 'castellan' not in sys.modules\n"
     subprocess.run([sys.executable, "-W", "ignore", "-c", program], check=True, cwd=ROOT)
