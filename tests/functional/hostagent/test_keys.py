@@ -212,7 +212,8 @@ def test_castellan_brings_no_eventlet_and_leaves_the_global_configuration_alone(
     program = (
         "import hostagent.brick.child, sys\nfrom oslo_config import cfg\n"
         "before = set(cfg.CONF._groups) | set(cfg.CONF._opts)\n"
-        "assert 'castellan' not in sys.modules\nimport hostagent.brick.encryptor\nassert 'castellan' in sys.modules\n"
+        "assert 'castellan' not in sys.modules\nimport hostagent.brick.encryptor\n"
+        "assert 'castellan' in sys.modules\n"
         "from castellan import key_manager\n"
         "conf = cfg.ConfigOpts()\nconf([], default_config_files=[], default_config_dirs=[])\n"
         "key_manager.API(conf)\nhostagent.brick.encryptor._ourselves(conf)\n"
@@ -224,5 +225,8 @@ def test_castellan_brings_no_eventlet_and_leaves_the_global_configuration_alone(
 
 def test_an_agent_without_the_opt_in_has_no_castellan_at_all() -> None:
     """The daemon never imports it, opted in or not."""
-    program = "import bridge.runtime.threads, hostagent.wiring, hostagent.brick.pool, sys\nassert 'castellan' not in sys.modules\n"
+    program = (
+        "import bridge.runtime.threads, hostagent.wiring, hostagent.brick.pool, sys\n"
+        "assert 'castellan' not in sys.modules\n"
+    )
     subprocess.run([sys.executable, "-W", "ignore", "-c", program], check=True, cwd=ROOT)
