@@ -179,7 +179,10 @@ def ensure_agent_exchange(connection: kombu.Connection) -> None:
         with connection.channel() as channel:
             kombu.Exchange(AGENT_EXCHANGE, type="topic", durable=False, channel=channel).declare()
     except amqp.exceptions.AccessRefused as ex:
-        raise BusError(f"there is no exchange {AGENT_EXCHANGE} yet: the engine makes it once it runs") from ex
+        words = " ".join(str(ex).split())
+        raise BusError(
+            f"there is no exchange {AGENT_EXCHANGE} yet: the engine makes it once it runs; we may not: {words}"
+        ) from ex
 
 
 def ensure_agent_queue(connection: kombu.Connection, host: str) -> None:

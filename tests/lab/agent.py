@@ -157,6 +157,10 @@ class Reports:
         found = [r for m in self.drain() for r in m.reports if r.attempt_id == attempt_id]
         return found[-1] if found else None
 
+    def outcomes(self, attempt_id: str) -> set[Outcome]:
+        """Return the outcomes of all reports of one attempt."""
+        return {r.outcome for m in self.drain() for r in m.reports if r.attempt_id == attempt_id}
+
     def outcome(self, attempt_id: str) -> Outcome | None:
         """Of one attempt."""
         found = self.report(attempt_id)

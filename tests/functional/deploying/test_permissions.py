@@ -21,11 +21,14 @@ from bridge.core.messages import DomainSeen, GuestState, HostMessage, Inventory
 from bridge.journal import migrate
 from bridge.journal.tables import attempts
 from bridge.runtime.broker import (
+    HOSTS_EXCHANGE,
     PARKED_QUEUE,
     REPORTS_QUEUE,
     UNREADABLE_QUEUE,
     QueueSpec,
+    ensure_agent_exchange,
     ensure_queue,
+    ensure_topic_way,
     kombu_connection,
 )
 from bridge.runtime.publisher import SafePublisher
@@ -258,6 +261,11 @@ def the_part(case: Case, about: str, volume: str) -> None:
     case.bus.publish(grown(new_id(), new_id()))
     if part == "engine" and about.endswith(" extend_bridge"):  # the exchange of casts
         one_due(case, volume)
+    if part == "hostagent":  # what the engine makes
+        with kombu_connection(case.broker.own(case.name, "bridge"), heartbeat=0, name="test") as connection:
+            ensure_agent_exchange(connection)
+            ensure_queue(connection, QueueSpec(name=REPORTS_QUEUE))
+            ensure_topic_way(connection, HOSTS_EXCHANGE, REPORTS_QUEUE)
     case.start(part, intake or "topic")
 
 
