@@ -53,7 +53,7 @@ def test_what_comes_while_no_listener_runs_is_kept(lab: Lab, vhost: Vhost) -> No
 
 def test_an_exchange_that_is_not_there_is_named_and_bound_to_once_cinder_made_it(lab: Lab, vhost: Vhost) -> None:
     with lab.listening() as listener:
-        until(lambda: "no exchange openstack" in listener.check("queue").reason, "the reason is said")
+        until(lambda: "exchange openstack does not exist" in listener.check("queue").reason, "the reason is said")
         assert not listener.process.health.ready()
         bus = CinderBus(vhost.url, "notifications")
         listener.ready()
@@ -115,7 +115,7 @@ def test_with_cinders_exchange_as_it_is_by_default_the_gap_after_a_restart_ends_
         bus.close()
         vhost.node.restart()
         until(
-            lambda: "no exchange" in listener.check("queue").reason, "it is back and sees that the exchange is gone"
+            lambda: "does not exist" in listener.check("queue").reason, "it is back and sees that the exchange is gone"
         )
         bus = CinderBus(vhost.url, "notifications")  # as Cinder's next notification does
         made = time.monotonic()
