@@ -180,6 +180,7 @@ def test_every_part_does_its_work_with_its_own_permissions(rabbit: RabbitNode, t
     with ExitStack() as stack:
         case = Case(broker, "enough", tmp_path, stack.enter_context(cinder_with(volume)))
         stack.callback(case.close)
+        make_exchanges(case)
         for part in MODULES:
             case.start(part)
         until(lambda: case.site.knows(GUEST), "the host's inventory")
@@ -261,12 +262,17 @@ def the_part(case: Case, about: str, volume: str) -> None:
     case.bus.publish(grown(new_id(), new_id()))
     if part == "engine" and about.endswith(" extend_bridge"):  # the exchange of casts
         one_due(case, volume)
-    if part == "hostagent":  # what the engine makes
-        with kombu_connection(case.broker.own(case.name, "bridge"), heartbeat=0, name="test") as connection:
-            ensure_agent_exchange(connection)
-            ensure_queue(connection, QueueSpec(name=REPORTS_QUEUE))
-            ensure_topic_way(connection, HOSTS_EXCHANGE, REPORTS_QUEUE)
+    if part == "hostagent":
+        make_exchanges(case)
     case.start(part, intake or "topic")
+
+
+def make_exchanges(case: Case) -> None:
+    """Declare what the engine makes, so that an agent that starts before the engine is not refused."""
+    with kombu_connection(case.broker.own(case.name, "bridge"), heartbeat=0, name="test") as connection:
+        ensure_agent_exchange(connection)
+        ensure_queue(connection, QueueSpec(name=REPORTS_QUEUE))
+        ensure_topic_way(connection, HOSTS_EXCHANGE, REPORTS_QUEUE)
 
 
 def one_due(case: Case, volume: str) -> None:

@@ -115,7 +115,8 @@ def test_with_cinders_exchange_as_it_is_by_default_the_gap_after_a_restart_ends_
         bus.close()
         vhost.node.restart()
         until(
-            lambda: "does not exist" in listener.check("queue").reason, "it is back and sees that the exchange is gone"
+            lambda: "does not exist" in listener.check("queue").reason,
+            "it is back and sees that the exchange is gone",
         )
         bus = CinderBus(vhost.url, "notifications")  # as Cinder's next notification does
         made = time.monotonic()
