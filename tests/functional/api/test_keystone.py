@@ -80,14 +80,14 @@ def test_a_revoked_token_is_401(api: Served, keystone: Keystone) -> None:
 
 
 def test_a_token_ends_at_its_time_also_when_it_is_cached(api: Served, keystone: Keystone) -> None:
-    """Without another question to Keystone."""
+    """Keystone is asked again once at most, shortly before the end: a remembered caller never waits for it."""
     keystone.stop()
     keystone.start(token_seconds=10)
     token = keystone.token("cinder", "service")
     assert api.post(token).status_code == IN
     asked = keystone.validations
     until(lambda: api.post(token).status_code == 401, "the token has ended")
-    assert keystone.validations == asked
+    assert keystone.validations - asked <= 1
     keystone.stop()
     keystone.start()
 
