@@ -19,7 +19,7 @@ def test_a_second_order_for_the_same_size_touches_nothing(case: Case) -> None:
     """Duplicates are normal."""
     report = case("iscsi_again")["report"]
     assert report["outcome"] == "already"
-    assert [step["name"] for step in report["steps"]] == ["find", "before"]
+    assert [step["name"] for step in report["steps"]] == ["find", "before", "tell"]
 
 
 def test_an_array_that_publishes_the_size_late_is_asked_again(case: Case) -> None:
