@@ -16,8 +16,7 @@ from bridge.core.extend import Bytes, is_uuid
 from bridge.core.messages import DiskSeen, DomainSeen, GuestState, Inventory
 from bridge.core.outcome import Told
 from bridge.core.reasons import Reason
-from bridge.runtime.daemon import moving
-from bridge.runtime.health import Health
+from bridge.runtime.health import Health, moving
 from bridge.runtime.retry import Backoff
 from hostagent.domain import Disk, Domain
 from hostagent.errors import NotAskedError, StepFailedError

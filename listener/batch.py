@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One batch: its messages, the events that each of them waits for, and pending writes to lanes."""
+"""One batch: its messages, the events that each of them waits for, pending writes to lanes, and its acks.
+
+The acknowledgements are as few as the order of settling allows. They never come before the message is settled.
+"""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -12,8 +15,47 @@ from bridge.core.errors import ShuttingDownError
 from bridge.core.extend import ExtendKey
 from bridge.core.reasons import Reason
 from listener.decode import Events
-from listener.intake import Acks
 from listener.lanes import Deferred
+
+
+class Acks:
+    """Acknowledgements of one batch, in the order of delivery on its channel.
+
+    With `multiple` one ack covers all messages up to the watermark: the last message before the first unsettled
+    one. A settled message behind the watermark is acknowledged alone. Messages of earlier batches must be
+    acknowledged already.
+    """
+
+    def __init__(self, messages: Sequence[kombu.Message], *, multiple: bool) -> None:
+        self._open = list(messages)
+        self._settled: set[object] = set()
+        self._multiple = multiple
+
+    def settle(self, message: kombu.Message) -> None:
+        """Note that each event of the message has a verdict or is safe in one of our lanes."""
+        self._settled.add(message.delivery_tag)
+
+    def flush(self) -> None:
+        """Acknowledge the settled messages."""
+        watermark = next(
+            (n for n, message in enumerate(self._open) if message.delivery_tag not in self._settled),
+            len(self._open),
+        )
+        below, beyond = self._open[:watermark], self._open[watermark:]
+        if self._multiple and below:
+            below[-1].ack(multiple=True)
+        else:
+            for message in below:
+                message.ack()
+        for message in beyond:
+            if message.delivery_tag in self._settled:
+                message.ack()
+        self._open = [message for message in beyond if message.delivery_tag not in self._settled]
+
+    @property
+    def left(self) -> int:
+        """Return the number of messages that are not acknowledged yet."""
+        return len(self._open)
 
 
 class Bus(Protocol):

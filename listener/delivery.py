@@ -13,8 +13,7 @@ import kombu
 from bridge.core.errors import ShuttingDownError
 from bridge.core.extend import ExtendKey, new_id
 from bridge.core.reasons import Reason
-from bridge.runtime.daemon import moving
-from bridge.runtime.health import Health
+from bridge.runtime.health import Health, moving
 from bridge.runtime.raw_messages import COMPRESSION, body_bytes
 from bridge.runtime.retry import Backoff
 from listener.batch import Batch, Bus, PendingMessage

@@ -1,9 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The messages of one connection, gathered: those that arrived are taken, without a wait. None is ever requeued.
-
-The module also has the acknowledgements of a batch. They are as few as the order of settling allows, and never come
-before the message is settled.
-"""
+"""The messages of one connection, gathered: those that arrived are taken, without a wait. None is ever requeued."""
 
 import select
 import ssl
@@ -18,48 +14,8 @@ import kombu
 from bridge.runtime.broker import is_memory_connection
 from bridge.runtime.health import Health
 from bridge.runtime.raw_messages import as_sent
+from listener.batch import Acks
 from listener.sources import QueueSource
-
-
-class Acks:
-    """Acknowledgements of one batch, in the order of delivery on its channel.
-
-    With `multiple` one ack covers all messages up to the watermark: the last message before the first unsettled
-    one. A settled message behind the watermark is acknowledged alone. Messages of earlier batches must be
-    acknowledged already.
-    """
-
-    def __init__(self, messages: Sequence[kombu.Message], *, multiple: bool) -> None:
-        self._open = list(messages)
-        self._settled: set[object] = set()
-        self._multiple = multiple
-
-    def settle(self, message: kombu.Message) -> None:
-        """Note that each event of the message has a verdict or is safe in one of our lanes."""
-        self._settled.add(message.delivery_tag)
-
-    def flush(self) -> None:
-        """Acknowledge the settled messages."""
-        watermark = next(
-            (n for n, message in enumerate(self._open) if message.delivery_tag not in self._settled),
-            len(self._open),
-        )
-        below, beyond = self._open[:watermark], self._open[watermark:]
-        if self._multiple and below:
-            below[-1].ack(multiple=True)
-        else:
-            for message in below:
-                message.ack()
-        for message in beyond:
-            if message.delivery_tag in self._settled:
-                message.ack()
-        self._open = [message for message in beyond if message.delivery_tag not in self._settled]
-
-    @property
-    def left(self) -> int:
-        """Return the number of messages that are not acknowledged yet."""
-        return len(self._open)
-
 
 _LOOK_EVERY: Final = 1.0  # seconds between checks for the queue of extends
 _LOOK_SELDOM: Final = 30.0  # seconds between checks for a queue that may never exist

@@ -9,8 +9,7 @@ from typing import Protocol
 import kombu
 
 from bridge.core.reasons import Reason
-from bridge.runtime.daemon import moving
-from bridge.runtime.health import Health
+from bridge.runtime.health import Health, moving
 from bridge.runtime.publisher import NotPublishedError
 from bridge.runtime.retry import Backoff
 from listener.batch import Batch

@@ -9,9 +9,14 @@ The order of the layers has reasons:
 4. size: a body that is too large is refused before it costs a token check or other work;
 5. authentication: before routing, because a stranger must not learn which paths exist.
 Then comes the path, and in the resource the microversion, which depends on the path (the legacy /v2 has none).
+
+The access log holds one line per request, never a token, a body, a query, or a caller's unescaped text.
 """
 
+import logging
 import re
+import time
+import uuid
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from typing import Any, Final
@@ -25,20 +30,77 @@ from bridge.api.forwarded import behind_proxies
 from bridge.api.healthcheck import PATH as HEALTHCHECK
 from bridge.api.healthcheck import Healthcheck
 from bridge.api.identity import Authenticator, Policy
-from bridge.api.middleware import AccessLog, Doorkeeper, RequestIds
+from bridge.api.request import DOCUMENT_PATH, VERSIONED_PATH
 from bridge.api.settings import ApiSettings
-from bridge.api.versions import DOCUMENT_PATH, VERSIONED_PATH
+from bridge.core.extend import clean_request_id
 from bridge.http.server import StartResponse, WsgiApp
 from bridge.runtime.audit import AuditLog
 from bridge.runtime.config import Driver
 from bridge.runtime.metrics import ApiMetrics
 from bridge.runtime.wakeup import waker
 
+ACCESS_LOG = logging.getLogger("bridge.api.access")
+"""A logger with its own name, by which operators filter the access log or send it elsewhere."""
+
 _EVENTS: Final = "os-server-external-events"
 _PROJECT_DOCUMENT: Final = re.compile(r"/(?P<path>v2|v2\.1)/(?P<project_id>[0-9a-f-]+)/\Z")
 _MAX_TARGET: Final = 8192
 """Limit for the characters of a path and its query. An operator may raise the own limits of uWSGI and gunicorn."""
 _SLASHES: Final = re.compile(r"//+")
+
+
+class AccessLog:
+    """The access log of requests. It is the first middleware, because refusals of the others are logged as well."""
+
+    def process_request(self, req: falcon.Request, _resp: falcon.Response) -> None:
+        """Note the time at which the request began."""
+        req.context.started = time.monotonic()
+
+    def process_response(self, req: falcon.Request, resp: falcon.Response, _resource: object, _ok: bool) -> None:
+        """Write the request's line of the access log."""
+        context = req.context
+        who = getattr(context, "caller", None)
+        ACCESS_LOG.info(
+            'request %s (%s) from %s user %s: "%s %s" %s in %.1f ms',
+            context.request_id,
+            context.global_request_id or "-",
+            request.shown(req.remote_addr or "-"),
+            request.shown(who.user) if who is not None else "-",
+            request.shown(req.method),
+            request.shown(req.path),
+            resp.status_code,
+            (time.monotonic() - context.started) * 1e3,
+        )
+
+
+class RequestIds:
+    """Request ids: our id is sent in both headers, as Nova's; the caller's own becomes the global id."""
+
+    def process_request(self, req: falcon.Request, _resp: falcon.Response) -> None:
+        """Make our request id, and read the caller's."""
+        req.context.request_id = f"req-{uuid.uuid4()}"
+        req.context.global_request_id = clean_request_id(req.get_header("X-OpenStack-Request-ID"))
+
+    def process_response(self, req: falcon.Request, resp: falcon.Response, _resource: object, _ok: bool) -> None:
+        """Send the id, except with the unversioned documents, because Nova sends none with these."""
+        if VERSIONED_PATH.match(req.path):
+            resp.set_header("x-openstack-request-id", req.context.request_id)
+            resp.set_header("x-compute-request-id", req.context.request_id)
+
+
+class Doorkeeper:
+    """The check of the size, then of the credentials. The version documents are open to all callers."""
+
+    def __init__(self, auth: Authenticator) -> None:
+        self._auth = auth
+
+    def process_request(self, req: falcon.Request, _resp: falcon.Response) -> None:
+        """Check a request; raises FaultError 413, or the authenticator's FaultError."""
+        request.check_length(req)
+        if VERSIONED_PATH.match(req.path) and not DOCUMENT_PATH.match(req.path):
+            req.context.caller = self._auth.authenticate(req)
+        if req.method not in falcon.COMBINED_METHODS:
+            raise not_found()
 
 
 class _Context:

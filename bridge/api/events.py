@@ -21,7 +21,7 @@ from typing import Any, Final, Protocol
 
 import falcon
 
-from bridge.api import request, schema, versions
+from bridge.api import request, schema
 from bridge.api.faults import fault, not_found
 from bridge.api.identity import Policy
 from bridge.api.schema import VOLUME_EXTENDED
@@ -155,7 +155,7 @@ class EventsResource:
     def on_post(self, req: falcon.Request, resp: falcon.Response, project_id: str | None = None) -> None:
         """Answer 200 or 207 with a code per event, after the commit; FaultError refuses the request as a whole."""
         request.check_path(project_id)
-        version = request.negotiate(req, resp) if self._versioned else versions.MIN
+        version = request.negotiate(req, resp) if self._versioned else request.MIN
         body = request.parse(req)
         request.check_project(project_id, req.context.caller)
         if not self._versioned:

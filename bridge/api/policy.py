@@ -19,7 +19,7 @@ from oslo_policy import policy as oslo_policy
 
 from bridge.api.faults import fault
 from bridge.api.identity import Identity
-from bridge.api.middleware import shown
+from bridge.api.request import shown
 from bridge.core.errors import ConfigError
 
 LOG = logging.getLogger(__name__)

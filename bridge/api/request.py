@@ -1,19 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checks of every request before its resource, in Nova's order: size, microversion, content type, JSON, project.
 
-Source: nova/api/openstack/wsgi.py, Resource.__call__ and Request.
+A request without either of the two headers of a microversion gets 2.1; 2.51 is the highest version.
+
+OpenStack-API-Version: `service version` pairs, the last pair for `compute` (in any case of letters) counts.
+X-OpenStack-Nova-API-Version: the older header, a bare version; read only where the first does not name `compute`.
+
+Source: nova/api/openstack/wsgi.py, Resource.__call__, Request and set_api_version_request;
+microversion_parse.get_version.
 """
 
 import json
 import re
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final
 
 import falcon
 
-from bridge.api import versions
-from bridge.api.faults import fault, not_found, too_large
+from bridge.api.faults import FaultError, fault, not_found, too_large
 from bridge.api.identity import Identity
+
+VERSIONED_PATH: Final = re.compile(r"/(v2|v2\.1)(/|\Z)")
+DOCUMENT_PATH: Final = re.compile(r"/(?P<path>v2|v2\.1)/?\Z")
 
 MAX_BODY: Final = 114688
 """Limit for the bytes of a request body, as oslo.middleware's sizelimit in front of Nova: about 780 events."""
@@ -46,6 +55,83 @@ def read_body(req: falcon.Request) -> bytes:
     return bytes(body)
 
 
+_SERVICE: Final = "compute"
+_FORM: Final = re.compile(r"([1-9][0-9]*)\.([1-9][0-9]*|0)")
+_MAX_TEXT: Final = 64  # of a refused version, in our answer
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Version:
+    """A microversion. Versions compare as numbers: 2.9 < 2.51."""
+
+    major: int
+    minor: int
+
+    def __str__(self) -> str:
+        return f"{self.major}.{self.minor}"
+
+
+MIN: Final = Version(2, 1)
+MAX: Final = Version(2, 51)
+VOLUME_EXTENDED: Final = Version(2, 51)
+"""The first version with the event `volume-extended`."""
+
+VARY: Final = "OpenStack-API-Version, X-OpenStack-Nova-API-Version"
+
+
+def requested(standard: str | None, legacy: str | None) -> str | None:
+    """Return the version in the two headers of a request, repeated headers joined by commas, or None."""
+    for pair in reversed((standard or "").split(",")):
+        words = pair.split(maxsplit=1)
+        if len(words) > 1 and words[0].lower() == _SERVICE:
+            return words[1].strip()
+    return legacy.split(",")[-1].strip() if legacy is not None else None
+
+
+def negotiate(req: falcon.Request, resp: falcon.Response) -> Version:
+    """Set the answer's version headers and return the answer's microversion; raises FaultError 400 or 406."""
+    asked = requested(req.get_header("OpenStack-API-Version"), req.get_header("X-OpenStack-Nova-API-Version"))
+    version = supported(asked)
+    resp.set_headers(_version_headers(version))
+    return version
+
+
+def supported(asked: str | None) -> Version:
+    """Return the version of the answer; raises FaultError 400 for a malformed, 406 for an unsupported version."""
+    if asked is None:
+        return MIN
+    if asked == "latest":
+        return MAX
+    match = _FORM.fullmatch(asked)
+    if match is None or len(asked) > _MAX_TEXT:
+        raise fault(
+            HTTPStatus.BAD_REQUEST,
+            f"API Version String {asked[:_MAX_TEXT]} is of invalid format. Must be of format MajorNum.MinorNum.",
+        )
+    version = Version(int(match[1]), int(match[2]))
+    if not MIN <= version <= MAX:
+        raise _unsupported(version)
+    return version
+
+
+def _version_headers(version: Version) -> dict[str, str]:
+    """Return the headers that name the version of an answer."""
+    return {
+        "OpenStack-API-Version": f"{_SERVICE} {version}",
+        "X-OpenStack-Nova-API-Version": str(version),
+        "Vary": VARY,
+    }
+
+
+def _unsupported(version: Version) -> FaultError:
+    return fault(
+        HTTPStatus.NOT_ACCEPTABLE,
+        f"Version {version} is not supported by the API. Minimum is {MIN} and maximum is {MAX}.",
+        _version_headers(version),
+    )
+
+
+_MAX_SHOWN: Final = 200  # characters of a caller's text in a log line
 _JSON: Final = "application/json"
 _VENDOR: Final = "application/vnd.openstack.compute+json"
 MEDIA_TYPES: Final = (_JSON, _VENDOR)
@@ -53,13 +139,6 @@ MEDIA_TYPES: Final = (_JSON, _VENDOR)
 _UNSAID: Final = frozenset({"", "text/plain"})  # the value that some servers give an absent header
 _WITH_BODY: Final = frozenset({"POST", "PUT"})
 _PROJECT: Final = re.compile(r"[0-9a-f-]+")  # Nova's default project_id_regex: another segment is another path
-
-
-def negotiate(req: falcon.Request, resp: falcon.Response) -> versions.Version:
-    """Set the answer's version headers and return the answer's microversion; raises FaultError 400 or 406."""
-    version = versions.of_request(req)
-    resp.set_headers(versions.headers(version))
-    return version
 
 
 def parse(req: falcon.Request) -> Any:
@@ -131,3 +210,10 @@ def _matches(mask: str, offered: str) -> bool:
     if "*" not in mask:
         return mask == offered
     return mask == "*/*" or mask[:-2] == offered.partition("/")[0]
+
+
+def shown(text: str) -> str:
+    """Return a caller's text for a log line: printable ASCII, quotes escaped, at most 200 characters."""
+    if text.isascii() and text.isprintable() and '"' not in text and "\\" not in text:
+        return text[:_MAX_SHOWN]
+    return text[:_MAX_SHOWN].encode("unicode_escape").decode().replace('"', '\\"')[:_MAX_SHOWN]

@@ -13,8 +13,8 @@ from typing import Any, Final
 import jsonschema
 from oslo_utils import uuidutils
 
-from bridge.api import versions
-from bridge.api.versions import Version
+from bridge.api import request
+from bridge.api.request import Version
 from bridge.core.extend import is_uuid
 
 VOLUME_EXTENDED: Final = "volume-extended"
@@ -31,7 +31,7 @@ _FORMATS.checks("uuid")(uuidutils.is_uuid_like)
 
 def names(version: Version) -> Sequence[str]:
     """Return the event names of a microversion, in Nova's order."""
-    if version >= versions.VOLUME_EXTENDED:
+    if version >= request.VOLUME_EXTENDED:
         return (*_BASE_NAMES, VOLUME_EXTENDED)
     return _BASE_NAMES
 

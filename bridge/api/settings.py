@@ -12,7 +12,6 @@ from oslo_config import cfg
 from oslo_middleware import http_proxy_to_wsgi
 
 from bridge.api.forwarded import UNIX, ForwardedHeaders, Proxies, proxies
-from bridge.api.rate_limit import Rate
 from bridge.core.errors import ConfigError
 from bridge.http.tls import MINIMUM, TlsSettings
 from bridge.journal.settings import JOURNAL_OPTS, JournalSettings, journal_settings
@@ -25,6 +24,14 @@ class AuthStrategy(StrEnum):
     KEYSTONE = "keystone"  # a token of Keystone, in X-Auth-Token
     HTTP_BASIC = "http_basic"  # name and password, from an htpasswd file of bcrypt hashes
     NOAUTH = "noauth"  # no credentials: loopback only
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rate:
+    """A rate: a number per second, and a number at once. `per_second` 0: no limit."""
+
+    per_second: float
+    burst: int
 
 
 API_OPTS = [

@@ -1,103 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Microversions, negotiated like Nova's, and the version documents by which clients discover the API.
-
-A request without either of the two headers gets 2.1; 2.51 is the highest version.
-
-OpenStack-API-Version: `service version` pairs, the last pair for `compute` (in any case of letters) counts.
-X-OpenStack-Nova-API-Version: the older header, a bare version; read only where the first does not name `compute`.
-Source: nova/api/openstack/wsgi.py set_api_version_request and microversion_parse.get_version.
-
-keystoneauth reads version, min_version and links of a document.
-"""
+"""The version documents by which clients discover the API. keystoneauth reads version, min_version and links."""
 
 import json
-import re
-from dataclasses import dataclass
-from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import quote
 
-import falcon
-
-from bridge.api.faults import FaultError, fault, too_long
-
-VERSIONED_PATH: Final = re.compile(r"/(v2|v2\.1)(/|\Z)")
-DOCUMENT_PATH: Final = re.compile(r"/(?P<path>v2|v2\.1)/?\Z")
-
-_SERVICE: Final = "compute"
-_FORM: Final = re.compile(r"([1-9][0-9]*)\.([1-9][0-9]*|0)")
-_MAX_TEXT: Final = 64  # of a refused version, in our answer
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Version:
-    """A microversion. Versions compare as numbers: 2.9 < 2.51."""
-
-    major: int
-    minor: int
-
-    def __str__(self) -> str:
-        return f"{self.major}.{self.minor}"
-
-
-MIN: Final = Version(2, 1)
-MAX: Final = Version(2, 51)
-VOLUME_EXTENDED: Final = Version(2, 51)
-"""The first version with the event `volume-extended`."""
-
-VARY: Final = "OpenStack-API-Version, X-OpenStack-Nova-API-Version"
-
-
-def requested(standard: str | None, legacy: str | None) -> str | None:
-    """Return the version in the two headers of a request, repeated headers joined by commas, or None."""
-    for pair in reversed((standard or "").split(",")):
-        words = pair.split(maxsplit=1)
-        if len(words) > 1 and words[0].lower() == _SERVICE:
-            return words[1].strip()
-    return legacy.split(",")[-1].strip() if legacy is not None else None
-
-
-def of_request(req: falcon.Request) -> Version:
-    """Return the version of the answer to a request; raises FaultError 400 or 406."""
-    return negotiate(
-        requested(req.get_header("OpenStack-API-Version"), req.get_header("X-OpenStack-Nova-API-Version"))
-    )
-
-
-def negotiate(asked: str | None) -> Version:
-    """Return the version of the answer; raises FaultError 400 for a malformed, 406 for an unsupported version."""
-    if asked is None:
-        return MIN
-    if asked == "latest":
-        return MAX
-    match = _FORM.fullmatch(asked)
-    if match is None or len(asked) > _MAX_TEXT:
-        raise fault(
-            HTTPStatus.BAD_REQUEST,
-            f"API Version String {asked[:_MAX_TEXT]} is of invalid format. Must be of format MajorNum.MinorNum.",
-        )
-    version = Version(int(match[1]), int(match[2]))
-    if not MIN <= version <= MAX:
-        raise _unsupported(version)
-    return version
-
-
-def headers(version: Version) -> dict[str, str]:
-    """Return the headers that name the version of an answer."""
-    return {
-        "OpenStack-API-Version": f"{_SERVICE} {version}",
-        "X-OpenStack-Nova-API-Version": str(version),
-        "Vary": VARY,
-    }
-
-
-def _unsupported(version: Version) -> FaultError:
-    return fault(
-        HTTPStatus.NOT_ACCEPTABLE,
-        f"Version {version} is not supported by the API. Minimum is {MIN} and maximum is {MAX}.",
-        headers(version),
-    )
-
+from bridge.api.faults import too_long
+from bridge.api.request import MAX, MIN
 
 _UPDATED_V2: Final = "2025-07-04T12:00:00Z"  # as Nova's own documents say
 _UPDATED_V21: Final = "2013-07-23T11:33:21Z"

@@ -21,8 +21,8 @@ from oslo_config import cfg
 from oslo_upgradecheck import upgradecheck
 from oslo_upgradecheck.upgradecheck import Code, Result
 
+from bridge.api.request import VOLUME_EXTENDED
 from bridge.api.settings import API_GROUPS, api_settings, refuse_open_door
-from bridge.api.versions import VOLUME_EXTENDED
 from bridge.cmd import cinder_conf
 from bridge.cmd.cinder_conf import USUAL, CinderConf
 from bridge.core.errors import ConfigError, JournalUnavailableError

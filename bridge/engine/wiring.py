@@ -34,7 +34,7 @@ from bridge.runtime.broker import kombu_connection
 from bridge.runtime.bus_url import check_url
 from bridge.runtime.config import Driver
 from bridge.runtime.daemon import Part, Supervised
-from bridge.runtime.health import LIMIT
+from bridge.runtime.health import LIMIT, moving
 from bridge.runtime.metrics import EngineMetrics, ReconcileMetrics
 from bridge.runtime.process import Process
 from bridge.runtime.rest import NovaEventsClient, open_client
@@ -54,7 +54,7 @@ def build(settings: EngineSettings, process: Process) -> list[Part]:
     health.expect("engine.bus")
     health.ok(CINDER, "not asked yet")
     check = DatabaseCheck(health, _DATABASE)
-    database = Database(settings.journal, results=check)
+    database = Database(settings.journal, results=check, moved=moving)
     audit = process.audit("engine", AuditHeads(database).keep)
     due = DueWatch()
     health.due(_DUE, due.oldest, what="extend")

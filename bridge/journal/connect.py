@@ -1,17 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Connections to the journal's database: limits of each driver, and the errors that make a connection useless.
+"""Connections to the journal's database: the limits of each driver, and a deadline for each call.
 
 Limits stand in three places, because none of them alone ends every wait. The server ends statements and waits for
-locks. The kernel ends connections to hosts that are gone. The bridge's own deadline (Database) shuts the socket of
-a server that is still there and silent. An option of the operator's URL replaces the option of the same name here.
+locks. The kernel ends connections to hosts that are gone. The bridge's own deadline shuts the socket of a server
+that is still there and silent. An option of the operator's URL replaces the option of the same name here.
+
+Timeouts of sockets count anew with each byte, so a peer that drips is waited for without end. A deadline is total:
+
+    with DEADLINES.within(15, connection.shutdown) as deadline:
+        ...                       # blocks in a driver
+    deadline.expired              # the call was broken
+
+The blocked call then fails with the driver's own error.
 """
 
 import contextlib
+import logging
 import os
-import re
 import socket
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -19,10 +28,100 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine import Dialect, ExceptionContext
-from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from bridge.runtime.deadline import DEADLINES, Deadline
+from bridge.journal.errors import is_useless
+
+LOG = logging.getLogger(__name__)
+
+_LOOK_EVERY: Final = 0.25
+
+
+class Deadline:
+    """One call that must end in time."""
+
+    def __init__(self, at: float, cut: Callable[[], object] | None) -> None:
+        self.expired = False
+        """True after the deadline, when `cut` has been called."""
+        self._at = at
+        self._cut = cut
+        self._over = False
+        self._lock = threading.Lock()
+
+    @property
+    def left(self) -> float:
+        """Seconds until the deadline; below 0 after it."""
+        return self._at - time.monotonic()
+
+    def cut_by(self, cut: Callable[[], object]) -> None:
+        """Replace the function that breaks the call; after the deadline call it at once."""
+        with self._lock:
+            self._cut = cut
+            if self.expired and not self._over:
+                _safely(cut)
+
+    def look(self, now: float) -> None:
+        """Break the call if it is late."""
+        with self._lock:
+            if self._over or self.expired or now < self._at:
+                return
+            self.expired = True
+            if self._cut is not None:
+                _safely(self._cut)
+
+    def end(self) -> None:
+        """Mark the call as returned: nothing is broken after this."""
+        with self._lock:
+            self._over = True
+
+
+class Deadlines:
+    """The calls of a process, watched by one thread, which starts at first use, also after a fork."""
+
+    def __init__(self, *, every: float = _LOOK_EVERY) -> None:
+        self._every = every
+        self._pid = 0
+        self._starting = threading.Lock()
+        self._calls: dict[int, Deadline] = {}
+
+    @contextlib.contextmanager
+    def within(self, seconds: float, cut: Callable[[], object] | None = None) -> Iterator[Deadline]:
+        """Call `cut` in another thread unless the block ends within `seconds`."""
+        if self._pid != os.getpid():
+            self._start()
+        deadline = Deadline(time.monotonic() + seconds, cut)
+        self._calls[id(deadline)] = deadline
+        try:
+            yield deadline
+        finally:
+            deadline.end()
+            del self._calls[id(deadline)]
+
+    def _start(self) -> None:
+        with self._starting:
+            if self._pid == os.getpid():
+                return
+            self._calls = {}
+            threading.Thread(target=self._watch, args=(self._calls,), name="deadlines", daemon=True).start()
+            self._pid = os.getpid()
+
+    def _watch(self, calls: dict[int, Deadline]) -> None:
+        while True:
+            time.sleep(self._every)
+            now = time.monotonic()
+            for deadline in calls.copy().values():
+                deadline.look(now)
+
+
+def _safely(cut: Callable[[], object]) -> None:
+    try:
+        cut()
+    except Exception as ex:  # noqa: BLE001 - a call that has just returned may break in any way of its library
+        LOG.debug("a late call could not be broken: %s", ex)
+
+
+DEADLINES: Final = Deadlines()
+"""The deadlines of this process."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,118 +143,6 @@ LIMITS: Final = DatabaseLimits()
 _KEEPALIVE_IDLE: Final = 5
 _KEEPALIVE_EVERY: Final = 5
 _KEEPALIVE_COUNT: Final = 3
-
-READ_ONLY: Final[frozenset[str | int]] = frozenset(
-    {
-        "25006",  # PostgreSQL: a standby, or default_transaction_read_only
-        1290,  # MariaDB, MySQL: read_only, super_read_only
-        1792,  # the transaction is READ ONLY
-        1836,  # InnoDB is in read-only mode
-        "SQLITE_READONLY",
-        "SQLITE_READONLY_DBMOVED",
-        "SQLITE_READONLY_DIRECTORY",
-    }
-)
-NOT_READY: Final[frozenset[str | int]] = frozenset(
-    {
-        "57P01", "57P02", "57P03",  # PostgreSQL: shuts down, crashed, starts up
-        "57P05", "25P03",  # PostgreSQL ended an idle session or transaction
-        1047,  # Galera: the node is not in the primary component ("WSREP has not yet prepared node")
-        1053,  # shuts down
-        1152, 1153, 1154, 1155, 1156, 1157, 1158, 1159, 1160, 1161, 1184,  # class 08S01: the connection broke
-        1317,  # interrupted, as by a shutdown
-        1927,  # killed
-        1180, 1815,  # Galera: a commit, or the inside, of a node that leaves
-        9001, 9002,  # ProxySQL: no backend
-    }
-)  # fmt: skip
-CONTENDED: Final[frozenset[str | int]] = frozenset(
-    {
-        "40001", "40P01", "55P03",  # serialisation, deadlock, lock_timeout
-        1020, 1205, 1213,  # changed since it was read, lock_wait_timeout, deadlock (Galera: certification failed)
-        3572,  # MySQL: NOWAIT
-    }
-)  # fmt: skip
-TOO_SLOW: Final[frozenset[str | int]] = frozenset({"57014", 1969, 3024})
-"""Codes of a server that ended a statement because it took too long."""
-FULL: Final[frozenset[str | int]] = frozenset({"53100", 1021, 1114, "SQLITE_FULL"})
-CROWDED: Final[frozenset[str | int]] = frozenset({"53300", 1040, 1203})
-
-
-_BROKEN: Final = re.compile(r"08(?!004)\w{3}$")
-"""SQLSTATEs of a broken connection; 08004 is MariaDB's for too many connections."""
-
-
-def error_code(ex: BaseException | None) -> str | int | None:
-    """Return MariaDB's number, PostgreSQL's SQLSTATE or SQLite's name of an error; None if there is no code."""
-    if isinstance(ex, DBAPIError):
-        ex = ex.orig
-    first = ex.args[0] if ex is not None and ex.args else None
-    if isinstance(first, int):
-        return first  # PyMySQL; its SQLSTATE is HY000 for most errors
-    code = getattr(ex, "sqlstate", None) or getattr(ex, "sqlite_errorname", None) or first
-    return code if isinstance(code, str) else None
-
-
-def is_useless(ex: BaseException | None) -> bool:
-    """Return True if this error means that the server cannot serve writers, so the connection must be replaced."""
-    code, state = error_code(ex), getattr(ex.orig if isinstance(ex, DBAPIError) else ex, "sqlstate", None)
-    return code in READ_ONLY or code in NOT_READY or (isinstance(state, str) and _BROKEN.match(state) is not None)
-
-
-def is_worth_another_try(ex: BaseException) -> bool:
-    """Return True if a second try may succeed at once: after a conflict, or on a new connection."""
-    if isinstance(ex, IntegrityError):
-        return True
-    return isinstance(ex, DBAPIError) and (ex.connection_invalidated or error_code(ex) in CONTENDED)
-
-
-def is_general(ex: BaseException) -> bool:
-    """Return True if any other transaction would have failed as well: no connection, or a useless one."""
-    if not isinstance(ex, DBAPIError):
-        return True  # of the pool
-    return ex.connection_invalidated or ex.statement is None or is_useless(ex)
-
-
-def explain(ex: BaseException | None, *, expired_after: float | None) -> str:
-    """Return what happened and what to look at, in one line without values.
-
-    `expired_after`: the seconds after which a deadline has broken the connection, None without such a deadline.
-    """
-    code = error_code(ex)
-    text = (str(ex.orig if isinstance(ex, DBAPIError) else ex).splitlines() or [""])[0][:200]
-    if expired_after is not None:
-        return (
-            f"no answer within {expired_after:.0f} s, the connection was dropped: "
-            "look at the server, its locks and the network between"
-        )
-    for codes, advice in _ADVICE:
-        if code in codes:
-            return f"{text}: {advice}"
-    return text
-
-
-_ADVICE: Final[tuple[tuple[frozenset[str | int], str], ...]] = (
-    (
-        READ_ONLY,
-        (
-            "no writes are taken here; after a fail-over [journal] connection must lead to the new primary "
-            "(target_session_attrs=read-write for PostgreSQL, or a proxy that checks for it)"
-        ),
-    ),
-    (NOT_READY, "this server does not serve now; a new connection is tried"),
-    (
-        CONTENDED,
-        "other transactions hold these rows or tables: look for a backup, a migration or a dead client",
-    ),
-    (TOO_SLOW, "the server ended the statement: look at its load and its locks"),
-    (
-        frozenset({"SQLITE_BUSY"}),
-        "another process holds the write lock: look for a shell or a backup with an open transaction",
-    ),
-    (FULL, "make room where the database keeps its files"),
-    (CROWDED, "raise the server's limit of connections, or put a pooler before it"),
-)
 
 
 def engine_options(url: sa.URL, limits: DatabaseLimits | None) -> tuple[sa.URL, dict[str, Any]]:

@@ -1,14 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The journal's engine and transactions: one code path for SQLite, PostgreSQL and MariaDB.
+"""The journal's engine, transactions and statements: one code path for SQLite, PostgreSQL and MariaDB.
 
 A transaction is a function that may run more than once. A deadlock, a serialisation failure or a lost connection
 leads to another try. So do two inserts of the same open row. A lasting error becomes JournalUnavailableError. Every
 transaction ends: limits of drivers and servers stand in connect.py, a total deadline here.
+
+Statements of every request and host message are compiled once for each kind of database. They are then given to its
+driver as text, because SQLAlchemy's path (cache key, parameters, result) costs more than SQLite's work. The text is
+SQLAlchemy's own.
 """
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
@@ -20,20 +24,17 @@ from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, NoSuchModuleErr
 from bridge.core.errors import ConfigError, JournalRefusedError, JournalUnavailableError
 from bridge.core.redact import safe_url
 from bridge.journal.connect import (
+    DEADLINES,
     LIMITS,
     DatabaseLimits,
+    Deadline,
     begin_of_postgresql,
     engine_options,
-    explain,
-    is_general,
-    is_useless,
-    is_worth_another_try,
     listen,
 )
+from bridge.journal.errors import explain, is_general, is_useless, is_worth_another_try
 from bridge.journal.settings import JournalSettings
 from bridge.journal.sqlite_file import listen_for_file
-from bridge.runtime.daemon import moving
-from bridge.runtime.deadline import DEADLINES, Deadline
 from bridge.runtime.retry import Backoff
 
 T = TypeVar("T")
@@ -41,6 +42,99 @@ T = TypeVar("T")
 _TRIES: Final = 6
 _BETWEEN: Final = Backoff(first=0.01, cap=0.5)
 """Delays between two tries of a transaction."""
+_STEP: Final = 4  # rows to which a statement for rows is padded
+
+
+class Prepared:
+    """One statement; its values are given by the names of its bind parameters.
+
+    Columns of the journal's tables need no conversion on any of the three databases (a test holds that). So values
+    go to the driver and come from it unchanged.
+    """
+
+    def __init__(self, statement: sa.Executable) -> None:
+        self._statement = statement
+        self._texts: dict[str, tuple[str, list[str] | None, dict[str, Any]]] = {}
+
+    def run(self, connection: sa.Connection, values: Mapping[str, Any]) -> sa.CursorResult[Any]:
+        """Run the statement once with `values`."""
+        text, order, constant = self._text(connection)
+        given = {**constant, **values}
+        return connection.exec_driver_sql(
+            text, tuple(map(given.__getitem__, order)) if order is not None else given
+        )
+
+    def rows(self, connection: sa.Connection, values: Mapping[str, Any]) -> list[Any]:
+        """Run the statement once on the driver's own cursor, and return its rows: half the cost of `run`.
+
+        Errors are the driver's; Database makes SQLAlchemy's of them.
+        """
+        text, order, constant = self._text(connection)
+        given = {**constant, **values}
+        cursor = connection.connection.cursor()
+        try:
+            cursor.execute(text, tuple(map(given.__getitem__, order)) if order is not None else given)
+            return list(cursor.fetchall()) if cursor.description is not None else []
+        finally:
+            cursor.close()
+
+    def run_many(self, connection: sa.Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Run the statement for each row; without rows, do nothing."""
+        if rows:
+            text, order, constant = self._text(connection)
+            given = [{**constant, **row} for row in rows] if constant else rows
+            connection.exec_driver_sql(
+                text, [tuple(map(row.__getitem__, order)) for row in given] if order is not None else list(given)
+            )
+
+    def _text(self, connection: sa.Connection) -> tuple[str, list[str] | None, dict[str, Any]]:
+        known = self._texts.get(connection.dialect.name)
+        if known is None:
+            compiled = self._statement.compile(dialect=connection.dialect)  # type: ignore[attr-defined]
+            constant = {name: value for name, value in compiled.params.items() if value is not None}
+            known = (str(compiled), list(compiled.positiontup) if compiled.positional else None, constant)
+            self._texts[connection.dialect.name] = known
+        return known
+
+
+class PreparedForRows:
+    """One statement for a list of rows; `make(n)` returns its form for n rows, whose names end in 0 … n-1.
+
+    Unless `exact`, lists are padded to a multiple of four with the last row, so that there are few texts. Repeating
+    a row must then not change the result. `most` rows go in one statement. psycopg reads a text of more than 50
+    parameters or 4 kB anew each time. That costs more than a second statement.
+    """
+
+    def __init__(self, make: Callable[[int], sa.Executable], *, most: int, exact: bool = False) -> None:
+        self._make = make
+        self._most = most
+        self._exact = exact
+        self._by_size: dict[int, Prepared] = {}
+
+    def run(
+        self, connection: sa.Connection, rows: Sequence[Mapping[str, Any]], values: Mapping[str, Any]
+    ) -> list[Any]:
+        """Run the statement over the rows, with `values` for all of them; return the rows it returns, if any."""
+        found: list[Any] = []
+        for start in range(0, len(rows), self._most):
+            part = rows[start : start + self._most]
+            size = len(part) if self._exact else -(-len(part) // _STEP) * _STEP
+            given = dict(values)
+            for number in range(size):
+                for name, value in part[min(number, len(part) - 1)].items():
+                    given[f"{name}{number}"] = value
+            found.extend(self._of(size).rows(connection, given))
+        return found
+
+    def _of(self, size: int) -> Prepared:
+        if size not in self._by_size:
+            self._by_size[size] = Prepared(self._make(size))
+        return self._by_size[size]
+
+
+def names(prefix: str, size: int, kind: sa.types.TypeEngine[Any]) -> list[sa.BindParameter[Any]]:
+    """Return the bind parameters `prefix0` … of a statement for rows."""
+    return [sa.bindparam(f"{prefix}{number}", type_=kind) for number in range(size)]
 
 
 class Results(Protocol):
@@ -57,11 +151,20 @@ class Database:
     """The database and its transactions. Connects at first use, so a process can start before the database."""
 
     def __init__(
-        self, settings: JournalSettings, *, limits: DatabaseLimits | None = LIMITS, results: Results | None = None
+        self,
+        settings: JournalSettings,
+        *,
+        limits: DatabaseLimits | None = LIMITS,
+        results: Results | None = None,
+        moved: Callable[[], None] | None = None,
     ) -> None:
-        """Create the engine. Without `limits` a transaction has no time limit, as a migration needs."""
+        """Create the engine. Without `limits` a transaction has no time limit, as a migration needs.
+
+        `moved` is called after each try of a transaction, in its thread.
+        """
         self._settings = settings
         self._limits = limits
+        self._moved = moved
         self.results = results
         try:
             url = sa.make_url(settings.connection)
@@ -108,7 +211,7 @@ class Database:
 
     def without_limits(self) -> "Database":
         """Return the same database for work that may take long, such as a migration; the caller disposes of it."""
-        return Database(self._settings, limits=None)
+        return Database(self._settings, limits=None, moved=self._moved)
 
     def dispose(self) -> None:
         """Close all connections of the pool."""
@@ -131,7 +234,8 @@ class Database:
                     late = deadline is not None and deadline.expired
                     raise self._failure(ex, kind, time.monotonic() - began if late else None) from ex
                 finally:
-                    moving()
+                    if self._moved is not None:
+                        self._moved()
         if self.results is not None:
             self.results.succeeded(kind, wrote=write)
         return result

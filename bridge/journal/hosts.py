@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from bridge.core.messages import DiskSeen, DomainSeen, GuestState, HostMessage, Inventory
 from bridge.core.outcome import Told
-from bridge.journal.statements import Prepared
+from bridge.journal.database import Prepared
 from bridge.journal.tables import disks, domains, hosts
 
 _MANY: Final = 10  # servers that one inventory lacks; with fewer the inventory is believed

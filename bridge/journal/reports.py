@@ -22,8 +22,7 @@ from bridge.core.messages import DomainSeen, HostMessage, Report
 from bridge.journal import hosts as host_rows
 from bridge.journal.accept import open_extends
 from bridge.journal.claims import EXTEND_COLUMNS, extend_of
-from bridge.journal.database import Database
-from bridge.journal.statements import Prepared, PreparedForRows, names
+from bridge.journal.database import Database, Prepared, PreparedForRows, names
 from bridge.journal.states import Attempt, Extend, Move, SettleDecision, State, is_final, settle
 from bridge.journal.tables import attempts, extends, transitions
 from bridge.runtime.retry import Backoff

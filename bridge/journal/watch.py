@@ -20,7 +20,7 @@ from bridge.journal import migrate
 from bridge.journal.database import Database
 from bridge.journal.tables import extends, passes
 from bridge.runtime.daemon import Supervised
-from bridge.runtime.health import LIMIT, Health
+from bridge.runtime.health import LIMIT, Health, moving
 from bridge.runtime.retry import Backoff
 
 _EVERY: Final = 5.0
@@ -139,11 +139,13 @@ class DatabaseProbe:
         try:
             if self._sync and not self.usable.is_set():
                 migrate.upgrade(self._database)
+                moving()
             if (why_not := migrate.problem(self._database)) is not None:
                 self._check.failed(kind, why_not, general=False)
                 return False
             self._check.succeeded(kind, wrote=False)
             self.usable.set()
+            moving()
             self._database.write(self._touch)
         except JournalUnavailableError as ex:
             self._check.failed(kind, str(ex), general=True)

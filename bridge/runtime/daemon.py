@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from types import FrameType
 from typing import Protocol, runtime_checkable
 
@@ -69,21 +68,12 @@ class _StopFlag(threading.Event):
             self._health.turn(self._name)
 
 
-_this_thread = threading.local()
-
-
-def moving() -> None:
-    """Note that the long turn of this supervised thread makes progress; in other threads do nothing."""
-    if (turn := getattr(_this_thread, "turn", None)) is not None:
-        turn()
-
-
 class Supervised:
     """A thread that runs `body(stop)` until the stop flag is set, and starts it anew when it raises.
 
     One error never ends a part. The error is logged with its traceback, the part is not ready during its back-off,
     and the body runs again. With `moves_within` the part is also not ready while its body makes no progress for so
-    many seconds. Progress is a look at the flag, a wait for it, or a call of moving().
+    many seconds. Progress is a look at the flag, a wait for it, or a call of health.moving().
     """
 
     def __init__(
@@ -117,7 +107,7 @@ class Supervised:
     def _run(self) -> None:
         if self._moves_within is not None:
             self._health.loop(self._name, within=self._moves_within)
-        _this_thread.turn = partial(self._health.turn, self._name)
+        self._health.follow(self._name)
         try:
             self._supervise()
         finally:

@@ -5,7 +5,8 @@ Ready means moving. There are three kinds of checks, and each goes bad by itself
 
 - a word (`ok`, `bad`) about a service or resource that a part needs, good for so many seconds (`good_for`);
 - due work (`due`): not ready while the oldest due item waits for longer than a limit;
-- a loop (`loop`, `turn`, `rest`): not ready while its thread makes no turn (Supervised does this).
+- a loop (`loop`, `turn`, `rest`): not ready while its thread makes no turn (Supervised does this). A long turn of
+  the loop calls `moving` on its way.
 """
 
 import itertools
@@ -17,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 LOG = logging.getLogger(__name__)
@@ -67,6 +69,15 @@ class _Logged:
 
 STARTING: Final = Check(False, "starting")
 """The state of a check before its part's first word."""
+
+
+_this_thread = threading.local()
+
+
+def moving() -> None:
+    """Note that the long turn of this supervised thread makes progress; in other threads do nothing."""
+    if (turn := getattr(_this_thread, "turn", None)) is not None:
+        turn()
 
 
 class Health:
@@ -121,6 +132,10 @@ class Health:
         """Note that the loop sleeps until its next turn, for any time."""
         if (loop := self._loops.get(name)) is not None:
             loop.turned_at = math.inf
+
+    def follow(self, name: str) -> None:
+        """Make each call of moving() in the calling thread a turn of this loop."""
+        _this_thread.turn = partial(self.turn, name)
 
     def end_loop(self, name: str) -> None:
         """Stop watching a loop that has ended normally."""

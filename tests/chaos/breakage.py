@@ -39,7 +39,7 @@ def _ack_early() -> None:
     import kombu  # noqa: PLC0415 - only the part that is broken loads its own modules
 
     from listener import intake  # noqa: PLC0415
-    from listener.intake import Acks  # noqa: PLC0415
+    from listener.batch import Acks  # noqa: PLC0415
 
     class EarlyAcks(Acks):
         def __init__(self, messages: Sequence[kombu.Message], *, multiple: bool) -> None:

@@ -16,8 +16,8 @@ from hypothesis import given
 from bridge.api import schema
 from bridge.api.identity import Identity
 from bridge.api.policy import OsloPolicy
+from bridge.api.request import MAX
 from bridge.api.settings import API_GROUPS
-from bridge.api.versions import MAX
 from bridge.http.server import WsgiApp
 from bridge.runtime import config
 from tests.lab.openapi import Document, checked

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from bridge.api import schema
-from bridge.api.versions import MAX, requested
+from bridge.api.request import MAX, requested
 from tests.lab.conformance.exchange import Answer, Exchange, Headers, Request
 
 _MAX: Final = (2, 51)

@@ -11,10 +11,11 @@ import pytest
 from falcon.testing import create_req
 from oslo_config import cfg
 
+from bridge.api.auth import Guard
 from bridge.api.auth_keystone import Keystone
 from bridge.api.faults import FaultError
 from bridge.api.identity import Authenticator
-from bridge.api.rate_limit import Guard, Rate
+from bridge.api.settings import Rate
 from tests.lab.keystone_standin import SERVICE_TOKEN, KeystoneStandIn
 from tests.lab.ports import steady_port
 from tests.lab.proxy import Proxy, Which

@@ -8,9 +8,10 @@ import falcon
 import pytest
 from falcon import testing
 
+from bridge.api.auth import Buckets, Guard
 from bridge.api.faults import FaultError, unauthorized
 from bridge.api.identity import Identity
-from bridge.api.rate_limit import Buckets, Guard, Rate
+from bridge.api.settings import Rate
 from tests.unit.api.fakes import Api, event
 
 NO_LIMIT = Rate(per_second=0, burst=1)

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from oslo_utils import uuidutils
 
-from bridge.api import schema, versions
-from bridge.api.versions import MAX, MIN, Version
+from bridge.api import request, schema
+from bridge.api.request import MAX, MIN, Version
 from tests.unit.api.fakes import ON_HOST, event
 
 JSON = st.recursive(
@@ -73,7 +73,7 @@ def test_a_refusal_has_novas_words(body: Any, words: str) -> None:
 def test_volume_extended_begins_with_2_51() -> None:
     """Below, the name is unknown: a caller without a version header speaks 2.1."""
     body = {"events": [event()]}
-    assert schema.refusal(body, versions.VOLUME_EXTENDED) is None
+    assert schema.refusal(body, request.VOLUME_EXTENDED) is None
     words = schema.refusal(body, Version(2, 50))
     assert words is not None
     assert "'volume-extended' is not one of ['network-changed'" in words

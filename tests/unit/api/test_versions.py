@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.api.faults import FaultError
-from bridge.api.versions import MAX, MIN, Version, negotiate, requested
+from bridge.api.request import MAX, MIN, Version, requested, supported
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_the_last_pair_for_compute_counts_then_the_older_header(
 )
 def test_a_supported_version_is_taken(asked: str | None, version: Version) -> None:
     """2.1 where nothing is asked for; numbers, not decimals."""
-    assert negotiate(asked) == version
+    assert supported(asked) == version
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_a_supported_version_is_taken(asked: str | None, version: Version) -> No
 def test_a_malformed_version_is_400(asked: str) -> None:
     """And its answer says nothing of versions."""
     with pytest.raises(FaultError) as refused:
-        negotiate(asked)
+        supported(asked)
     assert refused.value.status == 400
     assert not refused.value.headers
 
@@ -62,7 +62,7 @@ def test_a_malformed_version_is_400(asked: str) -> None:
 def test_an_unsupported_version_is_406_and_echoed(asked: str) -> None:
     """As Nova: the version headers name the version that was refused."""
     with pytest.raises(FaultError) as refused:
-        negotiate(asked)
+        supported(asked)
     assert refused.value.status == 406
     assert refused.value.headers["OpenStack-API-Version"] == f"compute {asked}"
     assert b"Minimum is 2.1 and maximum is 2.51." in refused.value.body
@@ -72,7 +72,7 @@ def test_an_unsupported_version_is_406_and_echoed(asked: str) -> None:
 def test_any_header_ends_in_a_version_or_a_refusal(standard: str, legacy: str) -> None:
     """Never in another error."""
     try:
-        version: Version | None = negotiate(requested(standard, legacy))
+        version: Version | None = supported(requested(standard, legacy))
     except FaultError:
         version = None
     assert version is None or MIN <= version <= MAX

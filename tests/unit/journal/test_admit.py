@@ -11,7 +11,7 @@ from sqlalchemy import event
 from bridge.core.errors import JournalUnavailableError
 from bridge.core.extend import Arrival, ExtendKey, ServerState, new_id
 from bridge.journal.accept import Journal
-from bridge.journal.statements import Prepared
+from bridge.journal.database import Prepared
 from tests.unit.journal.conftest import Bench
 
 

@@ -8,16 +8,8 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.exc import OperationalError
 
-from bridge.journal.connect import (
-    LIMITS,
-    begin_of_postgresql,
-    engine_options,
-    error_code,
-    explain,
-    is_general,
-    is_useless,
-    is_worth_another_try,
-)
+from bridge.journal.connect import LIMITS, begin_of_postgresql, engine_options
+from bridge.journal.errors import error_code, explain, is_general, is_useless, is_worth_another_try
 
 PG = "postgresql+psycopg://eb:pw@db/journal"
 MARIA = "mysql+pymysql://eb:pw@db/journal"

@@ -22,10 +22,10 @@ from bridge.runtime.health import Health
 from bridge.runtime.metrics import ListenerMetrics
 from bridge.runtime.publisher import NotPublishedError
 from bridge.runtime.rest import Answer, NoAnswer
+from listener.batch import Acks
 from listener.decode import DueReader, NotificationReader
 from listener.delivery import Away, Worker
 from listener.endpoint import EndpointClient
-from listener.intake import Acks
 from listener.lane_writer import LaneWriter
 from listener.lanes import Deferred, Parked
 from listener.notification import Origin

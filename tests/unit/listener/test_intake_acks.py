@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from listener.intake import Acks
+from listener.batch import Acks
 
 
 class Channel:

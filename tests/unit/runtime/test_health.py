@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from bridge.runtime import daemon
-from bridge.runtime.daemon import Daemon, Supervised, moving
-from bridge.runtime.health import HUNG, Health, InFlight
+from bridge.runtime.daemon import Daemon, Supervised
+from bridge.runtime.health import HUNG, Health, InFlight, moving
 from bridge.runtime.metrics import ReadyCollector, new_registry
 from bridge.runtime.ops import ops_app
 from tests.lab.waiting import until

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from bridge.runtime.deadline import Deadlines
+from bridge.journal.connect import Deadlines
 
 
 @pytest.fixture
