@@ -111,6 +111,7 @@ class Reason(StrEnum):
     NOT_REPORTED = "not_reported", "the host did not report in time; cast again"
     NEWER_GENERATION = "newer_generation", "another extend of the same disk arrived meanwhile"
     HOST_NOT_ITSELF = "host_not_itself", "the host sent a message in the name of another host"
+    HOST_NOT_ORDERED = "host_not_ordered", "the host reports an order that it was not given"
     HOST_UNPROVED = "host_unproved", "a message in the host's name whose sender the broker does not vouch for"
     HOST_SHRANK = "host_shrank", "most of the host's servers are missing in its inventory at once"
     HOST_TOO_MUCH = "host_too_much", "the host said what cannot be read, or more than a host may say"

@@ -19,7 +19,7 @@ from bridge.core.reasons import Reason
 from bridge.core.wire import BadMessageError
 from bridge.engine.alarms import HostAlarms
 from bridge.journal.reports import BatchResult, Reported, SettledReport, portions
-from bridge.journal.states import Move
+from bridge.journal.states import Move, not_its_order
 from bridge.runtime.audit import AuditLog
 from bridge.runtime.broker import (
     BROKER_ERRORS,
@@ -294,11 +294,16 @@ class ReportsConsumer:
             )
 
     def _say(self, settled: SettledReport) -> None:
-        report, extend, decision = settled.report, settled.extend, settled.decision
+        report, extend, attempt, decision = settled.report, settled.extend, settled.attempt, settled.decision
         if decision is None:
-            LOG.warning(
-                "host %s reported attempt %s, which the journal does not hold", settled.host, report.attempt_id
+            self._alarms.sound(
+                Reason.HOST_NOT_ORDERED,
+                settled.host,
+                f"attempt {report.attempt_id}, which the journal does not hold",
             )
+            return
+        if attempt is not None and (why := not_its_order(attempt, report, settled.host)) is not None:
+            self._alarms.sound(Reason.HOST_NOT_ORDERED, settled.host, why)
             return
         self._metrics.attempts.labels(decision.outcome.value).inc()
         if decision.move in {Move.CLOSE, Move.FAIL}:

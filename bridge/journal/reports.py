@@ -133,6 +133,7 @@ def read_attempts(connection: sa.Connection, ids: set[str]) -> tuple[dict[str, A
         known[attempt_id] = Attempt(
             id=attempt_id,
             extend_id=extend.id,
+            key=extend.key,
             host=host,
             number=number,
             gen=gen,

@@ -54,6 +54,7 @@ class Attempt:
 
     id: str
     extend_id: str
+    key: ExtendKey
     host: str
     number: int
     gen: int
@@ -69,7 +70,7 @@ class Move(StrEnum):
     AGAIN = "again"  # due again at due_at
     NEWER = "newer"  # this attempt is done, a newer generation is wanted: due now
     NOTE = "note"  # recorded on the attempt, nothing more
-    IGNORE = "ignore"  # a duplicate, or not this host's attempt
+    IGNORE = "ignore"  # a duplicate, or not this host's attempt at this disk
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +104,7 @@ def settle(
     "off" does not end the extend, because the guest may run over there and have left a definition behind.
     """
     outcome, reason = believed(attempt, report)
-    if attempt.ended or attempt.host != host:
+    if attempt.ended or not_its_order(attempt, report, host) is not None:
         return SettleDecision(move=Move.IGNORE, outcome=outcome, reason=reason)
     if extend is None:
         return SettleDecision(move=Move.NOTE, outcome=outcome, reason=reason)
@@ -118,6 +119,18 @@ def settle(
     return SettleDecision(
         move=Move.AGAIN, outcome=outcome, reason=reason, due_at=now + backoff.delay(failures), failures=failures
     )
+
+
+def not_its_order(attempt: Attempt, report: Report, host: str) -> str | None:
+    """Return how the report contradicts the record of its order, or None. Such a report has no effect."""
+    if attempt.host != host:
+        return f"attempt {attempt.id} was given to host {attempt.host}"
+    if attempt.key != report.key:
+        return (
+            f"attempt {attempt.id} is for volume {attempt.key.volume_id} on server {attempt.key.server_id}, "
+            f"reported for volume {report.key.volume_id} on server {report.key.server_id}"
+        )
+    return None
 
 
 def is_final(attempt: Attempt, report: Report) -> bool:

@@ -51,7 +51,7 @@ class AuditProof:
 
     key: bytes | None = None
     keep: KeepHead | None = None
-    every: float = 60.0
+    every: float = 1.0
 
 
 class _Writer:
@@ -63,10 +63,12 @@ class _Writer:
         self.file = ""
         self._part = part
         self._proof = proof
+        self._keeps = proof.keep is not None
         self._host = socket.gethostname()
         self._at = 0.0
         self._dirty = threading.Event()
         self._closed = threading.Event()
+        self._failed = False
         self._thread: threading.Thread | None = None
 
     def opening(self, file: str, seen: Sequence[str] = ()) -> dict[str, Any]:
@@ -80,11 +82,11 @@ class _Writer:
             said["seen"] = list(seen)
         return said
 
-    def wrote(self, count: int, newest: str, offset: int | None, file: str) -> None:
-        """Remember written lines; the caller holds the lock."""
+    def wrote(self, count: int, newest: str, offset: int | None, file: str, at: float) -> None:
+        """Remember written lines, the newest of the time `at`; the caller holds the lock."""
         self.chain.wrote(count, newest, offset)
-        self.file, self._at = file, round(time.time(), 6)
-        if self._proof.keep is not None:
+        self.file, self._at = file, at
+        if self._keeps and not self._dirty.is_set():
             self._dirty.set()
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name=f"audit-heads-{self._part}", daemon=True)
@@ -131,8 +133,11 @@ class _Writer:
         try:
             self._proof.keep(head)
         except Exception as ex:  # noqa: BLE001 - whatever a database driver raises: the log goes on without
-            LOG.warning("the audit log's head was not kept and is tried again: %s", type(ex).__name__)
+            if not self._failed:
+                LOG.warning("the audit log's head was not kept and is tried again: %s", type(ex).__name__)
+            self._failed = True
             return False
+        self._failed = False
         return True
 
 
@@ -168,28 +173,30 @@ class StreamAudit:
                 for record in records:
                     LOG.debug("%s", record.words())
             with self._writer.lock:
-                self._write(lines)
+                self._write(lines, records[-1].at)
 
     def close(self) -> None:
         """Keep the head of the last line. A later line is still written."""
         self._writer.close()
 
-    def _write(self, lines: list[str]) -> None:
+    def _write(self, lines: list[str], at: float) -> None:
         written, linked, data, error = 0, [], b"", None
         try:
             fd = self._current()
             linked = self._writer.chain.link(lines, self._opening() if self._fresh else None)
-            data = (b"\n" if self._torn else b"") + b"".join(line for line, _ in linked)
+            data = linked[0][0] if len(linked) == 1 else b"".join([line for line, _ in linked])
+            if self._torn:
+                data = b"\n" + data
             written = self._put(fd, data)
         except (OSError, ValueError) as ex:
             error = ex
         if linked and written == len(data):
-            self._remember(len(lines), linked[-1][1], len(data) - self._torn)
+            self._remember(len(lines), linked[-1][1], written - self._torn, at)
             self._torn = False
             return
         count = self._complete(linked, written)
         if count:
-            self._remember(count, linked[count - 1][1], written - self._torn)
+            self._remember(count, linked[count - 1][1], written - self._torn, at)
         if written:
             self._torn = not data[:written].endswith(b"\n")
         self._lose(len(lines) - count, error)
@@ -211,12 +218,12 @@ class StreamAudit:
             count += 1
         return count
 
-    def _remember(self, count: int, newest: str, size: int) -> None:
+    def _remember(self, count: int, newest: str, size: int, at: float) -> None:
         offset = None
         if self._fd is not None and self._file:
             self._end = os.lseek(self._fd, 0, os.SEEK_CUR)  # after the appended lines
             offset = self._end - size
-        self._writer.wrote(count, newest, offset, self._file)
+        self._writer.wrote(count, newest, offset, self._file, at)
         self._fresh = False
 
     def _lose(self, lines: int, error: Exception | None) -> None:
@@ -303,7 +310,7 @@ class JournalAudit:
             chain.lost += 1
             self._on_lost(1)
             return
-        self._writer.wrote(1, digest, None, "")
+        self._writer.wrote(1, digest, None, "", record.at)
 
     def _entry(self, record: AuditRecord, line: str) -> bytes:
         fields = {

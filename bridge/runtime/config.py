@@ -126,10 +126,11 @@ AUDIT_OPTS = [
     ),
     cfg.FloatOpt(
         "heads_interval",
-        default=60,
-        min=1,
-        help="Seconds between two keepings of the newest line's hash outside of the log: in the journal by API and "
-        "engine, in its own log by the listener. Lines after the last one kept can be cut off unseen.",
+        default=1,
+        min=0.1,
+        help="Seconds between two keepings of the newest line's hash outside of the log, while lines are written: "
+        "in the journal by API and engine, in its own log by the listener. Lines that a killed process wrote after "
+        "the last one kept can be cut off unseen.",
     ),
 ]
 

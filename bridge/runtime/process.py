@@ -40,7 +40,7 @@ class Process:
     audit_file: str | None = None
     audit_journald: bool = False
     audit_key: bytes | None = None
-    audit_heads_interval: float = 60.0
+    audit_heads_interval: float = 1.0
     audit_lost: Counter | None = None
     audit_logs: list[StreamAudit | JournalAudit] = field(default_factory=list)
     blocked: Gauge | None = None

@@ -31,7 +31,7 @@ def move(outcome: Outcome, flags: tuple[bool, ...]) -> Move:
         id="e", key=key, wanted_gen=2 if older else 1, attempt=2 if superseded else 1, failures=0, opened_at=0.0,
         request_id=None, global_request_id=None,
     )  # fmt: skip
-    attempt = Attempt(id="a", extend_id="e", host="host-1", number=1, gen=1, target=Bytes(2), ended=ended)
+    attempt = Attempt(id="a", extend_id="e", key=key, host="host-1", number=1, gen=1, target=Bytes(2), ended=ended)
     report = Report(
         attempt_id="a", key=key, gen=1, outcome=outcome, reason=outcome.value, target=Bytes(2), after=Bytes(2)
     )

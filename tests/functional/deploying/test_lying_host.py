@@ -11,18 +11,21 @@ from typing import Final
 import amqp.exceptions
 import kombu
 import pytest
+import sqlalchemy as sa
 from prometheus_client import CollectorRegistry
 
-from bridge.core.extend import Arrival, Bytes, ExtendKey, new_id
-from bridge.core.messages import DiskSeen, DomainSeen, GuestState, HostMessage, Inventory
+from bridge.core.extend import Arrival, Bytes, ExtendKey, gib, new_id
+from bridge.core.messages import DiskSeen, DomainSeen, GuestState, HostMessage, Inventory, Report
+from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
 from bridge.engine.reports import ReportsConsumer
 from bridge.journal import migrate
 from bridge.journal.accept import Journal
-from bridge.journal.claims import Claims
+from bridge.journal.claims import Claims, NewAttempt
 from bridge.journal.database import Database
 from bridge.journal.reports import Reported
 from bridge.journal.settings import JournalSettings
+from bridge.journal.tables import extends
 from bridge.runtime.audit import StreamAudit
 from bridge.runtime.broker import (
     AGENT_EXCHANGE,
@@ -183,6 +186,24 @@ class Engine:
         lines = [json.loads(line) for line in self.audit.read_text().splitlines()] if self.audit.exists() else []
         return [(line["host"], line["reason"]) for line in lines if line["event"] == "alarm"]
 
+    def given(self, key: ExtendKey, host: str) -> str:
+        """Open an extend and write an order for this host; its attempt's id."""
+        self.journal.accept([Arrival(key=key)])
+        (extend,) = (x for x in self.claims.claim(10, report_within=60) if x.key == key)
+        new = NewAttempt(id=new_id(), extend=extend, host=host, target=gib(2))
+        self.claims.write_attempts([new])
+        return new.id
+
+    def state(self, key: ExtendKey) -> tuple[object, ...]:
+        """What the journal holds of the newest extend of a disk."""
+        one = sa.select(extends).where(extends.c.volume_id == key.volume_id).order_by(extends.c.opened_at.desc())
+        return self.database.read(lambda c: tuple(c.execute(one).one()))
+
+    def said_of(self, key: ExtendKey) -> list[tuple[str, str]]:
+        """Event and host of each audit line about a volume."""
+        lines = [json.loads(line) for line in self.audit.read_text().splitlines()]
+        return [(line["event"], line["host"]) for line in lines if line.get("volume") == key.volume_id]
+
     def where(self, key: ExtendKey) -> list[tuple[str, str, bool]]:
         """Host, state and life of each that claims the server."""
         self.journal.accept([Arrival(key=key)])
@@ -233,6 +254,35 @@ def test_no_lie_changes_anything_of_another_host_and_the_alarm_names_the_liar(bu
     until(lambda: (LIAR, "host_not_itself") in engine.alarms(), "the alarm names the liar")
     assert engine.where(key) == [(VICTIM, "active", True)]
     assert {host for host, _ in engine.alarms()} == {LIAR}
+
+
+def report(attempt_id: str, key: ExtendKey, outcome: Outcome) -> bytes:
+    """A message of the liar with one report, whose size would prove it."""
+    told = Report(
+        attempt_id=attempt_id, key=key, gen=1, outcome=outcome, reason=outcome.value, target=gib(2), after=gib(2)
+    )
+    message = HostMessage(host=LIAR, boot_id=new_id(), seq=1, sent_at=1.0, reports=(told,))
+    return json.dumps(message.to_wire()).encode()
+
+
+@pytest.mark.parametrize("outcome", [Outcome.RESIZED, Outcome.UNSUPPORTED, Outcome.GUEST_OFF])
+def test_a_report_of_an_order_it_was_not_given_has_no_effect_and_the_alarm_names_it(
+    bus: Bus, engine: Engine, outcome: Outcome
+) -> None:
+    """Not with the victim's own attempt, nor with one of its own for the victim's disk; no line says it ended."""
+    victims, liars = ExtendKey(new_id(), new_id()), ExtendKey(new_id(), new_id())
+    theirs, mine = engine.given(victims, VICTIM), engine.given(liars, LIAR)
+    before = engine.state(victims)
+    lies = [report(theirs, victims, outcome), report(mine, victims, outcome), report(new_id(), victims, outcome)]
+    with SafePublisher(bus.liar) as publisher:
+        for lie in lies:
+            publisher.publish(REPORTS_QUEUE, lie, exchange=HOSTS_EXCHANGE, routing_key=LIAR)
+            until(lambda: (LIAR, "host_not_ordered") in engine.alarms(), "the alarm names the liar")
+        true = report(mine, liars, Outcome.RESIZED)
+        publisher.publish(REPORTS_QUEUE, true, exchange=HOSTS_EXCHANGE, routing_key=LIAR)
+    until(lambda: ("closed", LIAR) in engine.said_of(liars), "its own order is settled by its own report")
+    assert engine.state(victims) == before
+    assert engine.said_of(victims) == []
 
 
 def test_an_older_way_does_not_speak_for_a_host_that_is_bound_to_its_name(bus: Bus, engine: Engine) -> None:

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from bridge.audit.evidence import Damage
 from bridge.audit.verify import in_order, verify
@@ -23,6 +24,7 @@ from bridge.journal import migrate
 from bridge.journal.audit_heads import AuditHeads
 from bridge.journal.database import Database
 from bridge.journal.settings import JournalSettings
+from bridge.journal.tables import audit_heads
 from bridge.runtime.audit import AuditProof, StreamAudit, read_key
 from tests.fuzz.audit import Tally, edited_logs, honest_logs
 from tests.lab.audit_logs import HonestLogs, read, write
@@ -79,6 +81,31 @@ def test_lines_cut_off_are_named_by_a_head_kept_elsewhere(tmp_path: Path) -> Non
     write(path, read(path)[:4])
     assert kinds(path, *kept) == [(Damage.CUT_OFF, 4)]
     assert "did not end in order" in verify([path]).notes[0].text
+
+
+def test_a_head_a_second_costs_one_row_a_minute(tmp_path: Path) -> None:
+    """The row moves with the newest line; the row of a file that was rotated stays, and a lost row comes again."""
+    database = Database(JournalSettings(connection=f"sqlite:///{tmp_path / 'journal.sqlite3'}"))
+    migrate.upgrade(database)
+    heads = AuditHeads(database)
+
+    def keep(seq: int, at: float, file: str = "a", *, final: bool = False) -> list[tuple[int, str, bool]]:
+        head = ChainHead(
+            writer="f" * 16, seq=seq, hash=f"{seq:032x}", part="api", host="h", file=file, at=at, offset=seq,
+            final=final,
+        )  # fmt: skip
+        heads.keep(head)
+        return sorted((head.seq, head.file, head.final) for head in heads.all())
+
+    assert keep(0, 100.0) == [(0, "a", False)]
+    assert keep(7, 101.0) == [(7, "a", False)]
+    assert keep(8, 161.0) == [(7, "a", False), (8, "a", False)]
+    assert keep(9, 162.0, "b") == [(7, "a", False), (8, "a", False), (9, "b", False)]
+    database.write(lambda connection: connection.execute(sa.delete(audit_heads)))
+    assert keep(11, 163.0, "b") == [(11, "b", False)]
+    assert keep(11, 163.0, "b", final=True) == [(11, "b", True)]
+    assert heads.all()[0].offset == 11
+    database.dispose()
 
 
 def test_a_chain_that_was_computed_anew_differs_from_the_head_kept_elsewhere(tmp_path: Path) -> None:

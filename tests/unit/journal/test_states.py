@@ -25,6 +25,7 @@ def decide(
     current: int = 1,
     ended: bool = False,
     said_by: str = "h1",
+    about: ExtendKey = KEY,
     closed: bool = False,
     siblings: bool = False,
     failures: int = 0,
@@ -42,10 +43,10 @@ def decide(
     )
     return settle(
         None if closed else extend,
-        Attempt(id="a", extend_id="e", host="h1", number=number, gen=gen, target=TARGET, ended=ended),
+        Attempt(id="a", extend_id="e", key=KEY, host="h1", number=number, gen=gen, target=TARGET, ended=ended),
         Report(
             attempt_id="a",
-            key=KEY,
+            key=about,
             gen=gen,
             outcome=outcome,
             reason="said",
@@ -119,6 +120,12 @@ def test_a_report_told_twice_is_ignored() -> None:
 
 def test_a_host_settles_only_its_own_attempts() -> None:
     assert decide(Outcome.RESIZED, said_by="h2").move is Move.IGNORE
+
+
+def test_an_attempt_settles_only_the_disk_it_was_made_for() -> None:
+    """A host that was taken over has true attempts of its own, and may report them for another guest's volume."""
+    assert decide(Outcome.RESIZED, about=ExtendKey(KEY.server_id, new_id())).move is Move.IGNORE
+    assert decide(Outcome.UNSUPPORTED, about=ExtendKey(new_id(), KEY.volume_id)).move is Move.IGNORE
 
 
 def test_a_report_after_the_end_is_recorded_and_nothing_more() -> None:
