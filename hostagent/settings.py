@@ -8,7 +8,7 @@ from typing import Final
 from oslo_config import cfg
 
 from bridge.core.errors import ConfigError
-from bridge.runtime.config import OPS_OPTS, BusSettings, OptGroups, bus_settings, default_host
+from bridge.runtime.config import OPS_OPTS, BusSettings, OptGroups, bus_settings, default_host, section
 
 _HOST_MAX = 255
 
@@ -212,40 +212,23 @@ def hostagent_groups() -> OptGroups:
 
 def hostagent_settings(conf: cfg.ConfigOpts) -> HostAgentSettings:
     """Read the options; raises ConfigError."""
-    section = conf.hostagent
-    host = section.host or default_host()
+    options = conf.hostagent
+    host = options.host or default_host()
     if len(host) > _HOST_MAX or any(c.isspace() for c in host):
         raise ConfigError("[hostagent] host: a name of at most 255 characters without spaces, as nova-compute's")
-    if "://" not in section.libvirt_uri:
-        raise ConfigError(f"[hostagent] libvirt_uri: {section.libvirt_uri!r} is not a URI; as in qemu:///system")
-    return HostAgentSettings(
-        host=host,
-        bus=bus_settings(conf),
-        libvirt_uri=section.libvirt_uri,
-        workers=section.workers,
-        device_wait=section.device_wait,
-        crowded_wait=section.crowded_wait,
-        nudge_every=section.nudge_every,
-        libvirt_limit=section.libvirt_limit,
-        storage_limit=section.storage_limit,
-        abandoned_max=section.abandoned_max,
-        inventory_interval=section.inventory_interval,
-        heartbeat_interval=section.heartbeat_interval,
-        read_only=section.read_only,
-        observe_wait=section.observe_wait,
-        state_path=Path(section.state_path),
-        brick=BrickSettings(
-            processes=section.brick_processes,
-            limit=section.brick_limit,
-            lock_limit=section.lock_limit,
-            lock_path=section.lock_path or str(Path(section.state_path) / "lock"),
-            own_locks=section.lock_path is None,
-            use_multipath=section.use_multipath,
-            root_helper=section.root_helper,
-            key_manager=_key_manager(conf),
-        ),
-        nova_conf=tuple(section.nova_conf),
+    if "://" not in options.libvirt_uri:
+        raise ConfigError(f"[hostagent] libvirt_uri: {options.libvirt_uri!r} is not a URI; as in qemu:///system")
+    brick = section(
+        conf,
+        "hostagent",
+        BrickSettings,
+        processes=options.brick_processes,
+        limit=options.brick_limit,
+        lock_path=options.lock_path or str(Path(options.state_path) / "lock"),
+        own_locks=options.lock_path is None,
+        key_manager=_key_manager(conf),
     )
+    return section(conf, "hostagent", HostAgentSettings, host=host, bus=bus_settings(conf), brick=brick)
 
 
 def list_opts() -> OptGroups:

@@ -8,7 +8,7 @@ from oslo_config import cfg
 
 from bridge.core.errors import ConfigError
 from bridge.runtime.bus_url import is_memory, with_rabbit_options
-from bridge.runtime.config import OPS_OPTS, BusSettings, OptGroups, bus_settings
+from bridge.runtime.config import OPS_OPTS, BusSettings, OptGroups, bus_settings, section
 from bridge.runtime.rest import endpoint_opts, endpoint_sample_opts
 from listener.retry_policy import DeliveryLimits, RetryPolicy
 
@@ -140,20 +140,22 @@ def listener_settings(conf: cfg.ConfigOpts) -> ListenerSettings:
             f"[endpoint] timeout: {timeout} must be above 0 and below half of [bus] heartbeat ({bus.heartbeat} s), "
             f"or a slow answer costs the broker connection"
         )
-    return ListenerSettings(
+    return section(
+        conf,
+        "listener",
+        ListenerSettings,
         transport_url=url,
         topic=topic,
         bus=bus,
         intake=intake,
         exchange=exchange,
         endpoint_timeout=timeout,
-        max_message_bytes=conf.listener.max_message_bytes,
-        max_rows=conf.listener.max_rows,
-        limits=DeliveryLimits(
-            batch=conf.listener.batch,
-            retry_cap=conf.listener.retry_cap,
+        limits=section(
+            conf,
+            "listener",
+            DeliveryLimits,
             hold=conf.listener.hold_seconds,
-            retry=RetryPolicy(attempts=conf.listener.park_attempts, seconds=conf.listener.park_seconds),
+            retry=section(conf, "listener", RetryPolicy, prefix="park_"),
         ),
     )
 

@@ -15,7 +15,7 @@ from bridge.api.forwarded import UNIX, ForwardedHeaders, Proxies, proxies
 from bridge.core.errors import ConfigError
 from bridge.http.tls import MINIMUM, TlsSettings
 from bridge.journal.settings import JOURNAL_OPTS, JournalSettings, journal_settings
-from bridge.runtime.config import LOCATOR_OPTS, OPS_OPTS, Driver, locator_settings
+from bridge.runtime.config import LOCATOR_OPTS, OPS_OPTS, Driver, locator_settings, section
 
 
 class AuthStrategy(StrEnum):
@@ -183,24 +183,14 @@ class ApiSettings:
 
 def api_settings(conf: cfg.ConfigOpts) -> ApiSettings:
     """Read [api] and [journal]."""
-    return ApiSettings(
+    return section(
+        conf,
+        "api",
+        ApiSettings,
         journal=journal_settings(conf),
-        bind_host=conf.api.bind_host,
-        bind_port=conf.api.bind_port,
-        threads=conf.api.threads,
-        max_connections=conf.api.max_connections,
-        request_timeout=conf.api.request_timeout,
         tls=_tls(conf),
-        auth_strategy=AuthStrategy(conf.api.auth_strategy),
-        http_basic_auth_user_file=conf.api.http_basic_auth_user_file,
-        keystone_timeout=conf.api.keystone_timeout,
         rate=Rate(per_second=conf.api.rate_limit, burst=conf.api.rate_burst),
         failures=Rate(per_second=conf.api.failure_limit, burst=conf.api.failure_burst),
-        access_log=conf.api.access_log,
-        healthcheck_disable_file=conf.api.healthcheck_disable_file,
-        force_noauth=conf.api.force_noauth,
-        wake_host=conf.api.wake_host,
-        wake_port=conf.api.wake_port,
         known_by=locator_settings(conf).driver,
         proxies=_proxies(conf),
     )

@@ -15,6 +15,7 @@ from bridge.runtime.config import (
     OptGroups,
     bus_settings,
     locator_settings,
+    section,
 )
 from bridge.runtime.rest import endpoint_opts, endpoint_sample_opts
 from bridge.runtime.retry import Backoff
@@ -134,22 +135,14 @@ def engine_groups() -> OptGroups:
 
 def engine_settings(conf: cfg.ConfigOpts) -> EngineSettings:
     """Read the engine's settings from `conf`."""
-    section = conf.engine
-    return EngineSettings(
+    return section(
+        conf,
+        "engine",
+        EngineSettings,
         journal=journal_settings(conf),
         bus=bus_settings(conf),
-        backoff=Backoff(first=section.retry_first, cap=section.retry_cap),
-        batch=section.batch,
-        report_within=section.report_within,
-        host_timeout=section.host_timeout,
-        overdue_after=section.overdue_after,
-        wake=(section.wake_host, section.wake_port),
-        mode=Mode(section.mode),
-        reconcile_interval=section.reconcile_interval,
-        reconcile_page=section.reconcile_page,
-        reconcile_pause=section.reconcile_pause,
-        reconcile_opens=section.reconcile_opens,
-        accept_unbound_hosts=section.accept_unbound_hosts,
+        backoff=section(conf, "engine", Backoff, prefix="retry_"),
+        wake=(conf.engine.wake_host, conf.engine.wake_port),
         locator=locator_settings(conf),
     )
 

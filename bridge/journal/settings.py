@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from oslo_config import cfg
 
+from bridge.runtime.config import section
+
 JOURNAL_OPTS = [
     cfg.StrOpt(
         "connection",
@@ -65,14 +67,4 @@ class JournalSettings:
 
 def journal_settings(conf: cfg.ConfigOpts) -> JournalSettings:
     """Read the options of [journal]."""
-    section = conf.journal
-    return JournalSettings(
-        connection=section.connection,
-        sync_on_startup=section.sync_on_startup,
-        max_open=section.max_open,
-        keep=Keep(
-            closed_days=section.keep_closed_days,
-            gone_days=section.keep_gone_days,
-            audit_heads_days=section.keep_audit_heads_days,
-        ),
-    )
+    return section(conf, "journal", JournalSettings, keep=section(conf, "journal", Keep, prefix="keep_"))

@@ -17,8 +17,9 @@ import socket
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import Final, TypeVar
+from enum import Enum, StrEnum
+from pathlib import Path
+from typing import Any, Final, TypeVar, get_origin, get_type_hints
 
 from oslo_config import cfg
 from oslo_log import log as oslo_log
@@ -28,6 +29,31 @@ from bridge import VERSION
 from bridge.core.errors import ConfigError
 from bridge.runtime import log_scrub
 from bridge.runtime.bus_url import rabbit_opts, unused_options, with_rabbit_options
+
+S = TypeVar("S")
+
+
+def section(conf: cfg.ConfigOpts, group: str, settings: Callable[..., S], prefix: str = "", **more: Any) -> S:
+    """Return a settings object of a dataclass whose fields have the names of the group's options.
+
+    A field `x` is read from the option `prefix + x`. `more` gives fields that are read in another way. A field
+    without an option keeps its default.
+    """
+    options = conf[group]
+    kinds = get_type_hints(settings)
+    given = {
+        name: _of_kind(kind, options[prefix + name])
+        for name, kind in kinds.items()
+        if name not in more and prefix + name in options
+    }
+    return settings(**given, **more)
+
+
+def _of_kind(kind: Any, value: Any) -> Any:
+    """Return an option's value as the type of its field, where oslo.config does not have that type."""
+    if isinstance(kind, type) and issubclass(kind, Enum | Path):
+        return kind(value)
+    return tuple(value) if get_origin(kind) is tuple else value
 
 
 class Driver(StrEnum):
@@ -62,7 +88,7 @@ class LocatorSettings:
 
 def locator_settings(conf: cfg.ConfigOpts) -> LocatorSettings:
     """Read the options of [locator]."""
-    return LocatorSettings(driver=Driver(conf.locator.driver), cache_seconds=conf.locator.cache_seconds)
+    return section(conf, "locator", LocatorSettings)
 
 
 EXIT_USAGE = 2
@@ -74,7 +100,6 @@ LOG = logging.getLogger(__name__)
 _QUIET = ("alembic", "amqp", "keystoneauth", "kombu", "oslo.messaging", "oslo_messaging", "urllib3")
 
 OptGroups = Sequence[tuple[str, Sequence[cfg.Opt]]]
-S = TypeVar("S")
 
 BUS_OPTS = [
     cfg.StrOpt(
@@ -159,9 +184,7 @@ def default_host() -> str:
 
 def bus_settings(conf: cfg.ConfigOpts) -> BusSettings:
     """Read the options of [bus]."""
-    return BusSettings(
-        transport_url=with_rabbit_options(conf, conf.bus.transport_url), heartbeat=conf.bus.heartbeat
-    )
+    return section(conf, "bus", BusSettings, transport_url=with_rabbit_options(conf, conf.bus.transport_url))
 
 
 def ops_settings(conf: cfg.ConfigOpts, group: str) -> OpsSettings:
