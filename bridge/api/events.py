@@ -200,11 +200,10 @@ class EventsResource:
     ) -> None:
         now = time.time()
         taken = [
-            AuditRecord(
-                event=AuditEvent.ACCEPTED,
-                at=now,
-                server=key.server_id,
-                volume=key.volume_id,
+            AuditRecord.of(
+                key,
+                AuditEvent.ACCEPTED,
+                now,
                 extend_id=extend_id,
                 request_id=request_id,
                 global_request_id=global_request_id,

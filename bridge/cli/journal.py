@@ -153,11 +153,10 @@ class EventRetry(_Acts):
                     continue
                 self.write(
                     parsed_args,
-                    AuditRecord(
-                        event=AuditEvent.ACCEPTED, at=time.time(), server=key.server_id, volume=key.volume_id,
-                        request_id=request_id, data={"retried": extend_id},
+                    AuditRecord.of(
+                        key, AuditEvent.ACCEPTED, time.time(), request_id=request_id, data={"retried": extend_id}
                     ),
-                )  # fmt: skip
+                )
                 self.app.stdout.write(f"volume {key.volume_id} on server {key.server_id} is due now\n")
         return code
 
@@ -182,11 +181,8 @@ class EventDiscard(_Acts):
                     continue
                 self.write(
                     parsed_args,
-                    AuditRecord(
-                        event=AuditEvent.DISCARDED, at=time.time(), server=key.server_id, volume=key.volume_id,
-                        extend_id=extend_id, outcome=DISCARDED,
-                    ),
-                )  # fmt: skip
+                    AuditRecord.of(key, AuditEvent.DISCARDED, time.time(), extend_id=extend_id, outcome=DISCARDED),
+                )
                 self.app.stdout.write(f"volume {key.volume_id} on server {key.server_id} is given up\n")
         return code
 

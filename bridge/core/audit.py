@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, Self
+
+from bridge.core.extend import ExtendKey
 
 SCHEMA: Final = 1
 
@@ -59,6 +61,13 @@ class AuditRecord:
     reason: str | None = None
     seconds: float | None = None
     data: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, key: ExtendKey | None, event: AuditEvent, at: float, **more: Any) -> Self:
+        """Return the record of an event of a server and a volume; without `key`, of neither."""
+        if key is not None:
+            more |= {"server": key.server_id, "volume": key.volume_id}
+        return cls(event=event, at=at, **more)
 
     def words(self) -> str:
         """Return the record as a line for a person: the event, the ids of its extend, outcome and reason."""

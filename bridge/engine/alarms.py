@@ -48,9 +48,7 @@ class HostAlarms:
         detail = clean(detail, 500)
         LOG.error("host %s: %s: %s", host, reason.text, detail)
         self._audit.write(
-            AuditRecord(
-                event=AuditEvent.ALARM, at=time.time(), host=host, reason=reason.value,
-                server=key.server_id if key is not None else None,
-                volume=key.volume_id if key is not None else None, data={"detail": detail},
+            AuditRecord.of(
+                key, AuditEvent.ALARM, time.time(), host=host, reason=reason.value, data={"detail": detail}
             )
-        )  # fmt: skip
+        )

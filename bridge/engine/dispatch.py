@@ -153,7 +153,8 @@ class Dispatcher:
                 "server %s volume %s: attempt %d was not reported, it is cast again",
                 extend.key.server_id, extend.key.volume_id, extend.attempt - 1,
             )  # fmt: skip
-        self._audit.write(*(self._record(AuditEvent.WAITING, x, reason=Reason.NOT_REPORTED.value) for x in extends))
+        now = self._clock()
+        self._audit.write(*(x.record(AuditEvent.WAITING, now, reason=Reason.NOT_REPORTED.value) for x in extends))
 
     def _answered(self, claimed: Sequence[Extend]) -> Iterator[tuple[list[Extend], dict[str, CinderAnswer]]]:
         """Read each volume once; yield the answered extends at least every second.
@@ -197,19 +198,18 @@ class Dispatcher:
 
     def _put_off(self, later: Sequence[Later]) -> None:
         self._work.wait(later)
+        now = self._clock()
         self._audit.write(
-            *(self._record(AuditEvent.WAITING, x.extend, host=x.waiting_for, reason=x.reason.value) for x in later)
+            *(x.extend.record(AuditEvent.WAITING, now, host=x.waiting_for, reason=x.reason.value) for x in later)
         )
 
     def _end(self, ended: Sequence[Ended]) -> None:
         self._work.end(ended)
         for x in ended:
             self._metrics.closed.labels(x.outcome).inc()
+        now = self._clock()
         self._audit.write(
-            *(
-                self._record(AuditEvent.CLOSED, x.extend, outcome=x.outcome.value, reason=str(x.reason))
-                for x in ended
-            )
+            *(x.extend.record(AuditEvent.CLOSED, now, outcome=x.outcome.value, reason=str(x.reason)) for x in ended)
         )
 
     def _cast(self, casts: Sequence[Cast]) -> None:
@@ -271,25 +271,12 @@ class Dispatcher:
         )
 
     def _dispatched(self, attempt: NewAttempt) -> AuditRecord:
-        return self._record(
+        return attempt.extend.record(
             AuditEvent.DISPATCHED,
-            attempt.extend,
+            self._clock(),
             host=attempt.host,
             attempt_id=attempt.id,
             data={"target": attempt.target, "gen": attempt.extend.wanted_gen},
-        )
-
-    def _record(self, event: AuditEvent, extend: Extend, **more: Any) -> AuditRecord:
-        return AuditRecord(
-            event=event,
-            at=self._clock(),
-            server=extend.key.server_id,
-            volume=extend.key.volume_id,
-            extend_id=extend.id,
-            request_id=extend.request_id,
-            global_request_id=extend.global_request_id,
-            attempt=extend.attempt,
-            **more,
         )
 
 

@@ -107,11 +107,5 @@ class Sweeper:
                 extend.key.volume_id, extend.key.server_id,
             )  # fmt: skip
         self._audit.write(
-            *(
-                AuditRecord(
-                    event=AuditEvent.OVERDUE, at=self._clock(), extend_id=extend.id, server=extend.key.server_id,
-                    volume=extend.key.volume_id,
-                )
-                for extend in late
-            )
-        )  # fmt: skip
+            *(AuditRecord.of(extend.key, AuditEvent.OVERDUE, self._clock(), extend_id=extend.id) for extend in late)
+        )

@@ -237,11 +237,10 @@ def open_found(
     )
     audit.write(
         *(
-            AuditRecord(
-                event=AuditEvent.BEHIND,
-                at=now,
-                server=each.key.server_id,
-                volume=each.key.volume_id,
+            AuditRecord.of(
+                each.key,
+                AuditEvent.BEHIND,
+                now,
                 host=each.host,
                 request_id=request_id,
                 data={"size": each.size, "wanted": each.wanted, "source": ArrivalSource.RECONCILE.value},

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Final
 
-from bridge.core.audit import AuditEvent, AuditRecord
+from bridge.core.audit import AuditEvent
 from bridge.core.extend import ExtendKey, new_id
 from bridge.core.reasons import Reason
 from bridge.engine.upstream import Trouble
@@ -72,10 +72,9 @@ class Renotifier:
         now = self._clock()
         self._audit.write(
             *(
-                AuditRecord(
-                    event=AuditEvent.POSTED, at=now, server=x.key.server_id, volume=x.key.volume_id, extend_id=x.id,
-                    attempt=x.attempt, request_id=x.request_id, global_request_id=x.global_request_id,
-                    reason=reason.value, data={} if posted_as == x.global_request_id else {"posted_as": posted_as},
+                x.record(
+                    AuditEvent.POSTED, now, reason=reason.value,
+                    data={} if posted_as == x.global_request_id else {"posted_as": posted_as},
                 )
                 for x, reason in zip(late, reasons, strict=True)
             )

@@ -338,9 +338,6 @@ def _records(settled: SettledReport, now: float) -> list[AuditRecord]:
     if attempt is None or decision is None:
         return []
     common: dict[str, Any] = {
-        "at": now,
-        "server": report.key.server_id,
-        "volume": report.key.volume_id,
         "host": settled.host,
         "extend_id": attempt.extend_id,
         "attempt": attempt.number,
@@ -349,10 +346,11 @@ def _records(settled: SettledReport, now: float) -> list[AuditRecord]:
         "global_request_id": extend.global_request_id if extend is not None else None,
     }
     steps = [
-        AuditRecord(
-            event=AuditEvent.STEP,
+        AuditRecord.of(
+            report.key,
+            AuditEvent.STEP,
+            now,
             outcome="ok" if step.ok else "failed",
-            reason=None,
             seconds=step.seconds,
             data={"step": step.name, "detail": step.detail, "size": step.size},
             **common,
@@ -360,8 +358,10 @@ def _records(settled: SettledReport, now: float) -> list[AuditRecord]:
         for step in report.steps
     ]
     sizes = {"before": report.before, "target": report.target, "after": report.after, "detail": report.detail}
-    end = AuditRecord(
-        event=_EVENTS[decision.move],
+    end = AuditRecord.of(
+        report.key,
+        _EVENTS[decision.move],
+        now,
         outcome=decision.outcome.value,
         reason=str(decision.reason),
         seconds=now - extend.opened_at if extend is not None else None,

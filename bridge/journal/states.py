@@ -16,8 +16,9 @@ the newest generation. The report must have verified the size against the target
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
+from bridge.core.audit import AuditEvent, AuditRecord
 from bridge.core.extend import GIB, Bytes, ExtendKey
 from bridge.core.messages import Report
 from bridge.core.outcome import THEN, Outcome, Then
@@ -46,6 +47,13 @@ class Extend:
     request_id: str | None
     global_request_id: str | None
     unreported: bool = False  # claimed again because no host reported in time
+
+    def record(self, event: AuditEvent, at: float, **more: Any) -> AuditRecord:
+        """Return the audit record of an event of this extend, under its request ids."""
+        return AuditRecord.of(
+            self.key, event, at, extend_id=self.id, request_id=self.request_id,
+            global_request_id=self.global_request_id, attempt=self.attempt, **more,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -262,11 +262,10 @@ def _record(
     reason: str | None = None,
 ) -> AuditRecord:
     of = item.origin.carried or item.origin.message_id
-    return AuditRecord(
-        event=event,
-        at=time.time(),
-        server=item.key.server_id,
-        volume=item.key.volume_id,
+    return AuditRecord.of(
+        item.key,
+        event,
+        time.time(),
         project=item.origin.project,
         global_request_id=request_id,
         outcome=outcome,
