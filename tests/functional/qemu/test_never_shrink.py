@@ -129,6 +129,13 @@ class Cloud:
         volume.old_orders.append(volume.size)
         return volume.size
 
+    def _end_at_a_page(self, volume: Volume) -> None:
+        """Cinder extends a volume of an odd size to whole pages, and the guest has them."""
+        if volume.capacity() % MARK or volume.size % MARK:
+            volume.size = -(-max(volume.capacity(), volume.size) // MARK) * MARK
+            volume.disk.grow(volume.size)
+            assert self._agent(volume, volume.size).outcome in GOOD
+
     def extend(self, volume: Volume) -> None:
         """The plain case; after a mark at an odd size a file has whole pages already."""
         assert self._agent(volume, self._grow(volume)).outcome in GOOD
@@ -179,8 +186,13 @@ class Cloud:
         assert volume.capacity() == before
 
     def saved(self, volume: Volume) -> None:
-        """Saved, extended, restored: QEMU has the image's size by then, and the guest is told of it."""
+        """Saved, extended, restored: QEMU has the image's size by then, and the guest is told of it.
+
+        QEMU restores no guest whose raw file ends within a page.
+        """
         domain = self._host.domain(self._guest)
+        for other in self._volumes:
+            self._end_at_a_page(other)
         domain.managedSave(0)
         report = self._agent(volume, self._grow(volume))
         assert report.outcome is Outcome.GUEST_SAVED
