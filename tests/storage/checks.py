@@ -45,6 +45,12 @@ def healed(seen: dict[str, Any]) -> None:
     assert seen["healed_guest"] == seen["wanted"]
 
 
+def accepted_anew(seen: dict[str, Any]) -> None:
+    """After a detach and a new attach the number's new volume is the guest's, also for the agent's next run."""
+    grew(seen["anew"], "running")
+    assert seen["anew"]["again"]["outcome"] == "already", seen["anew"]["again"]
+
+
 def refused_always(seen: dict[str, Any], *words: str) -> None:
     """Every order ended as `refused`, none came to the resize, and the guest kept its size."""
     for when, report in seen["reports"].items():

@@ -3,7 +3,7 @@
 
 import pytest
 
-from tests.storage.checks import CELLS, grew, healed, held_back, in_the_vm, long_form, refused_always
+from tests.storage.checks import CELLS, accepted_anew, grew, healed, held_back, in_the_vm, long_form, refused_always
 from tests.storage.conftest import Case
 
 pytestmark = in_the_vm
@@ -23,9 +23,11 @@ def test_another_lun_than_the_connections_is_refused(case: Case) -> None:
     refused_always(case("fc_wrong_lun"), "LUN 0", "LUN 1")
 
 
-def test_a_lun_that_was_given_to_another_volume_is_refused_at_every_order(case: Case) -> None:
+def test_a_lun_that_was_given_to_another_volume_is_refused_at_every_order_until_its_detach(case: Case) -> None:
     """The second order, the order without connection data, after a rescan, after a restart of the agent."""
-    refused_always(case("fc_reused"), "naa.")
+    seen = case("fc_reused")
+    refused_always(seen, "naa.")
+    accepted_anew(seen)
 
 
 @long_form

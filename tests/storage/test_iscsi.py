@@ -3,7 +3,7 @@
 
 import pytest
 
-from tests.storage.checks import CELLS, grew, healed, held_back, in_the_vm, long_form, refused_always
+from tests.storage.checks import CELLS, accepted_anew, grew, healed, held_back, in_the_vm, long_form, refused_always
 from tests.storage.conftest import Case
 
 pytestmark = in_the_vm
@@ -53,10 +53,12 @@ def test_a_session_that_is_down_is_named_and_heals(case: Case) -> None:
     healed(seen)
 
 
-def test_a_lun_that_was_given_to_another_volume_is_refused_at_every_order(case: Case) -> None:
+def test_a_lun_that_was_given_to_another_volume_is_refused_at_every_order_until_its_detach(case: Case) -> None:
     """Same session, same path, another volume (CVE-2023-2088): the second order, the order without connection data,
     after a rescan by somebody else, after a restart of the agent."""
-    refused_always(case("iscsi_reused"), "naa.")
+    seen = case("iscsi_reused")
+    refused_always(seen, "naa.")
+    accepted_anew(seen)
 
 
 @long_form

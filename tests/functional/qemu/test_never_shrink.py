@@ -188,7 +188,7 @@ class Cloud:
     def saved(self, volume: Volume) -> None:
         """Saved, extended, restored: QEMU has the image's size by then, and the guest is told of it.
 
-        QEMU restores no guest whose raw file ends within a page.
+        QEMU starts no guest whose raw file ends within a page.
         """
         domain = self._host.domain(self._guest)
         for other in self._volumes:
@@ -202,6 +202,8 @@ class Cloud:
 
     def guest_restart(self, volume: Volume) -> None:
         """Another QEMU, which reads the size itself."""
+        for other in self._volumes:
+            self._end_at_a_page(other)
         self._host.domain(self._guest).destroy()
         self._host.domain(self._guest).create()
         assert self._agent(volume, volume.size).outcome in GOOD

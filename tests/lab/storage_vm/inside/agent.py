@@ -63,6 +63,9 @@ class Agent:
             )
             return WorkerTool(own, work)
 
+        self._session = Session(
+            settings.libvirt_uri, limit=settings.libvirt_limit, abandoned=abandoned, connect=outside.connect
+        )
         workers = Workers(2, make_tool=bench, report=self._take, stopping=stopping, metrics=metrics)
         self._parts = [*outside.parts, workers]
         self._submit = workers.submit
@@ -74,6 +77,12 @@ class Agent:
     def restart(self) -> None:
         """What the next run of the agent knows of its disks is what lies in its directory."""
         self._guard = RememberedDevices(DeviceMemory(self._state, Health()), self._reads)
+
+    def look(self, server_id: str) -> None:
+        """What the inventory does at an event of a guest: it takes note of the guest's disks."""
+        domain = self._session.domain(server_id)
+        assert domain is not None
+        self._guard.observe(domain)
 
     def start(self) -> None:
         """The os-brick process and the threads."""

@@ -67,7 +67,7 @@ def run(results: Results, compute: Compute, agent: Agent, *, long: bool) -> None
         results.run("fc_smaller", partial(_smaller, bench, volume))
     results.run("fc_wrong_lun", wrong_lun)
     give = partial(_give, target, volume, other, bench)
-    results.run("fc_reused", lambda: reused(bench, give, rescan_scsi(bench)))
+    results.run("fc_reused", lambda: reused(bench, give, rescan_scsi(bench), other.grow))
     if long:
         quiet = Bench(compute, agent, third, lambda: connect(third, multipath=False))
         give = partial(_give, target, third, fourth, quiet)

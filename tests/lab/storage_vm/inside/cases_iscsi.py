@@ -50,7 +50,7 @@ def run(results: Results, compute: Compute, agent: Agent, *, long: bool) -> None
         return {"report": report, "guest": bench.guest.prints(before), "before": before}
 
     def path_down() -> dict[str, Any]:
-        before = bench.guest.prints(bench.size)
+        before = bench.guest.shows()  # the size of the order is that of the case before, which was refused
         target.portal(0, up=False)
         report = bench.order(volume.connection)
         local = bench.order(None)
@@ -73,7 +73,7 @@ def run(results: Results, compute: Compute, agent: Agent, *, long: bool) -> None
     results.run("iscsi_wrong_lun", wrong_lun)
     results.run("iscsi_path_down", path_down)
     give = partial(_give, target, volume, other, bench)
-    results.run("iscsi_reused", lambda: reused(bench, give, rescan_scsi(bench)))
+    results.run("iscsi_reused", lambda: reused(bench, give, rescan_scsi(bench), other.grow))
     if long:
         quiet = Bench(compute, agent, third, lambda: connect(third, multipath=False))
         give = partial(_give, target, third, fourth, quiet)

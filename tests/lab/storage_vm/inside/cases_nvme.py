@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.lab.storage_vm.inside import matrix
 from tests.lab.storage_vm.inside.agent import Agent
-from tests.lab.storage_vm.inside.commands import sh
+from tests.lab.storage_vm.inside.commands import put, sh
 from tests.lab.storage_vm.inside.compute import Compute, connect
 from tests.lab.storage_vm.inside.matrix import START, Bench
 from tests.lab.storage_vm.inside.nvmet import NvmeTarget
@@ -64,4 +64,8 @@ def run_reused(results: Results, compute: Compute, agent: Agent) -> None:
         for path in Path("/sys/class/nvme").glob("nvme*/rescan_controller"):
             sh("sh", "-c", f"echo 1 > {path}", check=False)
 
-    results.run("nvme_reused", lambda: reused(bench, give, rescan))
+    def grow(size: int) -> None:
+        other.backing.grow(size)
+        put(volume.namespace / "revalidate_size", 1)
+
+    results.run("nvme_reused", lambda: reused(bench, give, rescan, grow))

@@ -67,6 +67,12 @@ def set_up_brick() -> None:
 
 def connect(volume: Volume, *, multipath: bool, encrypted: bool = False) -> Attached:
     """os-brick's connect_volume; of an encrypted volume the path is a symlink of its own, for the map to come."""
+    brick, data = _brick(volume, multipath=multipath, encrypted=encrypted)
+    return Attached(volume_id=volume.volume_id, path=brick.connect_volume(data)["path"])
+
+
+def _brick(volume: Volume, *, multipath: bool, encrypted: bool) -> tuple[Any, dict[str, Any]]:
+    """Return os-brick's connector and the properties of the connection as Nova has them: not through JSON."""
     from os_brick.initiator import connector  # noqa: PLC0415 - see above
 
     connection = volume.connection
@@ -75,9 +81,14 @@ def connect(volume: Volume, *, multipath: bool, encrypted: bool = False) -> Atta
     )
     data = {**connection["data"], "encrypted": encrypted}
     if isinstance(data.get("ns_id"), int):
-        data["ns_id"] = str(data["ns_id"])  # as Nova has it: not yet through JSON
-    info = brick.connect_volume(data)
-    return Attached(volume_id=volume.volume_id, path=info["path"])
+        data["ns_id"] = str(data["ns_id"])
+    return brick, data
+
+
+def disconnect(volume: Volume, path: str) -> None:
+    """os-brick's disconnect_volume, as Nova calls it at a detach."""
+    brick, data = _brick(volume, multipath=False, encrypted=False)
+    brick.disconnect_volume(data, {"type": "block", "path": path}, force=True, ignore_errors=True)
 
 
 class Compute:
@@ -130,8 +141,12 @@ class Running:
         while not self.guest.sizes() and time.monotonic() - began < _BOOTED_WITHIN:
             time.sleep(0.1)
 
+    def shows(self, target: str = "vda") -> int:
+        """The size the guest itself printed last."""
+        return (self.guest.sizes(target) or [0])[-1]
+
     def prints(self, size: int, target: str = "vda") -> int:
         """The size the guest itself printed last, once it is `size` or a while has passed."""
         with suppress(TimeoutError):
             self.guest.wait_size(size, target, seconds=_SEEN_WITHIN)
-        return (self.guest.sizes(target) or [0])[-1]
+        return self.shows(target)

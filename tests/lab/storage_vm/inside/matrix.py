@@ -8,12 +8,13 @@ from typing import Any, Final
 from bridge.core.encryption import Encryption
 from tests.lab.storage_vm.inside.agent import Agent
 from tests.lab.storage_vm.inside.commands import sh
-from tests.lab.storage_vm.inside.compute import Attached, Compute, Running, Volume
+from tests.lab.storage_vm.inside.compute import Attached, Compute, Running, Volume, disconnect
 from tests.lab.storage_vm.inside.results import Results, seen
 
 MIB: Final = 1 << 20
 START: Final = 64 * MIB
 STEP: Final = 32 * MIB
+_CONFIG: Final = 2  # VIR_DOMAIN_AFFECT_CONFIG
 
 
 class Bench:
@@ -26,6 +27,7 @@ class Bench:
         self._agent = agent
         self._attach = attach
         self._guest: Running | None = None
+        self._attached: Attached | None = None
         self.path = ""
         self.hidden = 0
 
@@ -33,10 +35,27 @@ class Bench:
     def guest(self) -> Running:
         """Booted when it is first needed, running."""
         if self._guest is None:
-            attached = self._attach()
-            self.path, self.hidden = attached.path, attached.hidden
+            attached = self._connected()
             self._guest = self._compute.boot(attached)
         return self._guest
+
+    def _connected(self) -> Attached:
+        self._attached = attached = self._attach()
+        self.path, self.hidden = attached.path, attached.hidden
+        return attached
+
+    def detach(self) -> None:
+        """Shut the guest off, detach its disk as Nova does, and let the agent see that."""
+        assert self._attached is not None
+        self.guest.domain.destroy()
+        self.guest.domain.detachDeviceFlags(self._attached.xml("vda"), _CONFIG)
+        self._agent.look(self.guest.guest.server_id)
+        disconnect(self.volume, self.path)
+
+    def attach(self) -> None:
+        """Attach the volume again and start the guest."""
+        self.guest.domain.attachDeviceFlags(self._connected().xml("vda"), _CONFIG)
+        self.guest.start()
 
     def restart_agent(self) -> None:
         """What an agent knows after a restart is what lies in its state_path."""

@@ -9,12 +9,20 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.lab.storage_vm.inside.commands import sh
-from tests.lab.storage_vm.inside.matrix import Bench
+from tests.lab.storage_vm.inside.matrix import STEP, Bench
 from tests.lab.storage_vm.inside.results import say
 
 
-def reused(bench: Bench, give: Callable[[], None], rescan: Callable[[], None]) -> dict[str, Any]:
-    """Return {"reports": {when: report}, "before", "guest"}; `give` hands the number over to another volume."""
+def reused(
+    bench: Bench,
+    give: Callable[[], None],
+    rescan: Callable[[], None],
+    grow: Callable[[int], None] | None = None,
+) -> dict[str, Any]:
+    """Return {"reports": {when: report}, "before", "guest"}; `give` hands the number over to another volume.
+
+    `grow` makes that other volume larger: then the disk is detached and attached anew, which makes it the volume.
+    """
     bench.order(bench.volume.connection)
     before = bench.guest.prints(bench.size)
     bench.grow()
@@ -36,7 +44,20 @@ def reused(bench: Bench, give: Callable[[], None], rescan: Callable[[], None]) -
         "after a restart": bench.order(bench.volume.connection),
     }
     say(f"reused: {[(when, report['outcome'], report['detail']) for when, report in reports.items()]}")
-    return {"reports": reports, "before": before, "guest": bench.guest.prints(before)}
+    seen = {"reports": reports, "before": before, "guest": bench.guest.prints(before)}
+    return {**seen, "anew": _attached_anew(bench, grow)} if grow is not None else seen
+
+
+def _attached_anew(bench: Bench, grow: Callable[[int], None]) -> dict[str, Any]:
+    """Detach and attach again what the number leads to by now; the next extend is accepted."""
+    bench.detach()
+    bench.attach()
+    bench.size += STEP
+    grow(bench.size)
+    report = bench.order(bench.volume.connection)
+    bench.restart_agent()
+    again = bench.order(None)
+    return {"report": report, "again": again, "wanted": bench.size, "guest": bench.guest.prints(bench.size)}
 
 
 def rescanned_first(bench: Bench, give: Callable[[], None], rescan: Callable[[], None]) -> dict[str, Any]:
