@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Entry point of extend-bridge-hostagent."""
 
-import bridge.runtime.threads  # noqa: F401 - before anything that imports oslo.messaging
+import bridge.runtime.no_eventlet  # noqa: F401 - before a library finds eventlet
 
 # isort: split
 import sys

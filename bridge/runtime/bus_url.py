@@ -11,16 +11,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 import amqp.exceptions
-import oslo_messaging
 from kombu.exceptions import OperationalError
 from oslo_config import cfg
-from oslo_messaging import opts as messaging_opts
 
 from bridge.core.errors import ConfigError
 from bridge.core.redact import safe_url
+from bridge.runtime.rabbit_options import GROUP, is_set
 
 MEMORY: Final = "memory://"
 _PORT: Final = 5672
@@ -142,35 +141,45 @@ def is_memory(url: str) -> bool:
 def parse_bus_url(url: str, option: str = "transport_url") -> BusUrl:
     """Read a transport_url of rabbit; raises ConfigError, under the option's name, for an unusable URL."""
     try:
-        fragment = urlsplit(url).fragment
-        parsed = oslo_messaging.TransportURL.parse(cfg.ConfigOpts(), url)
-    except Exception as ex:
-        # the error's text may hold the password
-        raise ConfigError(f"{option}: this is not a transport_url; {_FORM}") from ex
-    if fragment:
+        parts = urlsplit(url)
+        hosts = tuple(_host(text) for text in parts.netloc.split(",") if text)
+    except ValueError:  # its text may hold the password
+        raise ConfigError(f"{option}: this is not a transport_url; {_FORM}") from None
+    if parts.fragment:
         raise ConfigError(f"{option}: a # begins what nobody reads; {_FORM}")
-    if parsed.transport not in {"rabbit", "kombu"}:
+    if parts.scheme not in {"rabbit", "kombu"}:
         raise ConfigError(
-            f"{option}: transport {parsed.transport!r} is unknown; use rabbit or memory://, with ?ssl=1 for "
+            f"{option}: transport {parts.scheme!r} is unknown; use rabbit or memory://, with ?ssl=1 for "
             f"TLS; {_FORM}"
         )
-    if not parsed.hosts or not all(host.hostname for host in parsed.hosts):
+    if not hosts or not all(host.hostname for host in hosts):
         raise ConfigError(f"{option}: {safe_url(url)!r} names no host")
     query = _query(url)
-    hosts = tuple(
-        BusHost(
-            hostname=host.hostname,
-            port=host.port or _PORT,
-            username=host.username or "guest",
-            password=host.password or "guest",
-        )
-        for host in parsed.hosts
-    )
     return BusUrl(
         hosts=hosts,
-        vhost=parsed.virtual_host or "/",
+        vhost=unquote(parts.path[1:]) or "/",
         tls=_tls(query, option),
         login_method=_login(query.get("rabbit_login_method", "PLAIN"), option),
+    )
+
+
+def _host(text: str) -> BusHost:
+    """Read `user:password@host:port`; raises ValueError. An IPv6 address with a port is in brackets."""
+    login, _, address = text.rpartition("@")
+    user, _, password = login.partition(":")
+    name, port = address, ""
+    if address.startswith("["):
+        name, end, port = address[1:].partition("]")
+        if not end or (port and not port.startswith(":")):
+            raise ValueError("an address in brackets, and then no port")
+        port = port[1:]
+    elif address.count(":") == 1:
+        name, _, port = address.partition(":")
+    return BusHost(
+        hostname=name,
+        port=int(port or 0) or _PORT,
+        username=unquote(user) or "guest",
+        password=unquote(password) or "guest",
     )
 
 
@@ -188,14 +197,14 @@ def with_rabbit_options(conf: cfg.ConfigOpts, url: str) -> str:
 
     One section serves both buses, as in every OpenStack service.
     """
-    if not url or is_memory(url) or "oslo_messaging_rabbit" not in conf:
+    if not url or is_memory(url) or GROUP not in conf:
         return url
-    section: Mapping[str, Any] = conf.oslo_messaging_rabbit
+    section: Mapping[str, Any] = conf[GROUP]
     own = dict(_query(url))
     added = {}
     for name in _QUERY:
         value = section[name]
-        if name in own or not _is_set(conf, name) or value in {"", None}:
+        if name in own or not is_set(conf, name) or value in {"", None}:
             continue
         added[name] = str(value).lower() if isinstance(value, bool) else str(value)
     tls = _BOOLEANS.get(own.get("ssl", added.get("ssl", "false")).lower(), True)
@@ -205,26 +214,8 @@ def with_rabbit_options(conf: cfg.ConfigOpts, url: str) -> str:
     return f"{url}{'&' if '?' in url else '?'}{urlencode(kept)}"
 
 
-def unused_options(conf: cfg.ConfigOpts) -> list[str]:
-    """Return the options of [oslo_messaging_rabbit] that are set, but used by no connection of the bridge."""
-    if "oslo_messaging_rabbit" not in conf:
-        return []
-    return sorted(name for name in conf.oslo_messaging_rabbit if name not in _QUERY and _is_set(conf, name))
-
-
-def rabbit_opts() -> list[cfg.Opt]:
-    """Return the options of [oslo_messaging_rabbit] that every connection of the bridge uses."""
-    return [
-        opt
-        for group, opts in messaging_opts.list_opts()
-        if str(group) == "oslo_messaging_rabbit"
-        for opt in opts
-        if opt.dest in _QUERY
-    ]
-
-
 def _query(url: str) -> Mapping[str, str]:
-    """Return the options after the URL's `?`, with blank values, because oslo.messaging forgets those."""
+    """Return the options after the URL's `?`, with blank values, because a blank value is a mistake to be named."""
     return dict(parse_qsl(urlsplit(url).query, keep_blank_values=True))
 
 
@@ -270,12 +261,6 @@ def _ended_early(error: BaseException) -> bool:
 
 def _reply(error: BaseException) -> str:
     return " ".join(str(getattr(error, "reply_text", None) or error).split())
-
-
-def _is_set(conf: cfg.ConfigOpts, name: str) -> bool:
-    """Return True if an operator wrote the option, in any file."""
-    location = conf.get_location(name, "oslo_messaging_rabbit")
-    return location is not None and bool(location.location.is_user_controlled)
 
 
 def _tls(query: Mapping[str, str], option: str) -> Tls | None:

@@ -2,13 +2,12 @@
 """Configuration of a process: oslo.config in, frozen settings objects out.
 
 Each part declares its own options beside its settings class; this module holds the options that all parts share.
-ConfigOpts is private to a process and never read outside `*_settings(conf)` functions. Only oslo.messaging gets it
-too, because oslo.messaging takes nothing else.
+ConfigOpts is private to a process and never read outside `*_settings(conf)` functions.
 
 [locator] names the source of servers' hosts. API and engine must have the same value.
 """
 
-import bridge.runtime.threads  # noqa: F401 - first, before oslo.messaging chooses another backend
+import bridge.runtime.no_eventlet  # noqa: F401 - first, before a library finds eventlet
 
 # isort: split
 import logging
@@ -23,12 +22,11 @@ from typing import Any, Final, TypeVar, get_origin, get_type_hints
 
 from oslo_config import cfg
 from oslo_log import log as oslo_log
-from oslo_messaging import opts as messaging_opts
 
 from bridge import VERSION
 from bridge.core.errors import ConfigError
-from bridge.runtime import log_scrub
-from bridge.runtime.bus_url import rabbit_opts, unused_options, with_rabbit_options
+from bridge.runtime import log_scrub, rabbit_options
+from bridge.runtime.bus_url import with_rabbit_options
 
 S = TypeVar("S")
 
@@ -203,7 +201,7 @@ COMMON_OPTS: OptGroups = [("bus", BUS_OPTS), ("audit", AUDIT_OPTS)]
 
 def list_opts() -> OptGroups:
     """Return the shared options, for oslo-config-generator."""
-    return [*COMMON_OPTS, ("oslo_messaging_rabbit", rabbit_opts())]
+    return [*COMMON_OPTS, (rabbit_options.GROUP, rabbit_options.USED)]
 
 
 def load(
@@ -222,8 +220,7 @@ def load(
     """
     conf = cfg.ConfigOpts()
     oslo_log.register_options(conf)
-    for group, opts in messaging_opts.list_opts():
-        conf.register_opts(opts, group=group)
+    rabbit_options.register(conf)
     for name, opts in [*COMMON_OPTS, *groups]:
         conf.register_opts(opts, group=name)
     conf.register_cli_opts(list(cli))
@@ -256,7 +253,7 @@ def setup_logging(conf: cfg.ConfigOpts, prog: str) -> None:
     conf.set_default("default_log_levels", [f"{name}=WARNING" for name in _QUIET])
     log_scrub.install(conf)
     oslo_log.setup(conf, prog, version=VERSION)
-    for name in unused_options(conf):
+    for name in rabbit_options.unused_options(conf):
         LOG.warning("[oslo_messaging_rabbit] %s is set, and no connection of ours uses it", name)
 
 

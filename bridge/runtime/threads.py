@@ -2,15 +2,13 @@
 """Selection of oslo's native-thread backend. Imported first by every entry point.
 
 oslo.messaging and os-brick pull in oslo.service, which otherwise picks its eventlet backend at import time.
-Eventlet is on disk as their dependency, but must not run in the bridge's processes. So any import of eventlet
-fails, as if it were not there.
+The host agent's own process has neither, and leaves this module out: it would cost memory on every hypervisor.
 """
 
-import sys
+import bridge.runtime.no_eventlet  # noqa: F401 - first, or futurist imports eventlet
 
-sys.modules.setdefault("eventlet", None)  # type: ignore[arg-type]  # None: any import of eventlet raises ImportError
-
-from oslo_service import backend  # noqa: E402 - after the line above, or futurist imports eventlet
+# isort: split
+from oslo_service import backend
 
 
 def use_native_threads() -> None:

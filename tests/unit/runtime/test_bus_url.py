@@ -7,9 +7,11 @@ from pathlib import Path
 
 import amqp.exceptions
 import pytest
+from oslo_config import cfg
+from oslo_messaging.opts import list_opts
 
 from bridge.core.errors import ConfigError
-from bridge.runtime import config
+from bridge.runtime import config, rabbit_options
 from bridge.runtime.bus_url import BusHost, NotConnectedError, check_url, connect_failure, parse_bus_url
 from tests.lab.broker_tls import TlsFiles
 
@@ -118,6 +120,39 @@ def test_a_section_without_ssl_leaves_the_connection_plain(tmp_path: Path) -> No
     section = "[oslo_messaging_rabbit]\nssl_ca_file = /section.pem\nheartbeat_timeout_threshold = 9\n"
     assert load(tmp_path, f"[bus]\ntransport_url = {PLAIN}\n{section}") == PLAIN
     assert load(tmp_path, f"[bus]\ntransport_url = memory://\n{section}ssl = true\n") == "memory://"
+
+
+def test_an_option_of_the_section_that_no_connection_uses_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "bridge.conf"
+    file.write_text("[oslo_messaging_rabbit]\nssl = true\nheartbeat_rate = often\nrabbit_ha_queues = true\n")
+    conf = config.load("test", [], ["--config-file", str(file)], description="")
+    assert rabbit_options.unused_options(conf) == ["heartbeat_rate", "rabbit_ha_queues"]
+
+
+def test_every_option_of_oslo_messagings_section_is_known() -> None:
+    conf = cfg.ConfigOpts()
+    rabbit_options.register(conf)
+    theirs = {opt.dest for group, opts in list_opts() if str(group) == rabbit_options.GROUP for opt in opts}
+    assert theirs <= set(conf[rabbit_options.GROUP])
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "rabbit://u:p@host:port/", "rabbit://u:p@[::1/", "rabbit://u:p@[::1]5672/", "u:p@host", "rabbit:///v", "",
+    ],
+)  # fmt: skip
+def test_a_url_that_is_none_is_refused_without_its_password(url: str) -> None:
+    with pytest.raises(ConfigError, match=r"\[bus\] transport_url") as info:
+        parse_bus_url(url, "[bus] transport_url")
+    assert "p@" not in str(info.value)
+
+
+def test_a_host_without_a_login_is_the_guest_and_an_address_needs_no_brackets_without_a_port() -> None:
+    hosts = parse_bus_url("rabbit://one,2001:db8::1,u:a:b@two:5673").hosts
+    assert [(h.hostname, h.port, h.username, h.password) for h in hosts] == [
+        ("one", 5672, "guest", "guest"), ("2001:db8::1", 5672, "guest", "guest"), ("two", 5673, "u", "a:b"),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
