@@ -144,7 +144,9 @@ def parse_bus_url(url: str, option: str = "transport_url") -> BusUrl:
         parts = urlsplit(url)
         hosts = tuple(_host(text) for text in parts.netloc.split(",") if text)
     except ValueError:  # its text may hold the password
-        raise ConfigError(f"{option}: this is not a transport_url; {_FORM}") from None
+        parts, hosts = urlsplit(""), ()
+    if not parts.scheme:
+        raise ConfigError(f"{option}: this is not a transport_url; {_FORM}")
     if parts.fragment:
         raise ConfigError(f"{option}: a # begins what nobody reads; {_FORM}")
     if parts.scheme not in {"rabbit", "kombu"}:
