@@ -10,8 +10,8 @@ from bridge.core.messages import GuestState, Order, Report, StepReport
 from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
 from hostagent.domain import Disk, Domain
+from hostagent.drivers.base import Hypervisor
 from hostagent.errors import StepFailedError
-from hostagent.ports import Hypervisor
 
 
 def find_disk(hypervisor: Hypervisor, key: ExtendKey) -> tuple[Domain, Disk]:

@@ -10,6 +10,7 @@ from typing import Final
 from hostagent.devices import choose
 from hostagent.devices.base import Strategy
 from hostagent.domain import Disk, NetworkSource, SourceKind
+from hostagent.drivers.base import DriverCapabilities
 
 _BLOCK: Final = Disk(target="vda", kind=SourceKind.BLOCK, source="/dev/none", driver_format="raw", volume_id=None)
 _FILE: Final = Disk(target="vda", kind=SourceKind.FILE, source="/none", driver_format="raw", volume_id=None)
@@ -36,7 +37,7 @@ VOLUME_TYPES: Final[Mapping[str, Disk]] = MappingProxyType(
         "rbd": _IMAGE,
     }
 )
-"""Cinder's driver_volume_type, and a disk as Nova's libvirt driver attaches it (nova/virt/libvirt/volume)."""
+"""Cinder's driver_volume_type, and a disk as Nova attaches it."""
 
 _TOOLS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
@@ -61,11 +62,18 @@ def installed(tool: str) -> bool:
 
 
 def volume_types(
-    strategies: Sequence[Strategy], *, use_multipath: bool, have: Callable[[str], bool] = installed
+    strategies: Sequence[Strategy],
+    driver: DriverCapabilities,
+    *,
+    use_multipath: bool,
+    have: Callable[[str], bool] = installed,
 ) -> Mapping[str, str]:
-    """Return each volume type with why it cannot be extended here, "" where it can. The strategies decide."""
+    """Return each volume type with why it cannot be extended here, "" where it can.
+
+    The driver and the strategies decide.
+    """
     return {
-        name: _why_not(name, disk, strategies, use_multipath=use_multipath, have=have)
+        name: driver.why_not(disk) or _why_not(name, disk, strategies, use_multipath=use_multipath, have=have)
         for name, disk in VOLUME_TYPES.items()
     }
 

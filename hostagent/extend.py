@@ -2,8 +2,8 @@
 """One order, from finding the disk to reading its new size back. Every step is timed and recorded.
 
 find → before → (already there? tell) → refresh → wait → resize → verify. Nothing is touched before `already there`.
-The result of a step is compared with the target before the next begins. Nova's order of work (libvirt/driver.py:
-extend_volume), with the checks it leaves out.
+The result of a step is compared with the target before the next begins. Nova's order of work (extend_volume of
+its driver), with the checks it leaves out.
 """
 
 import time
@@ -25,9 +25,10 @@ from hostagent.devices.headers import LuksHeaders
 from hostagent.devices.overlay import OverlayStrategy
 from hostagent.devices.sysfs import CryptMap
 from hostagent.domain import Disk, Domain, SourceKind
+from hostagent.drivers.base import Hypervisor
 from hostagent.errors import StepFailedError
 from hostagent.knowledge import ToldDisks
-from hostagent.ports import DeviceGuard, Encryptor, Hypervisor, Images
+from hostagent.ports import DeviceGuard, Encryptor, Images
 from hostagent.resize import grow
 
 _FIRST_LOOK: Final = 0.1  # seconds; doubled at each look at a device that is not there yet
@@ -148,7 +149,7 @@ class _ExtendAttempt:
         self.after = self._capacity("verify", disk)
         if self.after + self.overhead < self.order.target:
             raise StepFailedError(
-                Outcome.LIBVIRT_FAILED, Reason.NOT_VERIFIED, f"{self.after} of {self.order.target} bytes"
+                Outcome.HYPERVISOR_FAILED, Reason.NOT_VERIFIED, f"{self.after} of {self.order.target} bytes"
             )
         reason = self._note(domain, disk, self.after) if asked else self._tell(domain, disk, self.after)
         if self.overhead and reason is Reason.SIZE_REACHED:
@@ -185,7 +186,7 @@ class _ExtendAttempt:
         return Reason.SIZE_REACHED if known is Told.YES else self._at_restart(domain, size)
 
     def _note(self, domain: Domain, disk: Disk, size: int) -> Reason:
-        """Remember that libvirt was asked for this size, which told the guest where it can be told."""
+        """Remember that the hypervisor was asked for this size, which told the guest where it can be told."""
         if not disk.can_be_told:
             return self._at_restart(domain, size)
         volume_id = self.order.key.volume_id
@@ -360,7 +361,7 @@ class _ExtendAttempt:
         )
 
     def _resize(self, disk: Disk) -> bool:
-        """Resize the disk. Return whether libvirt was asked; it is not where another (nova-compute) was quicker."""
+        """Resize the disk. Return whether the hypervisor was asked: not where nova-compute was quicker."""
         with self._step("resize") as seen:
             try:
                 resized = grow(

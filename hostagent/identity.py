@@ -37,7 +37,7 @@ _TEXT_MAX: Final = 256
 class AttachEvidence:
     """Marks of one attach of a disk; a mark that is None says nothing.
 
-    `run`: one run of the guest. `node`: libvirt's number of the disk's source, which is not used twice in a run.
+    `run`: one run of the guest. `node`: the hypervisor's mark of the attach, which is not used twice in a run.
     `attachment_id`: Cinder's attachment, which a hard reboot keeps and every new attach replaces.
     """
 
@@ -133,7 +133,7 @@ class DeviceMemory:
     ) -> Mapping[str, IdentityVerdict]:
         """Learn from one guest's complete list of disks; those it no longer has are forgotten.
 
-        `detached`: volumes that libvirt reported as removed since the last look, also where they are back.
+        `detached`: volumes that the hypervisor reported as removed since the last look, also where they are back.
         """
         with self._lock:
             gone = {key for key in self._known if key.server_id == server_id and key.volume_id not in disks}

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The host's inventory: its domains, their volumes, the size of each, and whether its guest knows it.
 
-In full at the start, after every reconnect and every `inventory_interval`; in between what libvirt's events name.
+In full at the start, after every reconnect and every `inventory_interval`; in between what events name.
 An extend by somebody else (nova-compute) raises no event: the full look finds it.
 """
 
@@ -10,46 +10,25 @@ import random
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, Final, Protocol, TypeVar
+from typing import Final, Protocol
 
-from bridge.core.extend import Bytes, is_uuid
+from bridge.core.extend import Bytes
 from bridge.core.messages import DiskSeen, DomainSeen, GuestState, Inventory
 from bridge.core.outcome import Told
 from bridge.core.reasons import Reason
 from bridge.runtime.health import Health, moving
 from bridge.runtime.retry import Backoff
 from hostagent.domain import Disk, Domain
+from hostagent.drivers.base import GuestArrival, HostView, Watch
 from hostagent.errors import NotAskedError, StepFailedError
-from hostagent.knowledge import GuestArrival, ToldDisks
-from hostagent.ports import Capacity, HeaderOf
+from hostagent.knowledge import ToldDisks
+from hostagent.ports import HeaderOf
 
 LOG = logging.getLogger(__name__)
-T = TypeVar("T")
 
-HEALTH: Final = "hostagent.libvirt"
 _GATHER: Final = 0.2  # seconds: a start raises several events, and a host's start raises many
 _UNEVEN: Final = (0.9, 1.1)  # of the interval: a fleet started in one moment does not go on telling in one
 _LOOK_ALIVE: Final = 5.0  # seconds between looks whether the connection still stands
-_LIFECYCLE, _REBOOT, _REMOVED, _ADDED = 0, 1, 15, 19  # VIR_DOMAIN_EVENT_ID_*
-_STARTED, _SUSPENDED, _RESUMED = 2, 3, 4  # virDomainEventType
-_BOOTED, _UNPAUSED = 0, 0  # virDomainEventStartedDetailType, virDomainEventResumedDetailType
-_BACK_BUT_PAUSED: Final = frozenset({4, 5})  # virDomainEventSuspendedDetailType: restored, from a snapshot
-
-
-class Libvirt(Protocol):
-    """A session, as far as the inventory uses it."""
-
-    def domain(self, server_id: str) -> Domain | None:
-        """Return the domain now, None where libvirt does not know it."""
-
-    def capacity(self, server_id: str, target: str) -> Capacity:
-        """Return the sizes of one disk now."""
-
-    def state(self, server_id: str) -> GuestState | None:
-        """Return a guest's state alone, None where libvirt does not know the guest."""
-
-    def on_connection(self, what: str, work: Callable[[Any], T]) -> T:
-        """Run `work(virConnect)`."""
 
 
 class DeviceWatch(Protocol):
@@ -78,7 +57,7 @@ class Touched:
             self._changed.notify_all()
 
     def removed(self, server_id: str, alias: str) -> None:
-        """Note that a device left a guest, by libvirt's name of it."""
+        """Note that a device left a guest, by the hypervisor's name of it."""
         with self._changed:
             self._removed.setdefault(server_id, set()).add(alias)
         self.add({server_id})
@@ -107,7 +86,7 @@ class InventoryKeeper:
 
     def __init__(
         self,
-        libvirt: Libvirt,
+        hypervisor: HostView,
         *,
         tell: Callable[[Inventory], None],
         touched: Touched,
@@ -118,9 +97,11 @@ class InventoryKeeper:
         want_told: Callable[[str, Sequence[Disk]], None] = lambda _server_id, _disks: None,
         interval: float,
         health: Health,
+        check: str = "hostagent.hypervisor",
         backoff: Backoff | None = None,
     ) -> None:
-        self._libvirt = libvirt
+        self._hypervisor = hypervisor
+        self._check = check
         self._tell = tell
         self._touched = touched
         self._capabilities = tuple(name for name, why_not in volume_types.items() if not why_not)
@@ -132,38 +113,37 @@ class InventoryKeeper:
         self._interval = interval
         self._health = health
         self._backoff = backoff or Backoff(first=0.5, cap=10, floor=0.2)
-        self._registered: Any = None
+        self._watching: Watch | None = None
         self._known: dict[str, DomainSeen] = {}
         self._odd: dict[str, str] = {}  # guests that cannot be read, and why
         self._missed = False  # a guest is here and could not be listed
-        health.expect(HEALTH)
+        health.expect(check)
 
     def run(self, stop: threading.Event) -> None:
-        """Look until told to stop; wait for a libvirt that cannot be reached."""
+        """Look until told to stop; wait for a hypervisor that cannot be reached."""
         failures = 0
         while not stop.is_set():
             try:
                 self._watch(stop)
             except StepFailedError as ex:
                 failures += 1
-                self._health.bad(HEALTH, f"{ex.reason.text}: {ex.detail}")
+                self._health.bad(self._check, f"{ex.reason.text}: {ex.detail}")
                 stop.wait(self._backoff.delay(failures))
             else:
                 failures = 0
 
     def look_at_all(self) -> Inventory:
-        """Look at every domain. Raises StepFailedError where libvirt cannot be asked at all."""
-        server_ids = self._libvirt.on_connection(
-            "list", lambda connection: [domain.UUIDString() for domain in connection.listAllDomains(0)]
-        )
-        here = {server_id.lower() for server_id in server_ids if is_uuid(server_id)}
-        for server_id in self._known.keys() - here:
+        """Look at every domain. Raises StepFailedError where the hypervisor cannot be asked at all."""
+        listed = self._hypervisor.guests()
+        here = listed.server_ids
+        for server_id in (self._known.keys() - here) if listed.complete else ():
             del self._known[server_id]
-        if self._devices is not None:
-            self._devices.observe_host(frozenset(here))
-        self._told.keep(here)
+        if listed.complete:
+            if self._devices is not None:
+                self._devices.observe_host(here)
+            self._told.keep(here)
         self._odd.clear()
-        self._missed = False
+        self._missed = not listed.complete
         domains = [self._look(server_id) for server_id in sorted(here)]
         return Inventory(
             full=not self._missed,  # a list with gaps must not say that guests left this host
@@ -191,18 +171,21 @@ class InventoryKeeper:
 
     def _watch(self, stop: threading.Event) -> None:
         """Keep the inventory from the beginning of one connection to its end."""
-        session = self._libvirt.on_connection("register for events", self._register)
+        watch = self._hypervisor.watch(self)
+        if watch is not self._watching:
+            self._watching = watch
+            self._told.forget_all()  # what happened before this watch, no event has said
         full_at = 0.0
         while not stop.is_set():
             if time.monotonic() >= full_at:
                 self._touched.take(0)
                 self._tell(self.look_at_all())
-                self._health.ok(HEALTH, self._words())
+                self._health.ok(self._check, self._words())
                 full_at = time.monotonic() + self._interval * random.uniform(*_UNEVEN)  # noqa: S311 - no secret
             if self._touched_soon(stop, min(_LOOK_ALIVE, full_at - time.monotonic())):
                 self._tell(self.look_at(self._touched.take(0)))
-            elif not self._libvirt.on_connection("look", lambda now: now is session and bool(now.isAlive())):
-                LOG.info("the connection to libvirt was lost; looking at everything anew")
+            elif not watch.stands():
+                LOG.info("events of the hypervisor may have been lost; looking at everything anew")
                 return
 
     def _touched_soon(self, stop: threading.Event, seconds: float) -> bool:
@@ -214,41 +197,24 @@ class InventoryKeeper:
         self._touched.add(touched)
         return True
 
-    def _register(self, connection: Any) -> Any:
-        if connection is not self._registered:
-            connection.domainEventRegisterAny(None, _ADDED, self._on_event, None)
-            connection.domainEventRegisterAny(None, _REMOVED, self._on_removed, None)
-            connection.domainEventRegisterAny(None, _LIFECYCLE, self._on_lifecycle, None)
-            connection.domainEventRegisterAny(None, _REBOOT, self._on_reboot, None)
-            self._registered = connection
-            self._told.forget_all()  # what happened while there was no connection, no event has said
-        return connection
+    def changed(self, server_id: str) -> None:
+        """Have a guest looked at again; called in a thread of the driver."""
+        self._touched.add({server_id})
 
-    def _on_event(self, _connection: Any, domain: Any, *_details: Any) -> None:
-        """Note an event, in libvirt's event thread."""
-        self._touched.add({domain.UUIDString().lower()})
+    def disk_removed(self, server_id: str, alias: str) -> None:
+        """Note in a thread of the driver that a disk left: it may be back before the next look."""
+        self._touched.removed(server_id, alias)
 
-    def _on_removed(self, _connection: Any, domain: Any, alias: str, *_details: Any) -> None:
-        """Note in libvirt's event thread that a disk left: it may be back before the next look."""
-        self._touched.removed(domain.UUIDString().lower(), alias)
-
-    def _on_lifecycle(self, connection: Any, domain: Any, event: int, detail: int, *_opaque: Any) -> None:
-        """Note in libvirt's event thread how a guest came, or came back."""
-        if (how := arrival(event, detail)) is not None:
-            self._told.arrived(domain.UUIDString().lower(), how)
-        self._on_event(connection, domain)
-
-    def _on_reboot(self, connection: Any, domain: Any, *_opaque: Any) -> None:
-        """Note a reset: the guest starts again in the same QEMU and reads the size of each disk."""
-        self._told.arrived(domain.UUIDString().lower(), GuestArrival.STARTED)
-        self._on_event(connection, domain)
+    def arrived(self, server_id: str, how: GuestArrival) -> None:
+        """Note in a thread of the driver how a guest came, or came back."""
+        self._told.arrived(server_id, how)
 
     def _look(self, server_id: str) -> DomainSeen | None:
         moving()
         try:
-            domain = self._libvirt.domain(server_id)
+            domain = self._hypervisor.domain(server_id)
         except StepFailedError as ex:
-            if ex.reason is Reason.LIBVIRT_DOWN:
+            if ex.reason is Reason.HYPERVISOR_DOWN:
                 raise
             return self._unreadable(server_id, ex)
         if domain is None:
@@ -270,9 +236,9 @@ class InventoryKeeper:
         if server_id in self._known:
             return self._known[server_id]
         try:
-            state = self._libvirt.state(server_id)
+            state = self._hypervisor.state(server_id)
         except StepFailedError as still:
-            if still.reason is Reason.LIBVIRT_DOWN:
+            if still.reason is Reason.HYPERVISOR_DOWN:
                 raise
             self._missed = True
             return None
@@ -309,7 +275,7 @@ class InventoryKeeper:
             return None
         moving()
         try:
-            return self._libvirt.capacity(domain.server_id, disk.target).capacity
+            return self._hypervisor.capacity(domain.server_id, disk.target).capacity
         except NotAskedError:
             return None
         except StepFailedError as ex:
@@ -333,12 +299,3 @@ class InventoryKeeper:
         except StepFailedError as ex:
             LOG.warning("server %s disk %s: its header cannot be read: %s", domain.server_id, disk.target, ex)
             return was
-
-
-def arrival(event: int, detail: int) -> GuestArrival | None:
-    """Return how a guest came by a lifecycle event of libvirt, None where it was there all along. Pure."""
-    if event == _STARTED:
-        return GuestArrival.STARTED if detail == _BOOTED else GuestArrival.CAME_BACK
-    if (event == _RESUMED and detail != _UNPAUSED) or (event == _SUSPENDED and detail in _BACK_BUT_PAUSED):
-        return GuestArrival.CAME_BACK
-    return None

@@ -9,11 +9,11 @@ first look at a run, and again after each event that brings a guest back within 
 import threading
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from enum import Enum, auto
 
 from bridge.core.messages import GuestState
 from bridge.core.outcome import Told
 from hostagent.domain import Disk, Domain, SourceKind
+from hostagent.drivers.base import GuestArrival
 
 
 def needs_telling(disk: Disk) -> bool:
@@ -22,13 +22,6 @@ def needs_telling(disk: Disk) -> bool:
     Of a file it has not: nothing but QEMU makes a file larger while it is attached, and QEMU tells the guest then.
     """
     return disk.can_be_told and disk.kind is not SourceKind.FILE
-
-
-class GuestArrival(Enum):
-    """A way in which a guest came, or came back, by libvirt's lifecycle events."""
-
-    STARTED = auto()  # it boots, and reads the size of each disk itself
-    CAME_BACK = auto()  # with memory of before: restored, migrated, reverted
 
 
 @dataclass(slots=True)
@@ -68,7 +61,7 @@ class ToldDisks:
                 guest.complete = False
 
     def forget_all(self) -> None:
-        """Note that libvirt was lost: a run that ended meanwhile and a new one can have the same id.
+        """Note that events were lost: a run that ended meanwhile and a new one can have the same id.
 
         A disk that waits for its guest's restart goes on waiting: nothing says that the guest has restarted.
         """

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """An order to an agent that only looks: has the guest the size by now? Beside Nova, whose compute extends.
 
-Nothing here can change a disk: it asks for a domain and for its sizes, over a connection that libvirt itself opened
-for reading. An import contract keeps the resize and os-brick out of it.
+Nothing here can change a disk: it asks for a domain and for its sizes, where possible over a connection
+that the hypervisor opened for reading. An import contract keeps the resize and os-brick out of it.
 """
 
 from collections.abc import Callable
@@ -15,8 +15,9 @@ from bridge.core.outcome import Outcome, Told
 from bridge.core.reasons import Reason
 from hostagent.attempt import find_disk, reported
 from hostagent.domain import Disk, Domain
+from hostagent.drivers.base import Hypervisor
 from hostagent.knowledge import ToldDisks
-from hostagent.ports import HeaderOf, Hypervisor
+from hostagent.ports import HeaderOf
 
 _LOOK_EVERY: Final = 0.5  # seconds
 
@@ -51,7 +52,7 @@ class _Observation:
     overhead: int = 0
 
     def run(self) -> tuple[Outcome, Reason]:
-        """Return the outcome; what libvirt does not tell is raised."""
+        """Return the outcome; what the hypervisor does not tell is raised."""
         began = self.eyes.clock()
         domain, disk = find_disk(self.eyes.hypervisor, self.order.key)
         self._record("find", began, f"{domain.state} {disk.target}")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Options of [hostagent] and [key_manager]. Reading them touches nothing of the host."""
+"""Options of [hostagent], [key_manager] and the drivers. Reading them touches nothing of the host."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +9,7 @@ from oslo_config import cfg
 
 from bridge.core.errors import ConfigError
 from bridge.runtime.config import OPS_OPTS, BusSettings, OptGroups, bus_settings, default_host, section
+from hostagent.drivers.registry import DRIVER_OPT, ChosenDriver, choose_driver, driver_options
 
 _HOST_MAX = 255
 
@@ -19,12 +20,12 @@ HOSTAGENT_OPTS = [
         help="Name of this host. The control plane addresses it by this name; beside Nova it is the `host` of "
         "nova-compute. Two agents must not share one.",
     ),
-    cfg.StrOpt("libvirt_uri", default="qemu:///system", help="The libvirt whose guests are ours."),
+    DRIVER_OPT,
     cfg.BoolOpt(
         "read_only",
         default=False,
         help="Only look: report what guests see and never touch a disk. For hosts whose nova-compute extends, with "
-        "[engine] mode = observe. Libvirt is opened read-only: it refuses whatever would change something.",
+        "[engine] mode = observe. Where the hypervisor can refuse whatever would change something, it is asked to.",
     ),
     cfg.FloatOpt(
         "observe_wait",
@@ -37,8 +38,8 @@ HOSTAGENT_OPTS = [
         default=8,
         min=1,
         max=64,
-        help="Volumes worked on at once. Each worker has a libvirt connection of its own. While workers hang and "
-        "volumes wait, up to four times as many are started.",
+        help="Volumes worked on at once. Each worker has its own session with the hypervisor. While workers hang "
+        "and volumes wait, up to four times as many are started.",
     ),
     cfg.IntOpt(
         "brick_processes",
@@ -62,27 +63,12 @@ HOSTAGENT_OPTS = [
     ),
     cfg.FloatOpt("nudge_every", default=30, min=0.1, help="Seconds between rescans during device_wait."),
     cfg.FloatOpt(
-        "libvirt_limit",
-        default=20,
-        min=0.1,
-        help="Seconds a libvirt call may take. A call that takes longer is given up on and its connection left "
-        "behind; its guest is not touched again until it returned.",
-    ),
-    cfg.FloatOpt(
         "storage_limit",
         default=5,
         min=0.1,
         help="Seconds a read of storage by the agent itself may take (LUKS headers, sysfs of a device). One that "
         "takes longer is given up; the same device is not read again until it returned. A header that was read "
         "once is remembered.",
-    ),
-    cfg.IntOpt(
-        "abandoned_max",
-        default=16,
-        min=1,
-        help="Libvirt calls given up on that may be outstanding; above it no new call is made. Each holds one "
-        "of libvirtd's max_workers (20 by default), which nova-compute needs, too. The inventory stops asking for "
-        "sizes at a quarter of it.",
     ),
     cfg.FloatOpt(
         "brick_limit",
@@ -111,7 +97,7 @@ HOSTAGENT_OPTS = [
     cfg.BoolOpt(
         "use_multipath",
         default=False,
-        help="As nova-compute's [libvirt] volume_use_multipath; must be equal to it.",
+        help="As nova-compute's volume_use_multipath; must be equal to it.",
     ),
     cfg.ListOpt(
         "nova_conf",
@@ -128,7 +114,7 @@ HOSTAGENT_OPTS = [
         "inventory_interval",
         default=600,
         min=1,
-        help="Seconds between full looks at all guests; changes are reported at once by libvirt's events.",
+        help="Seconds between full looks at all guests; changes are reported at once by the hypervisor's events.",
     ),
     cfg.FloatOpt(
         "heartbeat_interval",
@@ -188,14 +174,12 @@ class HostAgentSettings:
 
     host: str
     bus: BusSettings
-    libvirt_uri: str
+    driver: ChosenDriver
     workers: int
     device_wait: float
     crowded_wait: float
     nudge_every: float
-    libvirt_limit: float
     storage_limit: float
-    abandoned_max: int
     inventory_interval: float
     heartbeat_interval: float
     read_only: bool
@@ -206,8 +190,11 @@ class HostAgentSettings:
 
 
 def hostagent_groups() -> OptGroups:
-    """Return the host agent's option groups."""
-    return [("hostagent", HOSTAGENT_OPTS), (KEY_MANAGER_GROUP, KEY_MANAGER_OPTS)]
+    """Return the host agent's option groups, those of the installed drivers included."""
+    groups: dict[str, list[cfg.Opt]] = {"hostagent": [*HOSTAGENT_OPTS]}
+    for name, options in driver_options():
+        groups.setdefault(name, []).extend(options)
+    return [*groups.items(), (KEY_MANAGER_GROUP, KEY_MANAGER_OPTS)]
 
 
 def hostagent_settings(conf: cfg.ConfigOpts) -> HostAgentSettings:
@@ -216,8 +203,6 @@ def hostagent_settings(conf: cfg.ConfigOpts) -> HostAgentSettings:
     host = options.host or default_host()
     if len(host) > _HOST_MAX or any(c.isspace() for c in host):
         raise ConfigError("[hostagent] host: a name of at most 255 characters without spaces, as nova-compute's")
-    if "://" not in options.libvirt_uri:
-        raise ConfigError(f"[hostagent] libvirt_uri: {options.libvirt_uri!r} is not a URI; as in qemu:///system")
     brick = section(
         conf,
         "hostagent",
@@ -228,7 +213,15 @@ def hostagent_settings(conf: cfg.ConfigOpts) -> HostAgentSettings:
         own_locks=options.lock_path is None,
         key_manager=_key_manager(conf),
     )
-    return section(conf, "hostagent", HostAgentSettings, host=host, bus=bus_settings(conf), brick=brick)
+    return section(
+        conf,
+        "hostagent",
+        HostAgentSettings,
+        host=host,
+        bus=bus_settings(conf),
+        driver=choose_driver(conf),
+        brick=brick,
+    )
 
 
 def list_opts() -> OptGroups:

@@ -12,9 +12,10 @@ from typing import Final, Protocol
 from bridge.core.messages import GuestState
 from bridge.core.outcome import Told
 from hostagent.domain import Disk, Domain, SourceKind
+from hostagent.drivers.base import Hypervisor
 from hostagent.errors import StepFailedError
 from hostagent.knowledge import ToldDisks
-from hostagent.ports import DeviceGuard, Hypervisor, Images
+from hostagent.ports import DeviceGuard, Images
 from hostagent.resize import ToldNow, tell
 
 LOG = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ class _Due:
 class Teller:
     """One thread that tells guests; the body of a supervised thread.
 
-    It has a libvirt session of its own, so that neither the inventory nor an order waits for it. A guest whose QEMU
+    It has a session of its own, so that neither the inventory nor an order waits for it. A guest whose QEMU
     hangs costs one call limit and is tried again later.
     """
 

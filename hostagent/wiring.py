@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 from bridge.core.errors import ConfigError
 from bridge.core.messages import Inventory, Order, Report
@@ -28,9 +28,9 @@ from hostagent.devices.base import Strategy
 from hostagent.devices.guard import RememberedDevices
 from hostagent.devices.headers import LuksHeaders
 from hostagent.devices.image import QemuImages, RbdStrategy
+from hostagent.devices.length import length_of
 from hostagent.domain import Disk
-from hostagent.drivers.libvirt.connect import open_libvirt, open_read_only
-from hostagent.drivers.libvirt.session import Abandoned, Session
+from hostagent.drivers.base import DriverTools, HypervisorHost, HypervisorSession
 from hostagent.extend import DeviceWait, ExtendTools, extend
 from hostagent.heap import give_back_free_memory
 from hostagent.identity import DeviceMemory
@@ -52,37 +52,37 @@ _CHANGES: Final = frozenset({Outcome.RESIZED, Outcome.ALREADY})
 _READS_MAX: Final = 64
 """Reads of storage that may hang at once; each holds a thread."""
 _LOOKS: Final = 6
-"""Call limits of libvirt that one look at a guest may take; then its thread counts as stuck."""
+"""Call limits of the hypervisor that one look at a guest may take; then its thread counts as stuck."""
 _INVENTORY_SHARE: Final = 0.25
-"""Of [hostagent] abandoned_max: where the storage of many guests hangs, the others' orders must still pass."""
+"""Of the calls that may hang: where the storage of many guests hangs, the others' orders must still pass."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostAccess:
-    """Access to the host: `connect(uri)` gives a virConnect; `parts` have to run for the strategies.
+    """Access to the host. `open_hypervisor` opens the driver; `parts` have to run for the strategies.
 
     `encryptor`: None unless the operator opted in to volumes' keys.
     """
 
-    connect: Callable[[str], Any]
+    open_hypervisor: Callable[[DriverTools], HypervisorHost]
     strategies: Sequence[Strategy]
     parts: Sequence[Part] = ()
     encryptor: Encryptor | None = None
 
 
 def this_host(settings: HostAgentSettings) -> HostAccess:
-    """Return libvirt and os-brick; for an agent that only looks, libvirt for reading and nothing else."""
+    """Return the hypervisor and os-brick; for an agent that only looks, the hypervisor alone."""
+    open_hypervisor = partial(settings.driver.driver.open, settings.driver.settings)
     if settings.read_only:
-        return HostAccess(connect=open_read_only, strategies=())
+        return HostAccess(open_hypervisor=open_hypervisor, strategies=())
     if (missing := key_manager.missing(opted_in=settings.brick.key_manager is not None)) is not None:
         raise ConfigError(missing)
     lock.prepare(settings.brick.lock_path, own=settings.brick.own_locks)
-    hostcheck.warn(settings.nova_conf, settings.brick)
     if settings.brick.key_manager is not None:
         LOG.info("volumes' keys are asked for, with [key_manager] backend")
     brick = BrickPool(settings.brick)
     return HostAccess(
-        connect=open_libvirt,
+        open_hypervisor=open_hypervisor,
         strategies=all_strategies(brick),
         parts=[brick],
         encryptor=brick if settings.brick.key_manager is not None else None,
@@ -90,9 +90,9 @@ def this_host(settings: HostAgentSettings) -> HostAccess:
 
 
 class WorkerTool:
-    """The tool of one worker: its libvirt session and its work on an order."""
+    """The tool of one worker: its session and its work on an order."""
 
-    def __init__(self, session: Session, work: Callable[[Order], Report]) -> None:
+    def __init__(self, session: HypervisorSession, work: Callable[[Order], Report]) -> None:
         self._session = session
         self._work = work
 
@@ -101,7 +101,7 @@ class WorkerTool:
         return self._work(order)
 
     def close(self) -> None:
-        """Give back the libvirt connection."""
+        """Give back what the session holds."""
         self._session.close()
 
 
@@ -137,7 +137,7 @@ class _Shared:
 
     settings: HostAgentSettings
     outside: HostAccess
-    abandoned: Abandoned
+    hypervisor: HypervisorHost
     headers: LuksHeaders
     devices: RememberedDevices
     told: ToldDisks
@@ -171,7 +171,7 @@ def build(
         stopping=shared.stopping,
         metrics=metrics,
         health=health,
-        stuck_after=_longest_order(settings),
+        stuck_after=_longest_order(settings, shared.hypervisor.limit),
     )
     teller = _teller(shared, workers, touched)
     keeper = _keeper(shared, outbox, touched, teller, health)
@@ -192,7 +192,7 @@ def build(
         workers.submit,
         health,
     )
-    looks_within = _LOOKS * settings.libvirt_limit
+    looks_within = _LOOKS * shared.hypervisor.limit
     return [
         PartWithCleanup(
             Supervised("hostagent.reporter", reporter.run, health), wake=outbox.close, after=sender.close
@@ -201,6 +201,7 @@ def build(
             Supervised("hostagent.inventory", keeper.run, health, moves_within=looks_within), wake=touched.close
         ),
         *shared.outside.parts,
+        *shared.hypervisor.parts,
         PartWithCleanup(
             Supervised("hostagent.teller", teller.run, health, moves_within=looks_within), wake=teller.close
         ),
@@ -212,10 +213,16 @@ def build(
 def _shared(settings: HostAgentSettings, outside: HostAccess, health: Health, metrics: AgentMetrics) -> _Shared:
     reads = StorageReads(limit=settings.storage_limit, most=_READS_MAX, health=health, gauge=metrics.storage_reads)
     memory = DeviceMemory(None if settings.read_only else settings.state_path, health)
+    tools = DriverTools(
+        health=health,
+        hanging=metrics.abandoned,
+        file_size=partial(length_of, reads),
+        facts=hostcheck.facts_of(settings),
+    )
     return _Shared(
         settings=settings,
         outside=outside,
-        abandoned=Abandoned(settings.abandoned_max, health, metrics.abandoned),
+        hypervisor=outside.open_hypervisor(tools),
         headers=LuksHeaders(reads),
         devices=RememberedDevices(memory, reads),
         told=ToldDisks(watches=settings.read_only),
@@ -223,22 +230,12 @@ def _shared(settings: HostAgentSettings, outside: HostAccess, health: Health, me
     )
 
 
-def _session(shared: _Shared, share: float = 1.0) -> Session:
-    return Session(
-        shared.settings.libvirt_uri,
-        limit=shared.settings.libvirt_limit,
-        abandoned=shared.abandoned,
-        connect=shared.outside.connect,
-        share=share,
-    )
-
-
-def _images(shared: _Shared, session: Session) -> QemuImages:
-    return QemuImages(session.secret, limit=shared.settings.libvirt_limit / 2)
+def _images(shared: _Shared, session: HypervisorSession) -> QemuImages:
+    return QemuImages(session.secret, limit=shared.hypervisor.limit / 2)
 
 
 def _worker_tool(shared: _Shared, crowded: Callable[[], bool]) -> WorkerTool:
-    session = _session(shared)
+    session = shared.hypervisor.session()
     images = _images(shared, session)
     if shared.settings.read_only:
         return WorkerTool(session, partial(observe, eyes=_observe_tools(shared, session, images)))
@@ -262,7 +259,7 @@ def _worker_tool(shared: _Shared, crowded: Callable[[], bool]) -> WorkerTool:
     return WorkerTool(session, work)
 
 
-def _observe_tools(shared: _Shared, session: Session, images: QemuImages) -> ObserveTools:
+def _observe_tools(shared: _Shared, session: HypervisorSession, images: QemuImages) -> ObserveTools:
     return ObserveTools(
         hypervisor=session,
         wait=shared.settings.observe_wait,
@@ -274,7 +271,7 @@ def _observe_tools(shared: _Shared, session: Session, images: QemuImages) -> Obs
 
 
 def _teller(shared: _Shared, workers: Workers, touched: Touched) -> Teller:
-    session = _session(shared, _INVENTORY_SHARE)
+    session = shared.hypervisor.session(_INVENTORY_SHARE)
     images = _images(shared, session)
     return Teller(
         session,
@@ -288,20 +285,21 @@ def _teller(shared: _Shared, workers: Workers, touched: Touched) -> Teller:
 
 
 def _keeper(shared: _Shared, outbox: Outbox, touched: Touched, teller: Teller, health: Health) -> InventoryKeeper:
-    settings, session = shared.settings, _session(shared, _INVENTORY_SHARE)
-    images = _images(shared, session)
+    settings, session = shared.settings, shared.hypervisor.session(_INVENTORY_SHARE)
+    images, can = _images(shared, session), shared.hypervisor.capabilities
     strategies, multipath = [*shared.outside.strategies, RbdStrategy(images)], settings.brick.use_multipath
     return InventoryKeeper(
         session,
         tell=partial(_send_inventory, outbox),
         touched=touched,
-        volume_types={} if settings.read_only else volume_types(strategies, use_multipath=multipath),
+        volume_types={} if settings.read_only else volume_types(strategies, can, use_multipath=multipath),
         hidden=partial(shared.headers.hidden_bytes, images=images),
         devices=shared.devices,
         told=shared.told,
         want_told=_tell_nobody if settings.read_only else teller.want,
         interval=settings.inventory_interval,
         health=health,
+        check=f"hostagent.{settings.driver.name}",
     )
 
 
@@ -320,7 +318,7 @@ def _hand_over(outbox: Outbox, touched: Touched, reports: Sequence[Report]) -> N
     touched.add({report.key.server_id for report in reports if report.outcome in _CHANGES})
 
 
-def _longest_order(settings: HostAgentSettings) -> float:
+def _longest_order(settings: HostAgentSettings, call_limit: float) -> float:
     """Return the seconds after which an order cannot be on its way any more: the sum of its limits, twice over."""
     brick = settings.brick.limit + settings.brick.lock_limit
-    return 2 * (settings.device_wait + brick + 8 * settings.libvirt_limit + settings.storage_limit)
+    return 2 * (settings.device_wait + brick + 8 * call_limit + settings.storage_limit)

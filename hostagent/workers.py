@@ -72,7 +72,7 @@ MORE: Final = 4
 """Times [hostagent] workers, the most threads there are while others hang."""
 WAITING_HEALTH: Final = "hostagent.orders"
 STUCK_HEALTH: Final = "hostagent.workers"
-_IDLE: Final = 120.0  # seconds without an order after which a worker ends, its libvirt connection with it
+_IDLE: Final = 120.0  # seconds without an order after which a worker ends, its connection with it
 _QUEUE_PATIENCE: Final = 5.0  # seconds a volume may wait although workers come free
 _WATCH_EVERY: Final = 0.25
 

@@ -18,9 +18,9 @@ class Outcome(StrEnum):
     NOT_ATTACHED = "not_attached"  # the domain is here, without this volume
     DEVICE_STALE = "device_stale"  # the host's device is still smaller than the volume
     PATHS_DOWN = "paths_down"  # a path of the multipath map does not answer
-    BUSY = "busy"  # libvirt: a block job or another operation holds the disk
+    BUSY = "busy"  # the hypervisor: a block job or another operation holds the disk
     BRICK_FAILED = "brick_failed"  # os-brick raised, hung or was killed
-    LIBVIRT_FAILED = "libvirt_failed"  # libvirt refused, hung or disconnected
+    HYPERVISOR_FAILED = "libvirt_failed"  # the hypervisor refused, hung or disconnected; an older code
     NOT_YET = "not_yet"  # from an agent that only looks: Nova's compute has not extended it, or told the guest
     ERROR = "error"  # an error without a name: uncertain, so tried again
     UNSUPPORTED = "unsupported"  # this disk cannot be extended on this host while its guest runs
@@ -60,7 +60,7 @@ THEN: Final[Mapping[Outcome, Then]] = MappingProxyType(
         Outcome.PATHS_DOWN: Then.RETRY,
         Outcome.BUSY: Then.RETRY,
         Outcome.BRICK_FAILED: Then.RETRY,
-        Outcome.LIBVIRT_FAILED: Then.RETRY,
+        Outcome.HYPERVISOR_FAILED: Then.RETRY,
         Outcome.NOT_YET: Then.RETRY,
         Outcome.ERROR: Then.RETRY,
         Outcome.UNSUPPORTED: Then.FAIL,

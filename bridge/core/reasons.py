@@ -161,9 +161,12 @@ class Reason(StrEnum):
     BRICK_NO_SIZE = "brick_no_size", "os-brick returned no size"
     KEY_UNAVAILABLE = "key_unavailable", "the key manager does not answer, refuses us, or has no such key"
     KEY_WRONG = "key_wrong", "the key manager's key does not open the volume"
-    LIBVIRT_RAISED = "libvirt_raised", "libvirt raised an error"
-    LIBVIRT_TIMED_OUT = "libvirt_timed_out", "a libvirt call did not return in time"
-    LIBVIRT_DOWN = "libvirt_down", "libvirt cannot be reached"
+    HYPERVISOR_RAISED = "libvirt_raised", "the hypervisor (libvirt, QEMU) raised an error"
+    HYPERVISOR_TIMED_OUT = (
+        "libvirt_timed_out",
+        "a call of the hypervisor (libvirt, QEMU) did not return in time",
+    )
+    HYPERVISOR_DOWN = "libvirt_down", "the hypervisor (libvirt, QEMU) cannot be reached"
     NOT_VERIFIED = "not_verified", "the size read back after the resize is below the target"
     NOVA_NOT_THERE = "nova_not_there", "Nova's host has not extended it; the event is posted to Nova again"
     UNCERTAIN = "uncertain", "an error that has no name yet; tried again"

@@ -48,7 +48,7 @@ class RememberedDevices:
         self._raise(verdict, key, disk, names)
 
     def observe(self, domain: Domain, detached: Iterable[str] = ()) -> Mapping[str, IdentityVerdict]:
-        """Learn from a look at a guest; `detached`: aliases of disks that libvirt removed since the last look.
+        """Learn from a look at a guest; `detached`: aliases of disks that left since the last look.
 
         Only a guest that runs shows which devices its disks are: those of one that is off may be connected to
         nothing, or to something else.

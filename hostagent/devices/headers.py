@@ -20,8 +20,8 @@ _Key = tuple[str | None, str | None, str | None]
 class LuksHeaders:
     """The headers of this host's disks; for several threads.
 
-    A header does not change while its volume is attached, and storage that hangs later must not matter. libvirt's
-    number of the source is part of the key, so a volume that is attached anew is read anew.
+    A header does not change while its volume is attached, and storage that hangs later must not matter. The
+    mark of the attach is part of the key, so a volume that is attached anew is read anew.
     """
 
     def __init__(self, reads: StorageReads, root: Path = sysfs.SYS) -> None:

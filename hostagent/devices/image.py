@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Images: files that QEMU grows itself, and RBD images that QEMU's own client opens.
 
-A file has no device to refresh; as in Nova (libvirt/volume/nfs.py: extend_volume), the requested size is right. Its
-format is the one in the domain's XML and is never probed, because a guest can write any header into a raw file.
+A file has no device to refresh; as in Nova (extend_volume of its NFS driver), the requested size is right. Its
+format is the configured one and is never probed, because a guest can write any header into a raw file.
 
 Cinder grows an RBD image in Ceph. QEMU would resize the image to whatever it is told, up or down, so the true size
 is read first by `qemu-img info`, with the domain's own source and key: no ceph.conf, keyring, Ceph tool or Python
@@ -30,7 +30,7 @@ _FORMATS = frozenset({"raw", "qcow2"})
 
 
 class FileStrategy:
-    """Raw and qcow2 files. Of LUKS inside of qcow2 libvirt takes the size that the guest sees."""
+    """Raw and qcow2 files. Of LUKS inside of qcow2 QEMU takes the size that the guest sees."""
 
     name = "file"
 
@@ -84,9 +84,9 @@ Secret = Callable[[str], bytes | None]
 
 
 class QemuImages:
-    """Images read by qemu-img. `secret(uuid)`: a libvirt secret's value, None where libvirt does not give it.
+    """Images read by qemu-img. `secret(uuid)`: a secret's value, None where the hypervisor does not give it.
 
-    `limit` in seconds for one look; below the limit of a libvirt call, since one look is made within such a call.
+    `limit` in seconds for one look; below the limit of a call, since one look is made within such a call.
     """
 
     def __init__(self, secret: Secret, *, limit: float, command: Sequence[str] = ("qemu-img",)) -> None:
@@ -171,7 +171,7 @@ def run_within(limit: float, command: Sequence[str], pass_fds: Sequence[int] = (
 
 
 def image_options(disk: Disk) -> dict[str, Any]:
-    """Return QEMU's options for the disk, as libvirt's qemuBlockStorageSourceGetRBDProps builds them. Pure."""
+    """Return QEMU's options for the disk, as QEMU's own client takes them. Pure."""
     network, name = disk.network, disk.source or ""
     parts = name.split("/")
     if network is None or len(parts) not in {2, 3} or not all(parts):

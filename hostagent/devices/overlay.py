@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A volume beneath an overlay, as a backup tool's external snapshot leaves it: the device first, then the overlay.
 
-libvirt's commit makes the device as large as the overlay, which works only on a device that has been refreshed.
+A commit makes the device as large as the overlay, which works only on a device that has been refreshed.
 """
 
 from collections.abc import Mapping

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Hypervisor drivers, one folder each."""
+"""Drivers of hypervisors: one folder each, behind the protocol in base.py. registry.py finds them."""

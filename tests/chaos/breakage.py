@@ -83,13 +83,13 @@ def _no_guard() -> None:
     """Resizes to what the order says, without a look at what the disk has."""
     from hostagent import extend  # noqa: PLC0415
     from hostagent.domain import Disk  # noqa: PLC0415
-    from hostagent.ports import Hypervisor  # noqa: PLC0415
+    from hostagent.drivers.base import Hypervisor  # noqa: PLC0415
     from hostagent.resize import Resized  # noqa: PLC0415
 
     def grow(
         hypervisor: Hypervisor, server_id: str, disk: Disk, size: int, **_of_no_played_disk: object
     ) -> Resized:
-        hypervisor.on_domain(server_id, "blockResize", lambda domain, _: domain.blockResize(disk.target, size, 1))
+        hypervisor.on_guest(server_id, lambda guest, _: guest.resize(disk, size))
         return Resized(before=0, asked=True)
 
     def capacity(self: Any, name: str, disk: Disk) -> int:

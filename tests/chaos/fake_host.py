@@ -17,6 +17,9 @@ from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
 from hostagent.devices.image import FileStrategy
 from hostagent.domain import Disk as DomainDisk
+from hostagent.drivers.base import DriverTools, HypervisorHost
+from hostagent.drivers.libvirt.driver import LibvirtHost
+from hostagent.drivers.libvirt.session import Abandoned
 from hostagent.errors import StepFailedError
 from hostagent.settings import HostAgentSettings
 from hostagent.wiring import HostAccess
@@ -142,7 +145,8 @@ class SlowFiles(FileStrategy):
 
 def fake_host(settings: HostAgentSettings) -> HostAccess:
     """The host of this agent: its ledger lies in its state_path, which the URI names."""
-    ledger = Ledger(Path(settings.libvirt_uri.removeprefix("chaos://")) / LEDGER)
+    libvirt_settings = settings.driver.settings
+    ledger = Ledger(Path(libvirt_settings.uri.removeprefix("chaos://")) / LEDGER)
     manners = Manners(random.Random())
     attached: dict[str, list[str]] = {}
     for server_id, volume_id in ledger.disks():
@@ -151,4 +155,9 @@ def fake_host(settings: HostAgentSettings) -> HostAccess:
         server_id: FakeDomain(server_id, volumes, ledger, manners) for server_id, volumes in attached.items()
     }
     connect: Callable[[str], Any] = lambda _uri: FakeConnection(domains)  # noqa: E731
-    return HostAccess(connect=connect, strategies=[SlowFiles(manners)])
+
+    def played(tools: DriverTools) -> HypervisorHost:
+        abandoned = Abandoned(libvirt_settings.abandoned_max, tools.health, tools.hanging)
+        return LibvirtHost(settings=libvirt_settings, abandoned=abandoned, connect=connect)
+
+    return HostAccess(open_hypervisor=played, strategies=[SlowFiles(manners)])

@@ -75,23 +75,29 @@ WALLS: Final = {
         "amqp cliff kombu oslo_config prometheus_client tqdm",
     ),
     "hostagent": _wall(
-        "bridge.core bridge.runtime hostagent.devices hostagent.guest hostagent.settings hostagent.wiring",
+        "bridge.core bridge.runtime hostagent.devices hostagent.drivers.base hostagent.drivers.registry "
+        "hostagent.drivers.connects hostagent.guest hostagent.settings hostagent.wiring",
         "kombu oslo_config oslo_messaging prometheus_client",
     ),
     "hostagent/wiring.py": _wall("bridge.core bridge.runtime hostagent", "prometheus_client"),
     "hostagent/hostcheck.py": _wall(
         "bridge.core bridge.runtime hostagent.brick.key_manager hostagent.brick.lock "
-        "hostagent.capabilities hostagent.settings",
-        "oslo_config",
+        "hostagent.capabilities hostagent.drivers.base hostagent.drivers.connects hostagent.settings",
     ),
     "hostagent/devices": _wall(
-        "bridge.core hostagent.domain hostagent.errors hostagent.identity hostagent.ports hostagent.storage_reads"
+        "bridge.core hostagent.domain hostagent.drivers.base hostagent.errors hostagent.identity hostagent.ports "
+        "hostagent.storage_reads"
     ),
-    "hostagent/guest": _wall("bridge.core hostagent.domain hostagent.errors hostagent.ports"),
-    "hostagent/drivers": _wall("bridge.core bridge.runtime hostagent.domain hostagent.errors hostagent.ports"),
+    "hostagent/guest": _wall(
+        "bridge.core hostagent.domain hostagent.drivers.base hostagent.errors hostagent.ports"
+    ),
+    "hostagent/drivers": _wall(
+        "bridge.core bridge.runtime hostagent.domain hostagent.errors", "oslo_config prometheus_client"
+    ),
     "hostagent/drivers/libvirt": _wall(
-        "bridge.core bridge.runtime hostagent.domain hostagent.drivers hostagent.errors hostagent.ports",
-        "libvirt libvirt_qemu prometheus_client",
+        "bridge.core bridge.runtime hostagent.domain hostagent.drivers.base hostagent.drivers.connects "
+        "hostagent.errors",
+        "libvirt libvirt_qemu oslo_config prometheus_client",
     ),
     "hostagent/brick": _wall(
         "bridge.core bridge.runtime hostagent.errors hostagent.ports hostagent.settings",

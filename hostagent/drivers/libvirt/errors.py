@@ -7,8 +7,8 @@ from typing import Final, Protocol
 from bridge.core.messages import GuestState
 from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
+from hostagent.drivers.libvirt.guest import RESIZE
 from hostagent.errors import StepFailedError
-from hostagent.ports import RESIZE
 
 _SHUTOFF, _PAUSED, _NOSTATE = 5, 3, 0  # virDomainState
 _MIGRATED, _SAVED = 4, 5  # virDomainShutoffReason
@@ -112,10 +112,10 @@ def stopped(error: LibvirtError, what: str) -> StepFailedError:
     if (why := _passing(code, text)) is not None:
         return StepFailedError(*why, detail)
     if connection_lost(error):
-        return StepFailedError(Outcome.LIBVIRT_FAILED, Reason.LIBVIRT_DOWN, detail)
+        return StepFailedError(Outcome.HYPERVISOR_FAILED, Reason.HYPERVISOR_DOWN, detail)
     if what == RESIZE and (reason := _never(code, text)) is not None:
         return StepFailedError(Outcome.UNSUPPORTED, reason, detail)
-    return StepFailedError(Outcome.LIBVIRT_FAILED, Reason.LIBVIRT_RAISED, detail)
+    return StepFailedError(Outcome.HYPERVISOR_FAILED, Reason.HYPERVISOR_RAISED, detail)
 
 
 def _passing(code: int | None, text: str) -> tuple[Outcome, Reason] | None:

@@ -10,22 +10,26 @@ import concurrent.futures
 import logging
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, TypeVar
 
 import libvirt
 from prometheus_client import Gauge
 
+from bridge.core.extend import is_uuid
 from bridge.core.messages import GuestState
 from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
 from bridge.runtime.health import Health
-from hostagent.domain import BadDomainError, Domain, parse_domain
-from hostagent.drivers.libvirt import errors
+from hostagent.domain import Domain
+from hostagent.drivers.base import Capacity, GuestEvents, GuestHandle, GuestList, Watch, failed
+from hostagent.drivers.libvirt import agent, errors
 from hostagent.drivers.libvirt.connect import close_libvirt, open_libvirt
+from hostagent.drivers.libvirt.domain_xml import BadDomainError, parse_domain
+from hostagent.drivers.libvirt.guest import RESIZE, LibvirtGuest, read_capacity
+from hostagent.drivers.libvirt.watch import LibvirtEvents
 from hostagent.errors import NotAskedError, StepFailedError
-from hostagent.ports import RESIZE, Capacity, LibvirtDomain
 
 LOG = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -33,6 +37,7 @@ Job = Callable[[Any], Any]
 
 _ANY = ""  # key of calls that belong to no guest
 HEALTH = "hostagent.libvirt_calls"
+_AGENT_MARGIN = 1.0  # seconds that a guest's agent has less than the session, so that libvirt gives up first
 
 
 class Abandoned:
@@ -95,6 +100,7 @@ class Session:
         self._abandoned = abandoned
         self._share = share
         self._caller: _Caller | None = None
+        self._watch: _ConnectionWatch | None = None
 
     def domain(self, server_id: str) -> Domain | None:
         """Return the domain as it is now, None where libvirt does not know it."""
@@ -108,11 +114,11 @@ class Session:
             return state, saved, errors.has_left(number, reason), domain.XMLDesc(0)
 
         try:
-            state, saved, left, xml = self.on_domain(server_id, "look", look)
+            state, saved, left, xml = self._on_domain(server_id, "look", look)
             disks, run = parse_domain(xml)
             return Domain(server_id=server_id, state=state, disks=disks, run=run, saved=saved, left=left)
         except BadDomainError as ex:
-            raise StepFailedError(Outcome.LIBVIRT_FAILED, Reason.LIBVIRT_RAISED, str(ex)) from ex
+            raise failed(Reason.HYPERVISOR_RAISED, str(ex)) from ex
         except StepFailedError as ex:
             if ex.reason is Reason.DOMAIN_ABSENT:
                 return None
@@ -121,8 +127,7 @@ class Session:
     def capacity(self, server_id: str, target: str) -> Capacity:
         """Return one disk's sizes now."""
         self._abandoned.check(server_id, self._share)  # QEMU is asked, and QEMU is what hangs
-        answer = self.on_domain(server_id, "blockInfo", lambda domain, _wanted: domain.blockInfo(target))
-        return Capacity.read(answer, target)
+        return self._on_domain(server_id, "blockInfo", lambda domain, _wanted: read_capacity(domain, target))
 
     def state(self, server_id: str) -> GuestState | None:
         """Return a guest's state alone, None where libvirt does not know the guest. Raises StepFailedError.
@@ -135,17 +140,47 @@ class Session:
             return state, reason
 
         try:
-            state, reason = self.on_domain(server_id, "state", look)
+            state, reason = self._on_domain(server_id, "state", look)
         except StepFailedError as ex:
             if ex.reason is Reason.DOMAIN_ABSENT:
                 return None
             raise
         return errors.guest_state(state, reason)
 
-    def on_domain(self, server_id: str, what: str, work: Callable[[LibvirtDomain, Callable[[], bool]], T]) -> T:
-        """Run `work(domain, wanted)` within the call limit, a second time after a reconnect."""
-        if what == RESIZE:
-            self._abandoned.check(server_id, self._share)
+    def guests(self) -> GuestList:
+        """Return the guests that libvirt lists. A domain without a UUID is not a server's."""
+        ids = self.on_connection(
+            "list", lambda connection: [domain.UUIDString() for domain in connection.listAllDomains(0)]
+        )
+        return GuestList(server_ids=frozenset(server_id.lower() for server_id in ids if is_uuid(server_id)))
+
+    def on_guest(self, server_id: str, work: Callable[[GuestHandle, Callable[[], bool]], T]) -> T:
+        """Run `work(guest, wanted)` within the call limit, a second time after a reconnect."""
+        self._abandoned.check(server_id, self._share)
+        return self._on_domain(server_id, RESIZE, lambda domain, wanted: work(LibvirtGuest(domain), wanted))
+
+    def watch(self, events: GuestEvents) -> Watch:
+        """Register for events, once for each connection."""
+
+        def register(connection: Any) -> _ConnectionWatch:
+            watch = self._watch
+            if watch is None or watch.connection is not connection:
+                watch = self._watch = _ConnectionWatch(self, LibvirtEvents(connection, events))
+            return watch
+
+        return self.on_connection("register for events", register)
+
+    def agent(self, server_id: str, command: Mapping[str, Any], limit: float) -> Any:
+        """Ask the guest's agent. libvirt waits for it by itself, and a second less than this session."""
+        self._abandoned.check(server_id, self._share)
+        seconds = max(1, int(min(limit, self._limit - _AGENT_MARGIN)))
+
+        def ask(domain: Any, _wanted: object) -> str:
+            return agent.ask(domain, command, seconds)
+
+        return agent.answer_of(self._on_domain(server_id, agent.CALL, ask))
+
+    def _on_domain(self, server_id: str, what: str, work: Callable[[Any, Callable[[], bool]], T]) -> T:
         call = _CallHandle()
         result: T = self._run(
             server_id, what, lambda connection: work(connection.lookupByUUIDString(server_id), call.still), call
@@ -192,6 +227,18 @@ class Session:
             self.close()
             LOG.warning("libvirt call %s for server %s was given up on after %g s", what, key or "-", self._limit)
             raise _timed_out(f"{what} took longer than {self._limit:g} s") from ex
+
+
+class _ConnectionWatch:
+    """The events of one connection; for as long as the session has that connection."""
+
+    def __init__(self, session: Session, events: LibvirtEvents) -> None:
+        self.connection = events.connection
+        self._session = session
+
+    def stands(self) -> bool:
+        """Return whether the connection is the session's, and alive."""
+        return self._session.on_connection("look", lambda now: now is self.connection and bool(now.isAlive()))
 
 
 class _CallHandle:
@@ -256,7 +303,7 @@ class _Caller:
             try:
                 self._connection = self._open()
             except libvirt.libvirtError as ex:
-                raise StepFailedError(Outcome.LIBVIRT_FAILED, Reason.LIBVIRT_DOWN, str(ex)) from ex
+                raise StepFailedError(Outcome.HYPERVISOR_FAILED, Reason.HYPERVISOR_DOWN, str(ex)) from ex
         return self._connection
 
     def _drop(self) -> None:
@@ -281,8 +328,8 @@ def _dead(connection: Any) -> bool:
 
 
 def _not_asked(detail: str) -> NotAskedError:
-    return NotAskedError(Outcome.LIBVIRT_FAILED, Reason.LIBVIRT_TIMED_OUT, detail)
+    return NotAskedError(Outcome.HYPERVISOR_FAILED, Reason.HYPERVISOR_TIMED_OUT, detail)
 
 
 def _timed_out(detail: str) -> StepFailedError:
-    return StepFailedError(Outcome.LIBVIRT_FAILED, Reason.LIBVIRT_TIMED_OUT, detail)
+    return StepFailedError(Outcome.HYPERVISOR_FAILED, Reason.HYPERVISOR_TIMED_OUT, detail)

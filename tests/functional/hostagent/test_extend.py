@@ -186,16 +186,16 @@ def test_a_hung_qemu_holds_up_no_other_guest_and_is_not_asked_again(
     os.kill(pid, signal.SIGSTOP)
     try:
         began = time.monotonic()
-        assert ends(bench(order(sick, sick_disk, 2 * GIB))) == (Outcome.LIBVIRT_FAILED, "libvirt_timed_out")
+        assert ends(bench(order(sick, sick_disk, 2 * GIB))) == (Outcome.HYPERVISOR_FAILED, "libvirt_timed_out")
         given_up = time.monotonic() - began
         assert bench(order(well, well_disk, 2 * GIB)).outcome is Outcome.RESIZED
         began = time.monotonic()
-        assert ends(bench(order(sick, sick_disk, 3 * GIB))) == (Outcome.LIBVIRT_FAILED, "libvirt_timed_out")
+        assert ends(bench(order(sick, sick_disk, 3 * GIB))) == (Outcome.HYPERVISOR_FAILED, "libvirt_timed_out")
         assert time.monotonic() - began < given_up, "the call that hangs is not made again"
     finally:
         os.kill(pid, signal.SIGCONT)
     until(
-        lambda: bench(order(sick, sick_disk, 3 * GIB)).outcome is not Outcome.LIBVIRT_FAILED,
+        lambda: bench(order(sick, sick_disk, 3 * GIB)).outcome is not Outcome.HYPERVISOR_FAILED,
         "its calls return again",
     )
     sick.wait_size(3 * GIB)

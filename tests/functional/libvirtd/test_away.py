@@ -49,7 +49,7 @@ def test_a_libvirtd_that_goes_and_comes_costs_an_attempt_and_nothing_else(
 
     gone = host.pids()[two.name]
     host.stop(number)
-    assert ends(machine.extend(agent, one, 3 * GIB)) == (Outcome.LIBVIRT_FAILED, "libvirt_down")
+    assert ends(machine.extend(agent, one, 3 * GIB)) == (Outcome.HYPERVISOR_FAILED, "libvirt_down")
     wait_for(lambda: not agent.ready(), agent)
     assert "libvirt-sock" in agent.reason("hostagent.libvirt")
     os.kill(gone, signal.SIGKILL)
@@ -71,7 +71,7 @@ def test_a_hung_libvirtd_is_given_up_on_and_readiness_counts_the_calls(machine: 
     agent = machine.agent(host, QUICK)
     host.hang()
     for guest in guests:
-        assert ends(machine.extend(agent, guest, 2 * GIB)) == (Outcome.LIBVIRT_FAILED, "libvirt_timed_out")
+        assert ends(machine.extend(agent, guest, 2 * GIB)) == (Outcome.HYPERVISOR_FAILED, "libvirt_timed_out")
     assert "libvirt calls hang" in wait_for(
         lambda: (c := agent.checks()["hostagent.libvirt_calls"]) and not c["ok"] and str(c["reason"]), agent
     )
@@ -102,7 +102,7 @@ def test_guests_that_hang_hold_up_no_other_and_the_inventory_goes_on(machine: Ma
         wait_for(lambda: late.server_id in machine.reports.domains(host.name), agent)
         assert agent.ready(), agent.checks()
         assert machine.extend(agent, well, 2 * GIB).outcome is Outcome.RESIZED
-        assert ends(machine.extend(agent, sick[-1], 2 * GIB)) == (Outcome.LIBVIRT_FAILED, "libvirt_timed_out")
+        assert ends(machine.extend(agent, sick[-1], 2 * GIB)) == (Outcome.HYPERVISOR_FAILED, "libvirt_timed_out")
         assert machine.extend(agent, other, 2 * GIB).outcome is Outcome.RESIZED
         known = machine.reports.domains(host.name)
         assert {guest.server_id for guest in sick} <= known.keys(), "a hung guest is no guest that is gone"

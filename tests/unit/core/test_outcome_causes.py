@@ -28,7 +28,7 @@ CAUSES: Final[dict[Outcome, tuple[str, str]]] = {
     Outcome.PATHS_DOWN: ("storage/test_multipath.py", "test_a_path_that_is_down_is_named_and_heals"),
     Outcome.BUSY: (HOST, "test_a_block_job_makes_it_busy_and_afterwards_it_works"),
     Outcome.BRICK_FAILED: (HOST, "test_an_os_brick_process_that_hangs_or_is_killed_costs_one_attempt"),
-    Outcome.LIBVIRT_FAILED: (HOST, "test_a_hung_qemu_holds_up_no_other_guest_and_is_not_asked_again"),
+    Outcome.HYPERVISOR_FAILED: (HOST, "test_a_hung_qemu_holds_up_no_other_guest_and_is_not_asked_again"),
     Outcome.ERROR: ("functional/qemu/test_outcomes.py", "test_what_has_no_name_is_an_error_and_tried_again"),
     Outcome.UNSUPPORTED: (
         "functional/qemu/test_outcomes.py",

@@ -18,10 +18,11 @@ from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
 from bridge.runtime.health import Health
 from hostagent.domain import Disk, Domain, NetworkSource, SourceKind
+from hostagent.drivers.base import Capacity, GuestHandle
 from hostagent.drivers.libvirt import errors
+from hostagent.drivers.libvirt.guest import RESIZE, LibvirtGuest, read_capacity
 from hostagent.errors import StepFailedError
 from hostagent.extend import DeviceWait, ExtendTools
-from hostagent.ports import Capacity, LibvirtDomain
 from hostagent.storage_reads import StorageReads
 
 T = TypeVar("T")
@@ -171,15 +172,18 @@ class FakeHypervisor:
         )
 
     def capacity(self, server_id: str, target: str) -> Capacity:
-        info = self.on_domain(server_id, "blockInfo", lambda domain, _wanted: domain.blockInfo(target))
-        return Capacity(info[0], info[2])
-
-    def on_domain(self, server_id: str, what: str, work: Callable[[LibvirtDomain, Callable[[], bool]], T]) -> T:
         with self.lock:
             try:
-                return work(self._lookup(server_id), lambda: True)
+                return read_capacity(self._lookup(server_id), target)
             except FakeLibvirtError as ex:
-                raise errors.stopped(ex, what) from ex
+                raise errors.stopped(ex, "blockInfo") from ex
+
+    def on_guest(self, server_id: str, work: Callable[[GuestHandle, Callable[[], bool]], T]) -> T:
+        with self.lock:
+            try:
+                return work(LibvirtGuest(self._lookup(server_id)), lambda: True)
+            except FakeLibvirtError as ex:
+                raise errors.stopped(ex, RESIZE) from ex
 
     def _lookup(self, server_id: str) -> FakeDomain:
         if server_id not in self.domains:

@@ -9,6 +9,8 @@ import pytest
 from hostagent.capabilities import NO_STRATEGY, VOLUME_TYPES, volume_types
 from hostagent.devices import all_strategies
 from hostagent.devices.image import FileStrategy, QemuImages, RbdStrategy
+from hostagent.domain import SourceKind
+from hostagent.drivers.base import DriverCapabilities
 
 
 class NoBrick:
@@ -20,6 +22,7 @@ class NoBrick:
     paths = extend
 
 
+ALL = DriverCapabilities(sources=frozenset(SourceKind), protocols=frozenset({"rbd"}))
 STRATEGIES = [
     *all_strategies(NoBrick()),  # type: ignore[arg-type]
     RbdStrategy(QemuImages(lambda _secret_id: None, limit=1)),
@@ -28,7 +31,7 @@ STRATEGIES = [
 
 def test_with_every_tool_there_all_that_has_a_strategy_is_extended() -> None:
     """The strategies themselves are asked, as for a real disk."""
-    found = volume_types(STRATEGIES, use_multipath=True, have=lambda _tool: True)
+    found = volume_types(STRATEGIES, ALL, use_multipath=True, have=lambda _tool: True)
     assert {name for name, why_not in found.items() if not why_not} >= {
         "iscsi", "fibre_channel", "nvmeof", "nfs", "rbd",
     }  # fmt: skip
@@ -37,7 +40,7 @@ def test_with_every_tool_there_all_that_has_a_strategy_is_extended() -> None:
 
 def test_a_strategy_less_is_a_type_less() -> None:
     """Files only: each block type says that nobody extends it."""
-    found = volume_types([FileStrategy()], use_multipath=False, have=lambda _tool: True)
+    found = volume_types([FileStrategy()], ALL, use_multipath=False, have=lambda _tool: True)
     assert (found["nfs"], found["iscsi"], found["local"]) == ("", NO_STRATEGY, NO_STRATEGY)
     assert found.keys() == VOLUME_TYPES.keys()
 
@@ -56,5 +59,14 @@ def test_a_strategy_less_is_a_type_less() -> None:
 )
 def test_a_tool_that_os_brick_would_miss_is_named(missing: str, name: str, multipath: bool, says: str) -> None:
     """Else it is found out by the first extend."""
-    found = volume_types(STRATEGIES, use_multipath=multipath, have=lambda tool: tool != missing)
+    found = volume_types(STRATEGIES, ALL, use_multipath=multipath, have=lambda tool: tool != missing)
     assert found[name] == says
+
+
+def test_what_the_driver_cannot_resize_is_said_before_it_is_tried() -> None:
+    """A strategy alone is not enough."""
+    driver = DriverCapabilities(sources=frozenset({SourceKind.BLOCK}))
+    found = volume_types(STRATEGIES, driver, use_multipath=False, have=lambda _tool: True)
+    assert found["iscsi"] == ""
+    assert "the hypervisor's driver resizes no disk of this kind: network rbd raw" in found["rbd"]
+    assert "no disk of this kind: file raw" in found["nfs"]

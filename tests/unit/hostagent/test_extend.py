@@ -13,9 +13,9 @@ from bridge.core.reasons import Reason
 from hostagent.devices.block import LocalStrategy
 from hostagent.devices.image import FileStrategy
 from hostagent.domain import Disk, Domain, SourceKind
+from hostagent.drivers.base import GuestArrival
 from hostagent.errors import StepFailedError
 from hostagent.extend import ExtendTools, extend
-from hostagent.knowledge import GuestArrival
 from hostagent.ports import Nudge
 from tests.unit.hostagent.fakes import (
     MIB,
@@ -335,9 +335,10 @@ def test_a_failing_os_brick_ends_the_attempt_before_the_guest() -> None:
         (FakeLibvirtError(1, "unable to execute 'block_resize': Device is in use"), Outcome.BUSY, Reason.BLOCK_JOB),
         (FakeLibvirtError(68, "Timed out during operation: cannot acquire state change lock"), Outcome.BUSY,
          Reason.BLOCK_JOB),
-        (FakeLibvirtError(1, "client socket is closed", domain=7), Outcome.LIBVIRT_FAILED, Reason.LIBVIRT_DOWN),
+        (FakeLibvirtError(1, "client socket is closed", domain=7), Outcome.HYPERVISOR_FAILED,
+         Reason.HYPERVISOR_DOWN),
         (FakeLibvirtError(1, "Cannot grow device files"), Outcome.DEVICE_STALE, Reason.CANNOT_GROW_DEVICE),
-        (FakeLibvirtError(55, "domain is not running"), Outcome.LIBVIRT_FAILED, Reason.LIBVIRT_RAISED),
+        (FakeLibvirtError(55, "domain is not running"), Outcome.HYPERVISOR_FAILED, Reason.HYPERVISOR_RAISED),
         (FakeLibvirtError(42, "Domain not found"), Outcome.NOT_HERE, Reason.DOMAIN_ABSENT),
     ],
 )  # fmt: skip
@@ -357,7 +358,7 @@ def test_a_resize_that_changes_nothing_is_not_a_success() -> None:
     hypervisor = FakeHypervisor()
     server_id = hypervisor.add(disk)
     report = extend(order(server_id, disk.volume_id, 128 * MIB), tools(hypervisor, FileStrategy()))
-    assert (report.outcome, report.reason) == (Outcome.LIBVIRT_FAILED, "not_verified")
+    assert (report.outcome, report.reason) == (Outcome.HYPERVISOR_FAILED, "not_verified")
 
 
 def test_nova_being_quicker_is_already_there() -> None:
@@ -395,9 +396,9 @@ def test_what_has_no_name_yet_is_an_error_and_never_escapes() -> None:
 def test_libvirt_being_away_is_said() -> None:
     """Not `not_here`: that would send the engine looking for another host."""
     hypervisor = FakeHypervisor()
-    hypervisor.down = StepFailedError(Outcome.LIBVIRT_FAILED, Reason.LIBVIRT_DOWN, "no socket")
+    hypervisor.down = StepFailedError(Outcome.HYPERVISOR_FAILED, Reason.HYPERVISOR_DOWN, "no socket")
     report = extend(order(ABSENT, ABSENT, MIB), tools(hypervisor, FileStrategy()))
-    assert (report.outcome, report.reason) == (Outcome.LIBVIRT_FAILED, "libvirt_down")
+    assert (report.outcome, report.reason) == (Outcome.HYPERVISOR_FAILED, "libvirt_down")
 
 
 def test_the_next_guest_of_a_shared_volume_finds_the_device_refreshed() -> None:

@@ -13,13 +13,15 @@ from bridge.core.reasons import Reason
 from bridge.runtime.health import Health
 from bridge.runtime.retry import Backoff
 from hostagent.domain import Domain
+from hostagent.drivers.base import Capacity, GuestEvents, GuestList
+from hostagent.drivers.libvirt.watch import LibvirtEvents
 from hostagent.errors import NotAskedError, StepFailedError
-from hostagent.inventory import HEALTH, InventoryKeeper, Touched
-from hostagent.ports import Capacity
+from hostagent.inventory import InventoryKeeper, Touched
 from tests.unit.hostagent.fakes import MIB, FakeDisk, FakeHypervisor
 
-HUNG = StepFailedError(Outcome.LIBVIRT_FAILED, Reason.LIBVIRT_TIMED_OUT)
-AWAY = StepFailedError(Outcome.LIBVIRT_FAILED, Reason.LIBVIRT_DOWN, "no socket")
+HEALTH = "hostagent.hypervisor"
+HUNG = StepFailedError(Outcome.HYPERVISOR_FAILED, Reason.HYPERVISOR_TIMED_OUT)
+AWAY = StepFailedError(Outcome.HYPERVISOR_FAILED, Reason.HYPERVISOR_DOWN, "no socket")
 
 
 class FakeConnection:
@@ -56,6 +58,8 @@ class Libvirt:
         self.hung: set[str] = set()
         self.no_state: set[str] = set()
         self.no_sizes: StepFailedError | None = None
+        self.unlisted: frozenset[str] = frozenset()
+        self.watched: FakeWatch | None = None
 
     def domain(self, server_id: str) -> Domain | None:
         if server_id in self.hung:
@@ -73,11 +77,36 @@ class Libvirt:
             raise self.no_sizes
         return self.hypervisor.capacity(server_id, target)
 
-    def on_connection(self, _what: str, work: Callable[[Any], Any]) -> Any:
+    def guests(self) -> GuestList:
+        listed = frozenset(self.on_connection(lambda now: [d.UUIDString() for d in now.listAllDomains(0)]))
+        return GuestList(server_ids=listed - self.unlisted, complete=not self.unlisted)
+
+    def watch(self, events: GuestEvents) -> "FakeWatch":
+        def register(connection: FakeConnection) -> FakeWatch:
+            if self.watched is None or self.watched.connection is not connection:
+                self.watched = FakeWatch(self, connection, events)
+            return self.watched
+
+        watch: FakeWatch = self.on_connection(register)
+        return watch
+
+    def on_connection(self, work: Callable[[Any], Any]) -> Any:
         if self.away > 0:
             self.away -= 1
             raise AWAY
         return work(self.connection)
+
+
+class FakeWatch:
+    """Events of one connection."""
+
+    def __init__(self, libvirt: Libvirt, connection: FakeConnection, events: GuestEvents) -> None:
+        self.connection = connection
+        self._libvirt = libvirt
+        LibvirtEvents(connection, events)
+
+    def stands(self) -> bool:
+        return self._libvirt.on_connection(lambda now: now is self.connection and bool(now.isAlive())) is True
 
 
 def keeper(libvirt: Libvirt) -> tuple[InventoryKeeper, list[Inventory], Touched, Health]:
@@ -123,6 +152,20 @@ def test_a_guest_that_cannot_be_read_leaves_the_rest_of_the_host_whole() -> None
     assert made._words() == "ok"
 
 
+def test_a_list_with_gaps_says_of_no_guest_that_it_left() -> None:
+    """A driver that could not ask one of its guests who it is."""
+    hypervisor = FakeHypervisor()
+    here, silent = hypervisor.add(FakeDisk()), hypervisor.add(FakeDisk())
+    libvirt = Libvirt(hypervisor)
+    made, *_ = keeper(libvirt)
+    assert made.look_at_all().full
+    libvirt.unlisted = frozenset({silent})
+    listed = made.look_at_all()
+    assert (listed.full, listed.gone) == (False, ())
+    assert [domain.server_id for domain in listed.domains] == [here]
+    assert silent in made._known  # a size that cannot be read later is still what it was
+
+
 def test_a_named_domain_that_is_gone_is_told_as_gone() -> None:
     """A change, not a whole inventory."""
     hypervisor = FakeHypervisor()
@@ -152,7 +195,7 @@ def test_a_size_that_cannot_be_read_is_what_it_was() -> None:
     made, *_ = keeper(libvirt)
     made.look_at_all()
     two = hypervisor.add(other)
-    for error in (HUNG, NotAskedError(Outcome.LIBVIRT_FAILED, Reason.LIBVIRT_TIMED_OUT)):
+    for error in (HUNG, NotAskedError(Outcome.HYPERVISOR_FAILED, Reason.HYPERVISOR_TIMED_OUT)):
         libvirt.no_sizes = error
         sizes = {domain.server_id: domain.disks[0].size for domain in made.look_at_all().domains}
         assert sizes == {one: disk.capacity, two: None}

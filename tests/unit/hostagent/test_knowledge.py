@@ -6,7 +6,8 @@ import pytest
 from bridge.core.messages import GuestState
 from bridge.core.outcome import Told
 from hostagent.domain import Disk, Domain, SourceKind
-from hostagent.knowledge import GuestArrival, ToldDisks
+from hostagent.drivers.base import GuestArrival
+from hostagent.knowledge import ToldDisks
 
 SERVER = "11111111-1111-4111-8111-111111111111"
 VOLUME = "22222222-2222-4222-8222-222222222222"

@@ -4,8 +4,9 @@
 from bridge.core.messages import GuestState, Report
 from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
+from hostagent.drivers.base import GuestArrival
 from hostagent.errors import StepFailedError
-from hostagent.knowledge import GuestArrival, ToldDisks
+from hostagent.knowledge import ToldDisks
 from hostagent.observe import ObserveTools, observe
 from tests.unit.hostagent.fakes import MIB, FakeDisk, FakeHypervisor, FakeTime, order
 
@@ -129,9 +130,9 @@ def test_where_the_guest_is_not_running_here_is_said_as_an_agent_that_extends_sa
 
 def test_a_libvirt_that_fails_is_a_report_too() -> None:
     hypervisor, server_id, disk = guest()
-    hypervisor.down = StepFailedError(Outcome.LIBVIRT_FAILED, Reason.LIBVIRT_DOWN, "away")
+    hypervisor.down = StepFailedError(Outcome.HYPERVISOR_FAILED, Reason.HYPERVISOR_DOWN, "away")
     report = look(hypervisor, server_id, disk.volume_id)
-    assert (report.outcome, report.detail) == (Outcome.LIBVIRT_FAILED, "away")
+    assert (report.outcome, report.detail) == (Outcome.HYPERVISOR_FAILED, "away")
 
 
 def test_two_disks_under_one_volume_id_are_refused_and_never_taken_for_done() -> None:

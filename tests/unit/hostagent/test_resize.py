@@ -7,8 +7,9 @@ import pytest
 
 from bridge.core.outcome import Outcome
 from hostagent.domain import Disk, SourceKind
+from hostagent.drivers.libvirt.guest import resize_flags
 from hostagent.errors import StepFailedError
-from hostagent.resize import WouldShrinkError, grow, resize_flags, whole_sectors
+from hostagent.resize import WouldShrinkError, grow, whole_sectors
 from tests.unit.hostagent.fakes import MIB, FakeDisk, FakeDomain, FakeHypervisor
 
 
@@ -27,8 +28,8 @@ def resizes(hypervisor: FakeHypervisor) -> list[str]:
 def test_the_fake_is_as_dangerous_as_libvirt() -> None:
     """Else every test below would pass without a guard."""
     disk = FakeDisk(capacity=64 * MIB)
-    hypervisor, server_id, _ = made(disk)
-    hypervisor.on_domain(server_id, "x", lambda domain, _: domain.blockResize("vda", 1, 1))
+    hypervisor, server_id, seen = made(disk)
+    hypervisor.on_guest(server_id, lambda guest, _: guest.resize(seen, 1))
     assert disk.capacity == 512
 
 

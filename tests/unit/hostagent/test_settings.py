@@ -24,7 +24,7 @@ def settings(tmp_path: Path, text: str) -> HostAgentSettings:
 def test_the_defaults_work_with_a_state_path(tmp_path: Path) -> None:
     """The host is the machine's name; reading the options creates no directory."""
     made = settings(tmp_path, f"state_path = {tmp_path / 'state'}")
-    assert (made.host, made.libvirt_uri) == (socket.gethostname(), "qemu:///system")
+    assert (made.host, made.driver.settings.uri) == (socket.gethostname(), "qemu:///system")
     assert made.brick.lock_path == str(tmp_path / "state" / "lock")
     assert made.brick.own_locks
     assert not (tmp_path / "state").exists()

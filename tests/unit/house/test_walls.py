@@ -64,6 +64,18 @@ def test_a_planted_import_is_refused_unless_it_is_on_the_list(wall: str) -> None
     assert refused > len(OTHERS)
 
 
+def test_only_its_driver_names_libvirt() -> None:
+    """The words would bring its ideas with them; drivers/registry.py knows the name of the default."""
+    named = [
+        f"{path}:{number}: {line.strip()}"
+        for path in modules()
+        if path.is_relative_to("hostagent") and not path.is_relative_to("hostagent/drivers")
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if "libvirt" in line.lower()
+    ]
+    assert named == []
+
+
 @pytest.mark.parametrize(
     ("module", "source"),
     [
@@ -78,6 +90,10 @@ def test_a_planted_import_is_refused_unless_it_is_on_the_list(wall: str) -> None
         ("hostagent/x.py", "def f():\n    import libvirt"),
         ("hostagent/devices/x.py", "import os_brick.initiator"),
         ("hostagent/drivers/libvirt/x.py", "from hostagent.brick.pool import BrickPool"),
+        ("hostagent/drivers/libvirt/x.py", "from hostagent.resize import grow"),
+        ("hostagent/drivers/x.py", "import libvirt_qemu"),
+        ("hostagent/x.py", "from hostagent.drivers.libvirt.session import Session"),
+        ("hostagent/wiring.py", "import libvirt"),
         ("bridge/cmd/x.py", "from hostagent.wiring import build"),
     ],
 )

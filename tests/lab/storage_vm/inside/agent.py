@@ -6,6 +6,7 @@ import threading
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry
@@ -17,8 +18,10 @@ from bridge.runtime import config
 from bridge.runtime.health import Health
 from bridge.runtime.metrics import AgentMetrics
 from hostagent.devices.guard import RememberedDevices
-from hostagent.drivers.libvirt.session import Abandoned, Session
+from hostagent.devices.length import length_of
+from hostagent.drivers.base import DriverTools
 from hostagent.extend import DeviceWait, ExtendTools, extend
+from hostagent.hostcheck import facts_of
 from hostagent.identity import DeviceMemory
 from hostagent.settings import hostagent_groups, hostagent_settings
 from hostagent.storage_reads import StorageReads
@@ -45,14 +48,18 @@ class Agent:
         settings = config.read(conf, hostagent_settings)
         self._reports: queue.SimpleQueue[Report] = queue.SimpleQueue()
         stopping, metrics = threading.Event(), AgentMetrics(CollectorRegistry())
-        abandoned = Abandoned(settings.abandoned_max, Health(), metrics.abandoned)
+        self._reads = StorageReads(limit=60, most=8, health=Health(), gauge=metrics.storage_reads)
         outside = this_host(settings)
+        hypervisor = outside.open_hypervisor(
+            DriverTools(
+                health=Health(), hanging=metrics.abandoned, file_size=partial(length_of, self._reads),
+                facts=facts_of(settings),
+            )
+        )  # fmt: skip
         patience = DeviceWait(device_wait=settings.device_wait, nudge_every=settings.nudge_every)
 
         def bench() -> WorkerTool:
-            own = Session(
-                settings.libvirt_uri, limit=settings.libvirt_limit, abandoned=abandoned, connect=outside.connect
-            )
+            own = hypervisor.session()
 
             def work(order: Order) -> Report:
                 encryptor = outside.encryptor if self._keys else None
@@ -67,11 +74,10 @@ class Agent:
             settings.libvirt_uri, limit=settings.libvirt_limit, abandoned=abandoned, connect=outside.connect
         )
         workers = Workers(2, make_tool=bench, report=self._take, stopping=stopping, metrics=metrics)
-        self._parts = [*outside.parts, workers]
+        self._parts = [*outside.parts, *hypervisor.parts, workers]
         self._submit = workers.submit
         self._keys = True
         self._state = settings.state_path
-        self._reads = StorageReads(limit=60, most=8, health=Health(), gauge=metrics.storage_reads)
         self.restart()
 
     def restart(self) -> None:

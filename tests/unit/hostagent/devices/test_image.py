@@ -11,7 +11,8 @@ import pytest
 from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
 from hostagent.devices.image import QemuImages, RbdStrategy, image_options
-from hostagent.domain import Disk, parse_disks
+from hostagent.domain import Disk
+from hostagent.drivers.libvirt.domain_xml import parse_disks
 from hostagent.errors import StepFailedError
 
 XML = """<domain><devices><disk type='network' device='disk'><driver name='qemu' type='raw'/>

@@ -6,12 +6,11 @@ import pytest
 from bridge.core.messages import GuestState
 from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
-from hostagent import inventory, resize
-from hostagent.drivers.libvirt import errors
+from hostagent.drivers.base import GuestArrival
+from hostagent.drivers.libvirt import agent, errors, guest, watch
 from hostagent.drivers.libvirt.errors import connection_lost, guest_state
+from hostagent.drivers.libvirt.guest import RESIZE, read_capacity
 from hostagent.errors import StepFailedError
-from hostagent.knowledge import GuestArrival
-from hostagent.ports import RESIZE, Capacity
 from tests.unit.hostagent.fakes import FakeLibvirtError
 
 libvirt = pytest.importorskip("libvirt")
@@ -27,8 +26,8 @@ def test_the_numbers_are_libvirts() -> None:
     assert errors._FROM_RPC == libvirt.VIR_FROM_RPC
     missing = {libvirt.VIR_ERR_NO_SUPPORT, libvirt.VIR_ERR_OPERATION_DENIED}
     assert missing | {libvirt.VIR_ERR_INVALID_SECRET, libvirt.VIR_ERR_NO_SECRET} == errors._NO_SECRET
-    assert resize._BYTES == libvirt.VIR_DOMAIN_BLOCK_RESIZE_BYTES
-    assert (inventory._LIFECYCLE, inventory._REBOOT, inventory._REMOVED, inventory._ADDED) == (
+    assert guest._BYTES == libvirt.VIR_DOMAIN_BLOCK_RESIZE_BYTES
+    assert (watch._LIFECYCLE, watch._REBOOT, watch._REMOVED, watch._ADDED) == (
         libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE,
         libvirt.VIR_DOMAIN_EVENT_ID_REBOOT,
         libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED,
@@ -80,7 +79,7 @@ def test_the_errors_that_stay_are_libvirts() -> None:
 def test_events_that_bring_a_guest_in_or_back(event: str, detail: str, how: GuestArrival | None) -> None:
     """Its memory may be of a time before its disks grew; a guest that boots reads them."""
     numbers = [getattr(libvirt, f"VIR_DOMAIN_EVENT_{name}") for name in (event, detail)]
-    assert inventory.arrival(*numbers) is how
+    assert watch.arrival(*numbers) is how
 
 
 @pytest.mark.parametrize(
@@ -108,11 +107,11 @@ def test_a_domain_that_is_saved_is_not_merely_off(reason: str, has_image: bool, 
          Reason.RESIZE_UNSUPPORTED),
         (55, "Requested operation is not valid: migration statistics are available only on the source host",
          Outcome.BUSY, Reason.DOMAIN_JOB),
-        (29, "operation forbidden: read only access prevents virDomainBlockResize", Outcome.LIBVIRT_FAILED,
-         Reason.LIBVIRT_RAISED),
-        (1, "internal error: something else", Outcome.LIBVIRT_FAILED, Reason.LIBVIRT_RAISED),
-        (55, "Requested operation is not valid: domain is not running", Outcome.LIBVIRT_FAILED,
-         Reason.LIBVIRT_RAISED),
+        (29, "operation forbidden: read only access prevents virDomainBlockResize", Outcome.HYPERVISOR_FAILED,
+         Reason.HYPERVISOR_RAISED),
+        (1, "internal error: something else", Outcome.HYPERVISOR_FAILED, Reason.HYPERVISOR_RAISED),
+        (55, "Requested operation is not valid: domain is not running", Outcome.HYPERVISOR_FAILED,
+         Reason.HYPERVISOR_RAISED),
     ],
 )  # fmt: skip
 def test_errors_of_a_resize_that_stay_are_not_tried_again(
@@ -124,7 +123,7 @@ def test_errors_of_a_resize_that_stay_are_not_tried_again(
 
 def test_an_error_of_another_call_says_nothing_of_resizes() -> None:
     stopped = errors.stopped(FakeLibvirtError(3, "this function is not supported"), "look")
-    assert stopped.outcome is Outcome.LIBVIRT_FAILED
+    assert stopped.outcome is Outcome.HYPERVISOR_FAILED
 
 
 @pytest.mark.parametrize(
@@ -172,13 +171,40 @@ def test_a_missing_file_is_no_lost_connection() -> None:
     [[-1, 0, 5], [5, 0, -1], [1 << 63, 0, 5], [5, 0], [5, 0, 5, 5], None, "abc", [5.0, 0, 5], [None, 0, 5], []],
 )
 def test_sizes_that_no_disk_has_are_an_error_in_words(answer: object) -> None:
-    with pytest.raises(StepFailedError, match="vda: sizes that no disk has"):
-        Capacity.read(answer, "vda")
+    with pytest.raises(StepFailedError, match="sizes of vda that no disk has"):
+        read_capacity(AnswersAnything(answer), "vda")  # type: ignore[arg-type]
+
+
+class AnswersAnything:
+    """A domain with this answer of virDomainGetBlockInfo."""
+
+    def __init__(self, answer: object) -> None:
+        self._answer = answer
+
+    def blockInfo(self, _target: str) -> object:  # noqa: N802
+        return self._answer
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "why"),
+    [
+        (86, "Guest agent is not responding: QEMU guest agent is not connected", "absent"),
+        (86, "Guest agent is not responding: Guest agent not available for now", "silent"),
+        (86, "Guest agent is not responding: guest agent didn't respond", "silent"),
+        (libvirt.VIR_ERR_AGENT_UNSYNCED, "guest agent replied with wrong id", "silent"),
+        (libvirt.VIR_ERR_ARGUMENT_UNSUPPORTED, "QEMU guest agent is not configured", "absent"),
+        (1, "unable to execute QEMU agent command 'x': Command x has been disabled", "refused"),
+        (libvirt.VIR_ERR_NO_DOMAIN, "Domain not found", None),
+        (libvirt.VIR_ERR_SYSTEM_ERROR, "Cannot recv data: Connection reset by peer", None),
+    ],
+)  # fmt: skip
+def test_what_a_failed_call_says_of_the_guests_agent(code: int, text: str, why: str | None) -> None:
+    assert agent.trouble(code, text) == why
 
 
 def test_an_answer_above_libvirts_limits_is_no_lost_connection() -> None:
     """Code 39: a domain may keep megabytes of metadata, and a new connection would not help."""
     too_large = FakeLibvirtError(39, "Unable to encode message payload", 7)
     assert not errors.connection_lost(too_large)
-    assert errors.stopped(too_large, "look").reason is Reason.LIBVIRT_RAISED
+    assert errors.stopped(too_large, "look").reason is Reason.HYPERVISOR_RAISED
     assert errors.connection_lost(FakeLibvirtError(39, "cannot send data: Broken pipe", 7))

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hostagent.domain import BadDomainError, SourceKind, parse_disks, parse_domain
+from hostagent.domain import SourceKind
+from hostagent.drivers.libvirt.domain_xml import BadDomainError, parse_disks, parse_domain
 
 VOLUME = "11111111-2222-3333-4444-555555555555"
 OTHER = "99999999-2222-3333-4444-555555555555"
