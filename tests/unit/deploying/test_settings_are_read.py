@@ -42,7 +42,7 @@ def cases() -> list[Any]:
         pytest.param(groups, reader, group, option, id=f"{group}-{option.name}")
         for group, groups, reader in PARTS
         for option in dict(groups)[group]
-        if option.name not in {"ops_host", "ops_port"}
+        if option.name not in {"driver", "ops_host", "ops_port"}
     ]
 
 

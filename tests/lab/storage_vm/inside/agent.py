@@ -70,9 +70,7 @@ class Agent:
             )
             return WorkerTool(own, work)
 
-        self._session = Session(
-            settings.libvirt_uri, limit=settings.libvirt_limit, abandoned=abandoned, connect=outside.connect
-        )
+        self._session = hypervisor.session()
         workers = Workers(2, make_tool=bench, report=self._take, stopping=stopping, metrics=metrics)
         self._parts = [*outside.parts, *hypervisor.parts, workers]
         self._submit = workers.submit
