@@ -9,15 +9,15 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import kombu
 
-from bridge.core.extend import ExtendKey, clean_request_id, is_uuid
+from bridge.core.extend import ExtendKey, is_uuid
 from bridge.core.reasons import Reason
 from bridge.runtime.broker import DUE_QUEUE, PARKED_QUEUE, UNREADABLE_QUEUE, QueueSpec, ensure_queue
 from bridge.runtime.publisher import BusPublisher
-from listener.notification import Origin, clean_stamp
+from listener.notification import Origin
 from listener.retry_policy import SlowDelay
 
 DEFERRED_VERSION: Final = 1
@@ -47,11 +47,7 @@ class Deferred:
                 "volume_id": self.key.volume_id,
                 "first_seen": self.first_seen,
                 "attempts": self.attempts,
-                "message_id": self.origin.message_id,
-                "project": self.origin.project,
-                "request_id": self.origin.request_id,
-                "global_request_id": self.origin.global_request_id,
-                "sent": self.origin.sent,
+                **self.origin.to_wire(),
             }
         ).encode()
 
@@ -75,20 +71,10 @@ def read_deferred(body: bytes, now: float) -> Deferred | None:
         return None
     return Deferred(
         key=ExtendKey(str(server_id).lower(), str(volume_id).lower()),
-        origin=_origin(wire),
+        origin=Origin.from_wire(wire),
         first_seen=min(_number(wire.get("first_seen"), now), now),
         attempts=int(_number(wire.get("attempts"), 0)),
         reason=_reason(wire.get("reason")),
-    )
-
-
-def _origin(wire: Mapping[str, Any]) -> Origin:
-    return Origin(
-        message_id=clean_request_id(wire.get("message_id")),
-        project=clean_request_id(wire.get("project")),
-        request_id=clean_request_id(wire.get("request_id")),
-        global_request_id=clean_request_id(wire.get("global_request_id")),
-        sent=clean_stamp(wire.get("sent")),
     )
 
 
@@ -139,11 +125,7 @@ class Parked:
                 "first_seen": self.first_seen,
                 "parked_at": now,
                 "attempts": self.attempts,
-                "message_id": self.origin.message_id,
-                "project": self.origin.project,
-                "request_id": self.origin.request_id,
-                "global_request_id": self.origin.global_request_id,
-                "sent": self.origin.sent,
+                **self.origin.to_wire(),
             }
         ).encode()
 

@@ -15,8 +15,8 @@ import bz2
 import json
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from dataclasses import asdict, dataclass
+from typing import Any, Final, Self
 
 from bridge.core.extend import ExtendKey, clean_request_id, is_uuid
 from bridge.core.reasons import Reason
@@ -95,6 +95,16 @@ class Origin:
     def carried(self) -> str | None:
         """The request id that the events carry: the caller's, else Cinder's, which the user has."""
         return self.global_request_id or self.request_id
+
+    def to_wire(self) -> dict[str, str | None]:
+        """Return the keys of a message in one of our lanes."""
+        return asdict(self)
+
+    @classmethod
+    def from_wire(cls, wire: Mapping[str, Any]) -> Self:
+        """Read the keys of a message in one of our lanes; a value that is not in our form becomes None."""
+        ids = ("message_id", "project", "request_id", "global_request_id")
+        return cls(**{name: clean_request_id(wire.get(name)) for name in ids}, sent=clean_stamp(wire.get("sent")))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

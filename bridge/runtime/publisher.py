@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypedDict, Unpack
 
 import kombu
 from amqp.exceptions import AccessRefused, MessageNacked, NotFound
@@ -37,6 +37,15 @@ class NotPublishedError(Exception):
         self.reason = reason
 
 
+class PublishOptions(TypedDict, total=False):
+    """Options of one message. `routing_key` leads from the exchange to the queue, if it is not the queue's name."""
+
+    content_type: str  # JSON by default
+    headers: dict[str, Any] | None
+    exchange: str  # the default exchange by default
+    routing_key: str | None
+
+
 class SafePublisher:
     """A publisher to the bridge's queues, through the default exchange unless another is named. For one thread.
 
@@ -51,24 +60,13 @@ class SafePublisher:
         self._returned: list[str] = []
 
     def publish(
-        self,
-        queue: str,
-        body: bytes,
-        *,
-        content_type: str = _JSON,
-        headers: dict[str, Any] | None = None,
-        exchange: str = "",
-        routing_key: str | None = None,
-        timeout: float | None = None,
+        self, queue: str, body: bytes, *, timeout: float | None = None, **options: Unpack[PublishOptions]
     ) -> None:
-        """Put one message into `queue`; raises NotPublishedError. A bus in memory has the default exchange only.
-
-        `routing_key` leads from the exchange to the queue, if it differs from the queue's name.
-        """
+        """Put one message into `queue`; raises NotPublishedError. A bus in memory has the default exchange only."""
+        exchange = options.get("exchange", "")
         try:
-            way = (exchange, routing_key or queue)
             with _limit(self._connection, timeout or self._timeout):
-                self._publish(queue, body, content_type, headers or {}, way, timeout or self._timeout)
+                self._publish(queue, body, options, timeout or self._timeout)
         except MessageNacked as ex:
             raise NotPublishedError(Reason.NACKED, queue) from ex
         except NotFound as ex:
@@ -102,27 +100,19 @@ class SafePublisher:
     ) -> None:
         self.close()
 
-    def _publish(
-        self,
-        queue: str,
-        body: bytes,
-        content_type: str,
-        headers: dict[str, Any],
-        way: tuple[str, str],
-        timeout: float,
-    ) -> None:
-        exchange, key = way
+    def _publish(self, queue: str, body: bytes, options: PublishOptions, timeout: float) -> None:
+        content_type = options.get("content_type", _JSON)
         channel = self._ready_channel()
         self._returned.clear()
         memory = is_memory_connection(self._connection)
         kombu.Producer(channel, auto_declare=False).publish(
             body,
-            exchange="" if memory else exchange,
-            routing_key=queue if memory else key,
+            exchange="" if memory else options.get("exchange", ""),
+            routing_key=queue if memory else options.get("routing_key") or queue,
             content_type=content_type,
             content_encoding="utf-8" if content_type == _JSON and not memory else "binary",
             delivery_mode=2,
-            headers=headers,
+            headers=options.get("headers") or {},
             **({} if memory else {"mandatory": True, "timeout": timeout, "confirm_timeout": timeout}),
         )
         if self._returned:
@@ -165,28 +155,11 @@ class BusPublisher:
         self._publisher: SafePublisher | None = None
         self._blocked_at: float | None = None
 
-    def publish(
-        self,
-        queue: str,
-        body: bytes,
-        *,
-        content_type: str = _JSON,
-        headers: dict[str, Any] | None = None,
-        exchange: str = "",
-        routing_key: str | None = None,
-    ) -> None:
+    def publish(self, queue: str, body: bytes, **options: Unpack[PublishOptions]) -> None:
         """Put one message into `queue`; raises NotPublishedError."""
 
         def send(publisher: SafePublisher, timeout: float | None) -> None:
-            publisher.publish(
-                queue,
-                body,
-                content_type=content_type,
-                headers=headers,
-                exchange=exchange,
-                routing_key=routing_key,
-                timeout=timeout,
-            )
+            publisher.publish(queue, body, timeout=timeout, **options)
 
         self._look_at_the_block(queue)
         reused = self._publisher is not None

@@ -19,7 +19,7 @@ from prometheus_client import CollectorRegistry
 
 from bridge.core.audit import AuditEvent, AuditRecord
 from bridge.core.errors import OperatorError
-from bridge.core.extend import ExtendKey, clean_request_id, is_uuid
+from bridge.core.extend import ExtendKey, is_uuid
 from bridge.runtime.metrics import ListenerMetrics
 from listener.decode import Events, NotificationReader, Raw
 from listener.lanes import Parked
@@ -134,16 +134,7 @@ def _audited(row: Mapping[str, Any], recording: Recording) -> None:
         return
     recording.messages += 1
     key = ExtendKey(row["server"], row["volume"])
-    recording.items.append(Item(key, _origin(row), _stamp(row.get("time"))))
-
-
-def _origin(row: Mapping[str, Any]) -> Origin:
-    return Origin(
-        message_id=clean_request_id(row.get("message_id")),
-        project=clean_request_id(row.get("project")),
-        request_id=clean_request_id(row.get("request_id")),
-        global_request_id=clean_request_id(row.get("global_request_id")),
-    )
+    recording.items.append(Item(key, Origin.from_wire(row), _stamp(row.get("time"))))
 
 
 def _stamp(text: object) -> float | None:

@@ -105,22 +105,14 @@ def _no_mandatory() -> None:
     """Publishes and hopes."""
     import kombu  # noqa: PLC0415
 
-    from bridge.runtime.publisher import SafePublisher  # noqa: PLC0415
+    from bridge.runtime.publisher import PublishOptions, SafePublisher  # noqa: PLC0415
 
-    def publish(
-        self: SafePublisher,
-        queue: str,
-        body: bytes,
-        content_type: str,
-        headers: dict[str, str],
-        way: tuple[str, str],
-        timeout: float,
-    ) -> None:
-        del queue, timeout
-        exchange, key = way
+    def publish(self: SafePublisher, queue: str, body: bytes, options: PublishOptions, timeout: float) -> None:
+        del timeout
         kombu.Producer(self._ready_channel(), auto_declare=False).publish(
-            body, exchange=exchange, routing_key=key, content_type=content_type, content_encoding="binary",
-            delivery_mode=2, headers=headers,
+            body, exchange=options.get("exchange", ""), routing_key=options.get("routing_key") or queue,
+            content_type=options.get("content_type", "application/json"), content_encoding="binary",
+            delivery_mode=2, headers=options.get("headers") or {},
         )  # fmt: skip
 
     _put(SafePublisher, "_publish", publish)

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Real parts, one of each per test session; what a test needs for itself it gets from its own virtual host."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Any
 
 import kombu
 import pytest
@@ -44,3 +46,15 @@ def vhost(rabbit: RabbitNode) -> Iterator[Vhost]:
     name = rabbit.lend_vhost()
     yield Vhost(rabbit, name)
     rabbit.return_vhost(name)
+
+
+@pytest.fixture
+def keep() -> Iterator[Callable[[Any], Any]]:
+    """Hand a disk over to have it closed after the test."""
+    with ExitStack() as disks:
+
+        def add(disk: Any) -> Any:
+            disks.callback(disk.close)
+            return disk
+
+        yield add

@@ -10,35 +10,27 @@ from tempfile import TemporaryDirectory
 import pytest
 import sqlalchemy as sa
 
-from bridge.core.extend import gib, new_id
+from bridge.core.extend import gib
 from bridge.journal.tables import extends
-from bridge.standin.cinder import Attachment, StandInCinder
 from tests.conftest import missing
 from tests.functional.conftest import Vhost
-from tests.lab.cinder_bus import CinderBus, resize_end
-from tests.lab.deploy import Site
-from tests.lab.disks import Qcow2File
-from tests.lab.guest import Guest, new_guest
-from tests.lab.hypervisor import have_hypervisor, private_hypervisor
+from tests.functional.small_cloud import SmallCloud, small_cloud
+from tests.lab.cinder_bus import CinderBus
+from tests.lab.hypervisor import have_hypervisor
 from tests.lab.release import FIRST, MixedProcesses, release_tree
 from tests.lab.waiting import until
 
 pytestmark = [pytest.mark.functional, pytest.mark.timeout(900)]
 
-HOST = "host-1"
 CONTROL_PLANE = ("api", "engine", "listener")
 PATIENT = 240.0  # seconds; a busy machine starts a daemon slowly
 
 
 @dataclass(kw_only=True)
 class TwoReleases:
-    """A guest with a volume, a Cinder, and daemons of either release."""
+    """A small cloud, and daemons of either release."""
 
-    guest: Guest
-    cinder: StandInCinder
-    volume_id: str
-    attachment_id: str
-    site: Site
+    cloud: SmallCloud
     bus: CinderBus
     daemons: MixedProcesses
 
@@ -52,21 +44,14 @@ class TwoReleases:
 
     def extend(self, size: int) -> None:
         """Grow the volume (GiB) as Cinder does; wait until the guest prints its size and the extend is closed."""
-        self.cinder.extend(self.volume_id, size)
-        body, _ = resize_end(
-            volume_id=self.volume_id,
-            server_id=self.guest.server_id,
-            attachment_id=self.attachment_id,
-            host=HOST,
-            size=size,
-        )
+        body, _ = self.cloud.grow(size)
         self.bus.publish(body)
-        self.guest.wait_size(gib(size), seconds=PATIENT)
+        self.cloud.guest.wait_size(gib(size), seconds=PATIENT)
         until(lambda: self._closed(size), f"the extend to {size} GiB is closed", seconds=PATIENT)
 
     def _closed(self, size: int) -> bool:
         """`already`: a report that was not believed, of an older agent in place of one that proves its name."""
-        journal = self.site.journal()
+        journal = self.cloud.site.journal()
         try:
             query = sa.select(extends.c.open, extends.c.outcome)
             rows = journal.database.read(lambda c: list(c.execute(query)))
@@ -87,48 +72,16 @@ def both(vhost: Vhost) -> Iterator[TwoReleases]:
         earlier = release_tree(FIRST, directory)
         if earlier is None:
             pytest.skip(f"this clone does not have commit {FIRST} (0.1.0)")
-        hypervisor = stack.enter_context(private_hypervisor(directory / "lv"))
-        disk = Qcow2File(directory / "volume.qcow2", gib(1))
-        guest = new_guest([disk], directory)
-        hypervisor.start(guest.xml())
-        guest.wait_size(gib(1), seconds=PATIENT)
-        cinder, attachment_id = StandInCinder(), new_id()
-        info = {"driver_volume_type": "nfs", "format": "qcow2"}
-        attachment = Attachment(id=attachment_id, server_id=guest.server_id, host=HOST, connection_info=info)
-        cinder.add_volume(disk.volume_id, 1, attachment)
-        server = cinder.server()
-        server.start()
-        stack.callback(lambda: (server.stop(), server.join(5)))
-        site = Site(
-            directory=directory,
-            bus_url=vhost.url,
-            cinder_url=f"{server.url}/v3",
-            libvirt_uri=hypervisor.uri,
-            host=HOST,
-            extra="[engine]\naccept_unbound_hosts = true\nretry_cap = 2\n",
-        )
-        bus = CinderBus(site.bus_url)
+        extra = "[engine]\naccept_unbound_hosts = true\nretry_cap = 2\n"
+        cloud = small_cloud(stack, vhost, extra=extra, patience=PATIENT)
+        bus = CinderBus(cloud.site.bus_url)
         stack.callback(bus.close)
-        daemons = MixedProcesses(site, earlier)
+        daemons = MixedProcesses(cloud.site, earlier)
         stack.callback(daemons.stop)
-        stack.callback(lambda: print(*_last_words(site), sep="\n"))
-        releases = TwoReleases(
-            guest=guest,
-            cinder=cinder,
-            volume_id=disk.volume_id,
-            attachment_id=attachment_id,
-            site=site,
-            bus=bus,
-            daemons=daemons,
-        )
+        releases = TwoReleases(cloud=cloud, bus=bus, daemons=daemons)
         releases.run(*CONTROL_PLANE, "hostagent", earlier=True)
-        until(lambda: site.knows(guest.server_id), "the guest is known", seconds=PATIENT)
+        until(lambda: cloud.site.knows(cloud.guest.server_id), "the guest is known", seconds=PATIENT)
         yield releases
-
-
-def _last_words(site: Site) -> Iterator[str]:
-    for log in sorted(site.directory.glob("*.log")):
-        yield f"--- {log.name}\n" + "".join(log.read_text(errors="replace").splitlines(keepends=True)[-40:])
 
 
 def test_each_step_of_an_upgrade_from_0_1_0_and_of_the_way_back_extends_the_guest(both: TwoReleases) -> None:

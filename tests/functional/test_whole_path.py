@@ -10,42 +10,56 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
 from bridge.audit.story import is_replayed
-from bridge.core.extend import gib, new_id
+from bridge.core.extend import gib
 from bridge.journal.tables import attempts, extends
-from bridge.standin.cinder import Attachment, StandInCinder
+from bridge.standin.cinder import StandInCinder
 from tests.conftest import missing
 from tests.functional.conftest import Vhost
-from tests.lab.cinder_bus import resize_end
-from tests.lab.deploy import Deployment, Processes, Site, run_processes
-from tests.lab.disks import Disk, Qcow2File
-from tests.lab.guest import Guest, new_guest
-from tests.lab.hypervisor import Hypervisor, have_hypervisor, private_hypervisor
+from tests.functional.small_cloud import SmallCloud, small_cloud
+from tests.lab.deploy import Deployment, Processes, run_processes
+from tests.lab.disks import Disk
+from tests.lab.guest import Guest
+from tests.lab.hypervisor import Hypervisor, have_hypervisor
 from tests.lab.paths import ROOT
 from tests.lab.waiting import until
 
 pytestmark = pytest.mark.functional
 
-HOST = "host-1"
 WRITTEN = {"posted", "accepted", "dispatched", "step", "closed"}
 
 
 @dataclass(kw_only=True)
 class Cloud:
-    """A guest with a volume of 1 GiB, a Cinder, and the bridge as four processes."""
+    """A small cloud, and the bridge as four processes."""
 
-    hypervisor: Hypervisor
-    guest: Guest
-    disk: Disk
-    cinder: StandInCinder
-    attachment_id: str
+    small: SmallCloud
     bridge: Deployment
+
+    @property
+    def hypervisor(self) -> Hypervisor:
+        """The libvirt."""
+        return self.small.hypervisor
+
+    @property
+    def guest(self) -> Guest:
+        """The guest."""
+        return self.small.guest
+
+    @property
+    def disk(self) -> Disk:
+        """Its volume."""
+        return self.small.disk
+
+    @property
+    def cinder(self) -> StandInCinder:
+        """The Cinder."""
+        return self.small.cinder
 
     @property
     def processes(self) -> Processes:
@@ -55,14 +69,7 @@ class Cloud:
 
     def extend(self, size: int) -> str:
         """What Cinder does: the volume grows (GiB), then the notification; the id of the user's request."""
-        self.cinder.extend(self.disk.volume_id, size)
-        body, request_id = resize_end(
-            volume_id=self.disk.volume_id,
-            server_id=self.guest.server_id,
-            attachment_id=self.attachment_id,
-            host=HOST,
-            size=size,
-        )
+        body, request_id = self.small.grow(size)
         self.bridge.bus.publish(body)
         return request_id
 
@@ -91,56 +98,16 @@ class Cloud:
         )
 
 
-def last_words(site: Site) -> Iterator[str]:
-    """The end of each log: pytest shows them with a test that failed."""
-    for log in sorted(site.directory.glob("*.log")):
-        yield f"--- {log.name}\n" + "".join(log.read_text(errors="replace").splitlines(keepends=True)[-40:])
-
-
 @pytest.fixture
 def cloud(vhost: Vhost) -> Iterator[Cloud]:
     """Everything ready, the guest known."""
     if not have_hypervisor():
         missing("QEMU, libvirt or gcc")
     with ExitStack() as stack:
-        directory = Path(stack.enter_context(TemporaryDirectory(prefix="eb-")))
-        hypervisor = stack.enter_context(private_hypervisor(directory / "lv"))
-        disk = Qcow2File(directory / "volume.qcow2", gib(1))
-        guest = new_guest([disk], directory)
-        hypervisor.start(guest.xml())
-        guest.wait_size(gib(1))
-        cinder, attachment_id = StandInCinder(), new_id()
-        cinder.add_volume(
-            disk.volume_id,
-            1,
-            Attachment(
-                id=attachment_id,
-                server_id=guest.server_id,
-                host=HOST,
-                connection_info={"driver_volume_type": "nfs", "format": "qcow2"},
-            ),
-        )
-        server = cinder.server()
-        server.start()
-        stack.callback(lambda: (server.stop(), server.join(120)))
-        site = Site(
-            directory=directory,
-            bus_url=vhost.url,
-            cinder_url=f"{server.url}/v3",
-            libvirt_uri=hypervisor.uri,
-            host=HOST,
-        )
-        stack.callback(lambda: print(*last_words(site), sep="\n"))
-        bridge = run_processes(site, stack)
-        until(lambda: site.knows(guest.server_id), "the guest is known")
-        yield Cloud(
-            hypervisor=hypervisor,
-            guest=guest,
-            disk=disk,
-            cinder=cinder,
-            attachment_id=attachment_id,
-            bridge=bridge,
-        )
+        small = small_cloud(stack, vhost)
+        bridge = run_processes(small.site, stack)
+        until(lambda: small.site.knows(small.guest.server_id), "the guest is known")
+        yield Cloud(small=small, bridge=bridge)
 
 
 def test_an_extend_reaches_the_guest_and_closes_as_resized(cloud: Cloud) -> None:
@@ -206,13 +173,7 @@ def _request_ids(lines: Sequence[dict[str, Any]]) -> list[str]:
 def test_the_same_notification_again_finds_the_size_there_and_touches_nothing(cloud: Cloud) -> None:
     cloud.extend(2)
     until(cloud.closed, "the extend closes")
-    body, _ = resize_end(
-        volume_id=cloud.disk.volume_id,
-        server_id=cloud.guest.server_id,
-        attachment_id=cloud.attachment_id,
-        host=HOST,
-        size=1,  # an old one, with an old size: no size in a message reaches a disk
-    )
+    body, _ = cloud.small.notification(1)  # an old one, with an old size: no size in a message reaches a disk
     cloud.bridge.bus.publish(body)
     until(lambda: len(cloud.closed()) == 2, "the second extend closes")
     assert [row["outcome"] for row in cloud.closed()] == ["resized", "already"]
@@ -290,13 +251,7 @@ def test_a_volume_that_was_detached_or_deleted_meanwhile_closes_without_touching
     cloud.extend(2)
     until(cloud.closed, "the extend closes")
     cloud.cinder.volumes.remove(cloud.disk.volume_id)
-    body, _ = resize_end(
-        volume_id=cloud.disk.volume_id,
-        server_id=cloud.guest.server_id,
-        attachment_id=cloud.attachment_id,
-        host=HOST,
-        size=3,
-    )
+    body, _ = cloud.small.notification(3)
     cloud.bridge.bus.publish(body)
     until(lambda: len(cloud.closed()) == 2, "the second extend closes")
     assert [row["outcome"] for row in cloud.closed()] == ["detached", "volume_gone"]

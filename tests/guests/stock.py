@@ -6,7 +6,6 @@ import hashlib
 import os
 import re
 import shutil
-import subprocess
 import tempfile
 import time
 from dataclasses import dataclass
@@ -16,10 +15,9 @@ from xml.sax.saxutils import escape, quoteattr
 
 from tests.lab.install import GUESTS_PACKAGES
 from tests.lab.paths import lab_cache
-from tests.lab.storage_vm.kernel import Kernel, modules_in_order, unpacked_kernel
+from tests.lab.storage_vm.kernel import packed, unpacked_kernel
 
 _INIT: Final = Path(__file__).with_name("init.sh")
-_BUSYBOX: Final = Path("/bin/busybox")
 _MODULES: Final = (
     "virtio_pci", "virtio_blk", "sd_mod", "virtio_scsi", "ahci", "usb_storage", "xhci_pci", "ata_piix", "mptsas",
     "mptspi", "megaraid_sas", "sym53c8xx",
@@ -55,24 +53,10 @@ def stock_kernel() -> StockKernel:
     if not initramfs.exists():
         with tempfile.TemporaryDirectory(dir=initramfs.parent) as text:
             part = Path(text) / "part"
-            part.write_bytes(gzip.compress(_archive(kernel, Path(text) / "root"), compresslevel=1))
+            root = packed(kernel, Path(text) / "root", init=_INIT, modules=_MODULES)
+            part.write_bytes(gzip.compress(root, compresslevel=1))
             part.replace(initramfs)
     return StockKernel(image=kernel.image, initramfs=initramfs)
-
-
-def _archive(kernel: Kernel, root: Path) -> bytes:
-    (root / "bin").mkdir(parents=True)
-    (root / "mod").mkdir()
-    shutil.copy(_BUSYBOX, root / "bin" / "busybox")
-    shutil.copy(_INIT, root / "init")
-    (root / "init").chmod(0o755)
-    for number, module in enumerate(modules_in_order(kernel, _MODULES)):
-        shutil.copy(kernel.modules / module, root / "mod" / f"{number:03}-{Path(module).name}")
-    names = "\n".join(str(path.relative_to(root)) for path in sorted(root.rglob("*")))
-    packed = subprocess.run(
-        ["cpio", "--quiet", "-o", "-H", "newc"], input=names.encode(), capture_output=True, cwd=root, check=True
-    )
-    return packed.stdout
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,16 +11,15 @@ import signal
 import subprocess
 import tempfile
 import uuid
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import sqlalchemy as sa
 
 from tests.lab.ports import steady_port
-from tests.lab.process import ServerProcess
+from tests.lab.process import InBlock, ServerProcess
 
 
 def have_mariadb() -> bool:
@@ -33,7 +32,7 @@ def have_postgresql() -> bool:
     return _postgres_bin() is not None
 
 
-class Server(ABC):
+class Server(InBlock):
     """A database server. `new_url()` makes an empty database and gives its SQLAlchemy URL."""
 
     def __init__(self) -> None:
@@ -99,18 +98,6 @@ class Server(ABC):
             return False
         finally:
             engine.dispose()
-
-    def __enter__(self) -> Self:
-        try:
-            return self.start()
-        except BaseException:
-            self.close()
-            raise
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class MariaDB(Server):

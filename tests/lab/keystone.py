@@ -10,13 +10,12 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final, Self
 
 import requests
 
 from tests.lab.ports import steady_port
-from tests.lab.process import ServerProcess
+from tests.lab.process import InBlock, ServerProcess
 from tests.lab.venvs import own_python
 
 REQUIREMENTS: Final = ("keystone==30.0.0", "cheroot>=10", "setuptools<82")
@@ -29,7 +28,7 @@ def keystone_python() -> Path:
     return own_python("keystone", REQUIREMENTS)
 
 
-class Keystone:
+class Keystone(InBlock):
     """The server. Users cinder (service and admin), svconly (service), demo (member); project `service`, `demo`."""
 
     def __init__(self) -> None:
@@ -119,16 +118,7 @@ project_domain_id = default
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def __enter__(self) -> Self:
-        try:
-            return self.start().populate()
-        except BaseException:
-            self.close()
-            raise
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+        return super().__enter__().populate()
 
     def _setup(self) -> None:
         for repository in ("fernet", "credential"):

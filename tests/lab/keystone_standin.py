@@ -2,26 +2,23 @@
 """A stand-in for Keystone that knows two users: for measuring what is done with a token that is already known."""
 
 import json
-import threading
 import uuid
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
+
+from tests.lab.http_standin import HttpStandIn, QuietHandler
 
 SERVICE_TOKEN: Final = "t" * 180
 
 
-class KeystoneStandIn:
+class KeystoneStandIn(HttpStandIn):
     """Any password gets a token; every token is a service's."""
 
     def __init__(self) -> None:
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self._server.daemon_threads = True
+        super().__init__()
         self.says: bytes | None = None  # of a token it is asked about, instead of the truth
         self.error: tuple[int, bytes] | None = None  # the answer to everything, instead of what was asked for
         self.strict = False  # whether tokens other than its own are unknown to it
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/v3"
+        self.url = f"{self.root}/v3"
         domain = {"id": "default", "name": "Default"}
         self._token: dict[str, Any] = {
             "token": {
@@ -64,22 +61,12 @@ class KeystoneStandIn:
             "user_domain_id = default\nproject_name = service\nproject_domain_id = default\n"
         )
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
-
-    def _handler(self) -> type[BaseHTTPRequestHandler]:
+    def handler(self) -> type[QuietHandler]:
+        """Answer as Keystone does."""
         standin = self
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
+        class Handler(QuietHandler):
+            def do_GET(self) -> None:  # noqa: N802 - the name of http.server
                 if not self.path.endswith("/auth/tokens"):
                     links = [{"rel": "self", "href": f"{standin.url}/"}]
                     self._reply(200, {"version": {"id": "v3.14", "status": "stable", "links": links}})
@@ -88,7 +75,7 @@ class KeystoneStandIn:
                 else:
                     self._reply(200, standin._token, standin.says)
 
-            def do_POST(self) -> None:
+            def do_POST(self) -> None:  # noqa: N802 - the name of http.server
                 self.rfile.read(int(self.headers["Content-Length"]))
                 self._reply(201, standin._token)
 
@@ -96,14 +83,6 @@ class KeystoneStandIn:
                 data = json.dumps(body).encode() if said is None else said
                 if standin.error is not None:
                     status, data = standin.error
-                self.send_response(status)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(data)))
-                self.send_header("X-Subject-Token", SERVICE_TOKEN)
-                self.end_headers()
-                self.wfile.write(data)
-
-            def log_message(self, *_: Any) -> None:
-                """Nothing on the terminal."""
+                self.send(status, "application/json", data, X_Subject_Token=SERVICE_TOKEN)
 
         return Handler

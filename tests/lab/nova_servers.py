@@ -5,13 +5,12 @@ Answers as Nova 34 does at 2.69: GET /servers/{id}, GET /servers/{id}/migrations
 """
 
 import json
-import threading
 from collections import Counter
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 from urllib.parse import urlsplit
+
+from tests.lab.http_standin import HttpStandIn, QuietHandler
 
 _NOT_FOUND: Final = {"itemNotFound": {"code": 404, "message": "Instance could not be found."}}
 _FORBIDDEN: Final = {"forbidden": {"code": 403, "message": "Policy doesn't allow it to be performed."}}
@@ -28,7 +27,7 @@ class Guest:
 
 
 @dataclass
-class NovaServers:
+class NovaServers(HttpStandIn):
     """`admin`: our user may see all. `failing`: the status of every answer. `guests` may be changed at any time."""
 
     guests: dict[str, Guest] = field(default_factory=dict)
@@ -36,24 +35,14 @@ class NovaServers:
     failing: int | None = None
     requests: Counter[str] = field(default_factory=Counter)
 
-    def __enter__(self) -> Self:
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+    def __post_init__(self) -> None:
+        """Take a port."""
+        super().__init__()
 
     @property
     def url(self) -> str:
         """For [nova] endpoint_override."""
-        return f"http://127.0.0.1:{self._server.server_address[1]}/v2.1"
+        return f"{self.root}/v2.1"
 
     def answer(self, path: str, query: str) -> tuple[int, Any]:
         """Status and body of a GET."""
@@ -75,25 +64,19 @@ class NovaServers:
         row = {"status": "running", "source_compute": guest.host, "dest_compute": guest.moving_to}
         return 200, {"migrations": [row] if guest.moving_to else []}
 
-    def _handler(self) -> type[BaseHTTPRequestHandler]:
+    def handler(self) -> type[QuietHandler]:
+        """Answer as Nova does."""
         nova = self
 
-        class Handler(BaseHTTPRequestHandler):
+        class Handler(QuietHandler):
             protocol_version = "HTTP/1.1"
 
-            def do_GET(self) -> None:
+            def do_GET(self) -> None:  # noqa: N802 - the name of http.server
                 url = urlsplit(self.path)
                 nova.requests[url.path.removeprefix("/v2.1")] += 1
                 status, body = nova.answer(url.path, url.query)
                 data = json.dumps(body).encode()
-                self.send_response(status)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-            def log_message(self, *_: Any) -> None:
-                """Nothing on the terminal."""
+                self.send(status, "application/json", data)
 
         return Handler
 

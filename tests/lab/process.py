@@ -4,16 +4,42 @@
 import os
 import signal
 import subprocess
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from types import TracebackType
+from typing import Final, Self
 
 from tests.lab.leftovers import RUN
 from tests.lab.waiting import until
 
 _SHOWN: Final = 2000  # characters of the output of a server that did not start
 _STOP_SECONDS: Final = 30.0
+
+
+class InBlock(ABC):
+    """A server of the lab that runs for the length of a `with` block; one that does not start is removed."""
+
+    @abstractmethod
+    def start(self) -> Self:
+        """Start the server and wait until it answers."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Stop the server and remove its directory."""
+
+    def __enter__(self) -> Self:
+        try:
+            return self.start()
+        except BaseException:
+            self.close()
+            raise
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
 
 class ServerProcess:

@@ -14,14 +14,13 @@ import tempfile
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Final, Self
 
 import kombu
 
 from bridge.runtime.broker import BROKER_ERRORS
 from tests.lab.ports import steady_port
-from tests.lab.process import ServerProcess
+from tests.lab.process import InBlock, ServerProcess
 
 _BIN: Final = Path("/usr/lib/rabbitmq/bin")
 _COOKIE: Final = ".erlang.cookie"
@@ -39,7 +38,7 @@ def have_rabbitmq() -> bool:
     return (_BIN / "rabbitmq-server").exists() and shutil.which("epmd") is not None
 
 
-class RabbitNode:
+class RabbitNode(InBlock):
     """One node. `config` is added to its rabbitmq.conf, for consumer timeouts and the like.
 
     `beside`: a running node it shares the port mapper and the cookie with, to join it.
@@ -136,18 +135,6 @@ class RabbitNode:
         self._epmd.stop()
         if self._own:
             shutil.rmtree(self.directory, ignore_errors=True)
-
-    def __enter__(self) -> Self:
-        try:
-            return self.start()
-        except BaseException:
-            self.close()
-            raise
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _environment(self) -> dict[str, str]:
         d = str(self.directory)

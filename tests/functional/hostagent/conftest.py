@@ -4,7 +4,7 @@
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,20 +72,6 @@ def _no_guest_outlives_its_test(host: Host) -> Iterator[None]:
     """An idle guest costs CPU; destroying one through libvirt costs seconds."""
     yield
     host.hypervisor.destroy_leftovers()
-
-
-@pytest.fixture
-def keep() -> Iterator[Callable[[Disk], Disk]]:
-    """Hand a disk over to have it closed after the test."""
-    disks: list[Disk] = []
-
-    def add(disk: Disk) -> Disk:
-        disks.append(disk)
-        return disk
-
-    yield add
-    for disk in disks:
-        disk.close()
 
 
 @dataclass

@@ -121,20 +121,6 @@ def image(ceph: CephCluster, ceph_key: str) -> Callable[[int], RbdImage]:
     return lambda size: RbdImage(ceph, size, secret_id=ceph_key)
 
 
-@pytest.fixture
-def keep() -> Iterator[Callable[[Any], Any]]:
-    """Hand a disk over to have it closed after the test."""
-    disks: list[Disk] = []
-
-    def add(disk: Disk) -> Disk:
-        disks.append(disk)
-        return disk
-
-    yield add
-    for disk in disks:
-        disk.close()
-
-
 @dataclass
 class Bench:
     """The agent's own tools for one thread, with short budgets."""

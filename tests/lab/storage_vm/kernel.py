@@ -45,22 +45,25 @@ def unpacked_kernel() -> Kernel:
 
 
 def initramfs(kernel: Kernel, directory: Path) -> Path:
-    """busybox, init.sh and the modules it takes to reach this machine's root; made anew each time: a second."""
-    root = directory / "initramfs"
+    """Return an initramfs that reaches this machine's root; made anew each time, which takes a second."""
+    archive = directory / "initramfs.cpio"
+    archive.write_bytes(packed(kernel, directory / "initramfs", init=_INIT, modules=_MODULES))
+    return archive
+
+
+def packed(kernel: Kernel, root: Path, *, init: Path, modules: Sequence[str]) -> bytes:
+    """Return a cpio archive of busybox, `init` and the modules, laid out in `root`."""
     (root / "bin").mkdir(parents=True)
     (root / "mod").mkdir()
     shutil.copy(_BUSYBOX, root / "bin" / "busybox")
-    shutil.copy(_INIT, root / "init")
+    shutil.copy(init, root / "init")
     (root / "init").chmod(0o755)
-    for number, module in enumerate(modules_in_order(kernel, _MODULES)):
-        shutil.copy(kernel.modules / module, root / "mod" / f"{number:02}-{Path(module).name}")
-    archive = directory / "initramfs.cpio"
+    for number, module in enumerate(modules_in_order(kernel, modules)):
+        shutil.copy(kernel.modules / module, root / "mod" / f"{number:03}-{Path(module).name}")
     names = "\n".join(str(path.relative_to(root)) for path in sorted(root.rglob("*")))
-    with archive.open("wb") as out:
-        subprocess.run(
-            ["cpio", "--quiet", "-o", "-H", "newc"], input=names.encode(), stdout=out, cwd=root, check=True
-        )
-    return archive
+    return subprocess.run(
+        ["cpio", "--quiet", "-o", "-H", "newc"], input=names.encode(), capture_output=True, cwd=root, check=True
+    ).stdout
 
 
 def _download(package: str, directory: Path) -> None:

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fibre Channel: one path, and two fabrics under dm-multipath."""
 
-import threading
 import time
 from functools import partial
 from pathlib import Path
@@ -18,7 +17,6 @@ from tests.lab.storage_vm.inside.results import Results
 from tests.lab.storage_vm.inside.reused import rescan_scsi, rescanned_first, reused
 from tests.lab.waiting import until
 
-_LATE: Final = 2.0
 _OUTLIVES_THE_CABLE: Final = 600
 _GONE_SOON: Final = 5
 
@@ -45,24 +43,13 @@ def run(results: Results, compute: Compute, agent: Agent, *, long: bool) -> None
         return {"reports": {"first": report, "own disk rescanned": again}, "guest": guest, "before": before}
 
     def cable_out() -> dict[str, Any]:
-        before = bench.guest.prints(bench.size)
         bench.grow()
-        name = sh("readlink", "-f", bench.path).rsplit("/", 1)[-1]
         target.patience(0, fail=5, loss=_OUTLIVES_THE_CABLE)
-        target.cable(0, plugged=False)
-        compute.until_any([f"/sys/block/{name}/device/state"], {"blocked", "transport-offline"}, seconds=90)
-        report, local = bench.order(volume.connection), bench.order(None)
-        guest = bench.guest.prints(before)
-        target.cable(0, plugged=True)
-        compute.until(f"/sys/block/{name}/device/state", "running")
-        return {
-            "report": report, "local": local, "before": before, "guest": guest,
-            "healed": bench.order(volume.connection), "healed_guest": bench.guest.prints(bench.size),
-            "wanted": bench.size,
-        }  # fmt: skip
+        cable = partial(target.cable, 0)
+        return matrix.path_lost(bench, compute, partial(cable, plugged=False), partial(cable, plugged=True))
 
     if long:
-        results.run("fc_late", partial(_late, bench, volume))
+        results.run("fc_late", partial(matrix.late, bench))
         results.run("fc_cable_out", cable_out)
         results.run("fc_smaller", partial(_smaller, bench, volume))
     results.run("fc_wrong_lun", wrong_lun)
@@ -72,15 +59,6 @@ def run(results: Results, compute: Compute, agent: Agent, *, long: bool) -> None
         quiet = Bench(compute, agent, third, lambda: connect(third, multipath=False))
         give = partial(_give, target, third, fourth, quiet)
         results.run("fc_rescanned", lambda: rescanned_first(quiet, give, rescan_scsi(quiet)))
-
-
-def _late(bench: Bench, volume: FcVolume) -> dict[str, Any]:
-    bench.size += STEP
-    timer = threading.Timer(_LATE, volume.grow, (bench.size,))
-    timer.start()
-    report = bench.order(volume.connection)
-    timer.join()
-    return {"report": report, "wanted": bench.size, "guest": bench.guest.prints(bench.size)}
 
 
 def _smaller(bench: Bench, volume: FcVolume) -> dict[str, Any]:
@@ -158,22 +136,9 @@ def run_multipath(results: Results, compute: Compute, agent: Agent, plain: Agent
             "healed_wanted": bench.size,
         }  # fmt: skip
 
-    def uneven_paths() -> dict[str, Any]:
-        before = half.guest.prints(START)
-        half.size += STEP
-        uneven.backings[0].grow(half.size)
-        report, local = half.order(uneven.connection), half.order(None)
-        guest = half.guest.prints(before)
-        uneven.backings[1].grow(half.size)
-        return {
-            "report": report, "local": local, "before": before, "guest": guest,
-            "healed": half.order(uneven.connection), "healed_guest": half.guest.prints(half.size),
-            "wanted": half.size,
-        }  # fmt: skip
-
     results.run("fcmp_path_down", path_down)
     results.run("fcmp_dev_loss", dev_loss)
-    results.run("fcmp_uneven", uneven_paths)
+    results.run("fcmp_uneven", partial(matrix.uneven_paths, half, uneven.backings))
 
     give = partial(_give, target, volume, stranger, bench)
     results.run("fcmp_reused", lambda: reused(bench, give, rescan_scsi(bench)))

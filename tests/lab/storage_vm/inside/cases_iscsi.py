@@ -1,20 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """iSCSI over one path."""
 
-import threading
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 from tests.lab.storage_vm.inside import matrix
 from tests.lab.storage_vm.inside.agent import Agent
-from tests.lab.storage_vm.inside.commands import sh
 from tests.lab.storage_vm.inside.compute import Compute, connect
 from tests.lab.storage_vm.inside.matrix import START, Bench
 from tests.lab.storage_vm.inside.results import Results
 from tests.lab.storage_vm.inside.reused import rescan_scsi, rescanned_first, reused
 from tests.lab.storage_vm.inside.targets import IscsiTarget, IscsiVolume
-
-_LATE: Final = 2.0  # seconds; longer than a first rescan takes, shorter than the agent waits
 
 
 def run(results: Results, compute: Compute, agent: Agent, *, long: bool) -> None:
@@ -26,14 +22,6 @@ def run(results: Results, compute: Compute, agent: Agent, *, long: bool) -> None
 
     def again() -> dict[str, Any]:
         return {"report": bench.order(volume.connection), "wanted": bench.size}
-
-    def late() -> dict[str, Any]:
-        bench.size += matrix.STEP
-        timer = threading.Timer(_LATE, lambda: volume.grow(bench.size))
-        timer.start()
-        report = bench.order(volume.connection)
-        timer.join()
-        return {"report": report, "wanted": bench.size, "guest": bench.guest.prints(bench.size)}
 
     def never() -> dict[str, Any]:
         before = bench.size
@@ -50,25 +38,11 @@ def run(results: Results, compute: Compute, agent: Agent, *, long: bool) -> None
         return {"report": report, "guest": bench.guest.prints(before), "before": before}
 
     def path_down() -> dict[str, Any]:
-        before = bench.guest.shows()  # the size of the order is that of the case before, which was refused
-        target.portal(0, up=False)
-        report = bench.order(volume.connection)
-        local = bench.order(None)
-        guest = bench.guest.prints(before)
-        target.portal(0, up=True)
-        session_is_up()
-        return {
-            "report": report, "local": local, "before": before, "guest": guest,
-            "healed": bench.order(volume.connection), "healed_guest": bench.guest.prints(bench.size),
-            "wanted": bench.size,
-        }  # fmt: skip
-
-    def session_is_up() -> None:
-        state = sh("readlink", "-f", bench.path).rsplit("/", 1)[-1]
-        compute.until(f"/sys/block/{state}/device/state", "running")
+        portal = partial(target.portal, 0)
+        return matrix.path_lost(bench, compute, partial(portal, up=False), partial(portal, up=True))
 
     results.run("iscsi_again", again)
-    results.run("iscsi_late", late)
+    results.run("iscsi_late", partial(matrix.late, bench))
     results.run("iscsi_never", never)
     results.run("iscsi_wrong_lun", wrong_lun)
     results.run("iscsi_path_down", path_down)

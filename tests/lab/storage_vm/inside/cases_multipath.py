@@ -98,18 +98,5 @@ def run(results: Results, compute: Compute, agent: Agent, plain: Agent) -> None:
     uneven = target.add("uneven", START, apart=True)
     half = Bench(compute, agent, uneven, lambda: connect(uneven, multipath=True))
 
-    def uneven_paths() -> dict[str, Any]:
-        assert half.guest
-        half.size += matrix.STEP
-        uneven.backings[0].grow(half.size)
-        report, local = half.order(uneven.connection), half.order(None)
-        guest = half.guest.prints(START)
-        uneven.backings[1].grow(half.size)
-        return {
-            "report": report, "local": local, "before": START, "guest": guest,
-            "healed": half.order(uneven.connection), "healed_guest": half.guest.prints(half.size),
-            "wanted": half.size,
-        }  # fmt: skip
-
-    results.run("multipath_uneven", uneven_paths)
+    results.run("multipath_uneven", lambda: matrix.uneven_paths(half, uneven.backings))
     results.run("multipath_reused", reused)

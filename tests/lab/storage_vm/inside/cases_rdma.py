@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """iSER and NVMe over RDMA, on Soft-RoCE."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,19 +36,8 @@ def run_iser(results: Results, compute: Compute, agent: Agent, *, long: bool) ->
         }  # fmt: skip
 
     def session_down() -> dict[str, Any]:
-        before = bench.guest.prints(bench.size)
-        name = sh("readlink", "-f", bench.path).rsplit("/", 1)[-1]
-        target.portal(0, up=False)
-        compute.until_any([f"/sys/block/{name}/device/state"], {"blocked", "transport-offline"}, seconds=90)
-        report, local = bench.order(volume.connection), bench.order(None)
-        guest = bench.guest.prints(before)
-        target.portal(0, up=True)
-        compute.until(f"/sys/block/{name}/device/state", "running")
-        return {
-            "report": report, "local": local, "before": before, "guest": guest,
-            "healed": bench.order(volume.connection), "healed_guest": bench.guest.prints(bench.size),
-            "wanted": bench.size,
-        }  # fmt: skip
+        portal = partial(target.portal, 0)
+        return matrix.path_lost(bench, compute, partial(portal, up=False), partial(portal, up=True))
 
     def give() -> None:
         other.grow(bench.size)

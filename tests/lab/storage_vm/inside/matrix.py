@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The same six extends for every kind of block storage: three states of the guest, connection data or none."""
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from bridge.core.encryption import Encryption
 from tests.lab.storage_vm.inside.agent import Agent
@@ -14,6 +15,16 @@ from tests.lab.storage_vm.inside.results import Results, seen
 MIB: Final = 1 << 20
 START: Final = 64 * MIB
 STEP: Final = 32 * MIB
+_LATE: Final = 2.0  # seconds; longer than a first rescan takes, shorter than the agent waits
+
+
+class Backing(Protocol):
+    """What one path of a volume shows."""
+
+    def grow(self, size: int) -> None:
+        """Show `size` bytes."""
+
+
 _CONFIG: Final = 2  # VIR_DOMAIN_AFFECT_CONFIG
 
 
@@ -108,6 +119,48 @@ class Bench:
             self.guest.start()
         guest = self.guest.prints(wanted - self.hidden)
         return {"report": report, "wanted": wanted, "host": host, "guest": guest, "hidden": self.hidden}
+
+
+def path_lost(bench: Bench, compute: Compute, down: Callable[[], None], up: Callable[[], None]) -> dict[str, Any]:
+    """Order twice while the only path of the volume is down, once more when it is up again."""
+    before = bench.guest.shows()
+    name = sh("readlink", "-f", bench.path).rsplit("/", 1)[-1]
+    down()
+    compute.until_any([f"/sys/block/{name}/device/state"], {"blocked", "transport-offline"}, seconds=90)
+    report, local = bench.order(bench.volume.connection), bench.order(None)
+    guest = bench.guest.prints(before)
+    up()
+    compute.until(f"/sys/block/{name}/device/state", "running")
+    return {
+        "report": report, "local": local, "before": before, "guest": guest,
+        "healed": bench.order(bench.volume.connection), "healed_guest": bench.guest.prints(bench.size),
+        "wanted": bench.size,
+    }  # fmt: skip
+
+
+def late(bench: Bench) -> dict[str, Any]:
+    """Order before the array has grown the volume, which it does while the agent waits."""
+    bench.size += STEP
+    timer = threading.Timer(_LATE, bench.volume.grow, (bench.size,))
+    timer.start()
+    report = bench.order(bench.volume.connection)
+    timer.join()
+    return {"report": report, "wanted": bench.size, "guest": bench.guest.prints(bench.size)}
+
+
+def uneven_paths(bench: Bench, backings: Sequence[Backing]) -> dict[str, Any]:
+    """Order twice while one of two paths shows the old size, once more when both show the new one."""
+    before = bench.guest.prints(START)
+    bench.size += STEP
+    backings[0].grow(bench.size)
+    report, local = bench.order(bench.volume.connection), bench.order(None)
+    guest = bench.guest.prints(before)
+    backings[1].grow(bench.size)
+    return {
+        "report": report, "local": local, "before": before, "guest": guest,
+        "healed": bench.order(bench.volume.connection), "healed_guest": bench.guest.prints(bench.size),
+        "wanted": bench.size,
+    }  # fmt: skip
 
 
 def run(results: Results, name: str, bench: Bench) -> None:
