@@ -32,6 +32,8 @@ _GUARDED: Final = guarded(os.environ)
 tempfile.tempdir = os.environ.get("TMPDIR")
 _SHARED: Final = ("tests/functional/qemu/", "tests/functional/wire/", "tests/functional/journal/")
 """Folders whose tests share a real part that takes long to start: one worker runs them all."""
+_APART: Final = "tests/chaos/test_chaos.py"
+"""The file whose tests share nothing and take long: each may go to another worker than the others."""
 _TO_LEAVE: Final = 20.0
 """Seconds that the processes of the tests may take to end after the last test."""
 _TO_END: Final = 600.0
@@ -61,6 +63,8 @@ class _ByFile(LoadScopeScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
+        if file == _APART:
+            return nodeid
         return next((folder for folder in _SHARED if file.startswith(folder)), file)
 
 

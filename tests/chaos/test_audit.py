@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the audit logs of a run with kills come to, beside the journal of the same run."""
+"""A run with kills: nothing is lost, and its audit logs come to what the journal of the same run holds."""
 
 import sqlite3
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -15,15 +16,35 @@ from tests.lab.rabbitmq import have_rabbitmq
 pytestmark = pytest.mark.functional
 
 
-def test_logs_alone_give_the_totals_of_the_journal_and_the_story_of_any_volume(tmp_path: Path) -> None:
-    """Every extend the journal holds, all ended; with one part's logs missing it is said what cannot be known."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KilledRun:
+    """A run with kills: its exit code, the numbers of its last line, what it said, and the directory it wrote."""
+
+    code: int
+    numbers: list[int]
+    said: str
+    directory: Path
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> KilledRun:
+    """Two hundred extends, and every kind of part killed, stopped or restarted."""
     if not have_rabbitmq():
         missing("RabbitMQ")
-    code, _, said = chaos("--events", "150", "--kills", "8", "--spread", "20", keep=tmp_path / "run")
-    assert code == 0, said
-    logs = logfiles.find([str(tmp_path / "run" / "*.audit.jsonl")])
+    directory = tmp_path_factory.mktemp("killed") / "run"
+    code, numbers, said = chaos("--events", "200", "--kills", "8", "--spread", "20", keep=directory)
+    return KilledRun(code=code, numbers=numbers, said=said, directory=directory)
+
+
+def test_nothing_is_lost(killed: KilledRun) -> None:
+    assert (killed.code, killed.numbers) == (0, [0, 0, 0]), killed.said
+
+
+def test_logs_alone_give_the_totals_of_the_journal_and_the_story_of_any_volume(killed: KilledRun) -> None:
+    """Every extend the journal holds, all ended; with one part's logs missing it is said what cannot be known."""
+    logs = logfiles.find([str(killed.directory / "*.audit.jsonl")])
     made = report.make(logs, older_than=0.0)
-    journal = sqlite3.connect(tmp_path / "run" / "journal" / "journal.sqlite3")
+    journal = sqlite3.connect(killed.directory / "journal" / "journal.sqlite3")
     rows = journal.execute("select volume_id, outcome from extends").fetchall()
     journal.close()
     assert made.opened == len(rows)
