@@ -9,7 +9,7 @@ from oslo_config import cfg
 from bridge.core.errors import ConfigError
 from bridge.runtime.bus_url import is_memory, with_rabbit_options
 from bridge.runtime.config import OPS_OPTS, BusSettings, OptGroups, bus_settings, section
-from bridge.runtime.rest import endpoint_opts, endpoint_sample_opts
+from bridge.runtime.endpoints import endpoint_opts, endpoint_sample_opts
 from listener.retry_policy import DeliveryLimits, RetryPolicy
 
 _ENDPOINT_TIMEOUT = 10  # seconds; below half of the heartbeat, because a slow answer must not lose the broker

@@ -7,10 +7,11 @@ from typing import Final
 from bridge.runtime.broker import kombu_connection
 from bridge.runtime.bus_url import check_url, is_memory
 from bridge.runtime.daemon import Part, Supervised
+from bridge.runtime.endpoints import open_client
 from bridge.runtime.health import LIMIT
 from bridge.runtime.metrics import ListenerMetrics
 from bridge.runtime.process import Process
-from bridge.runtime.rest import NovaEventsClient, open_client
+from bridge.runtime.rest import NovaEventsClient
 from listener.consumer import DUE, NOTIFICATIONS, CheckNames, Loop
 from listener.decode import DueReader, NotificationReader, Reader
 from listener.delivery import Worker

@@ -24,8 +24,8 @@ from bridge.journal.accept import Journal
 from bridge.journal.findings import FindingState
 from bridge.runtime import commands, config
 from bridge.runtime.config import EXIT_UNREACHABLE
+from bridge.runtime.endpoints import open_client
 from bridge.runtime.listing import Listing
-from bridge.runtime.rest import open_client
 
 _MINUTE: Final = 60.0
 

@@ -34,7 +34,7 @@ from bridge.journal.settings import journal_settings
 from bridge.runtime import config
 from bridge.runtime.broker import BROKER_ERRORS, kombu_connection
 from bridge.runtime.bus_url import check_url, failure_words, is_memory, with_rabbit_options
-from bridge.runtime.rest import open_adapter
+from bridge.runtime.endpoints import open_adapter
 from hostagent.hostcheck import probes
 from hostagent.settings import hostagent_groups, hostagent_settings
 from listener.settings import listener_groups, listener_settings

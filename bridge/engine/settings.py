@@ -17,7 +17,7 @@ from bridge.runtime.config import (
     locator_settings,
     section,
 )
-from bridge.runtime.rest import endpoint_opts, endpoint_sample_opts
+from bridge.runtime.endpoints import endpoint_opts, endpoint_sample_opts
 from bridge.runtime.retry import Backoff
 
 _CINDER_TIMEOUT = 10  # seconds

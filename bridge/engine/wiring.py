@@ -34,10 +34,11 @@ from bridge.runtime.broker import kombu_connection
 from bridge.runtime.bus_url import check_url
 from bridge.runtime.config import Driver
 from bridge.runtime.daemon import Part, Supervised
+from bridge.runtime.endpoints import open_client
 from bridge.runtime.health import LIMIT, moving
 from bridge.runtime.metrics import EngineMetrics, ReconcileMetrics
 from bridge.runtime.process import Process
-from bridge.runtime.rest import NovaEventsClient, open_client
+from bridge.runtime.rest import NovaEventsClient
 from bridge.runtime.wakeup import Wake
 
 LOG = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from bridge.core.errors import JournalUnavailableError
 from bridge.core.extend import Arrival, ExtendKey, ServerState, new_id
 from bridge.journal import migrate
 from bridge.journal.database import Database, Prepared, PreparedForRows, Results, names
-from bridge.journal.hosts import GONE
+from bridge.journal.inventory import GONE
 from bridge.journal.settings import JournalSettings
 from bridge.journal.states import State
 from bridge.journal.tables import domains, extends, transitions

@@ -13,7 +13,8 @@ from bridge.core.extend import Arrival, ArrivalSource, ExtendKey
 from bridge.core.outcome import THEN, Then
 from bridge.journal.accept import open_extends
 from bridge.journal.database import Database
-from bridge.journal.hosts import GONE, read_capabilities
+from bridge.journal.hosts import read_capabilities
+from bridge.journal.inventory import GONE
 from bridge.journal.states import State
 from bridge.journal.tables import attempts, disks, domains, extends, hosts, transitions
 

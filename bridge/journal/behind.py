@@ -15,7 +15,7 @@ from bridge.core.outcome import THEN, Then, Told
 from bridge.core.reasons import Reason
 from bridge.journal.database import Database
 from bridge.journal.findings import FindingState
-from bridge.journal.hosts import GONE
+from bridge.journal.inventory import GONE
 from bridge.journal.tables import disks, domains, extends, sightings
 
 _FAILED: Final = sorted(outcome.value for outcome, then in THEN.items() if then is Then.FAIL)

@@ -17,7 +17,8 @@ from bridge.core.extend import Bytes, ExtendKey
 from bridge.core.messages import GuestState
 from bridge.core.outcome import Outcome
 from bridge.journal.database import Database
-from bridge.journal.hosts import GONE, Alive
+from bridge.journal.hosts import Alive
+from bridge.journal.inventory import GONE
 from bridge.journal.tables import attempts, disks, domains, extends, hosts, sightings
 
 _FAILED = (Outcome.UNSUPPORTED.value, Outcome.REFUSED.value)

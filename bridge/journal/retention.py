@@ -8,7 +8,7 @@ from typing import Final
 import sqlalchemy as sa
 
 from bridge.journal.database import Database
-from bridge.journal.hosts import GONE
+from bridge.journal.inventory import GONE
 from bridge.journal.settings import Keep
 from bridge.journal.tables import attempts, audit_heads, disks, domains, extends, hosts, transitions
 

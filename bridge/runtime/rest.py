@@ -6,7 +6,6 @@ needed, the headers and the body. A server that sends one byte a second cannot h
 libraries' own retries are off, because each hop has one retry policy, which is the bridge's.
 """
 
-import copy
 import email.utils
 import http.client
 import io
@@ -16,32 +15,26 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import requests
 import urllib3
 from keystoneauth1 import exceptions as ks_errors
-from keystoneauth1 import loading as ks
 from keystoneauth1.adapter import Adapter
-from keystoneauth1.exceptions.auth_plugins import AuthPluginException
 from keystoneauth1.session import Session, TCPKeepAliveAdapter
-from oslo_config import cfg
 
-from bridge.core.errors import ConfigError
 from bridge.core.extend import ExtendKey
 from bridge.core.reasons import Reason
-from bridge.core.redact import safe_url
+from bridge.runtime.rest_failures import failure_detail, failure_reason, os_error
 
 LOG = logging.getLogger(__name__)
 
-_PLUGINS: Final = ("password", "v3applicationcredential", "http_basic", "none")
-_DEFAULT_TIMEOUT: Final = 10.0  # seconds, if an operator has set [group] timeout to nothing
-_ANSWER_MAX: Final = 4 * 1024 * 1024
+DEFAULT_TIMEOUT: Final = 10.0  # seconds, if an operator has set [group] timeout to nothing
+LARGEST_ANSWER: Final = 4 * 1024 * 1024
 _WIRE_MAX: Final = 64 * 1024 * 1024  # bytes of any answer, also of Keystone's, which keystoneauth reads whole
 _CHUNK: Final = 64 * 1024
-_DETAIL_MAX: Final = 300
 _WAIT_MAX: Final = 600.0  # seconds; a longer wait of an endpoint is cut
 _DIGITS_MAX: Final = 9
 _ONCE_MORE: Final[Mapping[str, Any]] = {"connect_retries": 1, "connect_retry_delay": 0.05}
@@ -58,16 +51,6 @@ EVENT_CODES: Final[Mapping[int, Reason]] = {
     422: Reason.EVENT_NO_HOST,
 }
 """Codes Nova gives an event, in the body of a 200 or 207."""
-
-_NO_ANSWER: Final[tuple[tuple[type[Exception], Reason], ...]] = (
-    (ks_errors.ConnectTimeout, Reason.TIMED_OUT),  # also keystoneauth's error for a read timeout
-    (ks_errors.Unauthorized, Reason.UNAUTHORIZED),  # Keystone's own answer about our user
-    (ks_errors.Forbidden, Reason.UNAUTHORIZED),
-    (ks_errors.BadRequest, Reason.UNAUTHORIZED),  # Keystone: a domain or project is missing in our options
-    (ks_errors.CatalogException, Reason.NO_ENDPOINT),
-    (TimeoutError, Reason.TIMED_OUT),
-    (urllib3.exceptions.TimeoutError, Reason.TIMED_OUT),
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +101,7 @@ def total_deadline(seconds: float) -> Iterator[None]:
 def _left(at: float | None) -> float:
     """Return the seconds until the moment `at`; raises TimeoutError when it has passed."""
     if at is None:
-        return _DEFAULT_TIMEOUT
+        return DEFAULT_TIMEOUT
     left = at - time.monotonic()
     if left <= 0:
         raise TimeoutError("timed out")
@@ -194,7 +177,7 @@ class _BoundedConnecting:
             return sock
         if isinstance(trouble, TimeoutError):
             raise urllib3.exceptions.ConnectTimeoutError(self, f"no connection to {self.host} in time")
-        raise urllib3.exceptions.NewConnectionError(self, _os_error(trouble)) from trouble
+        raise urllib3.exceptions.NewConnectionError(self, os_error(trouble)) from trouble
 
 
 class _HTTPConnection(_BoundedConnecting, urllib3.connection.HTTPConnection):
@@ -281,7 +264,7 @@ class RestClient:
         *,
         timeout: float,
         group: str = "endpoint",
-        largest: int = _ANSWER_MAX,
+        largest: int = LARGEST_ANSWER,
         once_more: bool = True,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -324,8 +307,9 @@ class RestClient:
                         too_large=too_large,
                     )
         except (ks_errors.ClientException, urllib3.exceptions.HTTPError, OSError) as ex:
-            reason = next((why for kind, why in _NO_ANSWER if isinstance(ex, kind)), Reason.UNREACHABLE)
-            detail = self._words(ex, reason)
+            reason = failure_reason(ex)
+            with total_deadline(self._timeout):
+                detail = failure_detail(ex, reason, self._adapter, group=self._group, timeout=self._timeout)
         LOG.warning("%s %s of [%s]: no answer (%s): %s", method, path, self._group, reason.value, detail)
         return NoAnswer(reason, detail)
 
@@ -340,63 +324,6 @@ class RestClient:
             return json.loads(text), False
         except (ValueError, RecursionError):
             return None, False
-
-    def _words(self, ex: Exception, reason: Reason) -> str:
-        """Return the address that was tried, what happened there, and what to set."""
-        group, auth_url = self._group, getattr(self._auth(), "auth_url", None)
-        keystone = f"Keystone at {safe_url(str(auth_url))}" if auth_url else "Keystone"
-        if isinstance(ex, ks_errors.HttpError):
-            words = f"{keystone} answers {ex.http_status}"
-            if reason is Reason.UNAUTHORIZED:
-                words += (
-                    f": check username, password, project and domains of [{group}]"
-                    if ex.http_status != http.HTTPStatus.BAD_REQUEST
-                    else f": check user_domain_name and project_domain_name of [{group}]"
-                )
-            elif ex.http_status == http.HTTPStatus.NOT_FOUND:
-                words += f": [{group}] auth_url is not Keystone's"
-        elif isinstance(ex, ks_errors.DiscoveryFailure):
-            words = f"{keystone} tells no version of its API: check [{group}] auth_url"
-        elif reason is Reason.NO_ENDPOINT:
-            words = self._no_endpoint()
-        elif reason is Reason.TIMED_OUT:
-            words = f"no complete answer of {self._tried(ex)} in {self._timeout:g} s"
-        else:
-            words = f"{self._tried(ex)}: {_cause(ex)}"
-        return _printable(words)
-
-    def _no_endpoint(self) -> str:
-        wanted = self._adapter
-        interface = wanted.interface if isinstance(wanted.interface, str) else " or ".join(wanted.interface or ())
-        asked = f"interface {interface or 'public'}" + (
-            f", region {wanted.region_name}" if wanted.region_name else ""
-        )
-        there: list[str] = []
-        with suppress(Exception):  # the token exists already, and is only needed for the text
-            with total_deadline(self._timeout):
-                catalogue = (
-                    self._auth()
-                    .get_access(wanted.session)
-                    .service_catalog.get_endpoints_data(service_type=wanted.service_type)
-                )
-            there = sorted({f"{x.interface} in {x.region_name}" for rows in catalogue.values() for x in rows})
-        has = f"it has {', '.join(there[:6])}" if there else "it has none of that type"
-        return (
-            f"Keystone's catalogue has no {wanted.service_type} endpoint with {asked} ({has}): set [{self._group}] "
-            f"valid_interfaces, region_name, service_type or endpoint_override"
-        )
-
-    def _auth(self) -> Any:
-        return self._adapter.auth or self._adapter.session.auth
-
-    def _tried(self, ex: Exception) -> str:
-        """Name the address a request went to, as far as the error or the options tell."""
-        for word in str(ex).split():
-            if word.startswith(("http://", "https://")):
-                return safe_url(word.rstrip(":,;"))
-        if self._adapter.endpoint_override:
-            return safe_url(str(self._adapter.endpoint_override))
-        return f"the endpoint of [{self._group}]"
 
 
 class NovaEventsClient:
@@ -448,79 +375,3 @@ def retry_after(header: str | None, now: float) -> float | None:
     except (ValueError, TypeError, OverflowError):
         return None
     return min(max(0.0, at - now), _WAIT_MAX)
-
-
-def endpoint_opts(service_type: str, *, timeout: float) -> list[cfg.Opt]:
-    """Return the options of a group that names an endpoint: auth_type, TLS, region, endpoint_override.
-
-    `timeout` is the default of the seconds a whole request may take.
-    """
-    opts = copy.deepcopy(
-        [
-            *ks.get_auth_common_conf_options(),
-            *ks.get_session_conf_options(),
-            *ks.get_adapter_conf_options(include_deprecated=False),
-        ]
-    )
-    cfg.set_defaults(opts, auth_type="none", service_type=service_type, timeout=timeout)
-    return opts
-
-
-def endpoint_sample_opts(service_type: str, *, timeout: float) -> list[cfg.Opt]:
-    """Return the same with the options of the usual auth plugins, for the sample configuration."""
-    opts = {opt.dest: opt for opt in endpoint_opts(service_type, timeout=timeout)}
-    for plugin in _PLUGINS:
-        for opt in ks.get_auth_plugin_conf_options(plugin):
-            opts.setdefault(opt.dest, opt)
-    return list(opts.values())
-
-
-def open_adapter(conf: cfg.ConfigOpts, group: str, *, user_agent: str) -> Adapter:
-    """Return the adapter of one group. Contacts nothing; raises ConfigError for options that cannot be used."""
-    try:
-        auth = ks.load_auth_from_conf_options(conf, group)
-        session = ks.load_session_from_conf_options(conf, group, auth=auth)
-        bounded(session, conf[group].timeout or _DEFAULT_TIMEOUT)
-        return ks.load_adapter_from_conf_options(
-            conf, group, session=session, auth=auth, user_agent=user_agent, connect_retries=0, status_code_retries=0
-        )
-    except (ks_errors.ClientException, AuthPluginException, cfg.Error) as ex:
-        raise ConfigError(f"[{group}] cannot be used: {' '.join(str(ex).split())}") from ex
-
-
-def open_client(
-    conf: cfg.ConfigOpts, group: str, *, user_agent: str, largest: int = _ANSWER_MAX, once_more: bool = True
-) -> RestClient:
-    """Return the client of one group. Contacts nothing; raises ConfigError."""
-    return RestClient(
-        open_adapter(conf, group, user_agent=user_agent),
-        timeout=conf[group].timeout or _DEFAULT_TIMEOUT,
-        group=group,
-        largest=largest,
-        once_more=once_more,
-    )
-
-
-def _cause(ex: BaseException) -> str:
-    """Return the root of a chain of errors in few words."""
-    root: BaseException = ex
-    for _ in range(8):
-        inner = root.__cause__ or root.__context__
-        reason = getattr(root, "reason", None)
-        if isinstance(reason, BaseException):
-            inner = reason
-        elif root.args and isinstance(root.args[0], BaseException):
-            inner = root.args[0]
-        if inner is None or inner is root:
-            break
-        root = inner
-    return _os_error(root)
-
-
-def _os_error(ex: BaseException) -> str:
-    text = getattr(ex, "strerror", None) or " ".join(str(ex).split())
-    return f"{text} ({type(ex).__name__})" if text else type(ex).__name__
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else "?" for c in text)[:_DETAIL_MAX]

@@ -29,10 +29,11 @@ from bridge.core.extend import ExtendKey, clean_request_id, is_uuid, replay_id
 from bridge.runtime import commands, config
 from bridge.runtime.broker import BROKER_ERRORS, PARKED_QUEUE, kombu_connection
 from bridge.runtime.bus_url import check_url
+from bridge.runtime.endpoints import open_client
 from bridge.runtime.listing import Listing, Showing
 from bridge.runtime.publisher import NotPublishedError, SafePublisher
 from bridge.runtime.raw_messages import body_bytes
-from bridge.runtime.rest import NovaEventsClient, open_client
+from bridge.runtime.rest import NovaEventsClient
 from listener.cli.sender import EndpointTarget
 from listener.endpoint import EndpointClient
 from listener.settings import listener_groups, listener_settings

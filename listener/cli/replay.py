@@ -19,8 +19,9 @@ from bridge.core.extend import ExtendKey, is_uuid
 from bridge.runtime import commands, config
 from bridge.runtime.broker import kombu_connection
 from bridge.runtime.bus_url import check_url
+from bridge.runtime.endpoints import open_client
 from bridge.runtime.publisher import SafePublisher
-from bridge.runtime.rest import NovaEventsClient, open_client
+from bridge.runtime.rest import NovaEventsClient
 from listener.cli.load import MUTATION_HEADER, multiplied, volumes_of
 from listener.cli.recordings import Item, read
 from listener.cli.sender import BrokerTarget, EndpointTarget, Progress, ReplayRate, Target, send

@@ -18,9 +18,9 @@ from bridge.engine.rpc import OrderSender
 from bridge.engine.settings import engine_groups, engine_settings
 from bridge.runtime.broker import kombu_connection
 from bridge.runtime.config import load
+from bridge.runtime.endpoints import open_client
 from bridge.runtime.health import Health
 from bridge.runtime.metrics import EngineMetrics
-from bridge.runtime.rest import open_client
 from bridge.runtime.wakeup import Wake
 from tests.benchmarks.measure import Row, median, per_item
 from tests.benchmarks.rig import HOST, Rig

@@ -18,7 +18,7 @@ import requests
 import sqlalchemy as sa
 
 from bridge.core.extend import gib
-from bridge.journal.hosts import GONE
+from bridge.journal.inventory import GONE
 from bridge.journal.tables import attempts, disks, domains, extends
 from bridge.standin.cinder import Attachment, StandInCinder
 from hostagent.drivers.libvirt.connect import open_libvirt
