@@ -24,6 +24,7 @@ from bridge.runtime import config
 from bridge.runtime.audit import read_key
 from bridge.runtime.metrics import new_registry
 from bridge.runtime.process import Process
+from bridge.runtime.tracing import open_spans
 
 LOG = logging.getLogger(__name__)
 
@@ -69,6 +70,7 @@ def _build() -> WsgiApp:
         audit_journald=conf.audit.journald,
         audit_key=read_key(conf.audit.key_file),
         audit_heads_interval=conf.audit.heads_interval,
+        spans=open_spans(conf.tracing.otlp_endpoint, _PROG),
     )
     atexit.register(process.close_audit)
     return build_wsgi(settings, process)

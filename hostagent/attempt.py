@@ -89,4 +89,5 @@ def reported(order: Order, work: AttemptRun) -> Report:
         detail=detail,
         steps=tuple(work.steps),
         overhead=work.overhead,
+        traceparent=order.traceparent,
     )

@@ -391,4 +391,5 @@ def _busy(order: Order, detail: str) -> Report:
         reason=Reason.UNCERTAIN.value,
         target=order.target,
         detail=detail,
+        traceparent=order.traceparent,
     )

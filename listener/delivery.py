@@ -3,7 +3,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
@@ -99,7 +99,7 @@ class Worker:
             return None  # one event proves nothing; the next batch decides
         sent_as = f"req-{new_id()}"
         started = time.monotonic()
-        judgement = next(self._client.deliver([away.key], sent_as))
+        judgement = next(self._client.deliver([away.key], sent_as, _traces({away.key: away.origin})))
         if isinstance(judgement, Hold):
             self._health.bad(self._check, judgement.reason.text)
             return Away(reason=judgement.reason, key=away.key, origin=away.origin, after=judgement.after)
@@ -199,7 +199,8 @@ class Worker:
         """Send one request, or several where the first is refused; None when every event has a verdict."""
         sent_as = _request_id(events, batch)
         started = time.monotonic()
-        for judgement in self._client.deliver(events, sent_as):
+        traces = _traces({key: batch.waiters[key][0].asked.origin for key in events})
+        for judgement in self._client.deliver(events, sent_as, traces):
             match judgement:
                 case Settle():
                     seconds = time.monotonic() - started
@@ -251,3 +252,8 @@ def _request_id(events: Sequence[ExtendKey], batch: Batch) -> str:
     ids = {pending.asked.origin.carried for key in events for pending in batch.waiters[key]}
     only = ids.pop() if len(ids) == 1 else None
     return only or f"req-{new_id()}"
+
+
+def _traces(origins: Mapping[ExtendKey, Origin]) -> dict[ExtendKey, str]:
+    """Return the traceparent of each event whose message has one."""
+    return {key: origin.traceparent for key, origin in origins.items() if origin.traceparent is not None}

@@ -2,7 +2,7 @@
 """The endpoint of the listener: requests of events, split until a spoiling event is sent alone."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, Protocol
 
 from bridge.core.extend import ExtendKey
@@ -15,7 +15,9 @@ _SEEN_LATELY: Final = 1800.0  # seconds; less than an event's retry, because a l
 class Endpoint(Protocol):
     """The receiver of events: NovaEventsClient."""
 
-    def post(self, events: Sequence[ExtendKey], request_id: str) -> Answer | NoAnswer:
+    def post(
+        self, events: Sequence[ExtendKey], request_id: str, traces: Mapping[ExtendKey, str]
+    ) -> Answer | NoAnswer:
         """Send one request; never raises for faults of the endpoint or the network."""
 
 
@@ -30,16 +32,21 @@ class EndpointClient:
         self._clock = clock
         self._seen: float | None = None
 
-    def deliver(self, events: Sequence[ExtendKey], request_id: str) -> Iterator[Judgement]:
+    def deliver(
+        self, events: Sequence[ExtendKey], request_id: str, traces: Mapping[ExtendKey, str] | None = None
+    ) -> Iterator[Judgement]:
         """Send events, and split a refused request until the event that spoils it is sent alone.
 
         Yields one value per request; ends at the first Hold. Events without a verdict are sent again later,
-        which is harmless. Between two requests the caller services its broker connection.
+        which is harmless. Between two requests the caller services its broker connection. `traces`: the events'
+        traceparents.
         """
         waiting: list[Sequence[ExtendKey]] = [events] if events else []
         while waiting:
             part = waiting.pop()
-            judgement = judge(part, self._endpoint.post(part, request_id), sees_servers=self._sees_servers())
+            judgement = judge(
+                part, self._endpoint.post(part, request_id, traces or {}), sees_servers=self._sees_servers()
+            )
             if isinstance(judgement, Settle) and any(v.kind is Kind.DELIVERED for v in judgement.verdicts.values()):
                 self._seen = self._clock()
             yield judgement

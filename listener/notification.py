@@ -20,6 +20,7 @@ from typing import Any, Final, Self
 
 from bridge.core.extend import ExtendKey, clean_request_id, is_uuid
 from bridge.core.reasons import Reason
+from bridge.core.trace import clean_traceparent, made_by
 
 _WANTED: Final = b"volume.resize.end"
 _A_NOTIFICATION: Final = b"event_type"
@@ -83,6 +84,7 @@ class Origin:
     """The origin of a message, for logs and records: ids only, each checked.
 
     `request_id` is Cinder's own id of the resize, `global_request_id` the id that its caller sent, if any.
+    `traceparent` is that of Cinder's context, else one made here.
     """
 
     message_id: str | None = None
@@ -90,6 +92,7 @@ class Origin:
     request_id: str | None = None
     global_request_id: str | None = None
     sent: str | None = None
+    traceparent: str | None = None
 
     @property
     def carried(self) -> str | None:
@@ -104,7 +107,11 @@ class Origin:
     def from_wire(cls, wire: Mapping[str, Any]) -> Self:
         """Read the keys of a message in one of our lanes; a value that is not in our form becomes None."""
         ids = ("message_id", "project", "request_id", "global_request_id")
-        return cls(**{name: clean_request_id(wire.get(name)) for name in ids}, sent=clean_stamp(wire.get("sent")))
+        return cls(
+            **{name: clean_request_id(wire.get(name)) for name in ids},
+            sent=clean_stamp(wire.get("sent")),
+            traceparent=clean_traceparent(wire.get("traceparent")),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,12 +217,16 @@ def _row(raw: object) -> Row:
 
 
 def _origin(message: Mapping[str, Any], payload: Mapping[str, Any]) -> Origin:
+    request_id = clean_request_id(message.get("_context_request_id"))
+    global_request_id = clean_request_id(message.get("_context_global_request_id"))
+    traceparent = clean_traceparent(message.get("_context_traceparent"))
     return Origin(
         message_id=clean_request_id(message.get("message_id")),
         project=clean_request_id(payload.get("tenant_id")),
-        request_id=clean_request_id(message.get("_context_request_id")),
-        global_request_id=clean_request_id(message.get("_context_global_request_id")),
+        request_id=request_id,
+        global_request_id=global_request_id,
         sent=clean_stamp(message.get("timestamp")),
+        traceparent=traceparent or made_by("listener", global_request_id or request_id),
     )
 
 

@@ -131,5 +131,6 @@ class Telemetry:
             message_id=origin.message_id,
             request_id=origin.request_id,
             global_request_id=origin.carried,
+            traceparent=origin.traceparent,
             **more,
         )

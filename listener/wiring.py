@@ -68,7 +68,10 @@ def _part(
         slow=not is_memory(bus.transport_url),
         on_blocked=process.on_blocked,
     )
-    endpoint = NovaEventsClient(open_client(process.conf, "endpoint", user_agent=_AGENT, once_more=False))
+    endpoint = NovaEventsClient(
+        open_client(process.conf, "endpoint", user_agent=_AGENT, once_more=False),
+        each_trace=process.spans is not None,
+    )
     worker = Worker(
         limits=settings.limits,
         reader=reader,

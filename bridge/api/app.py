@@ -33,6 +33,7 @@ from bridge.api.identity import Authenticator, Policy
 from bridge.api.request import DOCUMENT_PATH, VERSIONED_PATH
 from bridge.api.settings import ApiSettings
 from bridge.core.extend import clean_request_id
+from bridge.core.trace import EACH_HEADER, HEADER
 from bridge.http.server import StartResponse, WsgiApp
 from bridge.runtime.audit import AuditLog
 from bridge.runtime.config import Driver
@@ -80,6 +81,7 @@ class RequestIds:
         """Make our request id, and read the caller's."""
         req.context.request_id = f"req-{uuid.uuid4()}"
         req.context.global_request_id = clean_request_id(req.get_header("X-OpenStack-Request-ID"))
+        req.context.traces = (req.get_header(HEADER), req.get_header(EACH_HEADER))
 
     def process_response(self, req: falcon.Request, resp: falcon.Response, _resource: object, _ok: bool) -> None:
         """Send the id, except with the unversioned documents, because Nova sends none with these."""
@@ -106,7 +108,7 @@ class Doorkeeper:
 class _Context:
     """The values that one request carries from the middleware to its resource."""
 
-    __slots__ = ("caller", "global_request_id", "request_id", "started")
+    __slots__ = ("caller", "global_request_id", "request_id", "started", "traces")
 
 
 class _Request(falcon.Request):

@@ -28,6 +28,7 @@ from bridge.api.schema import VOLUME_EXTENDED
 from bridge.core.audit import AuditEvent, AuditRecord
 from bridge.core.extend import Arrival, ExtendKey, ServerState, is_uuid
 from bridge.core.reasons import Reason
+from bridge.core.trace import made_by, read_headers
 from bridge.runtime.audit import AuditLog
 from bridge.runtime.metrics import ApiMetrics
 
@@ -165,7 +166,8 @@ class EventsResource:
             raise fault(HTTPStatus.BAD_REQUEST, refused)
         self._policy.check(req.context.caller)
         events: list[dict[str, Any]] = body["events"]
-        resp.status, answered = self._take(events, req.context.request_id, req.context.global_request_id)
+        traces = read_headers(req.context.traces, len(events))
+        resp.status, answered = self._take(events, traces, req.context.request_id, req.context.global_request_id)
         resp.content_type = request.answer_type(req)
         resp.data = json.dumps({"events": answered}).encode()
 
@@ -175,19 +177,33 @@ class EventsResource:
         raise not_found()
 
     def _take(
-        self, events: Sequence[Mapping[str, Any]], request_id: str, global_request_id: str | None
+        self,
+        events: Sequence[Mapping[str, Any]],
+        traces: Sequence[str | None],
+        request_id: str,
+        global_request_id: str | None,
     ) -> tuple[int, list[dict[str, Any]]]:
         decisions: list[EventDecision] = []
+        traced: dict[ExtendKey, str] = {}
+        made = made_by("api", global_request_id or request_id)
 
         def choose(standing: Mapping[str, ServerState]) -> list[Arrival]:
             decisions[:] = [decide(event, standing) for event in events]
-            keys = dict.fromkeys(decision.key for decision in decisions if decision.key is not None)
-            return [Arrival(key=key, request_id=request_id, global_request_id=global_request_id) for key in keys]
+            traced.clear()
+            for decision, trace in zip(decisions, traces, strict=True):
+                if decision.key is not None:
+                    traced.setdefault(decision.key, trace or made)
+            return [
+                Arrival(
+                    key=key, request_id=request_id, global_request_id=global_request_id, traceparent=traceparent
+                )
+                for key, traceparent in traced.items()
+            ]
 
         ids = self._journal.admit(servers(events), choose)
         if ids:
             self._wake()
-        self._record(events, decisions, ids, request_id, global_request_id)
+        self._record(events, decisions, ids, traced, request_id, global_request_id)
         return answer(events, decisions)
 
     def _record(
@@ -195,6 +211,7 @@ class EventsResource:
         events: Sequence[Mapping[str, Any]],
         decisions: Sequence[EventDecision],
         taken_as: Mapping[ExtendKey, str],
+        traced: Mapping[ExtendKey, str],
         request_id: str,
         global_request_id: str | None,
     ) -> None:
@@ -207,6 +224,7 @@ class EventsResource:
                 extend_id=extend_id,
                 request_id=request_id,
                 global_request_id=global_request_id,
+                traceparent=traced.get(key),
             )
             for key, extend_id in taken_as.items()
         ]

@@ -27,12 +27,13 @@ class Entry:
     reason: str | None
     seconds: float | None
     data: Mapping[str, Any]
+    trace_id: str | None = None
 
     def names(self, needle: str) -> bool:
-        """Return whether this line is about that volume, server, request, message, extend or host."""
+        """Return whether this line is about that volume, server, request, message, extend, trace or host."""
         return needle in {
             self.volume, self.server, self.request_id, self.global_request_id, self.message_id, self.extend_id,
-            self.host, self.data.get("posted_as"),
+            self.host, self.data.get("posted_as"), self.trace_id,
         }  # fmt: skip
 
 
@@ -53,6 +54,7 @@ def read_entry(line: bytes) -> Entry | None:
         _text(get("message_id")), _text(get("request_id")), _text(get("global_request_id")),
         attempt if isinstance(attempt, int) else None, _text(get("outcome")), _text(get("reason")),
         seconds if isinstance(seconds, int | float) else None, data if isinstance(data, dict) else {},
+        _text(get("trace_id")),
     )  # fmt: skip
 
 

@@ -125,7 +125,9 @@ class Trace(Listing):
         """Add the options of the command."""
         parser: argparse.ArgumentParser = super().get_parser(prog_name)
         parser.add_argument(
-            "what", metavar="VOLUME|SERVER|REQUEST-ID", help="also an extend's, a message's or a host's"
+            "what",
+            metavar="VOLUME|SERVER|REQUEST-ID",
+            help="also the id of an extend, a message or a trace, or a host",
         )
         _logs(parser)
         return parser
@@ -145,9 +147,9 @@ class Trace(Listing):
             before = (number, entry.at)
             rows.append(
                 (number or None, trace.clock(entry.at), f"+{since:.3f}", entry.part, trace.words(entry),
-                 entry.volume, entry.server, entry.global_request_id or entry.request_id)
+                 entry.volume, entry.server, entry.global_request_id or entry.request_id, entry.trace_id)
             )  # fmt: skip
-        return ("Extend", "Time (UTC)", "Seconds", "Part", "What", "Volume", "Server", "Request"), rows
+        return ("Extend", "Time (UTC)", "Seconds", "Part", "What", "Volume", "Server", "Request", "Trace"), rows
 
 
 class ReportCommand(Listing):

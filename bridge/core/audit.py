@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any, Final, Self
 
 from bridge.core.extend import ExtendKey
+from bridge.core.trace import trace_id
 
 SCHEMA: Final = 1
 
@@ -43,7 +44,10 @@ class AuditEvent(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditRecord:
-    """One line of the audit log. Empty fields are left out of the line; `data` holds sizes and the like."""
+    """One line of the audit log. Empty fields are left out of the line; `data` holds sizes and the like.
+
+    The line has the trace id of `traceparent`.
+    """
 
     event: AuditEvent
     at: float
@@ -60,6 +64,7 @@ class AuditRecord:
     outcome: str | None = None
     reason: str | None = None
     seconds: float | None = None
+    traceparent: str | None = None
     data: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -86,6 +91,8 @@ class AuditRecord:
             value = getattr(self, name)
             if value is not None:
                 line[name] = round(value, 6) if name == "seconds" else value
+        if self.traceparent is not None:
+            line["trace_id"] = trace_id(self.traceparent)
         if self.data:
             line["data"] = dict(self.data)
         return json.dumps(line, separators=(",", ":"), default=str)

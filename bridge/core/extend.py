@@ -107,4 +107,5 @@ class Arrival:
     key: ExtendKey
     request_id: str | None = None
     global_request_id: str | None = None
+    traceparent: str | None = None
     source: ArrivalSource = ArrivalSource.API

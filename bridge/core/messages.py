@@ -16,6 +16,7 @@ from bridge.core.clean import clean
 from bridge.core.encryption import Encryption
 from bridge.core.extend import Bytes, ExtendKey, clean_request_id, is_uuid
 from bridge.core.outcome import Outcome, Told
+from bridge.core.trace import clean_traceparent
 from bridge.core.wire import BadMessageError, items, mapping, seconds, text, whole, word, words
 
 _KEPT_MOST: Final = 2 * limits.DOMAINS.most
@@ -39,7 +40,7 @@ class Order:
 
     `encryption` is None for other volumes, and where Cinder does not say. It is an added key: older engines do not
     send it, older agents ignore it. `attachment_id` is Cinder's attachment, which every new attach replaces; an
-    added key as well.
+    added key as well, and so is `traceparent`, the extend's trace.
     """
 
     attempt_id: str
@@ -51,6 +52,7 @@ class Order:
     request_id: str | None = None
     global_request_id: str | None = None
     attachment_id: str | None = None
+    traceparent: str | None = None
 
     def to_wire(self) -> dict[str, Any]:
         """Return a JSON-ready dict; without the added keys where they are None, as an older engine sends it."""
@@ -69,6 +71,8 @@ class Order:
             wire["encryption"] = self.encryption.to_wire()
         if self.attachment_id is not None:
             wire["attachment_id"] = self.attachment_id
+        if self.traceparent is not None:
+            wire["traceparent"] = self.traceparent
         return wire
 
     @classmethod
@@ -89,6 +93,7 @@ class Order:
             request_id=clean_request_id(message.get("request_id")),
             global_request_id=clean_request_id(message.get("global_request_id")),
             attachment_id=attachment_id if isinstance(attachment_id, str) and is_uuid(attachment_id) else None,
+            traceparent=clean_traceparent(message.get("traceparent")),
         )
 
 
@@ -108,7 +113,8 @@ class Report:
     """The result of one order. A report settles only the attempt that it names.
 
     `before` and `after` are the guest's capacity in bytes as read from libvirt, None where it was not read.
-    `overhead`: bytes by which the device is always smaller than its volume. Older agents do not send it.
+    `overhead`: bytes by which the device is always smaller than its volume. Older agents do not send it, nor the
+    order's `traceparent`.
     """
 
     attempt_id: str
@@ -122,10 +128,11 @@ class Report:
     detail: str = ""
     steps: tuple[StepReport, ...] = ()
     overhead: int = 0
+    traceparent: str | None = None
 
     def to_wire(self) -> dict[str, Any]:
-        """Return a JSON-ready dict; without `overhead` where it is 0, as an older agent sends it."""
-        wire = {
+        """Return a JSON-ready dict; without the added keys where they are empty, as an older agent sends it."""
+        wire: dict[str, Any] = {
             "attempt_id": self.attempt_id,
             "server_id": self.key.server_id,
             "volume_id": self.key.volume_id,
@@ -147,7 +154,11 @@ class Report:
                 for s in self.steps
             ],
         }
-        return {**wire, "overhead_bytes": self.overhead} if self.overhead else wire
+        if self.overhead:
+            wire["overhead_bytes"] = self.overhead
+        if self.traceparent is not None:
+            wire["traceparent"] = self.traceparent
+        return wire
 
     @classmethod
     def from_wire(cls, raw: object) -> "Report":
@@ -169,6 +180,7 @@ class Report:
             detail=words(message, "detail", limits.DETAIL.most),
             steps=tuple(_steps(items(message, "steps")[: limits.STEPS.most])),
             overhead=_size(message, "overhead_bytes") or 0,
+            traceparent=clean_traceparent(message.get("traceparent")),
         )
 
 

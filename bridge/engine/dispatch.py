@@ -245,6 +245,7 @@ class Dispatcher:
             request_id=extend.request_id,
             global_request_id=extend.global_request_id,
             attachment_id=attachment.attachment_id if attachment else None,
+            traceparent=extend.traceparent,
         )
 
     def _cast_group(self, host: str, group: Sequence[tuple[NewAttempt, Order]]) -> None:

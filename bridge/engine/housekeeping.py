@@ -107,5 +107,14 @@ class Sweeper:
                 extend.key.volume_id, extend.key.server_id,
             )  # fmt: skip
         self._audit.write(
-            *(AuditRecord.of(extend.key, AuditEvent.OVERDUE, self._clock(), extend_id=extend.id) for extend in late)
+            *(
+                AuditRecord.of(
+                    extend.key,
+                    AuditEvent.OVERDUE,
+                    self._clock(),
+                    extend_id=extend.id,
+                    traceparent=extend.traceparent,
+                )
+                for extend in late
+            )
         )

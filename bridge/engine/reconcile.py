@@ -16,6 +16,7 @@ from typing import Final
 from bridge.core.audit import AuditEvent, AuditRecord
 from bridge.core.errors import JournalUnavailableError
 from bridge.core.extend import Arrival, ArrivalSource, ExtendKey, new_id
+from bridge.core.trace import made_by
 from bridge.engine.cinder import CinderReader, Gone, NotNow, Page
 from bridge.engine.compare import Comparison, stuck, survey
 from bridge.journal.accept import Journal
@@ -232,8 +233,12 @@ def open_found(
     behind: Sequence[Comparison], journal: Journal, audit: AuditLog, *, request_id: str, now: float
 ) -> None:
     """Open an extend for each guest that is behind, and audit that. Raises JournalUnavailableError."""
+    traces = {each.key: made_by("engine", None) for each in behind}
     journal.accept(
-        [Arrival(key=each.key, request_id=request_id, source=ArrivalSource.RECONCILE) for each in behind]
+        [
+            Arrival(key=key, request_id=request_id, traceparent=traceparent, source=ArrivalSource.RECONCILE)
+            for key, traceparent in traces.items()
+        ]
     )
     audit.write(
         *(
@@ -243,6 +248,7 @@ def open_found(
                 now,
                 host=each.host,
                 request_id=request_id,
+                traceparent=traces[each.key],
                 data={"size": each.size, "wanted": each.wanted, "source": ArrivalSource.RECONCILE.value},
             )
             for each in behind

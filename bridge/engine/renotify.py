@@ -58,7 +58,13 @@ class Renotifier:
         if not late:
             return None
         posted_as = request_id_of(late)
-        answer = read_answer(self._events.post(list(dict.fromkeys(x.key for x in late)), posted_as))
+        answer = read_answer(
+            self._events.post(
+                list(dict.fromkeys(x.key for x in late)),
+                posted_as,
+                {x.key: x.traceparent for x in late if x.traceparent is not None},
+            )
+        )
         if isinstance(answer, Trouble):
             self._health.bad(NOVA_EVENTS, str(answer))
             return answer.reason

@@ -35,7 +35,7 @@ from bridge.runtime.broker import (
 )
 from bridge.runtime.bus_url import failure_words
 from bridge.runtime.health import LIMIT, Health
-from bridge.runtime.metrics import EngineMetrics
+from bridge.runtime.metrics import EngineMetrics, exemplar
 from bridge.runtime.raw_messages import as_sent, body_bytes
 from bridge.runtime.retry import Backoff, keep_trying
 
@@ -309,7 +309,9 @@ class ReportsConsumer:
         if decision.move in {Move.CLOSE, Move.FAIL}:
             self._metrics.closed.labels(decision.outcome.value).inc()
             if extend is not None:
-                self._metrics.extend_seconds.observe(max(0.0, time.time() - extend.opened_at))
+                self._metrics.extend_seconds.observe(
+                    max(0.0, time.time() - extend.opened_at), exemplar(extend.traceparent)
+                )
         if decision.move is Move.FAIL:
             LOG.error(
                 "extend of volume %s on server %s failed on host %s: %s (%s); the next event opens it again",
@@ -344,6 +346,7 @@ def _records(settled: SettledReport, now: float) -> list[AuditRecord]:
         "attempt_id": attempt.id,
         "request_id": extend.request_id if extend is not None else None,
         "global_request_id": extend.global_request_id if extend is not None else None,
+        "traceparent": extend.traceparent if extend is not None else report.traceparent,
     }
     steps = [
         AuditRecord.of(

@@ -151,6 +151,7 @@ _RAISE: Final = Prepared(
         waiting_for=sa.null(),
         request_id=sa.bindparam("b_request_id"),
         global_request_id=sa.bindparam("b_global_request_id"),
+        traceparent=sa.bindparam("b_traceparent"),
     )
 )
 _OPEN: Final = Prepared(
@@ -159,7 +160,7 @@ _OPEN: Final = Prepared(
         **{
             name: sa.bindparam(name)
             for name in ("id", "server_id", "volume_id", "source", "due_at", "opened_at", "request_id",
-                         "global_request_id")
+                         "global_request_id", "traceparent")
         },
     )
 )  # fmt: skip
@@ -173,7 +174,10 @@ _ACCEPTED: Final = Prepared(
 
 def _upsert_of(dialect: str) -> sa.Executable:
     """Return the statement that opens an extend or raises the open one's generation, and returns its id."""
-    columns = ("id", "server_id", "volume_id", "source", "due_at", "opened_at", "request_id", "global_request_id")
+    columns = (
+        "id", "server_id", "volume_id", "source", "due_at", "opened_at", "request_id", "global_request_id",
+        "traceparent",
+    )  # fmt: skip
     fixed = {"open": 1, "state": State.DUE.value, "wanted_gen": 1, "attempt": 0, "failures": 0}
     values = fixed | {name: sa.bindparam(name, type_=extends.c[name].type) for name in columns}
     raised = {
@@ -195,7 +199,7 @@ def _upsert_of(dialect: str) -> sa.Executable:
     return upsert
 
 
-_RENEWED: Final = ("due_at", "request_id", "global_request_id")
+_RENEWED: Final = ("due_at", "request_id", "global_request_id", "traceparent")
 _UPSERT: Final = {name: Prepared(_upsert_of(name)) for name in ("sqlite", "postgresql", "mysql", "mariadb")}
 
 
@@ -238,6 +242,7 @@ def _open_many(connection: sa.Connection, newest: Mapping[ExtendKey, Arrival], n
                 "b_now": now,
                 "b_request_id": newest[key].request_id,
                 "b_global_request_id": newest[key].global_request_id,
+                "b_traceparent": newest[key].traceparent,
             }
             for key, row_id in ids.items()
         ],
@@ -265,4 +270,5 @@ def _new_row(row_id: str, arrival: Arrival, now: float) -> dict[str, object]:
         "opened_at": now,
         "request_id": arrival.request_id,
         "global_request_id": arrival.global_request_id,
+        "traceparent": arrival.traceparent,
     }

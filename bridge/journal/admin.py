@@ -109,6 +109,7 @@ class Admin:
                 key=key,
                 request_id=request_id,
                 global_request_id=row["global_request_id"],
+                traceparent=row["traceparent"],
                 source=ArrivalSource.OPERATOR,
             )
             open_extends(connection, [arrival], self._clock())

@@ -27,6 +27,7 @@ from bridge.journal.tables import attempts, extends, hosts, transitions
 EXTEND_COLUMNS: Final = (
     extends.c.id, extends.c.server_id, extends.c.volume_id, extends.c.wanted_gen, extends.c.attempt,
     extends.c.failures, extends.c.opened_at, extends.c.request_id, extends.c.global_request_id,
+    extends.c.traceparent,
 )  # fmt: skip
 
 
@@ -84,7 +85,10 @@ def take(connection: sa.Connection, rows: Sequence[Due], due_at: float) -> list[
 
 def extend_of(row: Sequence[Any]) -> Extend:
     """Build an open extend from the values of EXTEND_COLUMNS, in their order."""
-    row_id, server_id, volume_id, wanted_gen, attempt, failures, opened_at, request_id, global_request_id = row
+    (
+        row_id, server_id, volume_id, wanted_gen, attempt, failures, opened_at, request_id, global_request_id,
+        traceparent,
+    ) = row  # fmt: skip
     return Extend(
         id=row_id,
         key=ExtendKey(server_id, volume_id),
@@ -94,6 +98,7 @@ def extend_of(row: Sequence[Any]) -> Extend:
         opened_at=opened_at,
         request_id=request_id,
         global_request_id=global_request_id,
+        traceparent=traceparent,
     )
 
 

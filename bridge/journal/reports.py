@@ -395,7 +395,7 @@ def _look_again(connection: sa.Connection, host: str, moved_in: Sequence[str], n
         .values(due_at=now)
     )  # fmt: skip
     elsewhere = connection.execute(
-        sa.select(extends.c.server_id, extends.c.volume_id, extends.c.global_request_id)
+        sa.select(extends.c.server_id, extends.c.volume_id, extends.c.global_request_id, extends.c.traceparent)
         .join(attempts, sa.and_(attempts.c.extend_id == extends.c.id, attempts.c.gen == extends.c.wanted_gen))
         .where(
             extends.c.server_id.in_(moved_in),
@@ -406,8 +406,13 @@ def _look_again(connection: sa.Connection, host: str, moved_in: Sequence[str], n
         )
     )
     arrivals = [
-        Arrival(key=ExtendKey(server_id, volume_id), global_request_id=request_id, source=ArrivalSource.RECONCILE)
-        for server_id, volume_id, request_id in elsewhere
+        Arrival(
+            key=ExtendKey(server_id, volume_id),
+            global_request_id=request_id,
+            traceparent=traceparent,
+            source=ArrivalSource.RECONCILE,
+        )
+        for server_id, volume_id, request_id, traceparent in elsewhere
     ]
     if arrivals:
         open_extends(connection, arrivals, now)

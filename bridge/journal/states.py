@@ -46,13 +46,14 @@ class Extend:
     opened_at: float
     request_id: str | None
     global_request_id: str | None
+    traceparent: str | None = None
     unreported: bool = False  # claimed again because no host reported in time
 
     def record(self, event: AuditEvent, at: float, **more: Any) -> AuditRecord:
         """Return the audit record of an event of this extend, under its request ids."""
         return AuditRecord.of(
             self.key, event, at, extend_id=self.id, request_id=self.request_id,
-            global_request_id=self.global_request_id, attempt=self.attempt, **more,
+            global_request_id=self.global_request_id, attempt=self.attempt, traceparent=self.traceparent, **more,
         )  # fmt: skip
 
 

@@ -34,6 +34,7 @@ extends = sa.Table(
     sa.Column("reason", _CODE),
     sa.Column("request_id", _REQUEST),
     sa.Column("global_request_id", _REQUEST),
+    sa.Column("traceparent", _CODE),  # W3C; NULL from releases before this column
     sa.UniqueConstraint("server_id", "volume_id", "open", name="uq_extends_open"),
     sa.Index("ix_extends_due", "open", "due_at"),
     sa.Index("ix_extends_claim", "claim"),

@@ -158,6 +158,17 @@ AUDIT_OPTS = [
 ]
 
 
+TRACING_OPTS = [
+    cfg.URIOpt(
+        "otlp_endpoint",
+        schemes=["http", "https"],
+        help="Address of an OpenTelemetry collector that takes spans by OTLP over HTTP, as http://127.0.0.1:4318. "
+        "Needs the extra otel. Unset: no spans; trace ids are in the audit log all the same. Headers and "
+        "certificates are those of OpenTelemetry's own variables (OTEL_EXPORTER_OTLP_HEADERS and others).",
+    ),
+]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BusSettings:
     """Address of the bridge's own bus. `heartbeat` in seconds."""
@@ -196,7 +207,7 @@ def ops_settings(conf: cfg.ConfigOpts, group: str) -> OpsSettings:
 OPS_PORTS: Final = {"listener": 9786, "api": 9787, "engine": 9788, "hostagent": 9789, "all_in_one": 9790}
 """Ports of health and metrics if none is configured."""
 
-COMMON_OPTS: OptGroups = [("bus", BUS_OPTS), ("audit", AUDIT_OPTS)]
+COMMON_OPTS: OptGroups = [("bus", BUS_OPTS), ("audit", AUDIT_OPTS), ("tracing", TRACING_OPTS)]
 
 
 def list_opts() -> OptGroups:

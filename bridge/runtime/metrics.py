@@ -11,6 +11,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from bridge import VERSION
+from bridge.core.trace import trace_id
 from bridge.runtime.health import Health
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
@@ -37,6 +38,11 @@ def bus_blocked(registry: CollectorRegistry) -> Gauge:
         "Connections the broker takes no messages from: its alarm of memory or disk space",
         registry=registry,
     )
+
+
+def exemplar(traceparent: str | None) -> dict[str, str] | None:
+    """Return the labels of an exemplar: the trace that a measured value belongs to."""
+    return {"trace_id": trace_id(traceparent)} if traceparent is not None else None
 
 
 class ReadyCollector(Collector):

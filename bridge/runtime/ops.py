@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import generate_latest
+from prometheus_client.exposition import choose_encoder
 
 from bridge.http.server import HttpServer, StartResponse, WsgiApp
 from bridge.runtime.config import OpsSettings
@@ -18,13 +18,17 @@ LOG = logging.getLogger(__name__)
 
 
 def ops_app(health: Health, registry: CollectorRegistry) -> WsgiApp:
-    """Return the WSGI application: 200 or 503 with each check and its reason, and Prometheus' text format."""
+    """Return the WSGI application: 200 or 503 with each check and its reason, and the metrics.
+
+    The metrics are in Prometheus' text format, or in OpenMetrics (with exemplars) for a caller that asks for it.
+    """
 
     def app(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         path = environ.get("PATH_INFO", "")
         if path == "/metrics":
-            start_response("200 OK", [("Content-Type", "text/plain; version=0.0.4; charset=utf-8")])
-            return [generate_latest(registry)]
+            encode, content_type = choose_encoder(environ.get("HTTP_ACCEPT", ""))
+            start_response("200 OK", [("Content-Type", content_type)])
+            return [encode(registry)]
         if path == "/healthz/live":
             hung = health.hung()
             start_response("503 Service Unavailable" if hung else "200 OK", [("Content-Type", "application/json")])

@@ -25,6 +25,7 @@ from bridge.runtime.daemon import Daemon, Part
 from bridge.runtime.health import Health
 from bridge.runtime.metrics import ReadyCollector, audit_lost, bus_blocked, new_registry
 from bridge.runtime.ops import OpsServer
+from bridge.runtime.tracing import Spans, TracedAudit, open_spans
 
 LOG = logging.getLogger(__name__)
 S = TypeVar("S")
@@ -44,6 +45,7 @@ class Process:
     audit_lost: Counter | None = None
     audit_logs: list[StreamAudit | JournalAudit] = field(default_factory=list)
     blocked: Gauge | None = None
+    spans: Spans | None = None
 
     def on_blocked(self, blocked: bool) -> None:
         """Count a connection that the broker takes no messages from, or takes messages from again."""
@@ -59,12 +61,14 @@ class Process:
             proof=AuditProof(key=self.audit_key, keep=kept, every=self.audit_heads_interval),
         )  # fmt: skip
         self.audit_logs.append(log)
-        return log
+        return log if self.spans is None else TracedAudit(part, log, self.spans)
 
     def close_audit(self) -> None:
-        """Keep the last head of each audit log."""
+        """Keep the last head of each audit log, and send the last spans."""
         for log in self.audit_logs:
             log.close()
+        if self.spans is not None:
+            self.spans.close()
 
 
 class _AuditEnd:
@@ -122,6 +126,7 @@ def daemon(
         audit_heads_interval=conf.audit.heads_interval,
         audit_lost=audit_lost(registry),
         blocked=bus_blocked(registry),
+        spans=open_spans(conf.tracing.otlp_endpoint, prog),
     )
     server = OpsServer(ops, process.health, process.registry)
     parts = build(settings, process)

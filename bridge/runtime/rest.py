@@ -27,6 +27,7 @@ from keystoneauth1.session import Session, TCPKeepAliveAdapter
 
 from bridge.core.extend import ExtendKey
 from bridge.core.reasons import Reason
+from bridge.core.trace import headers_of
 from bridge.runtime.rest_failures import failure_detail, failure_reason, os_error
 
 LOG = logging.getLogger(__name__)
@@ -332,13 +333,18 @@ class NovaEventsClient:
     The requests are the same as those of Cinder's own Nova client.
     """
 
-    def __init__(self, rest: RestClient) -> None:
+    def __init__(self, rest: RestClient, *, each_trace: bool = False) -> None:
+        """Keep the connection. `each_trace`: name the traceparents of events of several traces one by one."""
         self._rest = rest
+        self._each_trace = each_trace
 
-    def post(self, events: Sequence[ExtendKey], request_id: str) -> Answer | NoAnswer:
-        """Send one request with an event for each of these disks."""
+    def post(
+        self, events: Sequence[ExtendKey], request_id: str, traces: Mapping[ExtendKey, str] | None = None
+    ) -> Answer | NoAnswer:
+        """Send one request with an event for each of these disks. `traces`: their traceparents."""
         rows = [{"name": "volume-extended", "server_uuid": key.server_id, "tag": key.volume_id} for key in events]
         headers = {**_EVENTS_HEADERS, "X-OpenStack-Request-ID": request_id}
+        headers |= headers_of(events, traces or {}, each=self._each_trace)
         return self._rest.post(EVENTS_PATH, {"events": rows}, headers)
 
 

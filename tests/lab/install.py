@@ -43,8 +43,8 @@ DATABASE_PACKAGES: Final = ("mariadb-server", "postgresql", "pgbouncer", "galera
 CEPH_PACKAGES: Final = ("ceph-mon", "ceph-osd", "ceph-common", "qemu-block-extra", "cryptsetup-bin")
 """A Ceph of one's own and QEMU's way to it (52 packages, 35 s), and what makes a LUKS header."""
 MODEL_PACKAGES: Final = ("spin", "gcc", "libc6-dev")
-OPERATOR_PACKAGES: Final = ("chromium", "prometheus", "sudo", "systemd")
-"""What looks at the report's page, the alert rules, the sudo rules and the units."""
+OPERATOR_PACKAGES: Final = ("chromium", "jq", "prometheus", "sudo", "systemd")
+"""What looks at the report's page, the recipes, the alert rules, the sudo rules and the units."""
 STORAGE_PACKAGES: Final = (
     "busybox-static", "cpio", "kmod", "udev", "open-iscsi", "multipath-tools", "lsscsi", "nvme-cli",
     "cryptsetup-bin", "nfs-kernel-server", "nfs-common", "iproute2", "cloud-guest-utils", "xfsprogs", "btrfs-progs",

@@ -165,7 +165,7 @@ _SILENT: Final = 7200.0
 """Seconds after which a command hangs when neither the command nor one of its tests has ended."""
 _LOOK_EVERY: Final = 60.0  # seconds
 _SLOWEST: Final = 10
-_EXTRAS: Final = ("docs", "hostagent", "keymanager", "mysql", "postgresql", "serving", "test")
+_EXTRAS: Final = ("docs", "hostagent", "keymanager", "mysql", "otel", "postgresql", "serving", "test")
 _PR_SET_PDEATHSIG: Final = 1
 
 

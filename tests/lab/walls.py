@@ -39,6 +39,7 @@ WALLS: Final = {
         "amqp cachetools cliff keystoneauth1 kombu oslo_config oslo_log oslo_messaging oslo_service "
         "oslo_utils prometheus_client requests tenacity urllib3 yaml",
     ),
+    "bridge/runtime/otlp.py": _wall("bridge.core bridge.runtime", "opentelemetry"),
     "bridge/journal": _wall("bridge.core bridge.runtime", "alembic oslo_config sqlalchemy tenacity"),
     "bridge/api": _wall(
         "bridge.core bridge.http bridge.runtime bridge.journal",

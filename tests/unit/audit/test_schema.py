@@ -43,6 +43,7 @@ def test_every_field_of_a_record_is_described(schema: dict[str, Any], event: Aud
         event=event, at=1.5, server=made_id(1), volume=made_id(2), host="h", project="p", extend_id=made_id(3),
         message_id=made_id(4), request_id="req-1", global_request_id="req-2", attempt=1, attempt_id=made_id(5),
         outcome="resized", reason="size_reached", seconds=0.25, data={"size": 1},
+        traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
     )  # fmt: skip
     jsonschema.validate(json.loads(record.to_line("engine")), schema)
 

@@ -349,7 +349,13 @@ def test_a_journal_of_the_release_before_is_upgraded_with_what_is_in_it(bench: B
     bench.database.write(metadata.drop_all)
     bench.database.write(lambda c: c.execute(sa.text("DROP TABLE alembic_version")))
     assert migrate.upgrade(old, "0001") == "0001"
-    bench.arrive(key)
+    row = (
+        "INSERT INTO extends"
+        " (id, server_id, volume_id, open, state, source, wanted_gen, attempt, failures, due_at, opened_at)"
+        " VALUES (:id, :server, :volume, 1, 'due', 'api', 1, 0, 0, 0, 0)"
+    )
+    values = {"id": new_id(), "server": key.server_id, "volume": key.volume_id}
+    bench.database.write(lambda c: c.execute(sa.text(row), values))
     assert "db sync" in str(migrate.problem(old)), "this release wants more"
     assert migrate.upgrade(old) == migrate.head()
     assert migrate.problem(old) is None

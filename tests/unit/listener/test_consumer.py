@@ -65,7 +65,7 @@ class Endpoint:
         self.asked = 0
         self.taken: list[ExtendKey] = []
 
-    def post(self, events: Sequence[ExtendKey], request_id: str) -> Answer | NoAnswer:
+    def post(self, events: Sequence[ExtendKey], request_id: str, traces: object = None) -> Answer | NoAnswer:
         self.asked += 1
         if self.away:
             return NoAnswer(Reason.UNREACHABLE)

@@ -88,7 +88,7 @@ class Endpoint:
         self.answers = list(answers) or [ALL_WELL]
         self.requests: list[tuple[list[ExtendKey], str]] = []
 
-    def post(self, events: Sequence[ExtendKey], request_id: str) -> Answer | NoAnswer:
+    def post(self, events: Sequence[ExtendKey], request_id: str, traces: object = None) -> Answer | NoAnswer:
         self.requests.append((list(events), request_id))
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         return answer(events)
@@ -482,7 +482,7 @@ def test_a_parked_form_holds_ids_and_a_reason_and_nothing_else() -> None:
     wire = json.loads(bench.lanes.parked[0].to_wire(2000.0))
     assert set(wire) == {
         "version", "reason", "mark", "volume_id", "server_id", "first_seen", "parked_at", "attempts", "message_id",
-        "project", "request_id", "global_request_id", "sent",
+        "project", "request_id", "global_request_id", "sent", "traceparent",
     }  # fmt: skip
     assert (wire["version"], wire["reason"], wire["parked_at"]) == (1, "event_bad", 2000.0)
 

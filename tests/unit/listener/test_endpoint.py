@@ -176,7 +176,7 @@ class Picky:
         self.taken: list[ExtendKey] = []
         self.requests = 0
 
-    def post(self, events: Sequence[ExtendKey], request_id: str) -> Answer:
+    def post(self, events: Sequence[ExtendKey], request_id: str, traces: object = None) -> Answer:
         self.requests += 1
         if len(events) > self.largest:
             return Answer(status=413)
@@ -218,7 +218,7 @@ class Leaving:
     def __init__(self) -> None:
         self.answers: list[Any] = [Answer(status=500), None, NoAnswer(Reason.UNREACHABLE)]
 
-    def post(self, events: Sequence[ExtendKey], request_id: str) -> Answer | NoAnswer:
+    def post(self, events: Sequence[ExtendKey], request_id: str, traces: object = None) -> Answer | NoAnswer:
         answer = self.answers.pop(0)
         return Picky(set()).post(events, request_id) if answer is None else answer
 
@@ -241,7 +241,7 @@ class Forgetful:
     def __init__(self, *codes: int) -> None:
         self.codes = list(codes)
 
-    def post(self, events: Sequence[ExtendKey], request_id: str) -> Answer:
+    def post(self, events: Sequence[ExtendKey], request_id: str, traces: object = None) -> Answer:
         code = self.codes.pop(0)
         rows = [{"server_uuid": key.server_id, "tag": key.volume_id, "code": code} for key in events]
         return Answer(status=207, body={"events": rows})

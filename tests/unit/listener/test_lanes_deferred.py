@@ -51,7 +51,7 @@ def test_what_goes_in_comes_out(origin: Origin, first_seen: float, attempts: int
 def test_the_form_holds_ids_and_numbers_and_nothing_else() -> None:
     assert set(json.loads(WHOLE.to_wire())) == {
         "version", "reason", "server_id", "volume_id", "first_seen", "attempts", "message_id", "project",
-        "request_id", "global_request_id", "sent",
+        "request_id", "global_request_id", "sent", "traceparent",
     }  # fmt: skip
 
 

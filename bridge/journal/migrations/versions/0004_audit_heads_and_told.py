@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Heads of the audit log's chains, `told` of a host's guests, and the proof of a host's name. Only adds."""
+"""Heads of the audit log's chains, `told` of a host's guests, the proof of a host's name, traces. Only adds."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -26,10 +26,13 @@ def upgrade() -> None:
     op.add_column("disks", sa.Column("told", sa.String(64)))
     op.add_column("hosts", sa.Column("bound", sa.SmallInteger))
     op.add_column("hosts", sa.Column("shrunk_at", sa.Double))
+    op.add_column("extends", sa.Column("traceparent", sa.String(64)))
 
 
 def downgrade() -> None:
     """Go back to 0003. Logs written meanwhile are proved by their chains alone; hosts report their guests again."""
+    with op.batch_alter_table("extends") as batch:
+        batch.drop_column("traceparent")
     with op.batch_alter_table("hosts") as batch:
         batch.drop_column("shrunk_at")
         batch.drop_column("bound")
