@@ -172,6 +172,53 @@ class Reason(StrEnum):
     UNCERTAIN = "uncertain", "an error that has no name yet; tried again"
     BAD_ORDER = "bad_order", "an order that could not be read"
 
+    # File systems inside guests ([guest] filesystems).
+    FS_FITS = "fs_fits", "the file system has the size of its disk"
+    FS_CAN_FOLLOW = "fs_can_follow", "the file system is smaller than its disk, and can follow"
+    FS_GROWN = "fs_grown", "the file system was grown, and the guest's agent reads the new size back"
+    FS_NOT_MOUNTED = "fs_not_mounted", "nothing on the disk, or on its last partition, is mounted"
+    FS_SEVERAL_PARTITIONS = (
+        "fs_several_partitions",
+        "the disk has several partitions; only a command in the guest tells which is last",
+    )
+    FS_LAYERS = (
+        "fs_layers",
+        "LVM or encryption lies below the file system; only a command in the guest tells more",
+    )
+    FS_TYPE = "fs_type", "a file system of this type cannot be grown while it is mounted"
+    FS_READ_ONLY = "fs_read_only", "the file system is mounted read-only"
+    FS_NOT_LAST = "fs_not_last", "another partition or swap lies behind the file system"
+    FS_LUKS = "fs_luks", "the disk is encrypted inside the guest: growing it takes a key that only its owner has"
+    FS_SEVERAL_VOLUMES = (
+        "fs_several_volumes",
+        "several logical volumes lie there; its owner decides which of them grows",
+    )
+    FS_NO_FREE_EXTENTS = "fs_no_free_extents", "the room is smaller than one extent of the volume group"
+    FS_LOGICAL_PARTITION = (
+        "fs_logical_partition",
+        "the last partition is a logical one, inside an extended one",
+    )
+    FS_MBR_LIMIT = "fs_mbr_limit", "the disk's MBR ends at 2 TiB"
+    FS_TABLE = "fs_table", "the partition table is of an unknown kind, or cannot be read"
+    FS_LAYOUT = "fs_layout", "the layers on the disk are of a kind the bridge does not grow"
+    FS_DISK_NOT_FOUND = "fs_disk_not_found", "no disk of the guest has the volume's serial"
+    FS_SERIAL_AMBIGUOUS = (
+        "fs_serial_ambiguous",
+        "the serial fits several disks of the guest, or several volumes",
+    )
+    FS_DISK_STILL_SMALL = "fs_disk_still_small", "the guest's kernel does not show the disk's new size yet"
+    FS_NO_AGENT = "fs_no_agent", "the guest has no agent, or its agent is not connected"
+    FS_AGENT_SILENT = "fs_agent_silent", "the guest's agent did not answer in time"
+    FS_AGENT_FORBIDS = (
+        "fs_agent_forbids",
+        "the guest's agent does not allow the command; the helper in the guest does without",
+    )
+    FS_AGENT_ERROR = "fs_agent_error", "the guest's agent answered with an error"
+    FS_AGENT_BAD_ANSWER = "fs_agent_bad_answer", "the guest's agent gave an answer that cannot be read"
+    FS_TOOL_MISSING = "fs_tool_missing", "a tool is not installed in the guest"
+    FS_STEP_FAILED = "fs_step_failed", "a command in the guest failed"
+    FS_NOT_VERIFIED = "fs_not_verified", "the size read back after the growth is too small"
+
     # Transport.
     RETURNED = "returned", "the broker has no queue for the message (mandatory return)"
     NACKED = "nacked", "the broker refused the message (nack)"

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Calls of one guest's agent: each has a limit, each answer a largest size, and every command is a fixed list."""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Protocol
+
+from bridge.core.reasons import Reason
+from hostagent.errors import StepFailedError
+from hostagent.guest.answers import Printed, read_pid, read_status
+from hostagent.guest.errors import GuestLookError
+
+_ENVIRONMENT: Final = ("LC_ALL=C", "PATH=/usr/sbin:/usr/bin:/sbin:/bin")
+_FIRST_LOOK: Final = 0.05  # seconds; doubled at each look at a command that runs
+_LAST_LOOK: Final = 2.0
+_WHY: Final = {Reason.LIBVIRT_TIMED_OUT: Reason.FS_AGENT_SILENT}
+
+
+class GuestAgents(Protocol):
+    """The hypervisor's way to the agents of its guests."""
+
+    def agent(self, server_id: str, command: Mapping[str, Any], limit: float) -> Any:
+        """Return the value of the answer to {"execute": ..., "arguments": ...} within `limit` seconds.
+
+        Raises GuestLookError, or StepFailedError where the hypervisor itself does not answer.
+        """
+
+
+class AgentCalls:
+    """One guest's agent for one look: every call and the whole look end in time."""
+
+    def __init__(
+        self,
+        agents: GuestAgents,
+        server_id: str,
+        *,
+        limit: float,
+        sleep: Callable[[float], bool],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`limit`: seconds of one call; `sleep(seconds)` returns whether the agent is stopping."""
+        self._agents = agents
+        self._server_id = server_id
+        self._limit = limit
+        self._sleep = sleep
+        self._clock = clock
+
+    def ask(self, command: str, arguments: Mapping[str, Any] | None = None) -> Any:
+        """Return the value of one command's answer. Raises GuestLookError."""
+        message: dict[str, Any] = {"execute": command}
+        if arguments is not None:
+            message["arguments"] = dict(arguments)
+        try:
+            return self._agents.agent(self._server_id, message, self._limit)
+        except StepFailedError as ex:
+            raise GuestLookError(_WHY.get(ex.reason, Reason.FS_NO_AGENT), ex.detail) from ex
+
+    def run(self, argv: tuple[str, ...], seconds: float) -> Printed:
+        """Run a command in the guest and return its end. Raises GuestLookError, also after `seconds`."""
+        arguments = {
+            "path": argv[0],
+            "arg": list(argv[1:]),
+            "env": list(_ENVIRONMENT),
+            "capture-output": True,
+        }
+        pid = read_pid(self.ask("guest-exec", arguments))
+        deadline, wait = self._clock() + seconds, _FIRST_LOOK
+        while (ended := read_status(self.ask("guest-exec-status", {"pid": pid}))) is None:
+            if self._clock() >= deadline or self._sleep(wait):
+                raise GuestLookError(Reason.FS_AGENT_SILENT, f"{argv[0]} did not end within {seconds:g} s")
+            wait = min(_LAST_LOOK, 2 * wait)
+        return ended
+
+    def wait(self, seconds: float) -> bool:
+        """Sleep; return whether the agent is stopping."""
+        return self._sleep(seconds)

@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A hostile agent behind a socket: whatever it sends, the call ends in time, in little memory, with a reason."""
+
+import json
+import socket
+import threading
+import tracemalloc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bridge.core.extend import ExtendKey
+from bridge.core.file_systems import FileSystemSeen, FsState
+from bridge.core.reasons import Reason
+from hostagent.guest import answers
+from hostagent.guest.calls import AgentCalls
+from hostagent.guest.channel import AgentChannel
+from hostagent.guest.errors import GuestLookError
+from hostagent.guest.grow import VolumeGrowth
+from tests.unit.hostagent.guest.fake_guest import MIB, SERVER, VOLUME, calls_of
+
+Talk = Callable[[socket.socket], None]
+LONG = 30.0
+
+
+@contextmanager
+def served(path: Path, talk: Talk) -> Iterator[AgentChannel]:
+    """An agent that talks in its own way to each connection."""
+    server = socket.socket(socket.AF_UNIX)
+    server.bind(str(path))
+    server.listen()
+
+    def serve() -> None:
+        while True:
+            try:
+                channel, _ = server.accept()
+            except OSError:
+                return
+            with channel:
+                try:
+                    talk(channel)
+                except OSError:
+                    continue
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    try:
+        yield AgentChannel(path)
+    finally:
+        server.shutdown(socket.SHUT_RDWR)
+        server.close()
+        thread.join(LONG)
+
+
+def synchronised(channel: socket.socket, before: bytes = b"") -> Any:
+    """Answer the synchronisation, after other bytes; return the command."""
+    lines = channel.makefile("rb")
+    number = json.loads(lines.readline().lstrip(b"\xff"))["arguments"]["id"]
+    channel.sendall(before + b"\xff" + json.dumps({"return": number}).encode() + b"\n")
+    return json.loads(lines.readline())
+
+
+def answering(words: bytes, before: bytes = b"") -> Talk:
+    def talk(channel: socket.socket) -> None:
+        synchronised(channel, before)
+        channel.sendall(words + b"\n")
+        channel.recv(1)
+
+    return talk
+
+
+def a_gigabyte(channel: socket.socket) -> None:
+    synchronised(channel)
+    for _ in range(1024):
+        channel.sendall(b"[" * MIB)
+
+
+def endless_noise(channel: socket.socket) -> None:
+    while True:
+        channel.sendall(b"\xff{}\n" * 4096)
+
+
+def drip(channel: socket.socket) -> None:
+    synchronised(channel)
+    while channel.send(b" "):
+        threading.Event().wait(0.01)
+
+
+def silence(channel: socket.socket) -> None:
+    while channel.recv(4096):
+        pass
+
+
+def frozen(channel: socket.socket) -> None:
+    """As an agent of a guest that fsfreeze holds: it synchronises and then answers an error to most commands."""
+    synchronised(channel)
+    channel.sendall(b'{"error": {"class": "GenericError", "desc": "guest-exec is not allowed in frozen state"}}\n')
+
+
+HOSTILE: list[tuple[Talk, Reason]] = [
+    (a_gigabyte, Reason.FS_AGENT_BAD_ANSWER),
+    (endless_noise, Reason.FS_AGENT_BAD_ANSWER),
+    (drip, Reason.FS_AGENT_SILENT),
+    (silence, Reason.FS_AGENT_SILENT),
+    (frozen, Reason.FS_AGENT_ERROR),
+    (lambda channel: None, Reason.FS_NO_AGENT),
+    (answering(b"not json"), Reason.FS_AGENT_BAD_ANSWER),
+    (answering(b'{"return": NaN}'), Reason.FS_AGENT_BAD_ANSWER),
+    (answering(b'{"return": ' + b"9" * 5000 + b"}"), Reason.FS_AGENT_BAD_ANSWER),
+    (answering(b"[" * 100_000), Reason.FS_AGENT_BAD_ANSWER),
+    (answering(b'"return"'), Reason.FS_AGENT_BAD_ANSWER),
+    (answering(b'{"error": "no"}'), Reason.FS_AGENT_BAD_ANSWER),
+    (answering(b"\xfe\xfe"), Reason.FS_AGENT_BAD_ANSWER),
+]
+
+
+@pytest.mark.parametrize(("talk", "reason"), HOSTILE, ids=range(len(HOSTILE)))
+def test_every_call_ends_in_time_with_a_reason_and_in_bounded_memory(
+    tmp_path: Path, talk: Talk, reason: Reason
+) -> None:
+    tracemalloc.start()
+    try:
+        with served(tmp_path / "agent", talk) as channel, pytest.raises(GuestLookError) as caught:
+            channel.call({"execute": "guest-get-fsinfo"}, 0.5 if reason is Reason.FS_AGENT_SILENT else LONG)
+        assert tracemalloc.get_traced_memory()[1] < 64 * MIB
+    finally:
+        tracemalloc.stop()
+    assert caught.value.reason is reason
+
+
+def test_an_answer_to_an_earlier_question_is_not_taken_for_this_one(tmp_path: Path) -> None:
+    late = b'{"return": [1]}\n\xff{"return": 7}\n{"return": [2]}\n'
+    with served(tmp_path / "agent", answering(b'{"return": [3]}', before=late)) as channel:
+        assert channel.call({"execute": "guest-get-fsinfo"}, LONG) == [3]
+
+
+def test_nobody_behind_the_socket_is_no_agent(tmp_path: Path) -> None:
+    with pytest.raises(GuestLookError) as caught:
+        AgentChannel(tmp_path / "nowhere").call({"execute": "guest-ping"}, LONG)
+    assert caught.value.reason is Reason.FS_NO_AGENT
+
+
+def test_words_of_a_guest_reach_no_log_with_escapes_and_no_more_than_their_bound() -> None:
+    words = "\x1b[2J\u202e" + "A" * 100_000
+    ex = answers.refused(words)
+    assert ex.detail.isprintable()
+    assert len(ex.detail) <= 300
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=12), inner, max_size=4),
+    max_leaves=12,
+)
+device_names = st.sampled_from(
+    ["/dev/vdb", "/dev/vdb1", "/dev/../etc", "/dev/-a", "/dev/vd\nb", "vdb", "", "$(id)"]
+)
+rows = st.fixed_dictionaries(
+    {},
+    optional={
+        "name": device_names | json_values,
+        "mountpoint": st.sampled_from(["/data", "-o", "/a b", "\x1b[31m", ""]) | json_values,
+        "type": st.sampled_from(["ext4", "xfs"]) | json_values,
+        "total-bytes": st.integers() | json_values,
+        "used-bytes": json_values,
+        "partition": st.booleans() | json_values,
+        "dependencies": st.lists(device_names, max_size=3) | json_values,
+        "address": st.fixed_dictionaries({"serial": st.just(VOLUME[:20]) | json_values}) | json_values,
+        "disk": json_values,
+    },
+)
+
+
+class AnyGuest:
+    """An agent that answers each command with drawn values, of the right shape or not."""
+
+    def __init__(self, data: st.DataObject) -> None:
+        self.data = data
+        self.executed: list[list[str]] = []
+
+    def agent(self, _server_id: str, command: dict[str, Any], _limit: float) -> Any:
+        match command["execute"]:
+            case "guest-exec":
+                arguments = command["arguments"]
+                self.executed.append([arguments["path"], *arguments["arg"]])
+                return self.data.draw(st.just({"pid": 1}) | json_values)
+            case "guest-exec-status":
+                text = st.text('0123456789abcdef\n-/ {}[]":,', max_size=60).map(
+                    lambda words: {"exited": True, "exitcode": 0, "out-data": _base64(words)}
+                )
+                return self.data.draw(text | json_values)
+        return self.data.draw(st.lists(rows, max_size=4) | json_values)
+
+
+def _base64(words: str) -> str:
+    import base64  # noqa: PLC0415 - one use
+
+    return base64.b64encode(words.encode()).decode()
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_valid_json_of_any_shape_ends_as_a_value_and_never_changes_a_guest(data: st.DataObject) -> None:
+    guest, ticks = AnyGuest(data), count()
+    growth = VolumeGrowth(
+        calls=calls_of(guest), key=ExtendKey(SERVER, VOLUME), volume_ids={VOLUME}, capacity=768 * MIB,
+        command_limit=5, clock=lambda: float(next(ticks)),
+    )  # fmt: skip
+    seen = growth.run()
+    assert seen.state in {FsState.FAILED, FsState.REFUSED, FsState.FITS}
+    assert FileSystemSeen.from_wire(json.loads(json.dumps(seen.to_wire()))) == seen
+    changing = {"growpart", "pvresize", "lvextend", "resize2fs", "xfs_growfs"}
+    assert not [argv for argv in guest.executed if argv[0] in changing]
+    for argv in guest.executed:
+        assert not [word for word in argv[1:] if word.startswith("-") and word not in _OPTIONS]
+
+
+_OPTIONS = {"--json", "--reportformat", "--units", "--nosuffix", "-o", "-h", "--raw", "--help"}
+
+
+def test_a_guest_that_answers_only_to_hold_a_command_for_ever_is_left() -> None:
+    class Holding:
+        def agent(self, _server_id: str, command: dict[str, Any], _limit: float) -> Any:
+            return {"pid": 1} if command["execute"] == "guest-exec" else {"exited": False}
+
+    calls: AgentCalls = calls_of(Holding())
+    with pytest.raises(GuestLookError) as caught:
+        calls.run(("cat", "/proc/swaps"), 60)
+    assert caught.value.reason is Reason.FS_AGENT_SILENT
