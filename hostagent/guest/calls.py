@@ -3,27 +3,22 @@
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from bridge.core.reasons import Reason
+from hostagent.drivers.base import AgentTrouble, GuestAgent, GuestAgentError
 from hostagent.errors import StepFailedError
-from hostagent.guest.answers import Printed, read_pid, read_status
+from hostagent.guest.answers import Printed, read_pid, read_status, refused
 from hostagent.guest.errors import GuestLookError
 
 _ENVIRONMENT: Final = ("LC_ALL=C", "PATH=/usr/sbin:/usr/bin:/sbin:/bin")
 _FIRST_LOOK: Final = 0.05  # seconds; doubled at each look at a command that runs
 _LAST_LOOK: Final = 2.0
-_WHY: Final = {Reason.LIBVIRT_TIMED_OUT: Reason.FS_AGENT_SILENT}
-
-
-class GuestAgents(Protocol):
-    """The hypervisor's way to the agents of its guests."""
-
-    def agent(self, server_id: str, command: Mapping[str, Any], limit: float) -> Any:
-        """Return the value of the answer to {"execute": ..., "arguments": ...} within `limit` seconds.
-
-        Raises GuestLookError, or StepFailedError where the hypervisor itself does not answer.
-        """
+_WHY: Final = {
+    AgentTrouble.ABSENT: Reason.FS_NO_AGENT,
+    AgentTrouble.SILENT: Reason.FS_AGENT_SILENT,
+    AgentTrouble.BAD_ANSWER: Reason.FS_AGENT_BAD_ANSWER,
+}
 
 
 class AgentCalls:
@@ -31,7 +26,7 @@ class AgentCalls:
 
     def __init__(
         self,
-        agents: GuestAgents,
+        agents: GuestAgent,
         server_id: str,
         *,
         limit: float,
@@ -52,8 +47,12 @@ class AgentCalls:
             message["arguments"] = dict(arguments)
         try:
             return self._agents.agent(self._server_id, message, self._limit)
-        except StepFailedError as ex:
-            raise GuestLookError(_WHY.get(ex.reason, Reason.FS_NO_AGENT), ex.detail) from ex
+        except GuestAgentError as ex:
+            if ex.why is AgentTrouble.REFUSED:
+                raise refused(ex.detail) from ex
+            raise GuestLookError(_WHY[ex.why], ex.detail) from ex
+        except StepFailedError as ex:  # the hypervisor itself
+            raise GuestLookError(Reason.FS_AGENT_SILENT, ex.detail) from ex
 
     def run(self, argv: tuple[str, ...], seconds: float) -> Printed:
         """Run a command in the guest and return its end. Raises GuestLookError, also after `seconds`."""
