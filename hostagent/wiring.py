@@ -195,7 +195,9 @@ def build(
     looks_within = _LOOKS * shared.hypervisor.limit
     return [
         PartWithCleanup(
-            Supervised("hostagent.reporter", reporter.run, health), wake=outbox.close, after=sender.close
+            Supervised("hostagent.reporter", reporter.run, health),
+            wake=outbox.close,
+            after=partial(_close, sender, shared),
         ),
         PartWithCleanup(
             Supervised("hostagent.inventory", keeper.run, health, moves_within=looks_within), wake=touched.close
@@ -301,6 +303,12 @@ def _keeper(shared: _Shared, outbox: Outbox, touched: Touched, teller: Teller, h
         health=health,
         check=f"hostagent.{settings.driver.name}",
     )
+
+
+def _close(sender: BusPublisher, shared: _Shared) -> None:
+    """Give back what was shared, after all other parts have ended."""
+    sender.close()
+    shared.hypervisor.close()
 
 
 def _tell_nobody(_server_id: str, _disks: Sequence[Disk]) -> None:

@@ -271,6 +271,9 @@ class HypervisorHost(Protocol):
         `share`: how much of the limit on hanging calls its questions may use up; the rest is left to others.
         """
 
+    def close(self) -> None:
+        """Give back what all sessions share, once the parts have ended."""
+
 
 class HypervisorDriver(Protocol):
     """The object behind an entry point of extend_bridge.drivers. Importing it must not need the hypervisor."""

@@ -17,7 +17,10 @@ from hostagent.drivers.base import HypervisorDriver
 LOG = logging.getLogger(__name__)
 
 GROUP: Final = "extend_bridge.drivers"
-_OURS: Final = {"libvirt": "hostagent.drivers.libvirt.driver:DRIVER"}
+_OURS: Final = {
+    "libvirt": "hostagent.drivers.libvirt.driver:DRIVER",
+    "qmp": "hostagent.drivers.qmp.driver:DRIVER",
+}
 """Our own drivers, which a checkout that is not installed has as well."""
 _SHARED: Final = "hostagent"
 

@@ -100,6 +100,9 @@ WALLS: Final = {
         "hostagent.errors",
         "libvirt libvirt_qemu oslo_config prometheus_client",
     ),
+    "hostagent/drivers/qmp": _wall(
+        "bridge.core bridge.runtime hostagent.domain hostagent.drivers.base hostagent.errors", "oslo_config"
+    ),
     "hostagent/brick": _wall(
         "bridge.core bridge.runtime hostagent.errors hostagent.ports hostagent.settings",
         "castellan keystoneauth1 os_brick oslo_concurrency oslo_config oslo_context oslo_utils",

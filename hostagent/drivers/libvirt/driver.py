@@ -51,6 +51,9 @@ class LibvirtHost:
             share=share,
         )
 
+    def close(self) -> None:
+        """Give nothing back: each session has its own connection."""
+
 
 class LibvirtDriver:
     """The driver's entry point."""

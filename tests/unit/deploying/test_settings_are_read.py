@@ -34,7 +34,13 @@ BESIDE = {
     "tls_minimum_version": "cert_file = /x",
     "forwarded_headers": "trusted_proxies = 192.0.2.1",
 }
-OTHERS = {"libvirt_uri": "test:///default", "connection": "sqlite:////other", "trusted_proxies": "192.0.2.1"}
+OTHERS = {
+    "agent_suffix": ".other",
+    "connection": "sqlite:////other",
+    "driver": "qmp",
+    "libvirt_uri": "test:///default",
+    "trusted_proxies": "192.0.2.1",
+}
 
 
 def cases() -> list[Any]:
@@ -42,13 +48,13 @@ def cases() -> list[Any]:
         pytest.param(groups, reader, group, option, id=f"{group}-{option.name}")
         for group, groups, reader in PARTS
         for option in dict(groups)[group]
-        if option.name not in {"driver", "ops_host", "ops_port"}
+        if option.name not in {"ops_host", "ops_port"}
     ]
 
 
 def other(option: cfg.Opt) -> str:
     """Return a value that is not the option's default."""
-    if option.name in OTHERS:
+    if option.name in OTHERS and not getattr(option.type, "choices", None):
         return OTHERS[option.name]
     match option:
         case cfg.BoolOpt():

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A guest's agent by its own socket. Whatever comes from there was written by the guest: bounded, never trusted."""
+
+import secrets
+from collections.abc import Mapping
+from typing import Any, Final
+
+from hostagent.drivers.base import AGENT_ANSWER_MAX, AgentTrouble, GuestAgentError
+from hostagent.drivers.qmp.wire import (
+    JsonLines,
+    QmpDeadline,
+    WireError,
+    WireForeignError,
+    WireRefusedError,
+    WireSilentError,
+    json_object,
+)
+
+_DELIMITER: Final = b"\xff"
+"""Sent first, it has the agent forget half a message of before; the agent begins its answer with it."""
+_STALE_MAX: Final = 1000  # lines of earlier calls before the answer to the synchronization
+
+
+def ask(path: str, command: Mapping[str, Any], limit: float) -> Any:
+    """Return the `return` value of the agent's answer. Raises GuestAgentError, within `limit` seconds."""
+    try:
+        return _asked(path, command, QmpDeadline(limit))
+    except WireRefusedError as ex:
+        raise GuestAgentError(AgentTrouble.ABSENT, f"{path}: {ex}") from ex
+    except WireSilentError as ex:
+        raise GuestAgentError(AgentTrouble.SILENT, f"{path}: {ex}") from ex
+    except WireForeignError as ex:
+        raise GuestAgentError(AgentTrouble.BAD_ANSWER, f"{path}: {ex}") from ex
+    except WireError as ex:
+        raise GuestAgentError(AgentTrouble.ABSENT, f"{path}: {ex}") from ex
+
+
+def _asked(path: str, command: Mapping[str, Any], deadline: QmpDeadline) -> Any:
+    wire = JsonLines(path, deadline, line_max=AGENT_ANSWER_MAX)
+    try:
+        _synchronize(wire, deadline)
+        wire.send(command, deadline)
+        answer = wire.message(deadline)
+    finally:
+        wire.close()
+    if "return" in answer:
+        return answer["return"]
+    error = answer.get("error")
+    if not isinstance(error, dict):
+        raise WireForeignError("an answer with neither return nor error")
+    raise GuestAgentError(AgentTrouble.REFUSED, f"{error.get('class', '')}: {error.get('desc', '')}")
+
+
+def _synchronize(wire: JsonLines, deadline: QmpDeadline) -> None:
+    """Have the agent answer a number of ours, so that the next line is the answer to our command."""
+    number = secrets.randbelow(1 << 53)
+    wire.send({"execute": "guest-sync-delimited", "arguments": {"id": number}}, deadline, prefix=_DELIMITER)
+    for _ in range(_STALE_MAX):
+        line = wire.line(deadline).rpartition(_DELIMITER)[2]
+        try:
+            if json_object(line).get("return") == number:
+                return
+        except WireForeignError:
+            continue  # the end of an answer to an earlier call
+    raise WireForeignError("no answer to the synchronization among its lines")
