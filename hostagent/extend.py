@@ -277,6 +277,8 @@ class _ExtendAttempt:
         if disk.kind is SourceKind.BLOCK and disk.source is not None and not Path(disk.source).exists():
             return Outcome.GUEST_OFF, Reason.DOMAIN_OFF  # not connected; connecting it will show its size
         size = strategy.size(disk)
+        if disk.kind is SourceKind.NETWORK:
+            self._learn_device(disk)
         if size is None or disk.bottom is not None:
             self.before = self.after = self._capacity("before", disk)
             if self.after < self.order.target:
@@ -311,7 +313,11 @@ class _ExtendAttempt:
     def _learn_device(self, disk: Disk) -> None:
         """Remember the device once its refresh has shown it to be the connection's; refuse another one."""
         if self.tools.guard is not None and self.domain is not None:
-            self.tools.guard.learn(self.domain, disk, self.order.attachment_id)
+            self.tools.guard.learn(self.domain, disk, self.order.attachment_id, self._image_names(disk.device))
+
+    def _image_names(self, disk: Disk) -> frozenset[str]:
+        images = self.tools.images
+        return images.names(disk) if disk.kind is SourceKind.NETWORK and images is not None else frozenset()
 
     def _check_identity(self, disk: Disk) -> None:
         """Check that the device is the connection's.
@@ -337,7 +343,7 @@ class _ExtendAttempt:
     def _wait_for_device(self, strategy: Strategy, disk: Disk, seen: _StepNote) -> None:
         """Wait for the device to show the size, counted from now: the refresh has taken its own time.
 
-        A device that stays smaller by a fixed overhead is all there is: the guest gets that.
+        A device of the host that stays smaller by a fixed overhead is all there is: the guest gets that.
         """
         tools, pause, began = self.tools, _FIRST_LOOK, self.tools.clock()
         nudge_at = began + tools.patience.nudge_every
@@ -352,7 +358,8 @@ class _ExtendAttempt:
             seen.size = size
             if size is None or size >= self.order.target:
                 return
-        if seen.size is not None and is_fixed_overhead(seen.size, self.order.target, self.before):
+        on_device = disk.device.kind is SourceKind.BLOCK  # an image has no metadata of its own: it is late
+        if on_device and seen.size is not None and is_fixed_overhead(seen.size, self.order.target, self.before):
             self.overhead = self.order.target - seen.size
             seen.detail = f"fixed overhead of {self.overhead} bytes"
             return

@@ -21,6 +21,9 @@ class Images(Protocol):
     def reader(self, disk: Disk) -> Callable[[], int]:
         """Return a reader of the image's current size in bytes from its storage. Both raise StepFailedError."""
 
+    def names(self, disk: Disk) -> frozenset[str]:
+        """Return the names that the storage itself gives the image, as `kind value`; empty where it tells none."""
+
     def luks_header(self, disk: Disk) -> int:
         """Return the number of bytes before the payload of the disk's LUKS1. Raises StepFailedError."""
 
@@ -31,8 +34,10 @@ class DeviceGuard(Protocol):
     def check(self, domain: Domain, disk: Disk, attachment_id: str | None = None) -> None:
         """Raise StepFailedError (`refused`) where the disk is known to be another volume; remembers nothing."""
 
-    def learn(self, domain: Domain, disk: Disk, attachment_id: str | None = None) -> None:
-        """Check the disk, and remember a device that was not known."""
+    def learn(
+        self, domain: Domain, disk: Disk, attachment_id: str | None = None, image: frozenset[str] = frozenset()
+    ) -> None:
+        """Check the disk, and remember a device that was not known. `image`: the names of an image."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -40,9 +40,11 @@ class RememberedDevices:
         verdict = self._memory.judge(key, names, self._evidence(domain, disk, attachment_id))
         self._raise(verdict, key, disk, names)
 
-    def learn(self, domain: Domain, disk: Disk, attachment_id: str | None = None) -> None:
-        """Check, and remember a device that was not known."""
-        if (key := _key(domain, disk)) is None or (names := self._names(disk)) is None:
+    def learn(
+        self, domain: Domain, disk: Disk, attachment_id: str | None = None, image: frozenset[str] = frozenset()
+    ) -> None:
+        """Check, and remember a device that was not known. `image`: the names of an image, which is no device."""
+        if (key := _key(domain, disk)) is None or (names := image or self._names(disk)) is None:
             return
         verdict = self._memory.learn(key, names, self._evidence(domain, disk, attachment_id))
         self._raise(verdict, key, disk, names)

@@ -12,16 +12,15 @@ module is needed, and the image is opened read-only. hostagent/resize.py has the
 import base64
 import json
 import os
-import signal
-import subprocess
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from typing import Any, Final
 
 from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
 from hostagent.devices.base import volume_type
+from hostagent.devices.commands import run_within
 from hostagent.devices.luks2 import OFFSET_MAX
+from hostagent.devices.rbd_names import image_names
 from hostagent.domain import Disk, NetworkSource, SourceKind
 from hostagent.errors import StepFailedError
 from hostagent.ports import Images
@@ -75,7 +74,6 @@ class RbdStrategy:
         return self._images.reader(disk)()
 
 
-_REAP: Final = 1.0  # seconds for a killed command to end
 _SIZE_MAX: Final = 1 << 63
 _WORDS: Final = 200  # of what qemu-img says at its end
 _MISSING: Final = "qemu-img with its RBD driver is needed (Debian: qemu-utils, qemu-block-extra)"
@@ -108,6 +106,10 @@ class QemuImages:
         if isinstance(offset, bool) or not isinstance(offset, int) or not 0 <= offset <= OFFSET_MAX:
             raise _unreadable("qemu-img tells no payload-offset")
         return offset
+
+    def names(self, disk: Disk) -> frozenset[str]:
+        """Return the names by which the storage itself knows the image; empty where it tells none."""
+        return image_names(disk, self._key(disk), limit=self._limit)
 
     def _key(self, disk: Disk) -> bytes | None:
         """Return the domain's key; None leaves it to the host's own ceph.conf and keyring."""
@@ -145,29 +147,6 @@ class QemuImages:
         if not isinstance(info, dict):
             raise _unreadable(f"qemu-img ended with {code}: {complaint.strip()[-_WORDS:]}")
         return info
-
-
-def run_within(limit: float, command: Sequence[str], pass_fds: Sequence[int] = ()) -> tuple[int, str, str]:
-    """Run a command; its exit code, output and error output. Raises TimeoutError after `limit` seconds.
-
-    A command that cannot die, since its storage holds it inside the kernel, is left behind: nobody waits for it.
-    """
-    process = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        errors="replace", pass_fds=pass_fds, env={**os.environ, "LC_ALL": "C"}, start_new_session=True,
-    )  # fmt: skip
-    try:
-        said, complaint = process.communicate(timeout=limit)
-    except subprocess.TimeoutExpired as ex:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        with suppress(subprocess.TimeoutExpired):
-            process.communicate(timeout=_REAP)
-        for pipe in (process.stdout, process.stderr):
-            if pipe is not None:
-                pipe.close()
-        raise TimeoutError from ex
-    return process.returncode, said, complaint
 
 
 def image_options(disk: Disk) -> dict[str, Any]:
