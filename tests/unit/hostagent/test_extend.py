@@ -151,6 +151,17 @@ def test_a_device_that_is_always_a_little_smaller_gives_what_it_has() -> None:
     assert (report.after, report.overhead, disk.capacity) == (112 * MIB, 16 * MIB, 112 * MIB)
 
 
+def test_an_image_that_is_a_little_smaller_is_late() -> None:
+    """Ceph keeps an image's own metadata elsewhere: it has all of its volume once Cinder has made it larger."""
+    disk, hypervisor = FakeDisk(kind=SourceKind.NETWORK, capacity=48 * MIB, source=48 * MIB), FakeHypervisor()
+    server_id = hypervisor.add(disk)
+    report = extend(
+        order(server_id, disk.volume_id, 128 * MIB), tools(hypervisor, FakeStrategy(disk, grows_to=112 * MIB))
+    )
+    assert (report.outcome, report.reason, report.overhead) == (Outcome.DEVICE_STALE, "device_smaller", 0)
+    assert disk.capacity == 48 * MIB
+
+
 def test_a_refresh_that_takes_long_leaves_the_wait_its_time() -> None:
     """The array shows the size a few seconds after os-brick's minute."""
     hypervisor, server_id, disk = block()
@@ -446,7 +457,9 @@ class LearningGuard:
     def check(self, domain: Domain, disk: Disk, attachment_id: str | None = None) -> None:
         """Let every disk through."""
 
-    def learn(self, domain: Domain, disk: Disk, attachment_id: str | None = None) -> None:
+    def learn(
+        self, domain: Domain, disk: Disk, attachment_id: str | None = None, image: frozenset[str] = frozenset()
+    ) -> None:
         """Note the disk."""
         self.learned.append(disk.volume_id)
 

@@ -27,6 +27,9 @@ class FakeImages:
         del disk
         return lambda: self.size
 
+    def names(self, disk: Disk) -> frozenset[str]:
+        raise AssertionError(disk)
+
     def luks_header(self, disk: Disk) -> int:
         raise AssertionError(disk)
 
