@@ -151,13 +151,20 @@ def test_a_device_that_is_always_a_little_smaller_gives_what_it_has() -> None:
     assert (report.after, report.overhead, disk.capacity) == (112 * MIB, 16 * MIB, 112 * MIB)
 
 
+class FakeImageStrategy(FakeStrategy):
+    """The same for an image."""
+
+    def takes(self, disk: Disk, connection: Mapping[str, Any] | None) -> bool:
+        del connection
+        return disk.kind is SourceKind.NETWORK
+
+
 def test_an_image_that_is_a_little_smaller_is_late() -> None:
     """Ceph keeps an image's own metadata elsewhere: it has all of its volume once Cinder has made it larger."""
     disk, hypervisor = FakeDisk(kind=SourceKind.NETWORK, capacity=48 * MIB, source=48 * MIB), FakeHypervisor()
     server_id = hypervisor.add(disk)
-    report = extend(
-        order(server_id, disk.volume_id, 128 * MIB), tools(hypervisor, FakeStrategy(disk, grows_to=112 * MIB))
-    )
+    strategy = FakeImageStrategy(disk, grows_to=112 * MIB)
+    report = extend(order(server_id, disk.volume_id, 128 * MIB), tools(hypervisor, strategy))
     assert (report.outcome, report.reason, report.overhead) == (Outcome.DEVICE_STALE, "device_smaller", 0)
     assert disk.capacity == 48 * MIB
 
