@@ -157,7 +157,8 @@ def _finish(app: WsgiApp, metrics: ApiMetrics) -> WsgiApp:
 
     def finished(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         # An endpoint that was configured with a slash at its end works, as with uWSGI in front of Nova.
-        environ["PATH_INFO"] = _SLASHES.sub("/", environ.get("PATH_INFO") or "/")
+        path = environ.get("PATH_INFO") or "/"
+        environ["PATH_INFO"] = _SLASHES.sub("/", path) if "//" in path else path
         if len(environ["PATH_INFO"]) + len(environ.get("QUERY_STRING") or "") > _MAX_TARGET:
             return _refuse(too_long(), start_response)
         empty = False
@@ -167,7 +168,7 @@ def _finish(app: WsgiApp, metrics: ApiMetrics) -> WsgiApp:
             # Nova's CORS middleware does this to every refused preflight, also one that authentication refused.
             if environ["REQUEST_METHOD"] == "OPTIONS" and not status.startswith("2"):
                 empty, status, headers = True, "200 OK", [("Content-Length", "0")]
-            metrics.requests.labels(status=status[:3]).inc()
+            metrics.answered(status[:3])
             return start_response(status, _split_vary(headers), *exc_info)
 
         body = app(environ, start)

@@ -37,10 +37,13 @@ _MAX_KEYS: Final = 10_000
 _MAX_GOOD: Final = 1_000
 _LATE: Final = 0.1
 """The last part of a remembered caller's time, in which the credentials are checked again."""
-_CREDENTIALS: Final = ("X-Auth-Token", "Authorization", "X-Service-Token")
+_CREDENTIALS: Final = ("HTTP_X_AUTH_TOKEN", "HTTP_AUTHORIZATION", "HTTP_X_SERVICE_TOKEN")
 _ADMIN: Final = Identity(user="noauth", roles=frozenset({"admin"}), good_for=0.0)
-_OF_BROWSERS: Final = ("Origin", "Referer", "Sec-Fetch-Site", "Sec-Fetch-Mode", "Sec-Fetch-Dest", "Cookie")
-"""Headers that browsers send for a page. Clients of this API do not send them."""
+_OF_BROWSERS: Final = {
+    f"HTTP_{name.upper().replace('-', '_')}": name
+    for name in ("Origin", "Referer", "Sec-Fetch-Site", "Sec-Fetch-Mode", "Sec-Fetch-Dest", "Cookie")
+}
+"""Headers that browsers send for a page, by their WSGI names. Clients of this API do not send them."""
 _NO_BODY: Final = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
 """Methods that change nothing here, and show only data that is open to all callers."""
 
@@ -58,8 +61,8 @@ class NoAuth:
 
     def authenticate(self, req: falcon.Request) -> Identity:
         """Return an administrator; raises FaultError 403 or 415 for a request that a page can have caused."""
-        of_browser = next((name for name in _OF_BROWSERS if req.get_header(name) is not None), None)
-        if of_browser is not None:
+        if not _OF_BROWSERS.keys().isdisjoint(req.env):
+            of_browser = next(shown for name, shown in _OF_BROWSERS.items() if name in req.env)
             raise fault(
                 HTTPStatus.FORBIDDEN, f"Without authentication a request must not have the header {of_browser}."
             )
@@ -158,7 +161,7 @@ class Guard:
 
     def authenticate(self, req: falcon.Request) -> Identity:
         """Return the caller; raises FaultError, 429 among others."""
-        shown = [req.get_header(name) or "" for name in _CREDENTIALS]
+        shown = [req.env.get(name) or "" for name in _CREDENTIALS]
         # with method and path, because an application credential may be good for some of them only
         seal = hmac.digest(self._key, "\0".join([*shown, req.method, req.path]).encode(errors="replace"), "sha256")
         with self._lock:

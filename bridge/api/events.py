@@ -244,7 +244,7 @@ class EventsResource:
         ]
         self._audit.write(*taken, *refused)
         for code, count in Counter(decision.code for decision in decisions).items():
-            self._metrics.events.labels(code=str(code.value)).inc(count)
+            self._metrics.decided(str(code.value), count)
         LOG.info(
             "request %s (%s): %d events, %d extends accepted, %d events refused",
             request_id, global_request_id or "-", len(events), len(taken), len(refused),

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any, Final
 
 from bridge.core.errors import ConfigError
@@ -22,6 +23,8 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 UNIX: Final = "unix"
 """The value in trusted_proxies for peers without an address: a proxy on a Unix socket of the WSGI server."""
 
+_REMEMBERED: Final = 1024
+"""Addresses and names of headers that are kept read, because the same callers come again and again."""
 _MAX_TEXT: Final = 4096
 _MAX_HOPS: Final = 32
 _MAX_HOST: Final = 255
@@ -79,6 +82,8 @@ class Proxies:
         """Return True for a peer, or a hop, that is a trusted proxy."""
         if not peer:
             return self.unix
+        if not self.networks:
+            return False
         address = parse_address(peer)
         return address is not None and any(address in network for network in self.networks)
 
@@ -127,8 +132,11 @@ def proxies(words: Iterable[str], headers: ForwardedHeaders = ForwardedHeaders.X
 def parse_address(text: str) -> Address | None:
     """Return the address of a peer or a hop without its port; an IPv4 address in IPv6 form as IPv4."""
     text = text.strip()
-    if len(text) > _MAX_HOST:
-        return None
+    return _parsed(text) if len(text) <= _MAX_HOST else None
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _parsed(text: str) -> Address | None:
     if text.startswith("["):
         text, bracket, rest = text[1:].partition("]")
         if not bracket or (rest and not _PORT.fullmatch(rest)):
@@ -177,8 +185,9 @@ def behind_proxies(app: WsgiApp, known: Proxies) -> WsgiApp:
     """Wrap an application: remove all forwarding headers, and apply the values of trusted proxies."""
 
     def cleaned(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
-        headers = _take_away(environ)
-        found = origin(known, environ.get("REMOTE_ADDR") or "", headers)
+        peer = environ.get("REMOTE_ADDR") or ""
+        found = origin(known, peer, _headers(environ)) if known.trusts(peer) else CallerOrigin(address=peer)
+        _take_away(environ)
         if found.address:
             environ["REMOTE_ADDR"] = found.address
         if found.scheme is not None:
@@ -205,19 +214,22 @@ def _own_scheme(environ: dict[str, Any]) -> str:
     return "https" if secure else "http"
 
 
-def _take_away(environ: dict[str, Any]) -> ForwardingHeaders:
-    headers = ForwardingHeaders(
+def _headers(environ: dict[str, Any]) -> ForwardingHeaders:
+    return ForwardingHeaders(
         forwarded=environ.get("HTTP_FORWARDED", ""),
         x_for=environ.get("HTTP_X_FORWARDED_FOR", ""),
         x_proto=environ.get("HTTP_X_FORWARDED_PROTO", ""),
         x_host=environ.get("HTTP_X_FORWARDED_HOST", ""),
         x_prefix=environ.get("HTTP_X_FORWARDED_PREFIX", ""),
     )
+
+
+def _take_away(environ: dict[str, Any]) -> None:
     for name in [name for name in environ if name.startswith("HTTP_") and _lookalike(name)]:
         del environ[name]
-    return headers
 
 
+@lru_cache(maxsize=_REMEMBERED)
 def _lookalike(name: str) -> bool:
     return name in _LOOKALIKES or _LOOKALIKE.fullmatch(name) is not None
 

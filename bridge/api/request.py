@@ -12,7 +12,9 @@ microversion_parse.get_version.
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -90,12 +92,13 @@ def requested(standard: str | None, legacy: str | None) -> str | None:
 
 def negotiate(req: falcon.Request, resp: falcon.Response) -> Version:
     """Set the answer's version headers and return the answer's microversion; raises FaultError 400 or 406."""
-    asked = requested(req.get_header("OpenStack-API-Version"), req.get_header("X-OpenStack-Nova-API-Version"))
+    asked = requested(req.env.get("HTTP_OPENSTACK_API_VERSION"), req.env.get("HTTP_X_OPENSTACK_NOVA_API_VERSION"))
     version = supported(asked)
     resp.set_headers(_version_headers(version))
     return version
 
 
+@lru_cache(maxsize=64)
 def supported(asked: str | None) -> Version:
     """Return the version of the answer; raises FaultError 400 for a malformed, 406 for an unsupported version."""
     if asked is None:
@@ -114,7 +117,8 @@ def supported(asked: str | None) -> Version:
     return version
 
 
-def _version_headers(version: Version) -> dict[str, str]:
+@lru_cache(maxsize=64)
+def _version_headers(version: Version) -> Mapping[str, str]:
     """Return the headers that name the version of an answer."""
     return {
         "OpenStack-API-Version": f"{_SERVICE} {version}",
@@ -181,7 +185,7 @@ def answer_type(req: falcon.Request) -> str:
 
     Source: nova/api/openstack/urlmap.py, Accept.best_match: the higher quality, then the mask with fewer wildcards.
     """
-    accept = req.get_header("Accept") or ""
+    accept = req.env.get("HTTP_ACCEPT") or ""
     if _VENDOR not in accept:  # for a wildcard alone the first of the two is the answer
         return _JSON
     best, quality, mask = _JSON, -1.0, "*/*"

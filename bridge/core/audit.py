@@ -85,7 +85,7 @@ class AuditRecord:
 
     def to_line(self, part: str) -> str:
         """Return the JSON line without its newline; JSON escapes the control characters of every value."""
-        stamp = datetime.fromtimestamp(self.at, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        stamp = f"{datetime.fromtimestamp(self.at, UTC).isoformat(timespec='microseconds')[:-6]}Z"
         line: dict[str, Any] = {"schema": SCHEMA, "time": stamp, "part": part, "event": self.event.value}
         for name in _OPTIONAL:
             value = getattr(self, name)
@@ -95,9 +95,10 @@ class AuditRecord:
             line["trace_id"] = trace_id(self.traceparent)
         if self.data:
             line["data"] = dict(self.data)
-        return json.dumps(line, separators=(",", ":"), default=str)
+        return _encode(line)
 
 
+_encode: Final = json.JSONEncoder(separators=(",", ":"), default=str).encode
 _OPTIONAL: Final = (
     "server", "volume", "host", "project", "extend_id", "message_id", "request_id", "global_request_id",
     "attempt", "attempt_id", "outcome", "reason", "seconds",

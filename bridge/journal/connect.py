@@ -20,10 +20,10 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import sqlalchemy as sa
 from sqlalchemy import event
@@ -40,13 +40,24 @@ _LOOK_EVERY: Final = 0.25
 class Deadline:
     """One call that must end in time."""
 
-    def __init__(self, at: float, cut: Callable[[], object] | None) -> None:
+    __slots__ = ("_at", "_calls", "_cut", "_lock", "_over", "expired")
+
+    def __init__(self, at: float, cut: Callable[[], object] | None, calls: "dict[int, Deadline]") -> None:
         self.expired = False
         """True after the deadline, when `cut` has been called."""
         self._at = at
         self._cut = cut
+        self._calls = calls
         self._over = False
         self._lock = threading.Lock()
+
+    def __enter__(self) -> Self:
+        self._calls[id(self)] = self
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+        del self._calls[id(self)]
 
     @property
     def left(self) -> float:
@@ -84,18 +95,11 @@ class Deadlines:
         self._starting = threading.Lock()
         self._calls: dict[int, Deadline] = {}
 
-    @contextlib.contextmanager
-    def within(self, seconds: float, cut: Callable[[], object] | None = None) -> Iterator[Deadline]:
-        """Call `cut` in another thread unless the block ends within `seconds`."""
+    def within(self, seconds: float, cut: Callable[[], object] | None = None) -> Deadline:
+        """Return a block that is left within `seconds`: else another thread calls `cut`."""
         if self._pid != os.getpid():
             self._start()
-        deadline = Deadline(time.monotonic() + seconds, cut)
-        self._calls[id(deadline)] = deadline
-        try:
-            yield deadline
-        finally:
-            deadline.end()
-            del self._calls[id(deadline)]
+        return Deadline(time.monotonic() + seconds, cut, self._calls)
 
     def _start(self) -> None:
         with self._starting:

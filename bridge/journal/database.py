@@ -12,14 +12,17 @@ SQLAlchemy's own.
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy import event
+from sqlalchemy.engine import Dialect
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.pool import PoolProxiedConnection
 
 from bridge.core.errors import ConfigError, JournalRefusedError, JournalUnavailableError
 from bridge.core.redact import safe_url
@@ -45,6 +48,41 @@ _BETWEEN: Final = Backoff(first=0.01, cap=0.5)
 _STEP: Final = 4  # rows to which a statement for rows is padded
 
 
+class Connected(Protocol):
+    """The part of a connection that a prepared statement needs: sa.Connection has it, and DriverConnection."""
+
+    @property
+    def connection(self) -> PoolProxiedConnection:
+        """The driver's connection, in its place of the pool."""
+
+    @property
+    def dialect(self) -> Dialect:
+        """The kind of database."""
+
+
+@dataclass(frozen=True, slots=True)
+class DriverConnection:
+    """A connection of the pool without SQLAlchemy's own around it, for prepared statements alone."""
+
+    connection: PoolProxiedConnection
+    dialect: Dialect
+
+
+@dataclass(frozen=True, slots=True)
+class _Text:
+    """One statement as a driver takes it: `order` of positional values, `constant` values, `returns` rows."""
+
+    text: str
+    order: list[str] | None
+    constant: dict[str, Any]
+    returns: bool
+
+    def values(self, given: Mapping[str, Any]) -> Any:
+        """Return the values in the form of the driver."""
+        whole = {**self.constant, **given} if self.constant else given
+        return [whole[name] for name in self.order] if self.order is not None else whole
+
+
 class Prepared:
     """One statement; its values are given by the names of its bind parameters.
 
@@ -54,45 +92,48 @@ class Prepared:
 
     def __init__(self, statement: sa.Executable) -> None:
         self._statement = statement
-        self._texts: dict[str, tuple[str, list[str] | None, dict[str, Any]]] = {}
+        self._texts: dict[str, _Text] = {}
 
     def run(self, connection: sa.Connection, values: Mapping[str, Any]) -> sa.CursorResult[Any]:
         """Run the statement once with `values`."""
-        text, order, constant = self._text(connection)
-        given = {**constant, **values}
-        return connection.exec_driver_sql(
-            text, tuple(map(given.__getitem__, order)) if order is not None else given
-        )
+        text = self._text(connection)
+        given = text.values(values)
+        return connection.exec_driver_sql(text.text, tuple(given) if text.order is not None else given)
 
-    def rows(self, connection: sa.Connection, values: Mapping[str, Any]) -> list[Any]:
+    def rows(self, connection: Connected, values: Mapping[str, Any]) -> list[Any]:
         """Run the statement once on the driver's own cursor, and return its rows: half the cost of `run`.
 
         Errors are the driver's; Database makes SQLAlchemy's of them.
         """
-        text, order, constant = self._text(connection)
-        given = {**constant, **values}
+        text = self._text(connection)
         cursor = connection.connection.cursor()
         try:
-            cursor.execute(text, tuple(map(given.__getitem__, order)) if order is not None else given)
-            return list(cursor.fetchall()) if cursor.description is not None else []
+            cursor.execute(text.text, text.values(values))
+            return list(cursor.fetchall()) if text.returns else []
         finally:
             cursor.close()
 
-    def run_many(self, connection: sa.Connection, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Run the statement for each row; without rows, do nothing."""
-        if rows:
-            text, order, constant = self._text(connection)
-            given = [{**constant, **row} for row in rows] if constant else rows
-            connection.exec_driver_sql(
-                text, [tuple(map(row.__getitem__, order)) for row in given] if order is not None else list(given)
-            )
+    def run_many(self, connection: Connected, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Run the statement for each row, on the driver's own cursor; without rows, do nothing."""
+        if not rows:
+            return
+        text = self._text(connection)
+        cursor = connection.connection.cursor()
+        try:
+            cursor.executemany(text.text, [text.values(row) for row in rows])
+        finally:
+            cursor.close()
 
-    def _text(self, connection: sa.Connection) -> tuple[str, list[str] | None, dict[str, Any]]:
+    def _text(self, connection: Connected) -> _Text:
         known = self._texts.get(connection.dialect.name)
         if known is None:
             compiled = self._statement.compile(dialect=connection.dialect)  # type: ignore[attr-defined]
-            constant = {name: value for name, value in compiled.params.items() if value is not None}
-            known = (str(compiled), list(compiled.positiontup) if compiled.positional else None, constant)
+            known = _Text(
+                str(compiled),
+                list(compiled.positiontup) if compiled.positional else None,
+                {name: value for name, value in compiled.params.items() if value is not None},
+                bool(self._statement.is_select or compiled.effective_returning),
+            )
             self._texts[connection.dialect.name] = known
         return known
 
@@ -111,9 +152,7 @@ class PreparedForRows:
         self._exact = exact
         self._by_size: dict[int, Prepared] = {}
 
-    def run(
-        self, connection: sa.Connection, rows: Sequence[Mapping[str, Any]], values: Mapping[str, Any]
-    ) -> list[Any]:
+    def run(self, connection: Connected, rows: Sequence[Mapping[str, Any]], values: Mapping[str, Any]) -> list[Any]:
         """Run the statement over the rows, with `values` for all of them; return the rows it returns, if any."""
         found: list[Any] = []
         for start in range(0, len(rows), self._most):
@@ -184,12 +223,14 @@ class Database:
         self._name = url.set(query={}).render_as_string(hide_password=True)
         self._current = threading.local()
         listen(self.engine, url, limits=limits, current=self._deadline)
+        self._begin: str | None = None
         if url.get_backend_name() == "sqlite":
+            self._begin = "BEGIN IMMEDIATE"
             listen_for_file(self.engine, url)
             event.listen(self.engine, "connect", _on_sqlite_connect)
             event.listen(self.engine, "begin", self._begin_sqlite)
         elif url.get_driver_name() == "psycopg":
-            begin = begin_of_postgresql(url, limits)
+            self._begin = begin = begin_of_postgresql(url, limits)
             event.listen(self.engine, "connect", _on_psycopg_connect)
             event.listen(self.engine, "begin", lambda connection: _on_psycopg_begin(connection, begin))
 
@@ -205,6 +246,10 @@ class Database:
         """
         return self._run(work, write=True)
 
+    def write_prepared(self, work: Callable[[DriverConnection], T]) -> T:
+        """Do the same for work with prepared statements alone, without the cost of SQLAlchemy's own connection."""
+        return self._run(work, write=True, once=self._once_prepared)
+
     def read(self, work: Callable[[sa.Connection], T]) -> T:
         """Run `work` in a transaction that only reads. Raises JournalUnavailableError."""
         return self._run(work, write=False)
@@ -217,7 +262,10 @@ class Database:
         """Close all connections of the pool."""
         self.engine.dispose()
 
-    def _run(self, work: Callable[[sa.Connection], T], *, write: bool) -> T:
+    def _run(
+        self, work: Callable[[Any], T], *, write: bool, once: Callable[[Callable[[Any], T]], T] | None = None
+    ) -> T:
+        once = once or self._once
         until = time.monotonic() + (self._limits.total if self._limits is not None else float("inf"))
         kind = getattr(work, "__qualname__", type(work).__name__)
         self._current.write = write
@@ -225,7 +273,7 @@ class Database:
             began = time.monotonic()
             with self._within(until) as deadline:
                 try:
-                    result = self._once(work)
+                    result = once(work)
                     break
                 except Exception as ex:
                     if attempt < _TRIES and time.monotonic() < until and is_worth_another_try(ex):
@@ -234,6 +282,7 @@ class Database:
                     late = deadline is not None and deadline.expired
                     raise self._failure(ex, kind, time.monotonic() - began if late else None) from ex
                 finally:
+                    self._current.deadline = None
                     if self._moved is not None:
                         self._moved()
         if self.results is not None:
@@ -259,17 +308,42 @@ class Database:
             except dialect.loaded_dbapi.Error as ex:  # of a statement on the driver's own cursor
                 raise self._wrapped(connection, ex) from ex
 
-    def _wrapped(self, connection: sa.Connection, ex: Any) -> Exception:
-        """Return SQLAlchemy's error for a driver's error, and invalidate a connection that is useless."""
+    def _once_prepared(self, work: Callable[[DriverConnection], T]) -> T:
         dialect = self.engine.dialect
-        lost = is_useless(ex) or dialect.is_disconnect(ex, connection.connection, None)
-        if lost:
+        try:
+            connection = self.engine.raw_connection()
+        except dialect.loaded_dbapi.Error as ex:
+            raise self._wrapped(None, ex) from ex
+        try:
+            if self._begin is not None:
+                cursor = connection.cursor()
+                cursor.execute(self._begin)
+                cursor.close()
+            result = work(DriverConnection(connection, dialect))
+            connection.commit()
+        except BaseException as ex:
+            error = self._wrapped(connection, ex) if isinstance(ex, dialect.loaded_dbapi.Error) else ex
+            _roll_back(connection)
+            raise error from ex
+        finally:
+            connection.close()
+        return result
+
+    def _wrapped(self, connection: sa.Connection | PoolProxiedConnection | None, ex: Any) -> Exception:
+        """Return SQLAlchemy's error for a driver's error, and invalidate a connection that is useless.
+
+        Without a `connection` none could be made.
+        """
+        dialect = self.engine.dialect
+        raw = connection.connection if isinstance(connection, sa.Connection) else connection
+        lost = is_useless(ex) or dialect.is_disconnect(ex, raw, None)
+        if lost and connection is not None:
             connection.invalidate(ex)
             self.engine.dispose()
-        kind = dialect.loaded_dbapi.Error
         wrapped = DBAPIError.instance(
-            "", None, ex, kind, hide_parameters=True, connection_invalidated=lost, dialect=dialect
-        )
+            None if connection is None else "", None, ex, dialect.loaded_dbapi.Error, hide_parameters=True,
+            connection_invalidated=lost, dialect=dialect,
+        )  # fmt: skip
         return wrapped if isinstance(wrapped, Exception) else ex
 
     def _begin_sqlite(self, connection: sa.Connection) -> None:
@@ -277,21 +351,25 @@ class Database:
         # (SQLITE_BUSY).
         connection.exec_driver_sql("BEGIN IMMEDIATE" if getattr(self._current, "write", True) else "BEGIN")
 
-    @contextmanager
-    def _within(self, until: float) -> Iterator[Deadline | None]:
+    def _within(self, until: float) -> AbstractContextManager[Deadline | None]:
         """Limit one try; the connection's events find the deadline by the thread."""
         if self._limits is None:
-            yield None
-            return
-        with DEADLINES.within(min(self._limits.statement, until - time.monotonic())) as deadline:
-            self._current.deadline = deadline
-            try:
-                yield deadline
-            finally:
-                self._current.deadline = None
+            return nullcontext()
+        deadline = DEADLINES.within(min(self._limits.statement, until - time.monotonic()))
+        self._current.deadline = deadline
+        return deadline
 
     def _deadline(self) -> Deadline | None:
         return getattr(self._current, "deadline", None)
+
+
+def _roll_back(connection: PoolProxiedConnection) -> None:
+    """End a transaction that failed, or give its connection up, because the pool does not reset connections."""
+    if connection.is_valid:
+        try:
+            connection.rollback()
+        except Exception as ex:  # noqa: BLE001 - whatever the driver raises, the next caller gets a new connection
+            connection.invalidate(ex)
 
 
 def missing_file(url: str) -> str | None:

@@ -60,7 +60,20 @@ def _no_generation() -> None:
     def run_many(connection: object, rows: object) -> None:
         del connection, rows
 
+    def by_several(*_of_one_request: object, **_more: object) -> dict[object, str]:
+        return {}
+
     _put(accept._RAISE, "run_many", run_many)
+    _put(accept, "_open_if_on_host", by_several)
+    _put(accept, "_open_one", lambda connection, statement, arrival, now: _open_as_many(connection, arrival, now))
+
+
+def _open_as_many(connection: Any, arrival: Any, now: float) -> dict[Any, str]:
+    from bridge.journal import accept  # noqa: PLC0415
+
+    ids = accept._open_many(connection, {arrival.key: arrival}, now)
+    accept._ACCEPTED.run_many(connection, [accept._line(ids[arrival.key], arrival, now)])
+    return ids
 
 
 def _stale_sizes() -> None:
