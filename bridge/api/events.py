@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import cache
 from http import HTTPStatus
 from typing import Any, Final, Protocol
 
@@ -147,7 +148,7 @@ class EventsResource:
         versioned: bool,
     ) -> None:
         self._journal = journal
-        self._metrics = metrics
+        self._counter = cache(lambda code: metrics.events.labels(code=str(code.value)))
         self._audit = audit
         self._wake = wake
         self._policy = policy
@@ -244,7 +245,7 @@ class EventsResource:
         ]
         self._audit.write(*taken, *refused)
         for code, count in Counter(decision.code for decision in decisions).items():
-            self._metrics.decided(str(code.value), count)
+            self._counter(code).inc(count)
         LOG.info(
             "request %s (%s): %d events, %d extends accepted, %d events refused",
             request_id, global_request_id or "-", len(events), len(taken), len(refused),

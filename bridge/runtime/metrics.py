@@ -131,20 +131,6 @@ class ApiMetrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         self.requests = Counter("extend_bridge_api_requests", "Requests by status", ["status"], registry=registry)
         self.events = Counter("extend_bridge_api_events", "Events by their code", ["code"], registry=registry)
-        self._requests: dict[str, Counter] = {}
-        self._events: dict[str, Counter] = {}
-
-    def answered(self, status: str) -> None:
-        """Count a request. Children are kept, because the library's look-up costs more than the count."""
-        if (child := self._requests.get(status)) is None:
-            child = self._requests[status] = self.requests.labels(status=status)
-        child.inc()
-
-    def decided(self, code: str, count: int) -> None:
-        """Count events that got the same code."""
-        if (child := self._events.get(code)) is None:
-            child = self._events[code] = self.events.labels(code=code)
-        child.inc(count)
 
 
 class EngineMetrics:
