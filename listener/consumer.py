@@ -130,7 +130,9 @@ class Loop:
 
     def _sit_out(self, away: Away, intake: Intake, stop: threading.Event) -> None:
         """Stop consuming while the endpoint is unreachable: waiting messages are safest in the broker."""
-        LOG.warning("the endpoint is unreachable (%s); no messages are taken until it answers", away.reason.value)
+        LOG.warning(
+            "the endpoint is unreachable (%s); no messages are consumed until it answers", away.reason.value
+        )
         messages = intake.pause()
         if messages:
             with self._in_hand(messages):
@@ -142,7 +144,7 @@ class Loop:
                 return
             still = self._worker.still_away(away)
             if still is None:
-                LOG.info("the endpoint answers again; messages are taken")
+                LOG.info("the endpoint answers again; messages are consumed")
                 return
             away = still
 

@@ -124,14 +124,16 @@ def listener_settings(conf: cfg.ConfigOpts) -> ListenerSettings:
     """Read the listener's options; raises ConfigError."""
     url = with_rabbit_options(conf, conf.notifications.transport_url or "")
     if not url:
-        raise ConfigError("[notifications] transport_url is not set: say where Cinder's notifications are")
+        raise ConfigError(
+            "[notifications] transport_url is not set: set it to the message bus of Cinder's notifications"
+        )
     intake = IntakeMode(conf.notifications.intake)
     chosen = conf.notifications.topic
     topic = _name(_TOPICS[intake] if chosen is None else chosen, "topic")
     exchange = _name(conf.notifications.exchange, "exchange")
     if intake is IntakeMode.BIND and is_memory(url):
         raise ConfigError(
-            "[notifications] intake = bind needs a broker: a bus in memory has no exchange of Cinder's"
+            "[notifications] intake = bind needs a broker, because a bus in memory does not have Cinder's exchange"
         )
     bus = _lanes_bus(conf, url)
     timeout = conf.endpoint.timeout

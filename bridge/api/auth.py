@@ -234,6 +234,7 @@ def strategy(settings: ApiSettings, conf: cfg.ConfigOpts) -> Authenticator:
         return HttpBasic(settings.http_basic_auth_user_file)
     if settings.force_noauth:
         LOG.warning(
-            "[api] force_noauth is set: whoever reaches this API can make compute hosts act, without a token"
+            "[api] force_noauth is set: each caller that can connect to this API can start work on compute hosts, "
+            "without a token"
         )
     return NoAuth(loopback_only=not settings.force_noauth)

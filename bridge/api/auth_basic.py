@@ -132,9 +132,9 @@ class HttpBasic:
             try:
                 if _stamp(self._path.stat()) != self._users.stamp:
                     self._users = _read(self._path)
-                    LOG.info("%s was read again: %d users", self._path, len(self._users.hashes))
+                    LOG.info("%s was read again: it has %d users", self._path, len(self._users.hashes))
             except (OSError, ConfigError) as ex:
-                LOG.error("the users stay as they were: %s", ex)  # noqa: TRY400 - the text says it all
+                LOG.error("the users are not changed: %s", ex)  # noqa: TRY400 - the text says it all
             return self._users
 
     def _remembered(self, proof: bytes) -> bool:

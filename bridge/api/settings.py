@@ -228,13 +228,13 @@ def refuse_open_door(settings: ApiSettings, *, built_in: bool) -> None:
         return
     if not built_in:
         raise ConfigError(
-            "[api] auth_strategy=noauth is refused under an external WSGI server, whose address we cannot see; "
+            "[api] auth_strategy=noauth is refused under an external WSGI server, whose address is not known here; "
             "use extend-bridge-api on a loopback address, or set [api] force_noauth=true"
         )
     if not _is_loopback(settings.bind_host):
         raise ConfigError(
-            f"[api] auth_strategy=noauth is refused on {settings.bind_host}: whoever reaches it can make compute "
-            "hosts act; use a loopback address, or set [api] force_noauth=true"
+            f"[api] auth_strategy=noauth is refused on {settings.bind_host}: each caller that can connect to it "
+            "can start work on compute hosts; use a loopback address, or set [api] force_noauth=true"
         )
 
 

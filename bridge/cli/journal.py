@@ -40,7 +40,9 @@ class Reads(Command):  # type: ignore[misc,unused-ignore]
         """Open the journal's database of the configuration file; close the database at the end of the block."""
         settings = config.read(commands.load(parsed, _GROUPS), journal_settings)
         if (file := missing_file(settings.connection)) is not None:  # SQLite would create it as this user
-            raise JournalUnavailableError(f"there is no journal {file}: does --config-file name the daemons' own?")
+            raise JournalUnavailableError(
+                f"the journal {file} does not exist: give the daemons' configuration file with --config-file"
+            )
         database = Database(settings)
         try:
             if migrate.current(database) is None:
@@ -183,7 +185,9 @@ class EventDiscard(_Acts):
                     parsed_args,
                     AuditRecord.of(key, AuditEvent.DISCARDED, time.time(), extend_id=extend_id, outcome=DISCARDED),
                 )
-                self.app.stdout.write(f"volume {key.volume_id} on server {key.server_id} is given up\n")
+                self.app.stdout.write(
+                    f"volume {key.volume_id} on server {key.server_id} is closed without verification\n"
+                )
         return code
 
 

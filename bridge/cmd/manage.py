@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             cli=[cfg.SubCommandOpt("command", title="command", handler=_commands)],
         )
         if conf.command.name is None:
-            raise ConfigError("say what to do: db sync, db version, db purge, sample, broker-commands")
+            raise ConfigError("a command is missing: db sync, db version, db purge, sample or broker-commands")
         if conf.command.name == _SAMPLE:
             return _print_sample(conf)
         if conf.command.name == _BROKER:

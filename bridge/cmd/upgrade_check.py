@@ -332,7 +332,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     def body() -> int:
         words = list(sys.argv[1:] if argv is None else argv)
         if words[-2:] != ["upgrade", "check"] and "--help" not in words and "-h" not in words:
-            raise ConfigError("say what to do: [--config-file FILE] upgrade check")
+            raise ConfigError("the command is missing: [--config-file FILE] upgrade check")
         conf = config.load(
             _PROG,
             _groups(),

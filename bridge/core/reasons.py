@@ -25,21 +25,21 @@ class Reason(StrEnum):
         "an attachment row that is reserved, attaching, detaching or deleted",
     )
     SAME_SERVER = "same_server", "another attachment row of a server that already has its event"
-    BAD_ROW = "bad_row", "an attachment row that is no object or names no valid server id"
+    BAD_ROW = "bad_row", "an attachment row that is not a JSON object, or has no valid server id"
 
     # Listener: messages that cannot be read (kept raw in the unreadable lane).
     NOT_UTF8 = "not_utf8", "the body is not UTF-8"
     NOT_JSON = "not_json", "the body, or the message inside the envelope, is not JSON"
-    NOT_AN_OBJECT = "not_an_object", "the body, or the message inside the envelope, is JSON but no object"
+    NOT_AN_OBJECT = "not_an_object", "the body, or the message inside the envelope, is JSON but not an object"
     UNKNOWN_ENVELOPE = "unknown_envelope", "an oslo.messaging envelope of an unknown version"
     TOO_LARGE = "too_large", "the body is larger than [listener] max_message_bytes"
     TOO_DEEP = "too_deep", "the JSON is nested too deeply to be a notification"
-    PARSER_FAILED = "parser_failed", "the listener's own parser failed on it: please report this as a bug"
+    PARSER_FAILED = "parser_failed", "the listener's parser failed on this message: please report this as a bug"
 
     # Listener: a volume.resize.end that cannot be acted on (scrubbed, parked).
-    BAD_PAYLOAD = "bad_payload", "a volume.resize.end whose payload is no object"
+    BAD_PAYLOAD = "bad_payload", "a volume.resize.end whose payload is not a JSON object"
     BAD_VOLUME_ID = "bad_volume_id", "a volume.resize.end without a valid volume_id"
-    BAD_ATTACHMENTS = "bad_attachments", "a volume.resize.end whose volume_attachment is no list"
+    BAD_ATTACHMENTS = "bad_attachments", "a volume.resize.end whose volume_attachment is not a list"
     TOO_MANY_ROWS = "too_many_rows", "a volume.resize.end with more attachment rows than [listener] max_rows"
 
     # Listener: answers of the endpoint.
@@ -48,44 +48,56 @@ class Reason(StrEnum):
     EVENT_UNKNOWN_SERVER = "event_unknown_server", "the endpoint does not know the server (code 404)"
     EVENT_NO_HOST = "event_no_host", "the server is on no host (code 422)"
     EVENT_NO_CODE = "event_no_code", "the endpoint's answer lacks this event, or its code"
-    EVENT_OTHER_CODE = "event_other_code", "the endpoint answered this event with a code nobody defines"
+    EVENT_OTHER_CODE = (
+        "event_other_code",
+        "the endpoint answered this event with a code that the API does not define",
+    )
     REQUEST_BAD = "request_bad", "the endpoint answered 400 for a request with this event alone"
     REQUEST_FAILED = "request_failed", "the endpoint answered 500 for a request with this event alone"
     REQUEST_TOO_LARGE = "request_too_large", "the endpoint answered 413 for a request with this event alone"
     BATCH_REFUSED = "batch_refused", "the endpoint refused the batch; it is sent again in halves"
-    ALL_HIDDEN = "all_hidden", "the endpoint answers 404 for every server: its role hides them from us"
-    UNAUTHORIZED = "unauthorized", "401, also with a new token: Keystone or the endpoint refuses our user"
+    ALL_HIDDEN = (
+        "all_hidden",
+        "the endpoint answers 404 for every server: our user's role may not see other projects' servers",
+    )
+    UNAUTHORIZED = (
+        "unauthorized",
+        "401, also with a new token: Keystone or the endpoint refuses the configured user",
+    )
     NO_ENDPOINT = (
         "no_endpoint",
-        "the catalogue has no such endpoint: set [endpoint] endpoint_override or its region",
+        "Keystone's catalogue has no such endpoint: set [endpoint] endpoint_override or region_name",
     )
     FORBIDDEN = (
         "forbidden",
-        "the endpoint answered 403: our user lacks the role service or admin, or a policy file there forbids it",
+        "the endpoint answered 403: the user lacks the role service or admin, or a policy file forbids the call",
     )
     WRONG_URL = "wrong_url", "the endpoint's URL answers 404 or 405: it is not the compute API"
     WRONG_VERSION = "wrong_version", "the endpoint answered 406: it does not speak compute 2.51"
-    UNEXPECTED_STATUS = "unexpected_status", "the endpoint answered with a status nobody defines"
-    TOLD_TO_WAIT = "told_to_wait", "the endpoint asked us to come back later (429 or 503 with Retry-After)"
+    UNEXPECTED_STATUS = "unexpected_status", "the endpoint answered with a status that the API does not define"
+    TOLD_TO_WAIT = "told_to_wait", "the endpoint asked to be called again later (429 or 503 with Retry-After)"
     UNAVAILABLE = "unavailable", "the endpoint answered 502, 503 or 504"
     UNREACHABLE = "unreachable", "the endpoint cannot be connected to, or TLS failed"
     TIMED_OUT = "timed_out", "the endpoint did not answer in time"
-    BAD_ANSWER = "bad_answer", "the endpoint's 200 or 207 is not the JSON it should be"
-    NO_SLOW_LANE = "no_slow_lane", "to be tried again later, but parked: a bus in memory has no slow lane"
-    NOT_OUR_FORM = "not_our_form", "a message in the slow lane that is not in our form: who put it there?"
+    BAD_ANSWER = "bad_answer", "the endpoint answered 200 or 207, but its body is not a list of events in JSON"
+    NO_SLOW_LANE = "no_slow_lane", "parked instead of tried again later, because a bus in memory has no slow lane"
+    NOT_OUR_FORM = (
+        "not_our_form",
+        "a message in the slow lane that the listener did not write: another program publishes there",
+    )
 
     # API: events that got another code than 200.
     UNKNOWN_SERVER = "unknown_server", "no host agent ever reported the server (code 404)"
     SERVER_NO_HOST = "server_no_host", "the server is known, but on no host now (code 422)"
     NO_TAG = "no_tag", "an event without a tag: it names no volume (code 400)"
-    TAG_NO_VOLUME = "tag_no_volume", "an event whose tag is no volume id (code 400)"
+    TAG_NO_VOLUME = "tag_no_volume", "an event whose tag is not a volume id (code 400)"
     NOT_OURS = "not_ours", "an event that Nova handles and the bridge does not (code 400)"
 
     # Engine.
     NO_HOST = "no_host", "no host reports the server"
-    HOST_DOWN = "host_down", "the server's host has no fresh heartbeat; handed over when it comes up"
+    HOST_DOWN = "host_down", "the server's host sends no heartbeats; the order is sent when its agent is back"
     UNDELIVERABLE = "undeliverable", "the broker has no queue for the host agent"
-    CAST_FAILED = "cast_failed", "the broker did not take the cast"
+    CAST_FAILED = "cast_failed", "the broker did not take the order for the host agent"
     CINDER_UNREACHABLE = "cinder_unreachable", "Cinder cannot be reached or answered 5xx"
     CINDER_TIMED_OUT = "cinder_timed_out", "Cinder, or Keystone before it, did not answer in time"
     CINDER_UNAUTHORIZED = "cinder_unauthorized", "Keystone refuses the user of [cinder]"
@@ -94,7 +106,7 @@ class Reason(StrEnum):
     CINDER_WRONG_VERSION = "cinder_wrong_version", "Cinder answered 406: it does not speak volume 3.27"
     CINDER_REFUSED = (
         "cinder_refused",
-        "Cinder refuses: our user may not read this volume, or not every project's",
+        "Cinder refuses: the user of [cinder] may not read this volume, or the volumes of every project",
     )
     CINDER_BAD_ANSWER = "cinder_bad_answer", "Cinder's answer is not a volume"
     NOVA_UNREACHABLE = "nova_unreachable", "Nova cannot be reached or answered 5xx"
@@ -103,24 +115,30 @@ class Reason(StrEnum):
     NOVA_NO_ENDPOINT = "nova_no_endpoint", "Keystone's catalogue has no such endpoint for [nova]"
     NOVA_WRONG_URL = "nova_wrong_url", "the URL of [nova] is not Nova's API, version 2.1"
     NOVA_WRONG_VERSION = "nova_wrong_version", "Nova answered 406: it does not speak compute 2.69"
-    NOVA_REFUSED = "nova_refused", "Nova does not tell our user where servers are: it lacks the role admin"
-    NOVA_CELL_DOWN = "nova_cell_down", "the server's cell is down: Nova knows no more of it than its id"
+    NOVA_REFUSED = (
+        "nova_refused",
+        "Nova does not tell the user of [nova] where servers are: the user lacks the role admin",
+    )
+    NOVA_CELL_DOWN = "nova_cell_down", "the server's cell is down: Nova knows only the server's id"
     NOVA_BAD_ANSWER = "nova_bad_answer", "Nova's answer is not a server"
     SERVER_DELETED = "server_deleted", "Nova does not know the server any more; Cinder still says it is attached"
     VOLUME_EXTENDING = "volume_extending", "Cinder is still extending the volume"
-    NOT_REPORTED = "not_reported", "the host did not report in time; cast again"
+    NOT_REPORTED = "not_reported", "the host did not report in time; the order is sent again"
     NEWER_GENERATION = "newer_generation", "another extend of the same disk arrived meanwhile"
     HOST_NOT_ITSELF = "host_not_itself", "the host sent a message in the name of another host"
     HOST_NOT_ORDERED = "host_not_ordered", "the host reports an order that it was not given"
-    HOST_UNPROVED = "host_unproved", "a message in the host's name whose sender the broker does not vouch for"
+    HOST_UNPROVED = (
+        "host_unproved",
+        "a message in the host's name, but the broker does not prove that this host sent it",
+    )
     HOST_SHRANK = "host_shrank", "most of the host's servers are missing in its inventory at once"
-    HOST_TOO_MUCH = "host_too_much", "the host said what cannot be read, or more than a host may say"
+    HOST_TOO_MUCH = "host_too_much", "the host's message cannot be read, or exceeds the limits of a message"
     HOSTS_DISAGREE = "hosts_disagree", "several hosts claim one running guest, and Cinder does not say which has it"
     HOST_NOT_ATTACHED = "host_not_attached", "the host claims a running guest that Cinder has attached to another"
 
     # Reconciliation: the cause of a guest behind its volume, or of an unknown state.
-    NOBODY_TOLD = "nobody_told", "the guest sees less than its volume has and no event came; an extend is opened"
-    ON_ITS_WAY = "on_its_way", "an extend is open and nothing holds it up so far"
+    NOBODY_TOLD = "nobody_told", "the guest sees less than its volume's size and no event came; an extend is opened"
+    ON_ITS_WAY = "on_its_way", "an extend is open and in progress"
     NO_AGENT = "no_agent", "no host agent ever reported from the host Cinder names"
     DISK_NOT_REPORTED = "disk_not_reported", "the host's agent is alive, but reports no such disk of the server"
     SIZE_UNKNOWN = "size_unknown", "the host reports the disk, but libvirt does not say what size its guest sees"
@@ -131,35 +149,44 @@ class Reason(StrEnum):
     DOMAIN_INCOMING = "domain_incoming", "the domain is the incoming side of a migration"
     DISK_ABSENT = "disk_absent", "the domain has no disk with this volume's serial or alias"
     DOMAIN_OFF = "domain_off", "the domain is shut off or crashed"
-    DOMAIN_SAVED = "domain_saved", "the guest is saved; it is told of the size once it is restored"
+    DOMAIN_SAVED = "domain_saved", "the guest is saved; it is notified of the size when it is restored"
     SEEN_AT_RESTART = (
         "seen_at_restart",
-        "the disk has the size, and its guest sees it at its next restart: its bus or kind cannot tell it before",
+        "the disk has the size; the guest sees it at its next restart, as its bus cannot notify a running guest",
     )
-    GUEST_NOT_TOLD = "guest_not_told", "the disk has the size, but the guest may not know; Nova is asked to tell it"
+    GUEST_NOT_TOLD = (
+        "guest_not_told",
+        "the disk has the size, but the guest may not know it; the event is sent to Nova again",
+    )
     FIXED_OVERHEAD = (
         "fixed_overhead",
         "the device is smaller than its volume by a fixed amount; the guest has all of the device",
     )
-    READ_ONLY = "read_only", "the disk is attached read-only, and QEMU resizes no such disk"
-    CDROM = "cdrom", "the volume is attached as a CD-ROM, which no hypervisor resizes"
+    READ_ONLY = "read_only", "the disk is attached read-only, and QEMU does not resize such a disk"
+    CDROM = "cdrom", "the volume is attached as a CD-ROM, which cannot be resized"
     RESIZE_UNSUPPORTED = "resize_unsupported", "the hypervisor's driver of this disk cannot resize it"
     DEVICE_SMALLER = "device_smaller", "after the refresh the host device is still smaller than the volume"
     IMAGE_UNREADABLE = "image_unreadable", "the image's true size cannot be read from its storage"
-    STORAGE_SILENT = "storage_silent", "the storage does not answer: a read of it was given up"
+    STORAGE_SILENT = (
+        "storage_silent",
+        "the storage does not answer: a read was abandoned after [hostagent] storage_limit",
+    )
     WOULD_SHRINK = "would_shrink", "the size asked for is below the disk's current capacity"
     WRONG_DEVICE = "wrong_device", "the domain's disk is not the device the connection data names"
     OVERLAY_ACTIVE = "overlay_active", "a snapshot's overlay lies over an encrypted device"
     BLOCK_JOB = "block_job", "a block job holds the disk"
     DOMAIN_JOB = "domain_job", "the guest is being migrated, saved or dumped"
     CANNOT_GROW_DEVICE = "cannot_grow_device", "QEMU: the device under the disk is too small"
-    NO_STRATEGY = "no_strategy", "no strategy extends this volume type"
+    NO_STRATEGY = "no_strategy", "this host cannot extend this volume type"
     BRICK_RAISED = "brick_raised", "os-brick raised an error"
     BRICK_TIMED_OUT = "brick_timed_out", "os-brick did not return in time; its process was killed"
     BRICK_LOCK_HELD = "brick_lock_held", "another process holds os-brick's file lock"
     BRICK_DIED = "brick_died", "the os-brick process died"
     BRICK_NO_SIZE = "brick_no_size", "os-brick returned no size"
-    KEY_UNAVAILABLE = "key_unavailable", "the key manager does not answer, refuses us, or has no such key"
+    KEY_UNAVAILABLE = (
+        "key_unavailable",
+        "the key manager does not answer, refuses the host's user, or does not have the key",
+    )
     KEY_WRONG = "key_wrong", "the key manager's key does not open the volume"
     HYPERVISOR_RAISED = "libvirt_raised", "the hypervisor (libvirt, QEMU) raised an error"
     HYPERVISOR_TIMED_OUT = (
@@ -169,7 +196,7 @@ class Reason(StrEnum):
     HYPERVISOR_DOWN = "libvirt_down", "the hypervisor (libvirt, QEMU) cannot be reached"
     NOT_VERIFIED = "not_verified", "the size read back after the resize is below the target"
     NOVA_NOT_THERE = "nova_not_there", "Nova's host has not extended it; the event is posted to Nova again"
-    UNCERTAIN = "uncertain", "an error that has no name yet; tried again"
+    UNCERTAIN = "uncertain", "an unexpected error; the extend is tried again"
     BAD_ORDER = "bad_order", "an order that could not be read"
 
     # File systems inside guests ([guest] filesystems).
@@ -222,6 +249,9 @@ class Reason(StrEnum):
     # Transport.
     RETURNED = "returned", "the broker has no queue for the message (mandatory return)"
     NACKED = "nacked", "the broker refused the message (nack)"
-    BUS_BLOCKED = "bus_blocked", "the broker takes no messages now: its alarm of memory or disk space"
-    BUS_UNREACHABLE = "bus_unreachable", "our bus cannot be reached"
-    NOT_PERMITTED = "not_permitted", "the broker does not let our user write there: see etc/rabbitmq/permissions"
+    BUS_BLOCKED = "bus_blocked", "the broker takes no messages now, because of its memory or disk space alarm"
+    BUS_UNREACHABLE = "bus_unreachable", "our own message bus ([bus] transport_url) cannot be reached"
+    NOT_PERMITTED = (
+        "not_permitted",
+        "the broker's permissions do not let our user write there: see etc/rabbitmq/permissions",
+    )

@@ -227,7 +227,8 @@ class CinderReader:
         if not isinstance(answer, Answer) or answer.status not in {HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND}:
             return read_encryption(answer)
         LOG.warning(
-            "volume %s is encrypted, and Cinder answers %s to how: does a policy forbid it?",
+            "volume %s is encrypted, and Cinder answers %s for its encryption: check Cinder's policy for "
+            "volume encryption metadata",
             volume_id,
             answer.status,
         )

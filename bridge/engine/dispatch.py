@@ -150,7 +150,7 @@ class Dispatcher:
         """
         for extend in extends:
             LOG.info(
-                "server %s volume %s: attempt %d was not reported, it is cast again",
+                "server %s volume %s: attempt %d was not reported in time, so the order is sent again",
                 extend.key.server_id, extend.key.volume_id, extend.attempt - 1,
             )  # fmt: skip
         now = self._clock()

@@ -103,7 +103,7 @@ class Sweeper:
         self._metrics.overdue.inc(len(late))
         for extend in late:
             LOG.warning(
-                "extend of volume %s on server %s is overdue; it goes on",
+                "extend of volume %s on server %s is overdue; it is still tried",
                 extend.key.volume_id, extend.key.server_id,
             )  # fmt: skip
         self._audit.write(

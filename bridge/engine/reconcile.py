@@ -103,7 +103,7 @@ class Reconciler:
         try:
             self._passes.leave()
         except JournalUnavailableError as ex:
-            LOG.info("the turn to go over the volumes ends by itself: %s", ex)
+            LOG.info("the lease of the reconcile sweep was not released; it expires by itself: %s", ex)
 
     def _pass(self, turn: SweepLease, stop: threading.Event) -> bool:
         """Go on with a sweep; return True if it ended, `stop` was set, or another engine took the lease."""
@@ -115,10 +115,12 @@ class Reconciler:
                 self._health.bad(RECONCILE, str(page))
                 return False
             if isinstance(page, Gone):
-                LOG.info("volume %s, the last of a page, is gone: the pass begins anew", turn.marker)
+                LOG.info(
+                    "volume %s, the last of a page, was deleted: the reconcile sweep starts again", turn.marker
+                )
                 turn = replace(turn, marker=None, counts={})
                 continue
-            self._health.ok(RECONCILE, "going over the volumes")
+            self._health.ok(RECONCILE, "a reconcile sweep is running")
             found = self._look(page, turn)
             behind = [finding for finding in found if finding.sight is FindingState.BEHIND]
             if not self._open_slowly(behind, turn, request_id, stop):
@@ -191,7 +193,9 @@ class Reconciler:
         self._sightings.forget(before=turn.started_at)
         now = self._clock()
         LOG.info(
-            "a pass over all volumes in use ended after %.0f s: %s", now - turn.started_at, _words(turn.counts)
+            "a reconcile sweep over all volumes in use ended after %.0f s: %s",
+            now - turn.started_at,
+            _words(turn.counts),
         )
         self._audit.write(
             AuditRecord(

@@ -188,7 +188,7 @@ class ReportsConsumer:
             except connection.channel_errors as ex:
                 why = " ".join(str(ex).split())
                 if why != self._no_way.get(exchange):
-                    LOG.warning("hosts have no exchange %s to report to: %s", exchange, why)
+                    LOG.warning("the exchange %s, to which hosts report, is missing: %s", exchange, why)
                 self._no_way[exchange] = why
             else:
                 self._no_way.pop(exchange, None)
@@ -286,7 +286,9 @@ class ReportsConsumer:
         self._metrics.duplicate_hosts.inc(len(taken.duplicate))
         for host in taken.refused:
             self._alarms.sound(
-                Reason.HOST_UNPROVED, host, "refused: the broker vouches for this host's living agent, not for this"
+                Reason.HOST_UNPROVED,
+                host,
+                "refused: the broker proves the name of this host's running agent, but not of this sender",
             )
         for host, lost in taken.lost.items():
             self._alarms.sound(
@@ -319,7 +321,8 @@ class ReportsConsumer:
             )  # fmt: skip
         if decision.outcome is Outcome.NOT_YET and extend is not None and extend.attempt == _NEVER:
             LOG.error(
-                "Nova's host %s never gets to volume %s on server %s: prompted %d times, it sees %s of %d bytes",
+                "Nova's host %s does not extend volume %s on server %s: the event was sent %d times, the "
+                "guest sees %s of %d bytes",
                 settled.host, report.key.volume_id, report.key.server_id, _NEVER - 1, report.after, report.target,
             )  # fmt: skip
         self._audit.write(*_records(settled, time.time()))

@@ -97,7 +97,8 @@ class Journal:
 
     def _full(self) -> JournalUnavailableError:
         return JournalUnavailableError(
-            f"{self._open} extends are open, [journal] max_open is {self._max_open}; are engines and hosts up?",
+            f"{self._open} extends are open, and [journal] max_open is {self._max_open}: check that engines and "
+            "host agents run",
             retry_after=_FULL_RETRY,
         )
 

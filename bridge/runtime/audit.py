@@ -134,7 +134,9 @@ class _Writer:
             self._proof.keep(head)
         except Exception as ex:  # noqa: BLE001 - whatever a database driver raises: the log goes on without
             if not self._failed:
-                LOG.warning("the audit log's head was not kept and is tried again: %s", type(ex).__name__)
+                LOG.warning(
+                    "the newest hash of the audit log could not be stored and is tried again: %s", type(ex).__name__
+                )
             self._failed = True
             return False
         self._failed = False

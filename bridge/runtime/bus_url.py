@@ -148,7 +148,7 @@ def parse_bus_url(url: str, option: str = "transport_url") -> BusUrl:
     if not parts.scheme:
         raise ConfigError(f"{option}: this is not a transport_url; {_FORM}")
     if parts.fragment:
-        raise ConfigError(f"{option}: a # begins what nobody reads; {_FORM}")
+        raise ConfigError(f"{option}: a # and the text after it have no meaning in a URL; {_FORM}")
     if parts.scheme not in {"rabbit", "kombu"}:
         raise ConfigError(
             f"{option}: transport {parts.scheme!r} is unknown; use rabbit or memory://, with ?ssl=1 for "
@@ -268,7 +268,7 @@ def _reply(error: BaseException) -> str:
 def _tls(query: Mapping[str, str], option: str) -> Tls | None:
     if unknown := sorted(set(query) - set(_QUERY)):
         raise ConfigError(
-            f"{option}: ?{unknown[0]}= is not honoured; a transport_url may say {', '.join(_QUERY)}"
+            f"{option}: ?{unknown[0]}= has no effect; a transport_url may have {', '.join(_QUERY)}"
             f"{', and the heartbeat is [bus] heartbeat' if 'heartbeat' in unknown[0] else ''}"
         )
     wanted = _boolean(query.get("ssl", "false"), "ssl", option)
@@ -277,12 +277,12 @@ def _tls(query: Mapping[str, str], option: str) -> Tls | None:
     )
     if not wanted:
         if alone := [name for name in query if name.startswith("ssl_")]:
-            raise ConfigError(f"{option}: ?{alone[0]}= without ssl=1 would be ignored: say ssl=1 as well")
+            raise ConfigError(f"{option}: ?{alone[0]}= has no effect without ssl=1: add ssl=1")
         return None
     version = query.get("ssl_version", "").lower()
     if version not in _VERSIONS:
         raise ConfigError(
-            f"{option}: ssl_version {query['ssl_version']} is not honoured; leave it out or use TLSv1_2"
+            f"{option}: ssl_version {query['ssl_version']} cannot be used; leave it out or use TLSv1_2"
         )
     files = {name: query.get(name) or None for name in _TLS_FILES}
     if files["ssl_key_file"] and not files["ssl_cert_file"]:
@@ -306,7 +306,7 @@ def _boolean(text: str, name: str, option: str) -> bool:
 def _login(method: str, option: str) -> str:
     if method not in _LOGINS:
         raise ConfigError(
-            f"{option}: rabbit_login_method {method!r} is not honoured; use one of {', '.join(_LOGINS)}"
+            f"{option}: rabbit_login_method {method!r} cannot be used; use one of {', '.join(_LOGINS)}"
         )
     return method
 

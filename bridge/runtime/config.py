@@ -265,7 +265,7 @@ def setup_logging(conf: cfg.ConfigOpts, prog: str) -> None:
     log_scrub.install(conf)
     oslo_log.setup(conf, prog, version=VERSION)
     for name in rabbit_options.unused_options(conf):
-        LOG.warning("[oslo_messaging_rabbit] %s is set, and no connection of ours uses it", name)
+        LOG.warning("[oslo_messaging_rabbit] %s is set, but the bridge does not use it", name)
 
 
 def reload(conf: cfg.ConfigOpts) -> None:
@@ -280,7 +280,7 @@ def reload(conf: cfg.ConfigOpts) -> None:
         LOG.error("SIGHUP: the configuration cannot be read, nothing is changed: %s", _one_line(ex))  # noqa: TRY400
         return
     changes = [f"[{group or 'DEFAULT'}] {name}: {old} -> {new}" for (group, name), (old, new) in fresh.items()]
-    LOG.warning("SIGHUP: %s", "; ".join(changes) or "nothing that may change while we run has changed")
+    LOG.warning("SIGHUP: %s", "; ".join(changes) or "no option that can change at run time has changed")
 
 
 def keep_to_ourselves() -> None:

@@ -121,11 +121,11 @@ class Supervised:
                 self._body(self._stop)
                 return
             except Exception as ex:
-                LOG.exception("%s failed; it is started again", self._name)
-                self._health.bad(self._name, f"failed: {type(ex).__name__}; started again soon")
+                LOG.exception("%s failed and is restarted", self._name)
+                self._health.bad(self._name, f"failed: {type(ex).__name__}; restarting soon")
             failures = 1 if time.monotonic() - started > _SETTLED else failures + 1
             if not self._stop.wait(backoff.delay(failures)):
-                self._health.ok(self._name, "started again")
+                self._health.ok(self._name, "restarted")
 
 
 class Daemon:
@@ -168,7 +168,7 @@ class Daemon:
                 if not settled:
                     _keep_what_start_up_made()
                     settled = True
-            LOG.info("%s stops; up to %.0f s to drain", self._name, self._grace)
+            LOG.info("%s stops within %.0f s, after the work in progress", self._name, self._grace)
             notify("STOPPING=1")
         if not ended():
             logging.shutdown()
@@ -182,7 +182,11 @@ class Daemon:
         if not hung:
             notify("WATCHDOG=1")
         elif not self._hung:
-            LOG.error("%s: no call returns; systemd's watchdog is not fed any more", ", ".join(hung))
+            LOG.error(
+                "%s: a call has not returned for minutes; systemd's watchdog is not fed, so systemd restarts "
+                "this process",
+                ", ".join(hung),
+            )
         self._hung = bool(hung)
 
     @contextmanager

@@ -70,6 +70,6 @@ def _free(settings: OpsSettings) -> int:
         try:
             probe.bind((settings.host, settings.port))
         except OSError:
-            LOG.warning("ops_port is not set and %s is taken: a free one is used", settings.port)
+            LOG.warning("ops_port is not set and port %s is in use: a free port is used", settings.port)
             return 0
     return settings.port

@@ -131,7 +131,9 @@ def daemon(
     server = OpsServer(ops, process.health, process.registry)
     parts = build(settings, process)
     if (conf.audit.file or conf.audit.journald) and not process.audit_logs:
-        LOG.warning("[audit] does nothing here: the engine writes this part's steps into its own audit log")
+        LOG.warning(
+            "[audit] has no effect on a host agent: the engine writes the agent's steps into the engine's audit log"
+        )
     return Daemon(
         prog,
         [_AuditEnd(process), server, *parts],

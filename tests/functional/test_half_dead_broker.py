@@ -160,7 +160,7 @@ def test_a_memory_alarm_is_named_and_leaves_one_copy_for_all_tries(node: RabbitN
             for _ in range(3):
                 assert ended(lambda: sender.cast(HOST, [sent])) is Reason.BUS_BLOCKED
                 sender._failed = None
-            assert "alarm of memory or disk" in health.checks()[CASTS].reason
+            assert "memory or disk space alarm" in health.checks()[CASTS].reason
             assert "low on memory" in health.checks()[CASTS].reason
             assert blocked == [True]
         finally:

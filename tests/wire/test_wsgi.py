@@ -83,7 +83,7 @@ def test_noauth_is_refused_until_it_is_forced(
     assert "noauth is refused under an external WSGI server" in caplog.text
     configure(tmp_path, monkeypatch, "force_noauth = true")
     assert post(client).status_code == 503  # the journal has no tables
-    assert "whoever reaches this API" in caplog.text
+    assert "each caller that can connect to this API" in caplog.text
 
 
 def test_a_missing_file_is_named_in_the_log(

@@ -184,7 +184,7 @@ def test_a_request_being_answered_when_it_stops_is_answered(tmp_path: Path) -> N
             answer = pool.submit(api.post)
             until(lambda: _waits(api), "the request is being answered")
             api.process.terminate()
-            until(lambda: "stops; up to" in api.log, "it is stopping")
+            until(lambda: "stops within" in api.log, "it is stopping")
             journal.execute("ROLLBACK")
         assert answer.result(30).json()["events"][0]["code"] == 200
         assert api.process.wait(120) == 0

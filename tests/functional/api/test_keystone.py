@@ -144,7 +144,7 @@ def test_a_password_of_ours_that_is_wrong_is_not_the_callers_fault(keystone: Key
     section = keystone.authtoken().replace("password = lab-secret", "password = old-secret")
     with built_in(tmp_path, "auth_strategy = keystone", section) as served:
         assert served.post(keystone.token("cinder", "service")).status_code == 503
-        assert "cannot be asked" in served.log
+        assert "cannot be reached" in served.log
         assert "Traceback" not in served.log
 
 

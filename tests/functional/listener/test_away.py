@@ -70,8 +70,8 @@ def test_an_endpoint_that_is_away_is_waited_for_longer_than_a_heartbeat_on_the_s
     ("status", "headers", "words"),
     [
         (503, {}, "502, 503 or 504"),
-        (503, {"Retry_After": "1"}, "asked us to come back later"),
-        (401, {}, "refuses our user"),
+        (503, {"Retry_After": "1"}, "asked to be called again later"),
+        (401, {}, "refuses the configured user"),
         (403, {}, "lacks the role"),
         (404, {}, "not the compute API"),
         (406, {}, "does not speak compute 2.51"),
@@ -305,7 +305,7 @@ def test_a_second_sigterm_ends_it_at_once_and_loses_nothing(lab: Lab, bus: Cinde
         events = publish(bus, 3)
         until(lambda: lab.endpoint.requests, "a request is on its way")
         process.send_signal(signal.SIGTERM)
-        until(lambda: "to drain" in lab.log.read_text(), "it drains")
+        until(lambda: "stops within" in lab.log.read_text(), "it drains")
         process.send_signal(signal.SIGTERM)
         assert process.wait(120) == 128 + signal.SIGTERM
     lab.endpoint.gate.set()

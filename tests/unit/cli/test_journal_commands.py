@@ -150,10 +150,13 @@ def test_status_asks_the_daemons_of_this_node(shell: Shell) -> None:
     with shell.conf.open("a") as conf:
         conf.write(f"[engine]\nops_port = {server.port}\n[listener]\nops_port = 9\n")
     try:
-        health.bad("engine.bus", "our bus cannot be reached: OSError")
+        health.bad("engine.bus", "our own message bus ([bus] transport_url) cannot be reached: OSError")
         code, out, _ = shell.run("status", "-f", "json")
         said = json.loads(out)
-        assert (code, said["engine here"]) == (1, "not ready: engine.bus: our bus cannot be reached: OSError")
+        assert (code, said["engine here"]) == (
+            1,
+            "not ready: engine.bus: our own message bus ([bus] transport_url) cannot be reached: OSError",
+        )
         assert "does not answer" in said["listener here"]
         assert "api here" not in said
         health.ok("engine.bus")
@@ -225,7 +228,7 @@ def test_a_journal_that_is_not_there_is_said_and_not_made(
     )
     for argv in (["event", "list"], ["status"], ["reconcile", "--dry-run"]):
         assert main([*argv, "--config-file", str(tmp_path / "x.conf")]) == 3
-        assert "there is no journal" in capsys.readouterr().err
+        assert "does not exist: give the daemons' configuration file" in capsys.readouterr().err
     assert not (tmp_path / "gone.sqlite3").exists()
 
 

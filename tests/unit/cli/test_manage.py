@@ -137,7 +137,7 @@ def test_an_audit_file_that_a_part_does_not_write_is_said(
         )  # fmt: skip
     finally:
         logging.setLogRecordFactory(before)
-    assert "[audit] does nothing here" in "".join(capsys.readouterr())
+    assert "[audit] has no effect on a host agent" in "".join(capsys.readouterr())
 
 
 def test_a_check_without_part_warns_of_what_this_node_may_not_need(

@@ -92,7 +92,7 @@ def test_a_loop_that_does_not_come_round_is_not_ready_then_hung(health: Health, 
 
 def test_a_hung_loop_is_seen_through_its_parts_last_good_word(health: Health, clock: Clock) -> None:
     health.loop("dispatch", within=30)
-    health.ok("dispatch", "started again")
+    health.ok("dispatch", "restarted")
     clock.now += 31
     assert not health.ready()
 
