@@ -32,6 +32,7 @@ _HEADERS: Final = {"OpenStack-API-Version": "volume 3.27"}
 _LARGEST_GIB: Final = 2**33  # most GiB whose number of bytes fits 64 bits with a sign
 ADMINS_ONLY: Final = "/os-services?binary=cinder-scheduler"
 """A path that only admins may read by Cinder's default policy. Its answer is short."""
+_ANYTHING: Final = "/volumes/detail?limit=1"
 _PAGE: Final = 1000  # rows; Cinder's own limit by default
 _PROBE: Final = 100  # rows of the first page of attachments
 _WORTH: Final = 4  # rows of a page that cost about as much as one request
@@ -115,6 +116,13 @@ class CinderReader:
             return answer
         encryption = self._encryption(volume_id, global_request_id)
         return encryption if isinstance(encryption, NotNow) else replace(answer, encryption=encryption)
+
+    def check(self) -> NotNow | None:
+        """Ask for what any user may read; return why Cinder cannot be used, None where it can."""
+        answer = self._get(_ANYTHING, None)
+        if isinstance(answer, Answer) and answer.status == HTTPStatus.OK:
+            return None
+        return CINDER_REASONS.trouble(answer, _ANYTHING)
 
     def in_use(self, *, marker: str | None, limit: int) -> Page | Gone | NotNow:
         """Read a page of the volumes in use, of all projects; return Gone if the marker's volume is deleted.

@@ -17,7 +17,7 @@ from bridge.engine.cinder import CINDER_REASONS, Attached, CinderAnswer, CinderV
 from bridge.engine.locator import Locator
 from bridge.engine.plan import Cast, Plan, Whereabouts, at_odds, plan
 from bridge.engine.settings import EngineSettings
-from bridge.engine.upstream import OutageBreaker
+from bridge.engine.upstream import GOOD_FOR, OutageBreaker
 from bridge.journal.claims import Claims, Ended, Later, NewAttempt
 from bridge.journal.states import Extend
 from bridge.runtime.audit import AuditLog
@@ -192,7 +192,7 @@ class Dispatcher:
     def _show_cinder(self, answers: Mapping[str, CinderAnswer]) -> None:
         troubles = [answer for answer in answers.values() if isinstance(answer, NotNow)]
         if len(troubles) < len(answers):
-            self._health.ok(CINDER)
+            self._health.ok(CINDER, good_for=GOOD_FOR)
         else:
             self._health.bad(CINDER, str(troubles[-1]))
 

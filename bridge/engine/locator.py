@@ -10,7 +10,7 @@ from cachetools import TTLCache
 from bridge.core.reasons import Reason
 from bridge.engine.nova import NOVA_REASONS, Deleted, NovaAnswer, Server, Unsure
 from bridge.engine.plan import Whereabouts
-from bridge.engine.upstream import OutageBreaker
+from bridge.engine.upstream import GOOD_FOR, OutageBreaker
 from bridge.journal.claims import Claims
 from bridge.journal.hosts import Location
 from bridge.journal.states import Extend
@@ -67,7 +67,6 @@ class NovaLocator:
         self._living = living
         self._health = health
         self._kept: TTLCache[str, Server] = TTLCache(maxsize=_KEPT_MOST, ttl=keep, timer=clock)
-        health.ok(NOVA, "not asked yet")
 
     def locate(self, claimed: Sequence[Extend]) -> Mapping[str, Whereabouts]:
         """Return the hosts Nova names. Raises JournalUnavailableError."""
@@ -100,7 +99,7 @@ class NovaLocator:
         if general and len(general) == len(answers):
             self._health.bad(NOVA, str(general[-1]))
         elif answers:
-            self._health.ok(NOVA)
+            self._health.ok(NOVA, good_for=GOOD_FOR)
 
 
 def _where(answer: NovaAnswer, living: Collection[str]) -> Whereabouts:

@@ -22,6 +22,7 @@ _HOST: Final = "OS-EXT-SRV-ATTR:host"
 _TASK: Final = "OS-EXT-STS:task_state"
 _POWER: Final = "OS-EXT-STS:power_state"
 _UP: Final = frozenset({1, 3})  # nova.compute.power_state: RUNNING, PAUSED
+_ANYTHING: Final = "/servers?limit=1"
 _ALL: Final = "/servers?all_tenants=1&limit=1"
 
 NOVA_REASONS: Final = ServiceReasons(
@@ -61,6 +62,13 @@ class NovaReader:
     def __init__(self, rest: RestReader, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._rest = rest
         self._rights = RightsProof(clock)
+
+    def check(self) -> Unsure | None:
+        """Ask for what any user may read; return why Nova cannot be used, None where it can."""
+        answer = self._rest.get(_ANYTHING, _HEADERS)
+        if isinstance(answer, Answer) and answer.status == HTTPStatus.OK:
+            return None
+        return NOVA_REASONS.trouble(answer, _ANYTHING)
 
     def server(self, server_id: str) -> NovaAnswer:
         """Read the server's hosts now. Never raises for an error of Nova."""

@@ -19,6 +19,7 @@ from bridge.core.extend import Arrival, ArrivalSource, ExtendKey, new_id
 from bridge.core.trace import made_by
 from bridge.engine.cinder import CinderReader, Gone, NotNow, Page
 from bridge.engine.compare import Comparison, stuck, survey
+from bridge.engine.upstream import GOOD_FOR
 from bridge.journal.accept import Journal
 from bridge.journal.database import Database
 from bridge.journal.findings import Finding, Findings, FindingState, agents_of, known
@@ -32,6 +33,7 @@ from bridge.runtime.retry import Backoff
 LOG = logging.getLogger(__name__)
 
 RECONCILE: Final = "engine.reconcile"
+_ON_ITS_WAY: Final = "a reconcile sweep is running"
 _IDLE: Final = 5.0  # seconds between looks whether a sweep is due
 _MINUTE: Final = 60.0
 _PORTIONS: Final = 6  # portions in which a minute's extends are opened
@@ -85,7 +87,7 @@ class Reconciler:
     def run(self, stop: threading.Event) -> None:
         """Take the lease and sweep whenever a sweep is due, until `stop` is set."""
         away, failures = Backoff(first=1, cap=60, floor=1), 0
-        self._health.ok(RECONCILE, "waiting for the time of its next pass")
+        self._health.ok(RECONCILE, "waiting for the time of its next pass", good_for=GOOD_FOR)
         while not stop.is_set():
             try:
                 turn = self._passes.take()
@@ -120,7 +122,7 @@ class Reconciler:
                 )
                 turn = replace(turn, marker=None, counts={})
                 continue
-            self._health.ok(RECONCILE, "a reconcile sweep is running")
+            self._health.ok(RECONCILE, _ON_ITS_WAY, good_for=GOOD_FOR + self._pace.pause)
             found = self._look(page, turn)
             behind = [finding for finding in found if finding.sight is FindingState.BEHIND]
             if not self._open_slowly(behind, turn, request_id, stop):
@@ -173,7 +175,9 @@ class Reconciler:
         for start in range(0, len(behind), portion):
             some = behind[start : start + portion]
             self._open(some, request_id, self._clock())
-            if stop.wait(_MINUTE * len(some) / self._pace.opens) or not self._passes.keep(turn):
+            pause = _MINUTE * len(some) / self._pace.opens
+            self._health.ok(RECONCILE, _ON_ITS_WAY, good_for=GOOD_FOR + pause)
+            if stop.wait(pause) or not self._passes.keep(turn):
                 return False
         return True
 
@@ -214,7 +218,8 @@ class Reconciler:
             self._metrics.guests.labels(sight.value).set(last.counts.get(sight.value, 0))
         if well:
             ended = last.ended_at is not None
-            self._health.ok(RECONCILE, f"last pass: {_words(last.counts)}" if ended else "no pass has ended yet")
+            said = f"last pass: {_words(last.counts)}" if ended else "no pass has ended yet"
+            self._health.ok(RECONCILE, said, good_for=GOOD_FOR)
 
 
 def survey_page(database: Database, page: Page, *, now: float, host_timeout: float) -> list[Comparison]:

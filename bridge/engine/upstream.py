@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Common parts of the reads of Cinder and Nova."""
 
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -8,6 +9,7 @@ from http import HTTPStatus
 from typing import Final, Protocol
 
 from bridge.core.reasons import Reason
+from bridge.runtime.health import LIMIT, Health
 from bridge.runtime.rest import Answer, NoAnswer
 
 REFUSED: Final = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
@@ -24,6 +26,10 @@ _NOT_THE_API: Final = frozenset(
 )
 _AWAY_AFTER: Final = 3  # requests without an answer in a row, after which a batch's rest is not sent
 _RIGHTS_HOLD: Final = 300.0  # seconds a proof of our rights is believed
+
+
+PROBE_EVERY: Final = 10.0  # seconds between two looks at a service
+GOOD_FOR: Final = LIMIT  # seconds a good answer counts
 
 
 class RestReader(Protocol):
@@ -117,3 +123,40 @@ class RightsProof:
     def renew(self) -> None:
         """Note that the proof was given now."""
         self._until = self._clock() + _RIGHTS_HOLD
+
+
+class ServiceProbe:
+    """A look at a service now and then, because without due work nothing else notices that the service is gone.
+
+    `check` returns why the service cannot be used, None where it can. A good word lasts as long as a few looks, so
+    the check also goes bad where a look itself does not come back.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        check: Callable[[], Trouble | None],
+        health: Health,
+        *,
+        every: float = PROBE_EVERY,
+        good_for: float = GOOD_FOR,
+    ) -> None:
+        self._name = name
+        self._check = check
+        self._health = health
+        self._every = every
+        self._good_for = good_for
+        health.ok(name, "not asked yet", good_for=good_for)
+
+    def run(self, stop: threading.Event) -> None:
+        """Look until `stop` is set, the first time after one interval."""
+        while not stop.wait(self._every):
+            self.look()
+
+    def look(self) -> None:
+        """Ask once and say what came of it."""
+        trouble = self._check()
+        if trouble is None:
+            self._health.ok(self._name, good_for=self._good_for)
+        else:
+            self._health.bad(self._name, str(trouble))

@@ -11,13 +11,14 @@ from bridge.core.reasons import Reason
 from bridge.engine.cinder import LARGEST_ANSWER, CinderReader
 from bridge.engine.dispatch import CINDER, Dispatcher
 from bridge.engine.housekeeping import Sweeper
-from bridge.engine.locator import InventoryLocator, Locator, NovaLocator
+from bridge.engine.locator import NOVA, InventoryLocator, Locator, NovaLocator
 from bridge.engine.nova import NovaReader
 from bridge.engine.reconcile import RECONCILE, OpenRate, Reconciler
 from bridge.engine.renotify import Renotifier
 from bridge.engine.reports import ReportsConsumer
 from bridge.engine.rpc import OrderSender
 from bridge.engine.settings import EngineSettings, Mode
+from bridge.engine.upstream import ServiceProbe, Trouble
 from bridge.journal.accept import Journal
 from bridge.journal.audit_heads import AuditHeads
 from bridge.journal.behind import Behind
@@ -53,7 +54,6 @@ def build(settings: EngineSettings, process: Process) -> list[Part]:
     check_url(settings.bus.transport_url, "[bus] transport_url")
     health, metrics = process.health, EngineMetrics(process.registry)
     health.expect("engine.bus")
-    health.ok(CINDER, "not asked yet")
     check = DatabaseCheck(health, _DATABASE)
     database = Database(settings.journal, results=check, moved=moving)
     audit = process.audit("engine", AuditHeads(database).keep)
@@ -103,6 +103,10 @@ def build(settings: EngineSettings, process: Process) -> list[Part]:
         metrics=metrics, audit=audit,
     )  # fmt: skip
 
+    asked: dict[str, Callable[[], Trouble | None]] = {CINDER: reader().check}
+    if settings.locator.driver is Driver.NOVA:
+        asked[NOVA] = _nova(process).check
+
     def loop(name: str, body: Callable[[threading.Event], None]) -> Supervised:
         return Supervised(name, probe.when_usable(body), health, moves_within=_MOVES_WITHIN)
 
@@ -111,6 +115,10 @@ def build(settings: EngineSettings, process: Process) -> list[Part]:
         loop("engine.reports", consumer.run),
         loop("engine.dispatch", dispatcher.run),
         loop("engine.sweep", sweep.run),
+        *(
+            Supervised(f"{name}.look", ServiceProbe(name, check, health).run, health)
+            for name, check in asked.items()
+        ),
     ]
     if settings.reconcile_interval:
         reconciler = Reconciler(
@@ -151,11 +159,15 @@ def _locator(settings: EngineSettings, process: Process, work: Claims) -> Locato
     if settings.locator.driver is Driver.INVENTORY:
         return InventoryLocator(work, host_timeout=settings.host_timeout)
     return NovaLocator(
-        NovaReader(open_client(process.conf, "nova", user_agent="extend-bridge-engine")),
+        _nova(process),
         living=partial(work.living, host_timeout=settings.host_timeout),
         keep=settings.locator.cache_seconds,
         health=process.health,
     )
+
+
+def _nova(process: Process) -> NovaReader:
+    return NovaReader(open_client(process.conf, "nova", user_agent="extend-bridge-engine"))
 
 
 def _prompt(
