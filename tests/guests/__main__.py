@@ -10,7 +10,8 @@ from tests.guests.lab import GuestLab, Verdict, running_lab
 from tests.guests.options import KINDS, SHORT_KINDS, options
 from tests.guests.stock import lacking
 from tests.guests.volumes import BOOT_ONLY, QEMU_GROWS, GuestVolume
-from tests.guests.ways import WAYS, Played, Way
+from tests.guests.way import Played, Way
+from tests.guests.ways import WAYS
 
 _EXIT_UNREACHABLE = 3
 
@@ -40,8 +41,21 @@ def main() -> int:
         for way in ways:
             verdicts += played(lab, way)
     told = sum(verdict.told for verdict in verdicts)
+    slow = _show_slowest(verdicts, chosen.within)
     print(f"told {told} of {len(verdicts)}")
-    return 0 if told == len(verdicts) else 1
+    return 0 if told == len(verdicts) and not slow else 1
+
+
+def _show_slowest(verdicts: Sequence[Verdict], within: float | None) -> bool:
+    """Print the disk that was told last after its guest was back; return whether any took longer than `within`."""
+    seconds = {verdict: verdict.seconds for verdict in verdicts if verdict.seconds is not None}
+    if not seconds:
+        return False
+    slowest = max(seconds, key=lambda verdict: seconds[verdict])
+    late = [took for took in seconds.values() if within is not None and took > within]
+    more = f", {len(late)} later than {within:g} s" if late else ""
+    print(f"slowest {seconds[slowest]:.2f} s ({slowest.way}, {slowest.volume}){more}")
+    return bool(late)
 
 
 def played(lab: GuestLab, way: Way) -> list[Verdict]:

@@ -41,6 +41,13 @@ class LiveMigration:
         if self._errors:
             raise self._errors[0]
 
+    def cancel(self, watched: Any) -> None:
+        """Cancel it; return when the guest is alone on its side again."""
+        watched.abortJob()
+        self._thread.join(_SECONDS)
+        if self._thread.is_alive() or not self._errors:
+            raise AssertionError("the migration was not cancelled")
+
     def _migrate(self) -> None:
         try:
             domain = self._source.lookupByUUIDString(self._server_id)

@@ -59,6 +59,11 @@ def stock_kernel() -> StockKernel:
     return StockKernel(image=kernel.image, initramfs=initramfs)
 
 
+_CMDLINE: Final = (
+    "console=ttyS0 quiet panic=-1 unknown_nmi_panic=1 mitigations=off no_timer_check tsc=reliable"  # NMI: reboots
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StockGuest:
     """A domain to be. Each disk has a size of its own at any time, so a printed size names its disk.
@@ -84,7 +89,7 @@ class StockGuest:
   <memory unit='MiB'>{_MEMORY_MIB}</memory><vcpu>1</vcpu>
   <os><type arch='x86_64' machine='{self.machine}'>hvm</type><kernel>{escape(str(self.kernel.image))}</kernel>
     <initrd>{escape(str(self.kernel.initramfs))}</initrd>
-    <cmdline>console=ttyS0 quiet panic=-1 mitigations=off no_timer_check tsc=reliable</cmdline></os>
+    <cmdline>{_CMDLINE}</cmdline></os>
   <features><acpi/></features>
   <on_poweroff>destroy</on_poweroff><on_reboot>restart</on_reboot><on_crash>destroy</on_crash>
   <devices>

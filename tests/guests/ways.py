@@ -5,15 +5,16 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import libvirt
 
+from tests.guests import job_ways
 from tests.guests.lab import GuestLab
 from tests.guests.migration import LiveMigration
 from tests.guests.volumes import QEMU_GROWS
+from tests.guests.way import Played, Way, now
 from tests.lab.agent import wait_for
 from tests.lab.waiting import until
 
@@ -21,35 +22,9 @@ _PAUSED_AT_START: Final = 4  # VIR_DOMAIN_SAVE_PAUSED
 _BYTES: Final = 1  # VIR_DOMAIN_BLOCK_RESIZE_BYTES
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Played:
-    """How a way ended. `since`: when the guest was back, on the monotonic clock; `booted`: since its disks grew.
-
-    `silent`: no event was sent, so a disk that only QEMU makes larger stays as it is.
-    """
-
-    since: float
-    booted: bool = False
-    silent: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Way:
-    """`short`: part of the short form."""
-
-    name: str
-    about: str
-    play: Callable[[GuestLab], Played]
-    short: bool = False
-
-
-def _now(**more: bool) -> Played:
-    return Played(since=time.monotonic(), **more)
-
-
 def _running(lab: GuestLab) -> Played:
     lab.extend()
-    return _now()
+    return now()
 
 
 def _paused(lab: GuestLab) -> Played:
@@ -57,14 +32,14 @@ def _paused(lab: GuestLab) -> Played:
     lab.extend()
     lab.wait_ended()
     lab.domain.resume()
-    return _now()
+    return now()
 
 
 def _resumed_during(lab: GuestLab) -> Played:
     lab.domain.suspend()
     lab.extend()
     lab.domain.resume()
-    return _now()
+    return now()
 
 
 def _saved(lab: GuestLab) -> Played:
@@ -72,14 +47,14 @@ def _saved(lab: GuestLab) -> Played:
     lab.extend()
     lab.wait_rows("guest_saved")
     lab.domain.create()
-    return _now()
+    return now()
 
 
 def _saved_no_event(lab: GuestLab) -> Played:
     lab.domain.managedSave(0)
     lab.grow_backends()
     lab.domain.create()
-    return _now(silent=True)
+    return now(silent=True)
 
 
 def _saved_to_a_file(lab: GuestLab) -> Played:
@@ -87,7 +62,7 @@ def _saved_to_a_file(lab: GuestLab) -> Played:
     lab.extend()
     lab.wait_rows("guest_saved")
     lab.connection.restore(file)
-    return _now()
+    return now()
 
 
 def _restored_paused(lab: GuestLab) -> Played:
@@ -97,7 +72,7 @@ def _restored_paused(lab: GuestLab) -> Played:
     lab.send_events()
     lab.wait_ended()
     lab.domain.resume()
-    return _now()
+    return now()
 
 
 def _save(lab: GuestLab) -> str:
@@ -114,7 +89,7 @@ def _restored_before_the_agent(lab: GuestLab) -> Played:
     lab.domain.create()
     lab.agent.start()
     wait_for(lab.agent.ready, lab.agent)
-    return _now(silent=True)
+    return now(silent=True)
 
 
 def _off(lab: GuestLab) -> Played:
@@ -127,7 +102,7 @@ def _off(lab: GuestLab) -> Played:
     )  # fmt: skip
     lab.domain.create()
     lab.guest.wait_boot(boots + 1)
-    return _now(booted=True)
+    return now(booted=True)
 
 
 def _rebooting(lab: GuestLab) -> Played:
@@ -136,7 +111,7 @@ def _rebooting(lab: GuestLab) -> Played:
     lab.extend()
     lab.guest.wait_boot(boots + 1)
     lab.wait_ended()
-    return _now()
+    return now()
 
 
 def _rebooted_later(lab: GuestLab) -> Played:
@@ -145,7 +120,28 @@ def _rebooted_later(lab: GuestLab) -> Played:
     boots = lab.guest.boots()
     lab.domain.reset(0)
     lab.guest.wait_boot(boots + 1)
-    return _now(booted=True)
+    return now(booted=True)
+
+
+def _panicked(lab: GuestLab) -> Played:
+    boots = lab.guest.boots()
+    lab.domain.injectNMI(0)  # its kernel panics on it, and reboots at once
+    lab.extend()
+    lab.guest.wait_boot(boots + 1)
+    lab.wait_ended()
+    return now()
+
+
+def _replugged(lab: GuestLab) -> Played:
+    plugs = [volume for volume in lab.volumes.all if volume.bus in {"virtio", "scsi"}]
+    for volume in plugs:
+        lab.domain.detachDevice(volume.xml())
+    until(lambda: not any(volume.disk.volume_id in lab.domain.XMLDesc(0) for volume in plugs), "all are unplugged")
+    lab.grow_backends()
+    for volume in plugs:
+        lab.domain.attachDevice(volume.xml())
+    lab.send_events()
+    return now()
 
 
 def _crashed(lab: GuestLab) -> Played:
@@ -156,7 +152,7 @@ def _crashed(lab: GuestLab) -> Played:
     lab.domain.create()
     lab.guest.wait_boot(boots + 1)
     lab.wait_ended()
-    return _now(booted=True)
+    return now(booted=True)
 
 
 def _agent_down(lab: GuestLab) -> Played:
@@ -164,7 +160,7 @@ def _agent_down(lab: GuestLab) -> Played:
     lab.extend()
     lab.agent.start()
     wait_for(lab.agent.ready, lab.agent)
-    return _now()
+    return now()
 
 
 def _agent_killed(lab: GuestLab) -> Played:
@@ -172,7 +168,7 @@ def _agent_killed(lab: GuestLab) -> Played:
     lab.agent.end(signal.SIGKILL)
     lab.agent.start()
     wait_for(lab.agent.ready, lab.agent)
-    return _now()
+    return now()
 
 
 def _libvirtd_down(lab: GuestLab) -> Played:
@@ -181,7 +177,7 @@ def _libvirtd_down(lab: GuestLab) -> Played:
     lab.hosts[lab.here].start()
     lab.reconnect(lab.here)
     wait_for(lab.agent.ready, lab.agent)
-    return _now()
+    return now()
 
 
 def _libvirtd_restarted_while_saved(lab: GuestLab) -> Played:
@@ -192,7 +188,7 @@ def _libvirtd_restarted_while_saved(lab: GuestLab) -> Played:
     lab.extend()
     lab.wait_rows("guest_saved")
     lab.domain.create()
-    return _now()
+    return now()
 
 
 def _somebody_was_quicker(lab: GuestLab) -> Played:
@@ -200,7 +196,7 @@ def _somebody_was_quicker(lab: GuestLab) -> Played:
     for volume in lab.volumes.all:
         lab.domain.blockResize(volume.target, volume.size << 30, _BYTES)
     lab.send_events()
-    return _now()
+    return now()
 
 
 def _migrating(lab: GuestLab) -> Played:
@@ -212,7 +208,7 @@ def _migrating(lab: GuestLab) -> Played:
         )  # fmt: skip
 
     _migrate(lab, during)
-    return _now()
+    return now()
 
 
 def _migrated(lab: GuestLab) -> Played:
@@ -229,7 +225,7 @@ def _migrated(lab: GuestLab) -> Played:
 def _migrated_no_event(lab: GuestLab) -> Played:
     lab.grow_backends()
     _migrate(lab)
-    return _now(silent=True)
+    return now(silent=True)
 
 
 def _post_copy(lab: GuestLab) -> Played:
@@ -238,7 +234,7 @@ def _post_copy(lab: GuestLab) -> Played:
         lab.extend()
 
     _migrate(lab, during, postcopy=True)
-    return _now()
+    return now()
 
 
 def _migrate(lab: GuestLab, during: Callable[[], None] = lambda: None, *, postcopy: bool = False) -> None:
@@ -297,5 +293,14 @@ WAYS: Final = (
     Way(name="off", about="extended while it is shut off", play=_off),
     Way(name="rebooting", about="extended while it reboots", play=_rebooting),
     Way(name="rebooted-later", about="extended, then rebooted", play=_rebooted_later),
+    Way(name="panicked", about="extended while its kernel panics and reboots", play=_panicked),
+    Way(name="replugged", about="grown while it was unplugged, plugged in again", play=_replugged),
+    Way(name="mirrored", about="extended while a disk is being copied", play=job_ways.mirrored),
+    Way(name="dumped", about="extended while its memory is being dumped", play=job_ways.dumped),
+    Way(name="throttled", about="extended with a limit on each disk's I/O", play=job_ways.throttled),
+    Way(
+        name="migration-cancelled", about="extended while it migrates, which is cancelled then",
+        play=job_ways.migration_cancelled,
+    ),
     Way(name="crashed", about="its QEMU was killed, extended, started", play=_crashed),
 )  # fmt: skip
