@@ -16,18 +16,20 @@ from prometheus_client import CollectorRegistry
 from bridge.core.cast import encode_cast
 from bridge.core.extend import Bytes, ExtendKey, gib, new_id
 from bridge.core.messages import Order, Report
-from bridge.core.outcome import Outcome
+from bridge.core.outcome import Outcome, Told
 from bridge.runtime.health import Health
 from bridge.runtime.metrics import AgentMetrics
 from hostagent.brick.pool import BrickPool
 from hostagent.devices.image import FileStrategy
 from hostagent.domain import Disk
 from hostagent.extend import DeviceWait, ExtendTools, extend
+from hostagent.knowledge import ToldDisks
 from hostagent.reporter import Outbox, Reporter
 from hostagent.rpc import read_cast
 from hostagent.settings import BrickSettings
+from hostagent.telling import Teller
 from hostagent.wiring import WorkerTool
-from hostagent.workers import FairTurn, Workers
+from hostagent.workers import FairTurn, Orders, Workers
 from tests.benchmarks.idle_agent import idle_rows
 from tests.benchmarks.measure import Row, cpu, per_item
 from tests.benchmarks.workspace import Workspace
@@ -58,15 +60,17 @@ _REST: Final = (
 def rows(workspace: Workspace) -> Iterator[Row]:
     """The figures, as they come."""
     yield _own(workspace)
+    yield _telling(workspace)
     yield _together(workspace)
     yield from idle_rows(workspace)
 
 
 class _Domain:
-    """A virDomain that costs nothing: one raw file of 1 GiB, XML of the size Nova's has."""
+    """A virDomain that costs nothing: one raw file of 1 GiB, or a device, XML of the size Nova's has."""
 
-    def __init__(self, volume_id: str) -> None:
-        self._xml = _XML.format(volume_id, _REST)
+    def __init__(self, volume_id: str, *, block: bool = False) -> None:
+        xml = _XML.format(volume_id, _REST)
+        self._xml = xml.replace("type='file'", "type='block'").replace("file='/", "dev='/") if block else xml
         self._size = gib(1)
 
     def state(self, _flags: int) -> tuple[int, int]:
@@ -76,7 +80,7 @@ class _Domain:
         return self._xml
 
     def blockInfo(self, _target: str) -> list[int]:  # noqa: N802 - libvirt's name
-        return [self._size, 0, 0]
+        return [self._size, 0, self._size]
 
     def jobStats(self) -> dict[str, int]:  # noqa: N802 - libvirt's name
         return {"type": 0}
@@ -227,6 +231,42 @@ def _own(workspace: Workspace) -> Row:
     return Row(
         what="host agent: order to report, beside libvirt and os-brick",
         value=spent / _ROUNDS / count * 1e6, budget=5000, bare=bare, bare_what="json and the domain's XML read",
+    )  # fmt: skip
+
+
+def _telling(workspace: Workspace) -> Row:
+    """Tell each guest of the one disk it has, as after the agent's start."""
+    from hostagent.drivers.libvirt.session import Abandoned, Session  # noqa: PLC0415 - libvirt may be missing on this machine
+
+    keys = some_keys(workspace.count(_VOLUMES))
+    connection = _Connection({key.server_id: _Domain(key.volume_id, block=True) for key in keys})
+    abandoned = Abandoned(16, Health(), AgentMetrics(CollectorRegistry()).abandoned)
+    session = Session("bench:///", limit=20, abandoned=abandoned, connect=lambda _uri: connection)
+    told = ToldDisks()
+    teller = Teller(
+        session, told, owners=Orders(), images=None, hidden=lambda _disk: 0, on_told=lambda _servers: None
+    )  # fmt: skip
+    domains = [session.domain(key.server_id) for key in keys]
+    spent = 0.0
+    for _ in range(_ROUNDS):
+        with cpu() as used:
+            for domain in domains:
+                assert domain is not None
+                teller.want(domain.server_id, domain.disks)
+                teller.tell_one(domain.server_id)
+        spent += used()
+    noted = sum(
+        told.judge_disk(domain, disk, gib(1)) is Told.YES
+        for domain in domains if domain is not None
+        for disk in domain.disks
+    )  # fmt: skip
+    assert noted == len(keys), noted
+    session.close()
+    xml = _XML.format(keys[0].volume_id, _REST)
+    bare = per_item(lambda: [ET.fromstring(xml) for _ in keys], len(keys))
+    return Row(
+        what="host agent: a disk told of its size, beside libvirt", value=spent / _ROUNDS / len(keys) * 1e6,
+        budget=2000, bare=bare, bare_what="the domain's XML read",
     )  # fmt: skip
 
 

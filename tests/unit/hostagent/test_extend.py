@@ -394,6 +394,8 @@ def test_nova_being_quicker_is_already_there() -> None:
     hypervisor.between = nova
     report = extend(order(server_id, disk.volume_id, 128 * MIB), tools(hypervisor, FileStrategy()))
     assert (report.outcome, report.after, disk.capacity) == (Outcome.ALREADY, 256 * MIB, 256 * MIB)
+    assert names(report)[-1] == "tell"
+    assert hypervisor.calls[-1] == f"blockResize vda {256 * MIB}"
 
 
 def test_what_has_no_name_yet_is_an_error_and_never_escapes() -> None:
