@@ -10,7 +10,7 @@ import select
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -70,34 +70,44 @@ class _Deadline:
             except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError) as ex:
                 raise TimeoutError from ex
 
-    def bounded(self, recv: Callable[[int], bytes]) -> Callable[[int], bytes]:
-        """Return `recv` bounded by the deadline. Data that has arrived already is read even after the deadline."""
-
-        def read(size: int) -> bytes:
-            left = self.left()
-            if left <= 0 and not _readable(self.sock):
-                raise TimeoutError("the broker sent nothing in time")
-            self.sock.settimeout(max(left, _SHORTEST))
-            return recv(size)
-
-        return read
-
-    def start_write(self) -> None:
-        """Bound the next write by the deadline."""
-        self.sock.settimeout(max(self.left(), _SHORTEST))
-
 
 class _TcpTransport(_Deadline, TCPTransport):
-    """A plain socket, each operation of which has a deadline."""
+    """A plain socket, each operation of which has a deadline.
+
+    The socket never blocks, because a frame takes three reads, and a timeout set and waited for with each of them
+    costs more than the read itself. Only a read or write that cannot go on waits.
+    """
 
     def _setup_transport(self) -> None:
         super()._setup_transport()
-        self._quick_recv = self.bounded(self.sock.recv)
+        self.sock.settimeout(0)
+        self._quick_recv = self._receive
+        self._write = self._send
 
-    def write(self, s: Any) -> None:
+    def _receive(self, size: int) -> bytes:
+        while True:
+            try:
+                data: bytes = self.sock.recv(size)
+            except BlockingIOError:
+                self._wait(select.POLLIN)
+            else:
+                return data
+
+    def _send(self, frame: Any) -> None:
         """Write a whole frame; a partial frame leaves a connection that cannot be used."""
-        self.start_write()
-        super().write(s)
+        left = memoryview(frame)
+        while left:
+            try:
+                left = left[self.sock.send(left) :]
+            except BlockingIOError:
+                self._wait(select.POLLOUT)
+
+    def _wait(self, event: int) -> None:
+        """Wait until the socket can go on; raises TimeoutError at the deadline."""
+        look = select.poll()
+        look.register(self.sock, event)
+        if not look.poll(max(self.left(), 0) * 1000):
+            raise TimeoutError("the broker was silent for too long")
 
 
 class _TlsTransport(_Deadline, SSLTransport):
@@ -107,7 +117,16 @@ class _TlsTransport(_Deadline, SSLTransport):
         context: ssl.SSLContext = self.sslopts["context"]
         self.sock.settimeout(max(self.left(), _SHORTEST))
         self.sock = context.wrap_socket(self.sock, server_hostname=self.host)
-        self._quick_recv = self.bounded(self.sock.read)
+        self._quick_recv = self._receive
+
+    def _receive(self, size: int) -> bytes:
+        """Read within the deadline. Data that has arrived already is read even after the deadline."""
+        left = self.left()
+        if left <= 0 and not _readable(self.sock):
+            raise TimeoutError("the broker sent nothing in time")
+        self.sock.settimeout(max(left, _SHORTEST))
+        data: bytes = self.sock.read(size)
+        return data
 
     def _shutdown_transport(self) -> None:
         return
@@ -115,7 +134,7 @@ class _TlsTransport(_Deadline, SSLTransport):
     def _write(self, s: Any) -> None:
         left = memoryview(s)
         while left:
-            self.start_write()
+            self.sock.settimeout(max(self.left(), _SHORTEST))
             left = left[self.sock.write(left) :]
 
     def write(self, s: Any) -> None:
