@@ -1,19 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
 """A run with kills: nothing is lost, and its audit logs come to what the journal of the same run holds."""
 
+import json
 import sqlite3
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+import jsonschema
 import pytest
 
 from bridge.audit import logfiles, report, trace
+from bridge.audit.schema import audit_schema
 from tests.chaos.test_chaos import chaos
 from tests.conftest import missing
 from tests.lab.rabbitmq import have_rabbitmq
+from tests.lab.told_story import differences
 
 pytestmark = pytest.mark.functional
+
+
+def not_as_described(logs: list[Path]) -> list[str]:
+    """Return the lines that the audit log's schema does not describe."""
+    schema = jsonschema.Draft202012Validator(audit_schema())
+    return [line for log in logs for line in log.read_text().splitlines() if not schema.is_valid(json.loads(line))]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +48,15 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> KilledRun:
 
 def test_nothing_is_lost(killed: KilledRun) -> None:
     assert (killed.code, killed.numbers) == (0, [0, 0, 0]), killed.said
+
+
+def test_the_trace_of_each_extend_tells_what_the_journal_keeps(killed: KilledRun) -> None:
+    logs = logfiles.find([str(killed.directory / "*.audit.jsonl*")])
+    assert list(differences(logs, killed.directory / "journal" / "journal.sqlite3", killed=True)) == []
+
+
+def test_every_line_is_as_the_schema_describes_it(killed: KilledRun) -> None:
+    assert not_as_described(logfiles.find([str(killed.directory / "*.audit.jsonl*")])) == []
 
 
 def test_logs_alone_give_the_totals_of_the_journal_and_the_story_of_any_volume(killed: KilledRun) -> None:

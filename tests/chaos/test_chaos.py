@@ -10,9 +10,11 @@ from typing import Final
 
 import pytest
 
+from bridge.audit import logfiles
 from tests.conftest import missing
 from tests.lab.paths import ROOT
 from tests.lab.rabbitmq import have_rabbitmq
+from tests.lab.told_story import differences
 
 pytestmark = pytest.mark.functional
 
@@ -35,6 +37,12 @@ def chaos(
     return done.returncode, [int(number) for number in last.groups()], done.stdout
 
 
+def assert_told_as_kept(run: Path) -> None:
+    """Assert that the logs tell of each extend what the journal keeps, line by line: no daemon was killed."""
+    logs = logfiles.find([str(run / "*.audit.jsonl*")])
+    assert list(differences(logs, run / "journal" / "journal.sqlite3", killed=False)) == []
+
+
 GRAY_LINE = re.compile(
     r"lost (\d+) shrunk (\d+) stuck (\d+) blind (\d+) s parked \d+ duplicates \d+ restarts (\d+) "
     r"recovered_in [\d.]+ s"
@@ -52,6 +60,7 @@ def test_a_rolling_restart_of_every_part_loses_nothing(tmp_path: Path) -> None:
     assert "ended by themselves" not in said, said
     assert "grace time" not in said, said
     assert "NOT DONE" not in said, said
+    assert_told_as_kept(tmp_path / "run")
 
 
 def test_a_planted_loss_is_found(tmp_path: Path) -> None:
@@ -74,6 +83,7 @@ def test_after_a_weekend_without_hosts_one_pass_heals_every_guest_or_names_it(tm
     assert numbers[4] > 1, said
     assert "host_down" in said, said
     assert "1 no_agent" in said, said
+    assert_told_as_kept(tmp_path / "run")
 
 
 def test_a_reconciliation_that_sees_nothing_is_found(tmp_path: Path) -> None:
@@ -94,6 +104,7 @@ def test_beside_a_nova_that_loses_casts_it_is_told_again_until_the_size_is_read_
     assert (code, numbers[:3]) == (0, [0, 0, 0]), said
     assert numbers[3] > 0, said
     assert "nova_not_there" in said, said
+    assert_told_as_kept(tmp_path / "run")
 
 
 def test_frozen_connections_are_replaced_and_no_second_is_blind(tmp_path: Path) -> None:

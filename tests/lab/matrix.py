@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from tests.lab.chroot import make_chroot, run_inside
 from tests.lab.install import TREE, add_packages, say
-from tests.lab.leftovers import RUN
 from tests.lab.paths import lab_cache
 
 SUITES: Final = {"debian13": "trixie", "sid": "sid"}
@@ -32,30 +32,6 @@ _VERSIONS: Final = (
     "mariadb-server",
     "postgresql",
 )
-_PASSED_ON: Final = (
-    "CI",
-    "PIP_",
-    "SSL_CERT",
-    "REQUESTS_CA",
-    "CURL_CA",
-    "http_proxy",
-    "https_proxy",
-    "EXTEND_BRIDGE_",
-)
-
-_ENTER: Final = """
-mount --bind "$R" "$R"
-mount --rbind /dev "$R/dev"
-mount -t devpts -o newinstance,ptmxmode=0666,mode=620,gid=5 devpts "$R/dev/pts"
-mount --bind "$R/dev/pts/ptmx" "$R/dev/ptmx" 2>/dev/null
-mount -t tmpfs -o mode=1777 tmpfs "$R/dev/shm"
-mount -t proc proc "$R/proc"
-mount --rbind /sys "$R/sys"
-mount -t tmpfs -o mode=755 tmpfs "$R/run"
-mkdir -p "$R/run/lock"
-chmod 1777 "$R/run/lock"
-exec chroot "$R" "$@"
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +89,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.fresh:
         shutil.rmtree(root, ignore_errors=True)
     if not (root / "usr/bin/python3").exists():
-        _make(SUITES[options.release], root)
-    _put_tree(root)
+        make_chroot(SUITES[options.release], root, include=_INCLUDED)
+    put_tree(root)
     wanted = [
         part for part in PARTS if (part.name in options.only if options.only else part.short or not options.short)
     ]
@@ -128,35 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 1 if counts.failed else 0
 
 
-def _make(suite: str, root: Path) -> None:
-    """Make the chroot; raises CalledProcessError."""
-    say(f"matrix: {suite} from apt, some minutes")
-    shutil.rmtree(root, ignore_errors=True)
-    part = root.with_name(f"{root.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.parent.mkdir(parents=True, exist_ok=True)
-    options = [f"--aptopt=Acquire::{name}" for name in ('Check-Valid-Until "false"', 'Languages "none"')]
-    command = [
-        "mmdebstrap",
-        "--mode=root",
-        "--variant=minbase",
-        "--format=directory",
-        "--keyring=/usr/share/keyrings",
-    ]
-    subprocess.run([*command, *options, f"--include={_INCLUDED}", suite, str(part)], check=True)
-    for file in ("/etc/resolv.conf", "/etc/hosts", "/etc/pip.conf"):
-        if Path(file).exists():
-            shutil.copy(file, part / "etc")
-    for certificate in Path("/usr/local/share/ca-certificates").glob("*.crt"):
-        shutil.copy(certificate, part / "usr/local/share/ca-certificates")
-    subprocess.run(["chroot", str(part), "update-ca-certificates"], check=True, capture_output=True)
-    policy = part / "usr/sbin/policy-rc.d"
-    policy.write_text("#!/bin/sh\nexit 101\n")
-    policy.chmod(0o755)
-    part.rename(root)
-
-
-def _put_tree(root: Path) -> None:
+def put_tree(root: Path) -> None:
     """Copy the files of the working tree into the chroot; its virtualenv and cache there stay."""
     target = root / _TREE
     target.mkdir(parents=True, exist_ok=True)
@@ -182,7 +130,7 @@ def _run(part: Suite, root: Path, counts: Counts) -> None:
     results = root / _TREE / ".lab" / "results.xml"
     results.unlink(missing_ok=True)
     pytest = "CI=true .venv/bin/pytest -q --junitxml=.lab/results.xml"
-    code = _inside(root, f"cd /{_TREE} && {part.command.format(pytest=pytest)}")
+    code = run_inside(root, f"cd /{_TREE} && {part.command.format(pytest=pytest)}")
     say(f"=== matrix: {part.name} ended with {code} after {time.monotonic() - began:.0f} s")
     if part.counted and results.exists():
         passed, failed = _read(results)
@@ -211,15 +159,3 @@ def _read(results: Path) -> tuple[int, list[str]]:
 def _versions(root: Path) -> str:
     query = ["dpkg-query", f"--admindir={root}/var/lib/dpkg", "-W", "-f", "${Package} ${Version}, ", *_VERSIONS]
     return subprocess.run(query, check=False, capture_output=True, text=True).stdout.rstrip(", ")
-
-
-def _inside(root: Path, command: str) -> int:
-    """Run a command in the chroot, in namespaces that end with it; its exit code."""
-    environment = {name: value for name, value in os.environ.items() if name.startswith(_PASSED_ON) and name != RUN}
-    environment |= {"HOME": "/root", "TERM": "dumb", "LANG": "C.UTF-8", "R": str(root.resolve())}
-    environment["PATH"] = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-    unshare = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--propagation", "private"]
-    return subprocess.run(
-        [*unshare, "bash", "-c", _ENTER, "enter", "bash", "-c", command],
-        env=environment, stdin=subprocess.DEVNULL, check=False,
-    ).returncode  # fmt: skip
