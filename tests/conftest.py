@@ -8,9 +8,10 @@ import faulthandler
 import logging
 import os
 import tempfile
+from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 import hypothesis
 import pytest
@@ -34,6 +35,15 @@ _SHARED: Final = ("tests/functional/qemu/", "tests/functional/wire/", "tests/fun
 """Folders whose tests share a real part that takes long to start: one worker runs them all."""
 _APART: Final = "tests/chaos/test_chaos.py"
 """The file whose tests share nothing and take long: each may go to another worker than the others."""
+_LONG: Final = (
+    *_SHARED,
+    "tests/functional/test_upgrade.py",
+    "tests/functional/listener/test_slow_lane.py",
+    "tests/functional/listener/test_outage.py",
+    "tests/functional/libvirtd/test_migration.py",
+    "tests/functional/audit/test_scale.py",
+)
+"""Folders and files that take longest, in the order in which they begin."""
 _TO_LEAVE: Final = 20.0
 """Seconds that the processes of the tests may take to end after the last test."""
 _TO_END: Final = 600.0
@@ -58,8 +68,22 @@ def pytest_configure(config: pytest.Config) -> None:
         config.option.basetemp = Path(os.environ[RUN]) / "t"  # short: sockets lie below it (108 bytes)
 
 
+class _LongFirst(OrderedDict[str, Any]):
+    """The work that waits: a long file of few tests begins early, or one worker waits for it at the end."""
+
+    def popitem(self, last: bool = True) -> tuple[str, Any]:
+        """Return the next work; xdist has put files of many tests first."""
+        del last
+        scope = next((scope for scope in _LONG if scope in self), None) or next(iter(self))
+        return scope, self.pop(scope)
+
+
 class _ByFile(LoadScopeScheduling):
     """Tests of one file, or of one folder with a shared real part, go to one worker."""
+
+    def __init__(self, config: pytest.Config, log: Any) -> None:
+        super().__init__(config, log)
+        self.workqueue = _LongFirst()
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The endpoint away for two minutes, ten thousand extends waiting, and a broker that loses retry after 30 s."""
+"""The endpoint away for 40 s, ten thousand extends waiting, and a broker that takes messages back after 10 s."""
 
 import time
 from collections.abc import Iterator
@@ -20,18 +20,20 @@ from tests.lab.waiting import until
 pytestmark = pytest.mark.functional
 
 EXTENDS = 10_000
-AWAY = 120.0  # seconds
+AWAY = 40.0  # seconds: twice as long as messages are held
 QUEUE = "extend_bridge.info"
 
 
 @pytest.fixture
 def impatient(endpoint: RecordingEndpoint, tmp_path: Path) -> Iterator[Lab]:
-    """A broker of its own that closes the channel of a consumer that holds a message for 30 s."""
+    """A broker of its own that closes the channel of a consumer that holds a message for 10 s."""
     if not have_rabbitmq():
         missing("RabbitMQ")
-    with RabbitNode(config="consumer_timeout = 30000") as node:
-        node.ctl("eval", "application:set_env(rabbit, channel_tick_interval, 5000).")  # looks so often
-        yield Lab(vhost=Vhost(node, "/"), endpoint=endpoint, directory=tmp_path)
+    with RabbitNode(config="consumer_timeout = 10000") as node:
+        node.ctl("eval", "application:set_env(rabbit, channel_tick_interval, 1000).")  # looks so often
+        lab = Lab(vhost=Vhost(node, "/"), endpoint=endpoint, directory=tmp_path)
+        lab.more = {"listener": "hold_seconds = 20"}
+        yield lab
 
 
 def metric(lab: Lab, name: str) -> float:
@@ -53,7 +55,7 @@ def memory(pid: int) -> float:
 def test_all_extends_are_delivered_after_an_outage_and_the_listener_stayed_as_small_as_it_was(
     impatient: Lab,
 ) -> None:
-    """With the default hold of 60 s, so that the broker loses retry first."""
+    """Messages are held for longer than the broker allows, so that the broker takes them back first."""
     lab = impatient
     bus = CinderBus(lab.vhost.url, durable=True)
     with daemon(lab) as process:
