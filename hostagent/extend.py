@@ -283,7 +283,7 @@ class _ExtendAttempt:
             self.before = self.after = self._capacity("before", disk)
             if self.after < self.order.target:
                 raise StepFailedError(
-                    Outcome.DEVICE_STALE, Reason.DOMAIN_OFF, "QEMU grows the file, done when the guest runs"
+                    Outcome.DEVICE_STALE, Reason.DOMAIN_OFF, "QEMU itself grows the file, once the guest runs"
                 )
         elif size < self.order.target:
             self._refresh(strategy, disk)

@@ -60,7 +60,7 @@ class IdentityVerdict(StrEnum):
 
     SAME = "same"  # one name at least is the remembered one, and none contradicts
     FIRST = "first"  # nothing is remembered, or the disk was attached anew: to be learned
-    SILENT = "silent"  # the device tells no name now, though it once did
+    SILENT = "silent"  # the device has no name now, and had one before
     OTHER = "other"  # another volume
 
 

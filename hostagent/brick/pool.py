@@ -162,7 +162,7 @@ class BrickPool:
                 process = _BrickChild(self._command, self._settings)
             except OSError as ex:
                 raise StepFailedError(
-                    Outcome.BRICK_FAILED, Reason.BRICK_DIED, f"cannot start: {ex.strerror}"
+                    Outcome.BRICK_FAILED, Reason.BRICK_DIED, f"an os-brick process cannot be started: {ex.strerror}"
                 ) from ex
             self._all.add(process)
             return process
@@ -291,7 +291,7 @@ class _CallDeadline:
             if self._waited >= self._settings.lock_limit:
                 who = lock.name_of(holder or 0)
                 return StepFailedError(
-                    Outcome.BRICK_FAILED, Reason.BRICK_LOCK_HELD, f"{lock.LOCK_FILE}: {who} holds it"
+                    Outcome.BRICK_FAILED, Reason.BRICK_LOCK_HELD, f"{who} holds the lock {lock.LOCK_FILE}"
                 )
         if self._own >= self._settings.limit:
             return StepFailedError(Outcome.BRICK_FAILED, Reason.BRICK_TIMED_OUT)

@@ -117,7 +117,7 @@ class RememberedDevices:
             raise StepFailedError(
                 Outcome.DEVICE_STALE,
                 Reason.WRONG_DEVICE,
-                f"{disk.device.source} does not tell its name; it was {was}",
+                f"{disk.device.source} has no worldwide name now; the volume was {was}",
             )
         now = ", ".join(sorted(names))
         raise StepFailedError(

@@ -104,7 +104,7 @@ class QemuImages:
         data = specific.get("data") if isinstance(specific, dict) else None
         offset = data.get("payload-offset") if isinstance(data, dict) else None
         if isinstance(offset, bool) or not isinstance(offset, int) or not 0 <= offset <= OFFSET_MAX:
-            raise _unreadable("qemu-img tells no payload-offset")
+            raise _unreadable("qemu-img did not report a payload-offset")
         return offset
 
     def names(self, disk: Disk) -> frozenset[str]:
@@ -175,7 +175,7 @@ def _way_in(network: NetworkSource) -> dict[str, Any]:
 def _size(info: dict[str, Any]) -> int:
     size = info.get("virtual-size")
     if isinstance(size, bool) or not isinstance(size, int) or not 0 <= size < _SIZE_MAX:
-        raise _unreadable("qemu-img tells no virtual-size")
+        raise _unreadable("qemu-img did not report a virtual-size")
     return size
 
 
