@@ -31,6 +31,7 @@ _PART: Final = re.compile(rb'"part":"([a-z0-9_-]+)"')
 _TIME: Final = re.compile(rb'\{"schema":\d+,"time":"([^"]{1,40})"')
 _LOOK: Final = 100  # pieces that are searched for a file's first record
 _FEW_GAPS: Final = 5
+_LATE: Final = 5.0  # seconds in which a writer certainly notices that its file was moved away
 NOWHERE: Final = "-"
 
 
@@ -212,6 +213,7 @@ class Verifier:
         for file, log in enumerate(self._evidence.logs):
             for home in log.homes.names:
                 homes[home] = file
+        since = self._since()
         for name, heads in self._chains.heads.items():
             if (name in self._chains.writers and self._chains.writers[name].next is not None) or not heads:
                 continue
@@ -221,10 +223,37 @@ class Verifier:
             if place is not None and self._covers(place, head):
                 last = len(self._evidence.logs[place].numbers) - 1
                 self._evidence.find(Damage.REMOVED, place, last, f"{text} are gone from this file")
+            elif (near := self._belongs(head, since)) is not None:
+                last = len(self._evidence.logs[near].numbers) - 1
+                text = f"{text}, written to {head.path} after the first line of this file, are gone"
+                self._evidence.find(Damage.REMOVED, near, last, text)
             elif self._evidence.logs:
                 self._evidence.result.notes.append(
                     LogFinding(Damage.UNPROVED, NOWHERE, 0, f"{text} on {head.host} are not among these logs")
                 )
+
+    def _since(self) -> dict[str, list[tuple[float, int]]]:
+        """Return the files of each log by its host and path, with the time of each file's first line."""
+        if not self._complete:
+            return {}
+        found: defaultdict[str, dict[int, float]] = defaultdict(dict)
+        for name, heads in self._chains.heads.items():
+            writer = self._chains.writers.get(name)
+            paths = {f"{head.host} {head.path}" for head in heads.values() if head.path}
+            for file in writer.rows if writer is not None and len(paths) == 1 else ():
+                began = stamp((self._evidence.logs[file].times or ("", ""))[0])
+                if began is not None:
+                    found[min(paths)][file] = began
+        return {name: sorted((began, file) for file, began in files.items()) for name, files in found.items()}
+
+    @staticmethod
+    def _belongs(head: ChainHead, since: dict[str, list[tuple[float, int]]]) -> int | None:
+        """Return the file near which the lines of this head were written, if all files of its log are here.
+
+        The head must be newer than the oldest of these files, because older files are deleted in order.
+        """
+        files = since.get(f"{head.host} {head.path}", ())
+        return max(((began, file) for began, file in files if began + _LATE <= head.at), default=(0.0, None))[1]
 
     def _covers(self, file: int, head: ChainHead) -> bool:
         """Return whether the file held the lines of the head's writer.

@@ -27,6 +27,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
+from urllib.parse import quote, unquote
 
 HASH_LENGTH: Final = 32
 _BLOCK: Final = 64  # bytes of SHA-256's block
@@ -43,7 +44,7 @@ _SEEN: Final = re.compile(f"({_ID}):([0-9]{{1,15}}):({_HASH})")
 _HEAD: Final = re.compile(
     rf"audit head writer=(?P<writer>{_ID}) seq=(?P<seq>\d{{1,15}}) hash=(?P<hash>{_HASH}) part=(?P<part>\S+) "
     r"host=(?P<host>\S+) file=(?P<file>\S+) offset=(?P<offset>\d{1,18}|-) "
-    r"at=(?P<at>\d{1,12}\.\d{1,6}) final=(?P<final>[01])"
+    r"at=(?P<at>\d{1,12}\.\d{1,6}) final=(?P<final>[01])(?: path=(?P<path>\S+))?"
 )
 
 
@@ -51,8 +52,8 @@ _HEAD: Final = re.compile(
 class ChainHead:
     """The newest line of a writer at some moment, kept out of reach of a person who edits the log.
 
-    `file` identifies the file by device and inode. The newest write began at `offset` of it, at the time `at`.
-    `final`: the writer ended in order, so a later line does not exist.
+    `file` identifies the file by device and inode, `path` is its name while it is written. The newest write began
+    at `offset` of it, at the time `at`. `final`: the writer ended in order, so a later line does not exist.
     """
 
     writer: str
@@ -64,13 +65,14 @@ class ChainHead:
     at: float
     offset: int | None = None
     final: bool = False
+    path: str = ""
 
     def to_text(self) -> str:
         """Return the head as a line of a daemon's own log."""
         return (
             f"audit head writer={self.writer} seq={self.seq} hash={self.hash} part={self.part or '-'} "
             f"host={self.host or '-'} file={self.file or '-'} offset={'-' if self.offset is None else self.offset} "
-            f"at={self.at:.6f} final={int(self.final)}"
+            f"at={self.at:.6f} final={int(self.final)} path={quote(self.path) or '-'}"
         )
 
 
@@ -159,6 +161,7 @@ def read_head(text: str) -> ChainHead | None:
         writer=said["writer"], seq=int(said["seq"]), hash=said["hash"], part=said["part"], host=said["host"],
         file="" if said["file"] == "-" else said["file"], at=float(said["at"]),
         offset=None if said["offset"] == "-" else int(said["offset"]), final=said["final"] == "1",
+        path="" if said["path"] in {None, "-"} else unquote(said["path"]),
     )  # fmt: skip
 
 

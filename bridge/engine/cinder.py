@@ -307,6 +307,7 @@ def _volume(record: object) -> CinderVolume | None:
         or isinstance(size, bool)
         or not 0 < size < _LARGEST_GIB
         or not isinstance(rows, list)
+        or not all(map(_is_readable, rows))
     ):
         return None
     attached = tuple(
@@ -316,7 +317,7 @@ def _volume(record: object) -> CinderVolume | None:
             host=row["host_name"] if isinstance(row.get("host_name"), str) else None,
         )
         for row in rows
-        if isinstance(row, Mapping) and is_uuid(row.get("server_id")) and is_uuid(row.get("attachment_id"))
+        if row.get("server_id")
     )
     return CinderVolume(
         id=str(record["id"]).lower(),
@@ -326,6 +327,16 @@ def _volume(record: object) -> CinderVolume | None:
         encrypted=record.get("encrypted") is True,
         changed_at=_time(record.get("updated_at")),
     )
+
+
+def _is_readable(row: object) -> bool:
+    """Return True if a row names an attachment, and its server unless it has none.
+
+    An extend ends if its server is not among the rows. So one unreadable row makes the whole answer a bad one.
+    """
+    if not isinstance(row, Mapping) or not is_uuid(row.get("attachment_id")):
+        return False
+    return not row.get("server_id") or is_uuid(row["server_id"])
 
 
 def _time(text: object) -> float | None:

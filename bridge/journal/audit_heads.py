@@ -10,6 +10,7 @@ from bridge.core.audit_chain import ChainHead
 from bridge.journal.database import Database
 from bridge.journal.tables import audit_heads
 
+_PATH_MOST: Final = 255
 ROW_EVERY: Final = 60.0  # seconds of a writer in one row, which moves along with the newest line
 
 
@@ -49,7 +50,7 @@ class AuditHeads:
             return [
                 ChainHead(
                     writer=row.writer, seq=row.seq, hash=row.hash, part=row.part, host=row.host, file=row.file,
-                    at=row.at, offset=row.place, final=bool(row.final),
+                    at=row.at, offset=row.place, final=bool(row.final), path=row.path or "",
                 )
                 for row in connection.execute(sa.select(audit_heads))
             ]  # fmt: skip
@@ -62,6 +63,7 @@ def _store(connection: sa.Connection, head: ChainHead, moves: int | None) -> Non
     values: dict[str, Any] = {
         "writer": head.writer, "seq": head.seq, "hash": head.hash, "part": head.part, "host": head.host,
         "file": head.file, "place": head.offset, "at": head.at, "final": int(head.final),
+        "path": head.path[-_PATH_MOST:],
     }  # fmt: skip
     if moves is not None and connection.execute(_change(head.writer, moves, values)).rowcount:
         return

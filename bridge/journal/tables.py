@@ -156,5 +156,6 @@ audit_heads = sa.Table(
     sa.Column("place", sa.BigInteger),
     sa.Column("at", sa.Double, nullable=False),
     sa.Column("final", sa.SmallInteger, nullable=False),
+    sa.Column("path", sa.String(255)),
     sa.Index("ix_audit_heads_at", "at"),
 )

@@ -57,10 +57,11 @@ class AuditProof:
 class _Writer:
     """One writer's chain, and the thread that keeps its newest head elsewhere."""
 
-    def __init__(self, part: str, proof: AuditProof) -> None:
+    def __init__(self, part: str, proof: AuditProof, path: str = "") -> None:
         self.chain = ChainState(secrets.token_hex(8), proof.key)
         self.lock = threading.Lock()
         self.file = ""
+        self._path = path
         self._part = part
         self._proof = proof
         self._keeps = proof.keep is not None
@@ -99,6 +100,7 @@ class _Writer:
         return ChainHead(
             writer=self.chain.writer, seq=self.chain.seq - 1, hash=self.chain.hash, part=self._part,
             host=self._host, file=self.file, at=self._at, offset=self.chain.offset, final=final,
+            path=self._path,
         )  # fmt: skip
 
     def rotated(self) -> None:
@@ -153,7 +155,8 @@ class StreamAudit:
         self._part = part
         self._on_lost = on_lost
         self._path = path
-        self._writer = _Writer(part, proof or AuditProof())
+        name = os.path.abspath(path) if path is not None else ""  # noqa: PTH100 - links stay
+        self._writer = _Writer(part, proof or AuditProof(), name)
         self._fd: int | None = None
         self._file = ""
         self._end = 0

@@ -2,6 +2,7 @@
 """Audit logs for tests: honest ones, with everything that happens to logs, and random edits of them."""
 
 import gzip
+import math
 import os
 import random
 from collections.abc import Callable, Mapping
@@ -28,6 +29,8 @@ class HonestLogs:
     _at: float = 1_764_000_000.0
     _writers: dict[str, StreamAudit] = field(default_factory=dict)
     _rotations: int = 0
+    _rotated: float = 0.0
+    _kept: float = 0.0
 
     def path(self, part: str) -> Path:
         """The log a part writes to."""
@@ -50,8 +53,15 @@ class HonestLogs:
                     happenings[name]()
 
     def write(self, part: str) -> None:
-        """One to four lines in one write."""
+        """One to four lines in one write. A second after a rotation all look; heads are kept each second."""
+        if self._at - self._rotated > 1:
+            for log in self._writers.values():
+                log._looked = float("-inf")
+            self._rotated = math.inf
         self.writer(part).write(*self.records(self.rng.choice([1, 1, 1, 2, 4])))
+        if self._at - self._kept > 1:
+            self.keep()
+            self._kept = self._at
 
     def writer(self, part: str) -> StreamAudit:
         """The living writer of a part."""
@@ -123,6 +133,7 @@ class HonestLogs:
     def rotate(self) -> None:
         """As logrotate does: moved away; each writer looks soon."""
         self._rotations += 1
+        self._rotated = self._at
         for path in {self.path(part) for part in PARTS}:
             if path.exists():
                 path.rename(path.with_name(f"{path.name}-2026{self._rotations:04d}"))

@@ -280,3 +280,25 @@ def test_a_packed_file_that_is_cut_short_is_noted(tmp_path: Path) -> None:
     written(tmp_path / "audit.log", 200)
     path.write_bytes(gzip.compress((tmp_path / "audit.log").read_bytes())[:-200])
     assert any("cut short" in note.text for note in verify([path]).notes)
+
+
+def test_a_file_of_a_log_that_is_gone_is_named_by_the_heads_of_its_writers(tmp_path: Path) -> None:
+    """Lines of a process that lived in this one file alone leave no gap in another writer's numbers."""
+    path = tmp_path / "audit.log"
+    kept: list[ChainHead] = []
+
+    def lived(at: float) -> None:
+        log = StreamAudit("api", str(path), proof=AuditProof(keep=kept.append, every=0.01))
+        log.write(AuditRecord(event=AuditEvent.ACCEPTED, at=at, volume="v"))
+        log.close()
+
+    for number, at in enumerate((1000.0, 2000.0, 3000.0)):
+        lived(at)
+        if number < 2:
+            path.rename(tmp_path / f"audit.log.{number}")
+    files = [tmp_path / "audit.log.0", tmp_path / "audit.log.1", path]
+    assert verify(files, heads=kept).findings == []
+    named = verify([files[0], path], heads=kept).findings
+    assert [(f.kind, f.file, f.line) for f in named] == [(Damage.REMOVED, str(files[0]), 1)]
+    assert verify(files[1:], heads=kept).findings == []  # the oldest was deleted
+    assert verify([files[0], path], heads=kept, complete=False).findings == []  # files named one by one

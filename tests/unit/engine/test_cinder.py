@@ -76,6 +76,9 @@ def test_an_error_says_nothing_about_the_volume(status: int, reason: Reason) -> 
         {"size": 2**40},
         {"id": new_id()},
         {"attachments": None},
+        {"attachments": [None]},
+        {"attachments": [{"server_id": new_id()}]},
+        {"attachments": [{"server_id": 5, "attachment_id": new_id()}]},
     ],
 )
 def test_a_200_that_is_not_this_volume_is_not_believed(changes: dict[str, Any]) -> None:

@@ -68,6 +68,19 @@ def test_a_configured_secret_is_in_no_message_and_no_traceback(name: str, caplog
     assert "no such user: ***" in caplog.text
 
 
+@pytest.mark.usefixtures("scrubbed")
+def test_a_secret_that_is_not_configured_is_masked_by_its_name_in_what_a_library_logs(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A token that Keystone has just given out, and whatever else is in the body of another service's answer."""
+    log = logging.getLogger("urllib3.connectionpool")
+    caplog.set_level(logging.DEBUG, log.name)
+    log.debug("sent %s", {"auth_password": "one-time-word", "user": "cinder"})
+    log.debug('got {"adminPass": "one-time-word", "name": "cinder"}')
+    assert len(caplog.records) == 2
+    assert "one-time-word" not in caplog.text
+
+
 def test_secrets_are_all_secret_options_and_of_urls_the_passwords() -> None:
     conf = cfg.ConfigOpts()
     conf.register_opts(

@@ -21,6 +21,7 @@ def upgrade() -> None:
         sa.Column("place", sa.BigInteger),
         sa.Column("at", sa.Double, nullable=False),
         sa.Column("final", sa.SmallInteger, nullable=False),
+        sa.Column("path", sa.String(255)),
     )
     op.create_index("ix_audit_heads_at", "audit_heads", ["at"])
     op.add_column("disks", sa.Column("told", sa.String(64)))
