@@ -81,6 +81,10 @@ class Touched:
             self._changed.notify_all()
 
 
+WantTold = Callable[[str, Sequence[Disk], bool], None]
+"""Has a guest told of these disks; before all others where an event says that something happened to it."""
+
+
 class InventoryKeeper:
     """The thread that keeps the inventory; the body of a supervised thread."""
 
@@ -94,7 +98,7 @@ class InventoryKeeper:
         hidden: HeaderOf = lambda _disk: 0,
         devices: DeviceWatch | None = None,
         told: ToldDisks | None = None,
-        want_told: Callable[[str, Sequence[Disk]], None] = lambda _server_id, _disks: None,
+        want_told: WantTold = lambda _server_id, _disks, _came_back: None,
         interval: float,
         health: Health,
         check: str = "hostagent.hypervisor",
@@ -144,17 +148,24 @@ class InventoryKeeper:
             self._told.keep(here)
         self._odd.clear()
         self._missed = not listed.complete
-        domains = [self._look(server_id) for server_id in sorted(here)]
+        seen: dict[str, DomainSeen | None] = {}
+        for server_id in sorted(here):
+            for changed in self._touched.take(
+                0
+            ):  # a guest that comes back does not wait for the rest of a large host
+                seen[changed] = self._look(changed, came_back=True)
+            if server_id not in seen:
+                seen[server_id] = self._look(server_id)
         return Inventory(
             full=not self._missed,  # a list with gaps must not say that guests left this host
-            domains=tuple(domain for domain in domains if domain is not None),
+            domains=tuple(domain for domain in seen.values() if domain is not None),
             capabilities=self._capabilities,
             unsupported=self._unsupported,
         )
 
     def look_at(self, server_ids: Collection[str]) -> Inventory:
         """Look at the named domains; say which of them are gone."""
-        seen = {server_id: self._look(server_id) for server_id in sorted(server_ids)}
+        seen = {server_id: self._look(server_id, came_back=True) for server_id in sorted(server_ids)}
         return Inventory(
             full=False,
             domains=tuple(domain for domain in seen.values() if domain is not None),
@@ -209,7 +220,7 @@ class InventoryKeeper:
         """Note in a thread of the driver how a guest came, or came back."""
         self._told.arrived(server_id, how)
 
-    def _look(self, server_id: str) -> DomainSeen | None:
+    def _look(self, server_id: str, *, came_back: bool = False) -> DomainSeen | None:
         moving()
         try:
             domain = self._hypervisor.domain(server_id)
@@ -219,11 +230,11 @@ class InventoryKeeper:
             return self._unreadable(server_id, ex)
         if domain is None:
             self._known.pop(server_id, None)
-            self._want_told(server_id, ())
+            self._want_told(server_id, (), False)
             return None
         if self._devices is not None:
             self._devices.observe(domain, self._touched.take_removed(server_id))
-        self._known[server_id] = seen = self._seen(domain)
+        self._known[server_id] = seen = self._seen(domain, came_back=came_back)
         return seen
 
     def _unreadable(self, server_id: str, ex: StepFailedError) -> DomainSeen | None:
@@ -244,7 +255,7 @@ class InventoryKeeper:
             return None
         return DomainSeen(server_id=server_id, state=state, disks=()) if state is not None else None
 
-    def _seen(self, domain: Domain) -> DomainSeen:
+    def _seen(self, domain: Domain, *, came_back: bool) -> DomainSeen:
         known = self._known.get(domain.server_id)
         before = {disk.volume_id: disk.size for disk in known.disks} if known is not None else {}
         disks = {disk.volume_id: disk for disk in domain.disks if disk.volume_id is not None}
@@ -254,6 +265,7 @@ class InventoryKeeper:
         self._want_told(
             domain.server_id,
             [disks[volume_id] for volume_id, knows in told.items() if active and knows is Told.NO],
+            came_back,
         )
         return DomainSeen(
             server_id=domain.server_id,

@@ -37,7 +37,7 @@ class VolumeOwners(Protocol):
 
 @dataclass(slots=True)
 class _Due:
-    """One guest to be told. `disks`: those it may not know of."""
+    """One guest to be told. `disks`: those it may not know of. `at`: when, 0 for a guest that just came back."""
 
     disks: Sequence[Disk]
     at: float = 0.0
@@ -76,15 +76,22 @@ class Teller:
         self._due: dict[str, _Due] = {}
         self._closed = False
 
-    def want(self, server_id: str, disks: Sequence[Disk]) -> None:
-        """Have a guest told of these disks; none: it needs no telling any more. Returns at once."""
+    def want(self, server_id: str, disks: Sequence[Disk], came_back: bool = False) -> None:
+        """Have a guest told of these disks; none: it needs no telling any more. Returns at once.
+
+        `came_back`: something happened to the guest. It is told at once, before those that wait since the agent's
+        start, and also where an earlier try has failed.
+        """
         with self._changed:
             if not disks:
                 self._due.pop(server_id, None)
                 return
             due = self._due.get(server_id)
             if due is None or set(due.disks) != set(disks):
-                self._due[server_id] = _Due(disks=tuple(disks))
+                due = self._due[server_id] = _Due(disks=tuple(disks), at=self._clock())
+                self._changed.notify_all()
+            if came_back and due.at > 0:
+                due.at = 0.0
                 self._changed.notify_all()
 
     def close(self) -> None:

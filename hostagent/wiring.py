@@ -311,7 +311,7 @@ def _close(sender: BusPublisher, shared: _Shared) -> None:
     shared.hypervisor.close()
 
 
-def _tell_nobody(_server_id: str, _disks: Sequence[Disk]) -> None:
+def _tell_nobody(_server_id: str, _disks: Sequence[Disk], _came_back: bool) -> None:
     """Do nothing: an agent that only looks changes no guest."""
 
 

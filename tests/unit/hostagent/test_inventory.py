@@ -247,6 +247,24 @@ def test_an_event_has_its_domain_looked_at() -> None:
     assert [d.server_id for d in told[1].domains] == [server_id]
 
 
+def test_a_guest_that_comes_back_does_not_wait_for_the_look_at_a_large_host() -> None:
+    """It is looked at next, and told before those that wait since the agent's start."""
+    hypervisor = FakeHypervisor()
+    servers = sorted(hypervisor.add(FakeDisk()) for _ in range(5))
+    made, _, touched, _ = keeper(Libvirt(hypervisor))
+    wanted: list[tuple[str, bool]] = []
+
+    def want(server_id: str, _disks: object, came_back: bool) -> None:
+        wanted.append((server_id, came_back))
+        if server_id == servers[0]:
+            touched.add({servers[-1]})
+
+    made._want_told = want
+    assert {d.server_id for d in made.look_at_all().domains} == set(servers)
+    assert wanted[:2] == [(servers[0], False), (servers[-1], True)]
+    assert len(wanted) == len(servers)
+
+
 def test_a_lost_connection_means_looking_at_everything_anew() -> None:
     """Events of the time between are lost with it."""
     libvirt = Libvirt(FakeHypervisor())

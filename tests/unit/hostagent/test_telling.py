@@ -184,3 +184,40 @@ def test_a_guest_that_breaks_the_call_leaves_the_others_told(caplog: pytest.LogC
     rig.teller.tell_one(other)
     assert rig.reported == [other]
     assert rig.owners.own(bad.volume_id), "its volume was given back"
+
+
+def next_in_line(rig: Rig) -> str | None:
+    return rig.teller._next()
+
+
+def test_a_guest_that_came_back_is_told_before_those_that_wait_since_the_agents_start() -> None:
+    rig = Rig(block())
+    rig.time.sleep(60)
+    waiting = [rig.hypervisor.add(block()) for _ in range(3)]
+    for server_id in waiting:
+        domain = rig.hypervisor.domain(server_id)
+        assert domain is not None
+        rig.teller.want(server_id, domain.disks)
+    domain = rig.hypervisor.domain(rig.server_id)
+    assert domain is not None
+    rig.teller.want(rig.server_id, domain.disks, came_back=True)
+    assert next_in_line(rig) == rig.server_id
+    rig.tell()
+    assert next_in_line(rig) == waiting[0]
+
+
+def test_a_guest_that_came_back_is_tried_at_once_however_often_it_failed_before() -> None:
+    rig = Rig(block())
+    rig.time.sleep(60)
+    domain = rig.hypervisor.domain(rig.server_id)
+    assert domain is not None
+    rig.teller.want(rig.server_id, domain.disks)
+    rig.hypervisor.domains[rig.server_id].job = {"type": 2, "operation": 5}
+    for _ in range(8):
+        rig.tell()
+    rig.teller.want(rig.server_id, domain.disks)
+    other = rig.hypervisor.add(block())
+    rig.teller.want(other, domain.disks)
+    assert next_in_line(rig) == other
+    rig.teller.want(rig.server_id, domain.disks, came_back=True)
+    assert next_in_line(rig) == rig.server_id

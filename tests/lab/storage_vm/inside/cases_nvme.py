@@ -16,7 +16,7 @@ from tests.lab.storage_vm.inside.reused import reused
 
 def run(results: Results, compute: Compute, agent: Agent) -> None:
     """Every case."""
-    sh("modprobe", "-a", "nvmet", "nvmet_tcp", "nvme_tcp")
+    _load()
     target = NvmeTarget("volumes")
     volume, other = target.add(10, START), target.add(11, START)
     bench = Bench(compute, agent, volume, lambda: connect(volume, multipath=False))
@@ -50,8 +50,13 @@ def run(results: Results, compute: Compute, agent: Agent) -> None:
     results.run("nvme_two_portals", two_portals)
 
 
+def _load() -> None:
+    sh("modprobe", "-a", "nvmet", "nvmet_tcp", "nvme_tcp")
+
+
 def run_reused(results: Results, compute: Compute, agent: Agent) -> None:
     """Run last: a namespace that was taken away under a guest can hold up later scans of the same kernel."""
+    _load()
     target = NvmeTarget("reused")
     volume, other = target.add(50, START), target.add(51, START)
     bench = Bench(compute, agent, volume, lambda: connect(volume, multipath=False))
