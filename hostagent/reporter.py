@@ -14,7 +14,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
-from bridge.core.extend import new_id
+from bridge.core.extend import ExtendKey, new_id
+from bridge.core.file_systems import FileSystemSeen
 from bridge.core.messages import DomainSeen, HostMessage, Inventory, Report
 from bridge.core.reasons import Reason
 from bridge.runtime.broker import HOSTS_EXCHANGE, REPORTS_EXCHANGE, REPORTS_QUEUE
@@ -101,6 +102,7 @@ class Outbox:
         self._changed = threading.Condition()
         self._reports: deque[Report] = deque()
         self._inventory: Inventory | None = None
+        self._file_systems: dict[ExtendKey, FileSystemSeen] = {}
         self._metrics = metrics
         self._kept_max = kept_max
         self._closed = False
@@ -124,14 +126,35 @@ class Outbox:
             self._inventory = merge(self._inventory, inventory)
             self._changed.notify_all()
 
+    def add_file_systems(self, seen: Sequence[FileSystemSeen]) -> None:
+        """Queue looks at file systems; a newer look replaces one that waits, unless commands ran in that one."""
+        with self._changed:
+            for each in seen:
+                waiting = self._file_systems.get(each.key)
+                if waiting is None or each.steps or not waiting.steps:
+                    self._file_systems.pop(each.key, None)
+                    self._file_systems[each.key] = each
+            while len(self._file_systems) > self._kept_max:
+                del self._file_systems[next(iter(self._file_systems))]
+            self._changed.notify_all()
+
+    def take_file_systems(self) -> tuple[FileSystemSeen, ...]:
+        """Return some of the file systems that wait."""
+        with self._changed:
+            keys = list(self._file_systems)[:_PER_MESSAGE]
+            return tuple(self._file_systems.pop(key) for key in keys)
+
     def take(self, seconds: float) -> tuple[tuple[Report, ...], Inventory | None]:
         """Wait for reports or an inventory; return neither after `seconds`, or when closed and empty."""
         with self._changed:
-            self._changed.wait_for(lambda: self._reports or self._inventory or self._closed, max(0.0, seconds))
+            self._changed.wait_for(self._is_news, max(0.0, seconds))
             count = min(len(self._reports), _PER_MESSAGE)
             reports = tuple(self._reports.popleft() for _ in range(count))
             inventory, self._inventory = self._inventory, None
             return reports, inventory
+
+    def _is_news(self) -> bool:
+        return bool(self._reports or self._inventory or self._file_systems or self._closed)
 
     def close(self) -> None:
         """Wake the waiting thread, because nothing more is coming."""
@@ -198,13 +221,14 @@ class Reporter:
         while True:
             if self._unsent is None:
                 reports, inventory = self._outbox.take(0 if stop.is_set() else due - time.monotonic())
-                if not reports and inventory is None:
+                file_systems = self._outbox.take_file_systems()
+                if not reports and inventory is None and not file_systems:
                     if stop.is_set():
                         return
                     if time.monotonic() < due:
                         continue
                     inventory = Inventory(full=False)
-                self._unsent = self._message(reports, inventory)
+                self._unsent = self._message(reports, inventory, file_systems)
             if not self._send(publisher, self._unsent, stop):
                 return
             self._unsent = None
@@ -227,7 +251,12 @@ class Reporter:
                 self._health.ok(HEALTH, good_for=LIMIT + self._interval)
                 return True
 
-    def _message(self, reports: tuple[Report, ...], inventory: Inventory | None) -> bytes:
+    def _message(
+        self,
+        reports: tuple[Report, ...],
+        inventory: Inventory | None,
+        file_systems: tuple[FileSystemSeen, ...] = (),
+    ) -> bytes:
         self._seq += 1
         message = HostMessage(
             host=self._host,
@@ -236,5 +265,6 @@ class Reporter:
             sent_at=time.time(),
             reports=reports,
             inventory=inventory,
+            file_systems=file_systems,
         )
         return json.dumps(message.to_wire(), separators=(",", ":")).encode()

@@ -10,6 +10,7 @@ from oslo_config import cfg
 from bridge.core.errors import ConfigError
 from bridge.runtime.config import OPS_OPTS, BusSettings, OptGroups, bus_settings, default_host, section
 from hostagent.drivers.registry import DRIVER_OPT, ChosenDriver, choose_driver, driver_options
+from hostagent.guest.mode import FileSystemMode
 
 _HOST_MAX = 255
 
@@ -126,6 +127,30 @@ HOSTAGENT_OPTS = [
 ]
 
 
+GUEST_GROUP: Final = "guest"
+GUEST_OPTS: Final = [
+    cfg.StrOpt(
+        "filesystems",
+        default=FileSystemMode.OFF.value,
+        choices=[mode.value for mode in FileSystemMode],
+        help="File systems inside guests. off: guests' agents are never asked. see: two questions to the agent say "
+        "how large file systems are beside their disks; no command runs in a guest. grow: as see, and on volumes "
+        "whose owner asked (extend_bridge_grow=true in the volume's metadata, or as a property of its image) "
+        "commands in the guest grow partition, LVM and file system. Never holds up an extend.",
+    ),
+    cfg.IntOpt("workers", default=4, min=1, max=64, help="Guests looked into at once, beside the extends."),
+    cfg.FloatOpt("call_limit", default=10, min=0.1, help="Seconds one answer of a guest's agent may take."),
+    cfg.FloatOpt(
+        "growth_limit",
+        default=600,
+        min=1,
+        help="Seconds all commands in the guest for one volume may take together; then it is tried again later.",
+    ),
+    cfg.FloatOpt(
+        "interval", default=3600, min=1, help="Seconds between looks into a guest whose volumes are not extended."
+    ),
+]
+
 KEY_MANAGER_GROUP: Final = "key_manager"
 KEY_MANAGER_OPTS: Final = [
     cfg.StrOpt(
@@ -169,6 +194,17 @@ class BrickSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GuestSettings:
+    """Values of [guest]; times in seconds."""
+
+    filesystems: FileSystemMode
+    workers: int
+    call_limit: float
+    growth_limit: float
+    interval: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HostAgentSettings:
     """Values of [hostagent] and [bus]; times in seconds."""
 
@@ -187,6 +223,9 @@ class HostAgentSettings:
     state_path: Path
     brick: BrickSettings
     nova_conf: tuple[str, ...]
+    guest: GuestSettings = GuestSettings(
+        filesystems=FileSystemMode.OFF, workers=4, call_limit=10.0, growth_limit=600.0, interval=3600.0
+    )
 
 
 def hostagent_groups() -> OptGroups:
@@ -194,7 +233,7 @@ def hostagent_groups() -> OptGroups:
     groups: dict[str, list[cfg.Opt]] = {"hostagent": [*HOSTAGENT_OPTS]}
     for name, options in driver_options():
         groups.setdefault(name, []).extend(options)
-    return [*groups.items(), (KEY_MANAGER_GROUP, KEY_MANAGER_OPTS)]
+    return [*groups.items(), (GUEST_GROUP, GUEST_OPTS), (KEY_MANAGER_GROUP, KEY_MANAGER_OPTS)]
 
 
 def hostagent_settings(conf: cfg.ConfigOpts) -> HostAgentSettings:
@@ -221,7 +260,15 @@ def hostagent_settings(conf: cfg.ConfigOpts) -> HostAgentSettings:
         bus=bus_settings(conf),
         driver=choose_driver(conf),
         brick=brick,
+        guest=_guest(conf),
     )
+
+
+def _guest(conf: cfg.ConfigOpts) -> GuestSettings:
+    mode = FileSystemMode(conf.guest.filesystems)
+    if mode is not FileSystemMode.OFF and conf.hostagent.read_only:
+        raise ConfigError("[guest] filesystems needs [hostagent] read_only = false: asking an agent is a write")
+    return section(conf, GUEST_GROUP, GuestSettings, filesystems=mode)
 
 
 def list_opts() -> OptGroups:

@@ -32,6 +32,9 @@ from hostagent.devices.length import length_of
 from hostagent.domain import Disk
 from hostagent.drivers.base import DriverTools, HypervisorHost, HypervisorSession
 from hostagent.extend import DeviceWait, ExtendTools, extend
+from hostagent.guest.keeper import GuestKeeper, GuestLimits
+from hostagent.guest.mode import FileSystemMode
+from hostagent.guest.wishes import GrowWishes
 from hostagent.heap import give_back_free_memory
 from hostagent.identity import DeviceMemory
 from hostagent.inventory import InventoryKeeper, Touched
@@ -142,6 +145,7 @@ class _Shared:
     devices: RememberedDevices
     told: ToldDisks
     stopping: threading.Event
+    guests: GuestKeeper | None
 
 
 def build(
@@ -156,8 +160,8 @@ def build(
     """
     check_url(settings.bus.transport_url, "[bus] transport_url")
     health, metrics = process.health, AgentMetrics(process.registry)
-    shared = _shared(settings, look_outside(settings), health, metrics)
     outbox, touched = Outbox(metrics), Touched()
+    shared = _shared(settings, look_outside(settings), health, metrics, outbox)
     sender = BusPublisher(
         lambda: kombu_connection(
             settings.bus.transport_url, heartbeat=0, name=f"extend-bridge-hostagent {settings.host}"
@@ -207,12 +211,15 @@ def build(
         PartWithCleanup(
             Supervised("hostagent.teller", teller.run, health, moves_within=looks_within), wake=teller.close
         ),
+        *([shared.guests] if shared.guests is not None else []),
         workers,
         Supervised("hostagent.orders", orders.run, health, moves_within=LIMIT),
     ]
 
 
-def _shared(settings: HostAgentSettings, outside: HostAccess, health: Health, metrics: AgentMetrics) -> _Shared:
+def _shared(
+    settings: HostAgentSettings, outside: HostAccess, health: Health, metrics: AgentMetrics, outbox: Outbox
+) -> _Shared:
     reads = StorageReads(limit=settings.storage_limit, most=_READS_MAX, health=health, gauge=metrics.storage_reads)
     memory = DeviceMemory(None if settings.read_only else settings.state_path, health)
     tools = DriverTools(
@@ -221,14 +228,31 @@ def _shared(settings: HostAgentSettings, outside: HostAccess, health: Health, me
         file_size=partial(length_of, reads),
         facts=hostcheck.facts_of(settings),
     )
+    hypervisor = outside.open_hypervisor(tools)
     return _Shared(
         settings=settings,
         outside=outside,
-        hypervisor=outside.open_hypervisor(tools),
+        hypervisor=hypervisor,
+        guests=_guests(settings, hypervisor, outbox),
         headers=LuksHeaders(reads),
         devices=RememberedDevices(memory, reads),
         told=ToldDisks(watches=settings.read_only),
         stopping=threading.Event(),
+    )
+
+
+def _guests(settings: HostAgentSettings, hypervisor: HypervisorHost, outbox: Outbox) -> GuestKeeper | None:
+    """Return the threads that look into guests, None unless the operator opted in."""
+    chosen = settings.guest
+    if chosen.filesystems is FileSystemMode.OFF:
+        return None
+    return GuestKeeper(
+        chosen.filesystems,
+        chosen.workers,
+        make_session=lambda: hypervisor.session(_INVENTORY_SHARE),
+        tell=outbox.add_file_systems,
+        wishes=GrowWishes(settings.state_path if chosen.filesystems is FileSystemMode.GROW else None),
+        limits=GuestLimits(call=chosen.call_limit, growth=chosen.growth_limit, interval=chosen.interval),
     )
 
 
@@ -256,7 +280,10 @@ def _worker_tool(shared: _Shared, crowded: Callable[[], bool]) -> WorkerTool:
 
     def work(order: Order) -> Report:
         turn.begin()
-        return extend(order, tools)
+        report = extend(order, tools)
+        if shared.guests is not None:
+            shared.guests.note(order, report)
+        return report
 
     return WorkerTool(session, work)
 
@@ -292,7 +319,7 @@ def _keeper(shared: _Shared, outbox: Outbox, touched: Touched, teller: Teller, h
     strategies, multipath = [*shared.outside.strategies, RbdStrategy(images)], settings.brick.use_multipath
     return InventoryKeeper(
         session,
-        tell=partial(_send_inventory, outbox),
+        tell=partial(_send_inventory, outbox, shared.guests),
         touched=touched,
         volume_types={} if settings.read_only else volume_types(strategies, can, use_multipath=multipath),
         hidden=partial(shared.headers.hidden_bytes, images=images),
@@ -315,8 +342,10 @@ def _tell_nobody(_server_id: str, _disks: Sequence[Disk], _came_back: bool) -> N
     """Do nothing: an agent that only looks changes no guest."""
 
 
-def _send_inventory(outbox: Outbox, inventory: Inventory) -> None:
+def _send_inventory(outbox: Outbox, guests: GuestKeeper | None, inventory: Inventory) -> None:
     outbox.add_inventory(inventory)
+    if guests is not None:
+        guests.present(inventory)
     if inventory.full:
         give_back_free_memory()
 

@@ -7,6 +7,7 @@ from importlib import resources
 from typing import Final
 
 from bridge.audit import plots, trace
+from bridge.audit.entry import Entry
 from bridge.audit.histogram import Durations
 from bridge.audit.report import Brief, LogReport
 
@@ -51,6 +52,10 @@ def _body(made: LogReport) -> Iterator[str]:
     if made.at_restart:
         title = f"At its restart the guest sees the size ({made.at_restarts})"
         yield f"<section><h2>{title}</h2>{_table(made.at_restart)}</section>"
+    if made.file_systems:
+        counts = ", ".join(f"{number} {escape(state)}" for state, number in made.file_systems.most_common())
+        table = _file_systems(made.unused) if made.unused else ""
+        yield f"<section><h2>File systems in guests</h2><p>{counts}</p>{table}</section>"
     yield f"<section><h2>Each hop</h2>{_hops(made)}</section>"
     if made.slowest:
         yield "<section><h2>The slowest, stage by stage</h2>"
@@ -88,6 +93,30 @@ def _table(briefs: Sequence[Brief]) -> str:
     heads = "".join(f"<th>{name}</th>" for name in names)
     more = f"<p class='soft'>and {len(briefs) - _SHOWN} more</p>" if len(briefs) > _SHOWN else ""
     return f'<div class="scroll"><table class="briefs"><tr>{heads}</tr>{rows}</table></div>{more}'
+
+
+def _file_systems(entries: Sequence[Entry]) -> str:
+    names = ("volume", "server", "seen (UTC)", "stands", "why", "unused bytes", "host")
+    rows = "".join(
+        "<tr>"
+        + "".join(f'<td data-name="{n}">{cell}</td>' for n, cell in zip(names, _file_system(entry), strict=True))
+        for entry in entries[:_SHOWN]
+    )
+    heads = "".join(f"<th>{name}</th>" for name in names)
+    more = f"<p class='soft'>and {len(entries) - _SHOWN} more</p>" if len(entries) > _SHOWN else ""
+    return f'<div class="scroll"><table class="briefs"><tr>{heads}</tr>{rows}</table></div>{more}'
+
+
+def _file_system(entry: Entry) -> tuple[str, ...]:
+    return (
+        f"<code>{escape(entry.volume or '-')}</code>",
+        f"<code>{escape(entry.server or '-')}</code>",
+        trace.clock(entry.at)[:19],
+        escape(entry.outcome or "-"),
+        escape(trace.meaning(entry.reason) if entry.reason else "-"),
+        escape(str(entry.data.get("unused", "-"))),
+        escape(entry.host or "-"),
+    )
 
 
 def _cells(brief: Brief) -> tuple[str, ...]:

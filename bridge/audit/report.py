@@ -19,11 +19,13 @@ from bridge.audit.histogram import Durations
 from bridge.audit.logfiles import Reading
 from bridge.audit.story import Story, StoryState, newest, stories
 from bridge.core.audit import AuditEvent
+from bridge.core.file_systems import FsState
 from bridge.core.reasons import Reason
 
 LISTED: Final = 1000
 _SLOWEST: Final = 20
 _GZIP_FACTOR: Final = 15
+_LEAVES_ROOM: Final = frozenset({FsState.BEHIND, FsState.REFUSED, FsState.FAILED})
 PARTS: Final = ("listener", "api", "engine")
 
 
@@ -52,6 +54,8 @@ class Brief:
 class LogReport:
     """A report that is filled story by story.
 
+    `file_systems` counts volumes by the newest state of their file system; `unused` lists those that leave room.
+
     `moments` counts extends by minute and result: by the minute of the end, or of the beginning for open extends.
     """
 
@@ -76,6 +80,8 @@ class LogReport:
     behind: list[Brief] = field(default_factory=list)
     at_restart: list[Brief] = field(default_factory=list)
     at_restarts: int = 0
+    file_systems: Counter[str] = field(default_factory=Counter)
+    unused: list[Entry] = field(default_factory=list)
     wrong: Counter[str] = field(default_factory=Counter)
     _slowest: list[tuple[float, int, Brief]] = field(default_factory=list)
     _begun: "dict[StoryState, array[float]]" = field(default_factory=dict)
@@ -103,11 +109,20 @@ class LogReport:
             self._count(entry)
         for entry in loose:
             self._loose(entry, loose)
+        self._take_file_systems(loose)
         last = newest(told)
         wanted = [story for story in told if self._within(story)]
         self.volumes += bool(wanted)
         for story in wanted:
             self._story(story, is_last=last[story.volume, story.server] is story)
+
+    def _take_file_systems(self, entries: Sequence[Entry]) -> None:
+        """Count the newest state of the file system of each guest that has the volume."""
+        ends = {e.server: e for e in entries if e.event == AuditEvent.FILESYSTEM and "step" not in e.data}
+        for entry in ends.values():
+            self.file_systems[entry.outcome or FsState.UNKNOWN.value] += 1
+            if entry.outcome in _LEAVES_ROOM and len(self.unused) < LISTED:
+                self.unused.append(entry)
 
     def alone(self, entry: Entry) -> None:
         """Count a line that does not name a volume."""

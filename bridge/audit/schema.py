@@ -9,6 +9,7 @@ from importlib import resources
 from typing import Any, Final
 
 from bridge.core.audit import SCHEMA, AuditEvent
+from bridge.core.file_systems import FsState
 from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
 
@@ -27,6 +28,6 @@ def audit_schema() -> dict[str, Any]:
     keys["schema"] = {"const": SCHEMA}
     keys["part"]["enum"] = list(PARTS)
     keys["event"]["enum"] = [event.value for event in AuditEvent]
-    keys["outcome"]["enum"] = sorted({outcome.value for outcome in Outcome} | {*VERDICTS, *WORDS})
+    keys["outcome"]["enum"] = sorted({*map(str, Outcome), *map(str, FsState), *VERDICTS, *WORDS})
     keys["reason"]["enum"] = [reason.value for reason in Reason]
     return schema

@@ -200,7 +200,7 @@ def stories(entries: Sequence[Entry]) -> tuple[list[Story], list[Entry]]:
     pairs: dict[str, _Disk] = {}
     loose: list[Entry] = []
     for entry in entries:
-        if entry.server is None:
+        if entry.server is None or entry.event == AuditEvent.FILESYSTEM:  # no step of an extend
             loose.append(entry)
         else:
             disk = pairs.get(entry.server)

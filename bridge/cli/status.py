@@ -10,10 +10,11 @@ import kombu
 import requests
 from oslo_config import cfg
 
-from bridge.cli.behind import figures
+from bridge.cli.behind import figures, file_system_figures
 from bridge.cli.journal import HOST_TIMEOUT, Reads, moment
 from bridge.journal.admin import Admin
 from bridge.journal.behind import Behind
+from bridge.journal.file_systems import FileSystems
 from bridge.journal.sweeps import last_survey
 from bridge.runtime import commands
 from bridge.runtime.broker import BROKER_ERRORS, PARKED_QUEUE, kombu_connection
@@ -86,6 +87,7 @@ class Status(Reads, Showing):
         with self.database(parsed_args) as database:
             now = Admin(database).standing(host_timeout=HOST_TIMEOUT)
             numbers = Behind(database).numbers()
+            counts = FileSystems(database).counts()
             last = last_survey(database)
         conf = commands.load(parsed_args, [*OPS_GROUPS])
         parked, wanted = count_parked(conf)
@@ -93,6 +95,7 @@ class Status(Reads, Showing):
         self.code = 1 if now.overdue or now.failed or wanted or any(wrong for _, _, wrong in parts) else 0
         shown: Mapping[str, Any] = {
             **figures(numbers),
+            **file_system_figures(counts),
             "last reconcile pass": moment(last.ended_at),
             "open": now.open,
             "dispatched": now.dispatched,

@@ -38,6 +38,9 @@ class AuditEvent(StrEnum):
     LATE = "late"  # engine: a report for an attempt that no longer matters
     REOPENED = "reopened"  # engine: a newer generation makes the extend due again
     CLOSED = "closed"  # engine: the extend ended; outcome says how
+    FILESYSTEM = (
+        "filesystem"  # engine: the file system on a volume changed, or was grown; outcome says how it stands
+    )
     ALARM = "alarm"  # engine: a host speaks for another, exceeds a limit, or contradicts a host; reason says which
     FAILED = "failed"  # engine: the extend ended as failed; `event retry` opens it again
 

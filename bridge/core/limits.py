@@ -21,6 +21,9 @@ HOST_NAME: Final = Limit(most=255, of="characters of a host's name", beyond="the
 REPORTS: Final = Limit(
     most=1000, of="reports in one message", beyond="the others are left out; their orders are cast again"
 )
+FILE_SYSTEMS: Final = Limit(
+    most=1000, of="file systems in one message", beyond="the others are left out until the next look"
+)
 STEPS: Final = Limit(most=64, of="steps in one report", beyond="the others are left out")
 DETAIL: Final = Limit(most=500, of="characters of a report's or a step's detail", beyond="cut off")
 CODE: Final = Limit(most=64, of="characters of a reason, a step's name or a volume type", beyond="cut off")
@@ -41,6 +44,7 @@ ROWS: Final = Limit(
 )
 
 ALL: Final = (
-    MESSAGE_BYTES, HOST_NAME, REPORTS, STEPS, DETAIL, CODE, DOMAINS, DISKS, VOLUMES, VOLUME_TYPES, WHY, SIZE, ROWS,
+    MESSAGE_BYTES, HOST_NAME, REPORTS, FILE_SYSTEMS, STEPS, DETAIL, CODE, DOMAINS, DISKS, VOLUMES, VOLUME_TYPES,
+    WHY, SIZE, ROWS,
 )  # fmt: skip
 """All limits, in the order of the documentation."""

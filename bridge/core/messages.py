@@ -15,6 +15,7 @@ from bridge.core import limits
 from bridge.core.clean import clean
 from bridge.core.encryption import Encryption
 from bridge.core.extend import Bytes, ExtendKey, clean_request_id, is_uuid
+from bridge.core.file_systems import FileSystemSeen
 from bridge.core.outcome import Outcome, Told
 from bridge.core.trace import clean_traceparent
 from bridge.core.wire import BadMessageError, items, mapping, seconds, text, whole, word, words
@@ -40,7 +41,8 @@ class Order:
 
     `encryption` is None for other volumes, and where Cinder does not say. It is an added key: older engines do not
     send it, older agents ignore it. `attachment_id` is Cinder's attachment, which every new attach replaces; an
-    added key as well, and so is `traceparent`, the extend's trace.
+    added key as well, and so is `traceparent`, the extend's trace. `grow_file_system`: the volume's owner asked for
+    the growth of the file system on it; an added key, too.
     """
 
     attempt_id: str
@@ -53,6 +55,7 @@ class Order:
     global_request_id: str | None = None
     attachment_id: str | None = None
     traceparent: str | None = None
+    grow_file_system: bool = False
 
     def to_wire(self) -> dict[str, Any]:
         """Return a JSON-ready dict; without the added keys where they are None, as an older engine sends it."""
@@ -73,6 +76,8 @@ class Order:
             wire["attachment_id"] = self.attachment_id
         if self.traceparent is not None:
             wire["traceparent"] = self.traceparent
+        if self.grow_file_system:
+            wire["grow_file_system"] = True
         return wire
 
     @classmethod
@@ -94,6 +99,7 @@ class Order:
             global_request_id=clean_request_id(message.get("global_request_id")),
             attachment_id=attachment_id if isinstance(attachment_id, str) and is_uuid(attachment_id) else None,
             traceparent=clean_traceparent(message.get("traceparent")),
+            grow_file_system=message.get("grow_file_system") is True,
         )
 
 
@@ -268,6 +274,8 @@ class HostMessage:
     reports of the message that could not be read; the other reports are processed all the same.
 
     `bound`: the broker vouches that the message is from this host. The flag is not part of the message.
+
+    `file_systems` are those of guests; an added key, which older engines ignore.
     """
 
     host: str
@@ -278,10 +286,11 @@ class HostMessage:
     inventory: Inventory | None = None
     unread: int = 0
     bound: bool = False
+    file_systems: tuple[FileSystemSeen, ...] = ()
 
     def to_wire(self) -> dict[str, Any]:
-        """Return a JSON-ready dict."""
-        return {
+        """Return a JSON-ready dict; without `file_systems` where there are none, as an older agent sends it."""
+        wire: dict[str, Any] = {
             "version": VERSION,
             "host": self.host,
             "boot_id": self.boot_id,
@@ -290,6 +299,9 @@ class HostMessage:
             "reports": [r.to_wire() for r in self.reports],
             "inventory": self.inventory.to_wire() if self.inventory is not None else None,
         }
+        if self.file_systems:
+            wire["file_systems"] = [seen.to_wire() for seen in self.file_systems]
+        return wire
 
     @classmethod
     def from_wire(cls, raw: object, *, bound: bool = False) -> "HostMessage":
@@ -306,6 +318,8 @@ class HostMessage:
                 reports.append(Report.from_wire(report))
             except BadMessageError:
                 unread += 1
+        file_systems, unread_file_systems = _file_systems(message.get("file_systems"))
+        unread += unread_file_systems
         return cls(
             host=text(message, "host"),
             boot_id=boot_id,
@@ -315,7 +329,20 @@ class HostMessage:
             inventory=Inventory.from_wire(inventory) if inventory is not None else None,
             unread=unread,
             bound=bound,
+            file_systems=file_systems,
         )
+
+
+def _file_systems(raw: object) -> tuple[tuple[FileSystemSeen, ...], int]:
+    """Return the readable file systems, and how many are not. A newer agent's form of the list counts as none."""
+    rows = raw if isinstance(raw, list) else []
+    seen, unread = [], max(0, len(rows) - limits.FILE_SYSTEMS.most)
+    for row in rows[: limits.FILE_SYSTEMS.most]:
+        try:
+            seen.append(FileSystemSeen.from_wire(row))
+        except BadMessageError:
+            unread += 1
+    return tuple(seen), unread
 
 
 def _versioned(raw: object) -> Mapping[str, Any]:

@@ -40,6 +40,10 @@ _NOT_AGAIN: Final = 600.0  # seconds
 LARGEST_ANSWER: Final = 32 * 1024 * 1024
 """Bytes of an answer that are read: a page of 1,000 volumes with their metadata."""
 
+GROW_KEY: Final = "extend_bridge_grow"
+"""The key of a volume's metadata, or of its image's properties, by which its owner asks for growth."""
+_YES: Final = frozenset({"true", "yes", "on", "1"})
+
 CINDER_REASONS: Final = ServiceReasons(
     section="cinder",
     unreachable=Reason.CINDER_UNREACHABLE,
@@ -66,7 +70,8 @@ class CinderVolume:
     """The volume as Cinder has it now.
 
     `encryption` says how the volume is opened, if it is encrypted and Cinder answers that. `changed_at` is epoch
-    seconds by Cinder's clock, None if Cinder leaves it out.
+    seconds by Cinder's clock, None if Cinder leaves it out. `grow_file_system`: its owner asked for the growth of
+    the file system on it.
     """
 
     id: str
@@ -76,6 +81,7 @@ class CinderVolume:
     encrypted: bool = False
     encryption: Encryption | None = None
     changed_at: float | None = field(default=None, compare=False)
+    grow_file_system: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,6 +332,7 @@ def _volume(record: object) -> CinderVolume | None:
         attached=attached,
         encrypted=record.get("encrypted") is True,
         changed_at=_time(record.get("updated_at")),
+        grow_file_system=asks_for_growth(record),
     )
 
 
@@ -337,6 +344,16 @@ def _is_readable(row: object) -> bool:
     if not isinstance(row, Mapping) or not is_uuid(row.get("attachment_id")):
         return False
     return not row.get("server_id") or is_uuid(row["server_id"])
+
+
+def asks_for_growth(record: Mapping[str, Any]) -> bool:
+    """Return whether the owner asked for the file system's growth, by the volume's metadata or else its image."""
+    for name in ("metadata", "volume_image_metadata"):
+        words = record.get(name)
+        wish = words.get(GROW_KEY) if isinstance(words, Mapping) else None
+        if isinstance(wish, str):
+            return wish.strip().lower() in _YES
+    return False
 
 
 def _time(text: object) -> float | None:

@@ -246,6 +246,7 @@ class Dispatcher:
             global_request_id=extend.global_request_id,
             attachment_id=attachment.attachment_id if attachment else None,
             traceparent=extend.traceparent,
+            grow_file_system=cast.volume.grow_file_system,
         )
 
     def _cast_group(self, host: str, group: Sequence[tuple[NewAttempt, Order]]) -> None:

@@ -13,6 +13,7 @@ from bridge.core.reasons import Reason
 from bridge.engine.alarms import HostAlarms
 from bridge.journal.behind import Behind
 from bridge.journal.claims import Claims
+from bridge.journal.file_systems import FileSystems
 from bridge.journal.retention import Retention
 from bridge.journal.states import Extend
 from bridge.runtime.audit import AuditLog
@@ -32,6 +33,7 @@ class Sweeper:
         *,
         work: Claims,
         behind: Behind,
+        file_systems: FileSystems | None = None,
         retention: Retention,
         overdue_after: float,
         host_timeout: float = 60.0,
@@ -41,6 +43,7 @@ class Sweeper:
     ) -> None:
         self._work = work
         self._behind = behind
+        self._file_systems = file_systems
         self._retention = retention
         self._overdue_after = overdue_after
         self._host_timeout = host_timeout
@@ -69,6 +72,7 @@ class Sweeper:
         self._retention.forget()
         if self._sweeps % _BEHIND_EVERY == 0:
             self._show_behind()
+            self._show_file_systems()
             self._show_disputed()
         self._sweeps += 1
 
@@ -80,6 +84,12 @@ class Sweeper:
             gauge.clear()
             for reason, number in numbers.items():
                 gauge.labels(reason).set(number)
+
+    def _show_file_systems(self) -> None:
+        counts = self._file_systems.counts() if self._file_systems is not None else {}
+        self._metrics.file_systems.clear()
+        for state, number in counts.items():
+            self._metrics.file_systems.labels(state).set(number)
 
     def _show_disputed(self) -> None:
         """Sound an alarm for guests that several hosts claim now and claimed in the last look, a minute ago.

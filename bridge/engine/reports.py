@@ -13,6 +13,7 @@ import kombu
 from bridge.core import limits
 from bridge.core.audit import AuditEvent, AuditRecord
 from bridge.core.errors import JournalRefusedError, JournalUnavailableError, ShuttingDownError
+from bridge.core.file_systems import FileSystemSeen
 from bridge.core.messages import HostMessage
 from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
@@ -277,6 +278,9 @@ class ReportsConsumer:
     def _follow_up(self, taken: BatchResult) -> None:
         for settled in taken.settled:
             self._say(settled)
+        for host, seen in taken.file_systems:
+            self._metrics.file_system_reports.labels(seen.state.value, seen.reason).inc()
+            self._audit.write(*file_system_records(host, seen, time.time()))
         if taken.came_up or taken.back or any(s.decision and s.decision.move is Move.NEWER for s in taken.settled):
             self._on_due()
         for host in taken.came_up:
@@ -326,6 +330,37 @@ class ReportsConsumer:
                 settled.host, report.key.volume_id, report.key.server_id, _NEVER - 1, report.after, report.target,
             )  # fmt: skip
         self._audit.write(*_records(settled, time.time()))
+
+
+def file_system_records(host: str, seen: FileSystemSeen, now: float) -> list[AuditRecord]:
+    """Return audit records of the commands in a guest, and of how its file system stands after them."""
+    ids: dict[str, Any] = {"request_id": seen.request_id, "global_request_id": seen.global_request_id}
+    steps = [
+        AuditRecord.of(
+            seen.key,
+            AuditEvent.FILESYSTEM,
+            now,
+            host=host,
+            outcome="ok" if step.ok else "failed",
+            seconds=step.seconds,
+            data={"step": step.name, "detail": step.detail},
+            **ids,
+        )
+        for step in seen.steps
+    ]
+    sizes = {"disk": seen.disk, "size": seen.size, "unused": seen.unused}
+    words = {"layout": seen.layout.value, "type": seen.kind, "mount_point": seen.mount_point}
+    end = AuditRecord.of(
+        seen.key,
+        AuditEvent.FILESYSTEM,
+        now,
+        host=host,
+        outcome=seen.state.value,
+        reason=seen.reason,
+        data={name: value for name, value in {**sizes, **words, "follow": seen.follow.value}.items() if value},
+        **ids,
+    )
+    return [*steps, end]
 
 
 def sender_of(message: kombu.Message) -> str | None:

@@ -24,6 +24,7 @@ from bridge.journal.audit_heads import AuditHeads
 from bridge.journal.behind import Behind
 from bridge.journal.claims import Claims
 from bridge.journal.database import Database
+from bridge.journal.file_systems import FileSystems
 from bridge.journal.findings import Findings
 from bridge.journal.reports import Reported
 from bridge.journal.retention import Retention
@@ -98,7 +99,8 @@ def build(settings: EngineSettings, process: Process) -> list[Part]:
 
     retention = Retention(database, settings.journal.keep)
     sweep = Sweeper(
-        work=work, behind=Behind(database), retention=retention, overdue_after=settings.overdue_after,
+        work=work, behind=Behind(database), file_systems=FileSystems(database),
+        retention=retention, overdue_after=settings.overdue_after,
         host_timeout=settings.host_timeout,
         metrics=metrics, audit=audit,
     )  # fmt: skip

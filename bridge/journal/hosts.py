@@ -197,7 +197,8 @@ _ALL_STILL: Final = (
 
 def is_heartbeat(message: HostMessage) -> bool:
     """Return True if the message says no more than that its agent lives."""
-    return not message.reports and not message.unread and message.inventory in _NOTHING_NEW
+    says_more = message.reports or message.file_systems or message.unread
+    return not says_more and message.inventory in _NOTHING_NEW
 
 
 def all_still_there(

@@ -18,11 +18,13 @@ import sqlalchemy as sa
 from bridge.core import limits
 from bridge.core.audit import AuditEvent
 from bridge.core.extend import Arrival, ArrivalSource, Bytes, ExtendKey
+from bridge.core.file_systems import FileSystemSeen
 from bridge.core.messages import DomainSeen, HostMessage, Report
 from bridge.journal import hosts as host_rows
 from bridge.journal.accept import open_extends
 from bridge.journal.claims import EXTEND_COLUMNS, extend_of
 from bridge.journal.database import Database, Prepared, PreparedForRows, names
+from bridge.journal.file_systems import write_file_systems
 from bridge.journal.states import Attempt, Extend, Move, SettleDecision, State, is_final, settle
 from bridge.journal.tables import attempts, extends, transitions
 from bridge.runtime.retry import Backoff
@@ -211,7 +213,10 @@ _MIGRATION: Final = 3600.0  # seconds a live migration may take for a resize on 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchResult:
-    """The result of a batch: each report's effect, hosts that came up, names that two agents share."""
+    """The result of a batch: each report's effect, hosts that came up, names that two agents share.
+
+    `file_systems`: those that changed, each with its host.
+    """
 
     settled: list[SettledReport]
     came_up: list[str]
@@ -219,6 +224,7 @@ class BatchResult:
     back: int = 0
     refused: list[str] = field(default_factory=list)
     lost: Mapping[str, int] = field(default_factory=dict)
+    file_systems: list[tuple[str, FileSystemSeen]] = field(default_factory=list)
 
 
 class Reported:
@@ -285,9 +291,16 @@ class Reported:
             back += _look_again(connection, heard.host, (*moved_in, *heard.moved_in), now)
         settled = list(self._settle(connection, believed, now))
         write_decisions(connection, settled, now)
+        changed = [
+            (message.host, each)
+            for message in believed
+            if message.file_systems
+            for each in write_file_systems(connection, message.host, message.file_systems, now)
+        ]
         return BatchResult(
-            settled=settled, came_up=came_up, duplicate=duplicate, back=back, refused=refused, lost=lost
-        )
+            settled=settled, came_up=came_up, duplicate=duplicate, back=back, refused=refused, lost=lost,
+            file_systems=changed,
+        )  # fmt: skip
 
     def _settle(
         self, connection: sa.Connection, messages: Sequence[HostMessage], now: float
@@ -340,12 +353,11 @@ def portions(messages: Sequence[HostMessage]) -> Iterator[list[HostMessage]]:
 
 def weight(message: HostMessage) -> int:
     """Return the approximate number of rows of a message."""
+    own = 1 + len(message.reports) + len(message.file_systems)
     if message.inventory is None:
-        return 1 + len(message.reports)
+        return own
     domains = message.inventory.domains
-    return (
-        1 + len(message.reports) + len(domains) + sum(len(d.disks) for d in domains) + len(message.inventory.gone)
-    )
+    return own + len(domains) + sum(len(d.disks) for d in domains) + len(message.inventory.gone)
 
 
 def _slices(domains: Sequence[DomainSeen]) -> Iterator[list[DomainSeen]]:

@@ -8,6 +8,7 @@ from typing import Final
 import sqlalchemy as sa
 
 from bridge.journal.database import Database
+from bridge.journal.file_systems import delete_old
 from bridge.journal.inventory import GONE
 from bridge.journal.settings import Keep
 from bridge.journal.tables import attempts, audit_heads, disks, domains, extends, hosts, transitions
@@ -35,6 +36,7 @@ class Retention:
                 _closed(connection, closed_before)
                 + _servers(connection, gone_before)
                 + _hosts(connection, gone_before)
+                + delete_old(connection, gone_before, _BITE)
                 + _heads(connection, now - self._keep.audit_heads_days * _DAY)
             )
 

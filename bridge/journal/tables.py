@@ -114,6 +114,27 @@ disks = sa.Table(
     sa.Index("ix_disks_volume", "volume_id"),
 )
 
+file_systems = sa.Table(
+    "file_systems",
+    metadata,
+    sa.Column("server_id", _ID, primary_key=True),
+    sa.Column("volume_id", _ID, primary_key=True),
+    sa.Column("host", _HOST, nullable=False),
+    sa.Column("state", _CODE, nullable=False),
+    sa.Column("reason", _CODE, nullable=False),
+    sa.Column("layout", _CODE, nullable=False),
+    sa.Column("follow", _CODE, nullable=False),
+    sa.Column("kind", _CODE, nullable=False),
+    sa.Column("mount_point", _HOST, nullable=False),
+    sa.Column("disk", sa.BigInteger),
+    sa.Column("size", sa.BigInteger),
+    sa.Column("asked", sa.SmallInteger, nullable=False),
+    sa.Column("since", sa.Double, nullable=False),
+    sa.Column("seen_at", sa.Double, nullable=False),
+    sa.Index("ix_file_systems_state", "state"),
+    sa.Index("ix_file_systems_seen_at", "seen_at"),
+)
+
 passes = sa.Table(
     "passes",
     metadata,

@@ -177,6 +177,18 @@ class EngineMetrics:
             ["reason"],
             registry=registry,
         )
+        self.file_systems = Gauge(
+            "extend_bridge_file_systems",
+            "Volumes by the state of the file system on them: fits, grown, behind, refused, failed, unknown",
+            ["state"],
+            registry=registry,
+        )
+        self.file_system_reports = Counter(
+            "extend_bridge_engine_file_system_reports",
+            "File systems that changed or were grown, by state and reason",
+            ["state", "reason"],
+            registry=registry,
+        )
         self.host_alarms = Counter(
             "extend_bridge_engine_host_alarms",
             "What hosts did that they must not, by reason and host",

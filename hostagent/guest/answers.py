@@ -6,17 +6,14 @@ Every word in them is the tenant's. A row that cannot be read is left out and co
 
 import base64
 import binascii
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 from bridge.core.reasons import Reason
 from hostagent.guest.errors import GuestLookError
 
-ANSWER_MAX: Final = 4 * 1024 * 1024
-"""Bytes of one answer; qemu-ga itself sends up to a GiB."""
 ROWS_MAX: Final = 4096  # file systems or disks of one guest; a node of Kubernetes has a thousand mounts
 PRINTED_MAX: Final = 256 * 1024  # bytes of a command's output
 _PATH_MAX: Final = 4096
@@ -61,23 +58,6 @@ class Printed:
     code: int
     out: str
     err: str
-
-
-def read_answer(text: bytes) -> Any:
-    """Return the value of an answer. Raises GuestLookError for an error in it, and for anything but an answer."""
-    if len(text) > ANSWER_MAX:
-        raise bad(f"an answer of {len(text)} bytes")
-    try:
-        answer = json.loads(text, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as ex:
-        raise bad(f"not JSON ({type(ex).__name__})") from ex
-    if isinstance(answer, Mapping) and "return" in answer:
-        return answer["return"]
-    error = answer.get("error") if isinstance(answer, Mapping) else None
-    if not isinstance(error, Mapping):
-        raise bad("neither a value nor an error")
-    kind, words = error.get("class"), error.get("desc")
-    raise refused(f"{kind}: {words}" if isinstance(kind, str) else str(words))
 
 
 def refused(words: str) -> GuestLookError:
@@ -136,10 +116,6 @@ def is_device(value: object) -> bool:
 def bad(detail: str) -> GuestLookError:
     """Return the error of an answer that is not one."""
     return GuestLookError(Reason.FS_AGENT_BAD_ANSWER, detail)
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(name)
 
 
 def _rows(value: Any) -> list[Any]:

@@ -31,14 +31,19 @@ class AgentCalls:
         *,
         limit: float,
         sleep: Callable[[float], bool],
+        budget: float = 600.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`limit`: seconds of one call; `sleep(seconds)` returns whether the agent is stopping."""
+        """`limit`: seconds of one call; `budget`: of all commands together.
+
+        `sleep(seconds)` returns whether the agent is stopping.
+        """
         self._agents = agents
         self._server_id = server_id
         self._limit = limit
         self._sleep = sleep
         self._clock = clock
+        self._until = clock() + budget
 
     def ask(self, command: str, arguments: Mapping[str, Any] | None = None) -> Any:
         """Return the value of one command's answer. Raises GuestLookError."""
@@ -63,10 +68,10 @@ class AgentCalls:
             "capture-output": True,
         }
         pid = read_pid(self.ask("guest-exec", arguments))
-        deadline, wait = self._clock() + seconds, _FIRST_LOOK
+        deadline, wait = min(self._until, self._clock() + seconds), _FIRST_LOOK
         while (ended := read_status(self.ask("guest-exec-status", {"pid": pid}))) is None:
             if self._clock() >= deadline or self._sleep(wait):
-                raise GuestLookError(Reason.FS_AGENT_SILENT, f"{argv[0]} did not end within {seconds:g} s")
+                raise GuestLookError(Reason.FS_AGENT_SILENT, f"{argv[0]} did not end in time")
             wait = min(_LAST_LOOK, 2 * wait)
         return ended
 

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """A look at the volumes of one guest by its agent's own answers: no command runs in the guest."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Final
 
 from bridge.core.clean import clean
 from bridge.core.extend import Bytes, ExtendKey
-from bridge.core.file_systems import FileSystemSeen, Follow, FsLayout, FsState
+from bridge.core.file_systems import FileSystemSeen, FsState
 from bridge.core.reasons import Reason
 from hostagent.guest.answers import GuestDisk, GuestFileSystem, read_disks, read_file_systems
 from hostagent.guest.calls import AgentCalls
@@ -93,13 +93,3 @@ def reference(earlier: FileSystemSeen | None, seen: FileSystemSeen) -> FileSyste
     if earlier is None or seen.state in {FsState.FITS, FsState.GROWN} or seen.layout is not earlier.layout:
         return seen
     return earlier
-
-
-def all_unseen(
-    server_id: str, capacities: Mapping[str, int | None], reason: Reason, layout: FsLayout = FsLayout.UNKNOWN
-) -> list[FileSystemSeen]:
-    """Return every volume of a guest as not seen, with one reason."""
-    return [
-        replace(unseen(ExtendKey(server_id, volume_id), reason, capacity), layout=layout, follow=Follow.UNKNOWN)
-        for volume_id, capacity in capacities.items()
-    ]

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from bridge.audit import logfiles, report, trace
+from bridge.audit import logfiles, page, report, trace
 from bridge.audit.histogram import Durations
+from bridge.core.audit import AuditEvent, AuditRecord
 from bridge.core.errors import OperatorError
+from bridge.core.extend import ExtendKey
 from tests.lab.trail import START, extend, lines, made_id
 
 ALL = ["resized", "resized", "already", "unsupported", "parked", "open"]
@@ -148,3 +150,26 @@ def test_a_trace_says_what_a_missing_log_hides(tmp_path: Path) -> None:
     (line,) = trace.unknown(found)
     assert "engine" in line
     assert made_id(0, 1) in line
+
+
+def test_file_systems_are_counted_by_their_newest_line_and_are_no_extends(tmp_path: Path) -> None:
+    """Their steps are no file systems; those that leave room are on the page."""
+    written = [
+        AuditRecord.of(
+            ExtendKey(made_id(n, 2), made_id(n, 1)), AuditEvent.FILESYSTEM, START + at, host="h", outcome=outcome,
+            reason=reason, data=data,
+        ).to_line("engine")
+        for n, at, outcome, reason, data in (
+            (1, 1, "behind", "fs_can_follow", {"unused": 99}),
+            (1, 2, "ok", None, {"step": "partition"}),
+            (1, 3, "grown", "fs_grown", {}),
+            (2, 1, "refused", "fs_luks", {"unused": 123456}),
+        )
+    ]  # fmt: skip
+    (tmp_path / "audit.log").write_text("".join(f"{line}\n" for line in written))
+    made = report.make(logfiles.find([str(tmp_path)]))
+    assert dict(made.file_systems) == {"grown": 1, "refused": 1}
+    assert (made.extends, made.wrong.total()) == (0, 0)
+    shown = page.render(made)
+    assert "File systems in guests" in shown
+    assert "123456" in shown

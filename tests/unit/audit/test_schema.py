@@ -10,6 +10,7 @@ import pytest
 
 from bridge.audit.schema import audit_schema
 from bridge.core.audit import SCHEMA, AuditEvent, AuditRecord
+from bridge.core.file_systems import FsState
 from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
 from bridge.journal.admin import DISCARDED
@@ -31,7 +32,12 @@ def test_names_every_event_reason_and_outcome_of_the_code(schema: dict[str, Any]
     known = schema["properties"]
     assert set(known["event"]["enum"]) == {event.value for event in AuditEvent}
     assert set(known["reason"]["enum"]) == {reason.value for reason in Reason}
-    outcomes = {o.value for o in Outcome} | {kind.value for kind in Kind} | {"ok", "failed", DISCARDED}
+    outcomes = (
+        {o.value for o in Outcome}
+        | {state.value for state in FsState}
+        | {kind.value for kind in Kind}
+        | {"ok", "failed", DISCARDED}
+    )
     assert set(known["outcome"]["enum"]) == outcomes
     assert known["schema"]["const"] == SCHEMA
 

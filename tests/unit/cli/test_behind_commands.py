@@ -22,7 +22,7 @@ from bridge.journal.behind import Behind
 from bridge.journal.database import Database
 from bridge.journal.findings import Finding, Findings, FindingState
 from bridge.journal.settings import JournalSettings
-from bridge.journal.tables import disks, domains, extends, hosts
+from bridge.journal.tables import disks, domains, extends, file_systems, hosts
 from bridge.standin.cinder import Attachment, Fault, StandInCinder
 
 HOST = "cmp-1"
@@ -219,3 +219,21 @@ def test_a_volume_stuck_in_extending_shows_in_behind_and_status_with_its_age(clo
     assert json.loads(out)["extending since"] == "1970-01-01T00:16:40Z"
     _, out, _ = cloud.run("behind", "--cannot-see", "-f", "json")
     assert json.loads(out) == []
+
+
+def test_file_systems_that_leave_room_are_listed_and_counted(cloud: Cloud) -> None:
+    """Nothing is known at first, and the command says what to set."""
+    _, _, err = cloud.run("behind", "--filesystem")
+    assert "[guest] filesystems" in err
+    key = cloud.guest(2, sees=2)
+    row = {
+        "server_id": key.server_id, "volume_id": key.volume_id, "host": HOST, "state": "refused",
+        "reason": "fs_luks", "layout": "mapped", "follow": "no", "kind": "", "mount_point": "", "disk": gib(2),
+        "size": gib(1), "asked": 1, "since": 1.0, "seen_at": 2.0,
+    }  # fmt: skip
+    cloud.write(sa.insert(file_systems).values(**row))
+    [shown] = cloud.rows("behind", "--filesystem")
+    assert (shown["Volume"], shown["State"], shown["Why"]) == (key.volume_id, "refused", "fs_luks")
+    assert (shown["Can follow"], shown["Unused"], shown["Host"]) == ("no", gib(1), HOST)
+    status = cloud.rows("status")
+    assert (status["file systems behind"], status["file systems why"]) == (1, "1 refused")

@@ -207,3 +207,22 @@ def test_a_proof_of_our_rights_is_believed_for_a_while(rights: int) -> None:
     assert cinder.asked.count("/os-services") == 1
     now[0], cinder.rights = 301.0, 403
     assert reader.volume(ID) == NotNow(Reason.CINDER_REFUSED)
+
+
+@pytest.mark.parametrize(
+    ("words", "asked"),
+    [
+        ({"metadata": {"extend_bridge_grow": "true"}}, True),
+        ({"metadata": {"extend_bridge_grow": " Yes "}}, True),
+        ({"metadata": {"extend_bridge_grow": "false"}}, False),
+        ({"metadata": {"extend_bridge_grow": ["true"]}}, False),
+        ({"metadata": {}}, False),
+        ({"metadata": None}, False),
+        ({"volume_image_metadata": {"extend_bridge_grow": "1"}}, True),
+        ({"metadata": {"extend_bridge_grow": "no"}, "volume_image_metadata": {"extend_bridge_grow": "on"}}, False),
+    ],
+)
+def test_the_owner_asks_for_growth_by_the_volume_or_else_by_its_image(words: dict[str, Any], asked: bool) -> None:
+    volume = read_volume(Answer(status=200, body=body(**words)), ID)
+    assert isinstance(volume, CinderVolume)
+    assert volume.grow_file_system is asked
