@@ -6,6 +6,7 @@ work. Each log is one writer of bridge.core.audit_chain. From time to time the n
 """
 
 import errno
+import io
 import logging
 import os
 import secrets
@@ -22,6 +23,7 @@ from typing import Any, Final, Protocol
 from bridge.core.audit import AuditRecord
 from bridge.core.audit_chain import ChainHead, ChainState, key_name, read_link
 from bridge.core.errors import ConfigError
+from bridge.runtime.log_output import Output, output_of
 
 LOG = logging.getLogger(__name__)
 _LOOK_EVERY = 1.0  # seconds between looks whether the file was moved away
@@ -158,6 +160,7 @@ class StreamAudit:
         name = os.path.abspath(path) if path is not None else ""  # noqa: PTH100 - links stay
         self._writer = _Writer(part, proof or AuditProof(), name)
         self._fd: int | None = None
+        self._output: Output | None = None
         self._file = ""
         self._end = 0
         self._fresh = True
@@ -207,11 +210,13 @@ class StreamAudit:
         self._lose(len(lines) - count, error)
 
     def _put(self, fd: int | None, data: bytes) -> int:
-        if fd is not None:
+        if fd is not None and self._file:
             return os.write(fd, data)  # in one piece, or the disk is full
-        sys.stderr.buffer.write(data)
-        sys.stderr.buffer.flush()
-        return len(data)
+        try:
+            return (self._output or output_of(sys.stderr.fileno())).put(data)
+        except (AttributeError, io.UnsupportedOperation):  # a stream of a program that has replaced it
+            sys.stderr.write(data.decode())
+            return len(data)
 
     def _complete(self, linked: Sequence[tuple[bytes, str]], written: int) -> int:
         """Return the number of written lines; a line without its newline gets the newline with the next line."""
@@ -260,6 +265,7 @@ class StreamAudit:
         found = os.fstat(self._fd)
         regular = stat.S_ISREG(found.st_mode)
         self._file = f"{found.st_dev:x}-{found.st_ino:x}" if regular else ""
+        self._output = None if regular else Output(self._fd)
         self._end = 0
         self._fresh, self._torn = True, False
 
