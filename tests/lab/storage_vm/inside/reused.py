@@ -18,6 +18,8 @@ def reused(
     give: Callable[[], None],
     rescan: Callable[[], None],
     grow: Callable[[int], None] | None = None,
+    *,
+    keeps_device: bool = False,
 ) -> dict[str, Any]:
     """Return {"reports": {when: report}, "before", "guest"}; `give` hands the number over to another volume.
 
@@ -45,12 +47,12 @@ def reused(
     }
     say(f"reused: {[(when, report['outcome'], report['detail']) for when, report in reports.items()]}")
     seen = {"reports": reports, "before": before, "guest": bench.guest.prints(before)}
-    return {**seen, "anew": _attached_anew(bench, grow)} if grow is not None else seen
+    return {**seen, "anew": _attached_anew(bench, grow, keeps_device)} if grow is not None else seen
 
 
-def _attached_anew(bench: Bench, grow: Callable[[int], None]) -> dict[str, Any]:
+def _attached_anew(bench: Bench, grow: Callable[[int], None], keeps_device: bool) -> dict[str, Any]:
     """Detach and attach again what the number leads to by now; the next extend is accepted."""
-    bench.detach()
+    bench.detach(keeps_device=keeps_device)
     bench.attach()
     bench.size += STEP
     grow(bench.size)
