@@ -11,7 +11,7 @@ from tests.lab.waiting import until
 
 _COPY = "<disk type='file'><source file='{}'/><driver type='raw'/></disk>"
 _SLOW = 1 << 20  # bytes a second
-_TRANSIENT_JOB = 8  # VIR_DOMAIN_BLOCK_COPY_TRANSIENT_JOB
+_TRANSIENT_JOB = 4  # VIR_DOMAIN_BLOCK_COPY_TRANSIENT_JOB
 _BYTES_A_SECOND = 100 << 20
 
 
