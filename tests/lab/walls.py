@@ -103,6 +103,11 @@ WALLS: Final = {
     "hostagent/drivers/qmp": _wall(
         "bridge.core bridge.runtime hostagent.domain hostagent.drivers.base hostagent.errors", "oslo_config"
     ),
+    "hostagent/drivers/contract": _wall(
+        "bridge.core bridge.runtime hostagent.devices hostagent.domain hostagent.drivers.base "
+        "hostagent.drivers.registry hostagent.errors hostagent.extend hostagent.resize hostagent.storage_reads",
+        "oslo_config prometheus_client pytest",
+    ),
     "hostagent/brick": _wall(
         "bridge.core bridge.runtime hostagent.errors hostagent.ports hostagent.settings",
         "castellan keystoneauth1 os_brick oslo_concurrency oslo_config oslo_context oslo_utils",
