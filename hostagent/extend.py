@@ -25,7 +25,7 @@ from hostagent.devices.headers import LuksHeaders
 from hostagent.devices.overlay import OverlayStrategy
 from hostagent.devices.sysfs import CryptMap
 from hostagent.domain import Disk, Domain, SourceKind
-from hostagent.drivers.base import Hypervisor
+from hostagent.drivers.base import DriverCapabilities, Hypervisor
 from hostagent.errors import StepFailedError
 from hostagent.knowledge import ToldDisks
 from hostagent.ports import DeviceGuard, Encryptor, Images
@@ -76,8 +76,8 @@ class Refreshed:
 class ExtendTools:
     """Tools of one worker. `sleep(seconds)` returns whether the agent is stopping.
 
-    `images`: None where no strategy takes a disk that QEMU's own client opens. `encryptor`: None where the operator
-    did not opt in to volumes' keys on this host.
+    `driver`: what the hypervisor's driver can resize. `images`: None where no strategy takes a disk that QEMU's own
+    client opens. `encryptor`: None where the operator did not opt in to volumes' keys on this host.
     """
 
     hypervisor: Hypervisor
@@ -88,6 +88,7 @@ class ExtendTools:
     encryptor: Encryptor | None = None
     guard: DeviceGuard | None = None
     headers: LuksHeaders | None = None
+    driver: DriverCapabilities | None = None
     refreshed: Refreshed = field(default_factory=Refreshed)
     told: ToldDisks = field(default_factory=ToldDisks)
     clock: Callable[[], float] = time.monotonic
@@ -144,7 +145,10 @@ class _ExtendAttempt:
             self._learn_device(disk)  # while it is good: a later rescan may show another volume under its name
             return Outcome.ALREADY, self._tell(domain, disk, self.before)
         self._check_can_grow(disk)
-        self._refresh(self._strategy(disk), disk)
+        strategy = self._strategy(disk)
+        if self.tools.driver is not None and (why_not := self.tools.driver.why_not(disk)):
+            raise StepFailedError(Outcome.UNSUPPORTED, Reason.RESIZE_UNSUPPORTED, why_not)
+        self._refresh(strategy, disk)
         asked = self._resize(disk)
         self.after = self._capacity("verify", disk)
         if self.after + self.overhead < self.order.target:

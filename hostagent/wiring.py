@@ -276,6 +276,7 @@ def _worker_tool(shared: _Shared, crowded: Callable[[], bool]) -> WorkerTool:
         headers=shared.headers,
         sleep=turn.sleep,
         told=shared.told,
+        driver=shared.hypervisor.capabilities,
     )
 
     def work(order: Order) -> Report:

@@ -31,12 +31,13 @@ MODULES: Final = {
 
 @dataclass(kw_only=True)
 class Site:
-    """One installation: a directory, a bus, a Cinder, a libvirt; its configuration file and its traces."""
+    """One installation: a directory, a bus, a Cinder, a hypervisor; its configuration file and its traces."""
 
     directory: Path
     bus_url: str
     cinder_url: str
     libvirt_uri: str = "test:///default"
+    qmp_sockets: str = ""
     host: str = "host-1"
     extra: str = ""
     ports: dict[str, int] = field(default_factory=lambda: {name: steady_port() for name in (*MODULES, "bind")})
@@ -74,12 +75,18 @@ ops_port = {self.ports["engine"]}
 ops_port = {self.ports["listener"]}
 [hostagent]
 host = {self.host}
-libvirt_uri = {self.libvirt_uri}
+{self._hypervisor()}
 state_path = {self.directory}
 ops_port = {self.ports["hostagent"]}
 {self.extra}
 """
         )
+
+    def _hypervisor(self) -> str:
+        """Return the options of the driver: plain QEMU where its sockets are given, else libvirt."""
+        if not self.qmp_sockets:
+            return f"libvirt_uri = {self.libvirt_uri}"
+        return f"driver = qmp\n[qmp]\nsockets = {self.qmp_sockets}\n[hostagent]"
 
     @property
     def journal_url(self) -> str:

@@ -28,7 +28,7 @@ from hostagent.drivers.base import (
 )
 from hostagent.errors import StepFailedError
 
-from .world import BREAKS, LIMIT, WORLD, MemoryDisk, MemoryGuest, SilentError
+from .world import LIMIT, WORLD, MemoryDisk, MemoryGuest, SilentError, breaks
 
 T = TypeVar("T")
 
@@ -44,7 +44,7 @@ class MemoryHandle:
     def look(self) -> GuestDisks:
         disks = tuple(
             Disk(
-                target="disk" if BREAKS == "one_name" else disk.target,
+                target="disk" if breaks("one_name") else disk.target,
                 kind=SourceKind.FILE,
                 source=f"/volumes/{disk.volume_id}",
                 driver_format="raw",
@@ -58,21 +58,21 @@ class MemoryHandle:
 
     def capacity(self, target: str) -> Capacity:
         disk = self._find(target)
-        size = disk.seen[0] if BREAKS == "old_size" else disk.size
+        size = disk.seen[0] if breaks("old_size") else disk.size
         return Capacity(size, size)
 
     def check_stays(self) -> None:
         return None
 
     def resize(self, disk: Disk, size: int) -> None:
-        if self._read_only and BREAKS != "writes":
+        if self._read_only and not breaks("writes"):
             raise StepFailedError(Outcome.UNSUPPORTED, Reason.RESIZE_UNSUPPORTED, "read only")
         found = self._find(disk.target)
-        if size < found.size and BREAKS not in {"shrinks", "old_size"}:
+        if size < found.size and not breaks("shrinks", "old_size"):
             raise StepFailedError(Outcome.REFUSED, Reason.WOULD_SHRINK, "smaller")
-        for one in self._guest.disks if BREAKS == "all_disks" else [found]:
-            one.size = size // 1024 * 1024 if BREAKS == "kib" else size
-            if BREAKS != "silent_resize":
+        for one in self._guest.disks if breaks("all_disks") else [found]:
+            one.size = size // 1024 * 1024 if breaks("kib") else size
+            if not breaks("silent_resize"):
                 one.seen.append(one.size)
 
     def _find(self, target: str) -> MemoryDisk:
@@ -97,8 +97,8 @@ class MemorySession:
         self._watch: MemoryWatch | None = None
 
     def guests(self) -> GuestList:
-        ids = [*WORLD.guests, *(WORLD.gone if BREAKS == "ghost" else [])]
-        return GuestList(server_ids=frozenset(one.upper() if BREAKS == "upper_case" else one for one in ids))
+        ids = [*WORLD.guests, *(WORLD.gone if breaks("ghost") else [])]
+        return GuestList(server_ids=frozenset(one.upper() if breaks("upper_case") else one for one in ids))
 
     def domain(self, server_id: str) -> Domain | None:
         def look(handle: MemoryHandle) -> Domain:
@@ -121,7 +121,7 @@ class MemorySession:
             try:
                 return [work(handle, lambda: True)]
             except StepFailedError as ex:
-                if BREAKS == "swallows":
+                if breaks("swallows"):
                     raise failed(Reason.HYPERVISOR_RAISED, "something") from ex
                 raise
 
@@ -133,7 +133,7 @@ class MemorySession:
     def watch(self, events: GuestEvents) -> MemoryWatch:
         if self._watch is None:
             self._watch = MemoryWatch()
-            if BREAKS != "deaf":
+            if not breaks("deaf"):
                 WORLD.listeners.append(events)
         return self._watch
 
@@ -146,12 +146,12 @@ class MemorySession:
             raise GuestAgentError(AgentTrouble.ABSENT, "no agent")
         if guest.answer is None:
             raise GuestAgentError(AgentTrouble.SILENT, "no answer")
-        if len(guest.answer) > AGENT_ANSWER_MAX and BREAKS != "floods":
+        if len(guest.answer) > AGENT_ANSWER_MAX and not breaks("floods"):
             raise GuestAgentError(AgentTrouble.BAD_ANSWER, "too long")
         try:
             answer = json.loads(guest.answer)
         except ValueError as ex:
-            if BREAKS == "floods":
+            if breaks("floods"):
                 return guest.answer
             raise GuestAgentError(AgentTrouble.BAD_ANSWER, "not JSON") from ex
         if "error" in answer:
@@ -166,7 +166,7 @@ class MemorySession:
         return None
 
     def _held(self, server_id: str, ask: Callable[[MemoryHandle], T]) -> T | None:
-        guest = WORLD.guests[server_id] if BREAKS == "raises" else WORLD.guests.get(server_id)
+        guest = WORLD.guests[server_id] if breaks("raises") else WORLD.guests.get(server_id)
         if guest is None:
             return None
         try:
@@ -181,9 +181,11 @@ class MemoryHost:
 
     limit = LIMIT
     parts = ()
-    capabilities = DriverCapabilities(
-        sources=frozenset() if BREAKS == "cannot" else frozenset({SourceKind.FILE}), agent=True
-    )
+
+    @property
+    def capabilities(self) -> DriverCapabilities:
+        sources = frozenset[SourceKind]() if breaks("cannot") else frozenset({SourceKind.FILE})
+        return DriverCapabilities(sources=sources, agent=True)
 
     def __init__(self, *, read_only: bool) -> None:
         self._read_only = read_only

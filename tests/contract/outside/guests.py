@@ -8,7 +8,7 @@ from typing import Any
 from hostagent.drivers.base import GuestArrival
 from hostagent.drivers.contract.factory import Ability
 
-from .world import BREAKS, WORLD, MemoryDisk, MemoryGuest
+from .world import WORLD, MemoryDisk, MemoryGuest, breaks
 
 
 class OutsideGuest:
@@ -26,13 +26,13 @@ class OutsideGuest:
         return self._disk(volume_id).seen
 
     def reset(self) -> None:
-        if BREAKS != "no_reset":
+        if not breaks("no_reset"):
             WORLD.tell(lambda heard: heard.arrived(self.server_id, GuestArrival.STARTED))
 
     def unplug(self, volume_id: str) -> None:
         disk = self._disk(volume_id)
         self._guest.disks.remove(disk)
-        if BREAKS != "no_removal":
+        if not breaks("no_removal"):
             WORLD.tell(lambda heard: heard.disk_removed(self.server_id, disk.target))
 
     def freeze(self) -> None:

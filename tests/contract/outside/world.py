@@ -10,8 +10,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-BREAKS = os.environ.get("MEMORY_DRIVER_BREAKS", "")
 LIMIT = 0.5
+
+
+def breaks(*promises: str) -> bool:
+    """Return whether one of these promises is to be broken now."""
+    return os.environ.get("MEMORY_DRIVER_BREAKS", "") in promises
 
 
 class SilentError(Exception):
@@ -34,7 +38,7 @@ class MemoryGuest:
 
     server_id: str
     disks: list[MemoryDisk]
-    run: str = field(default_factory=lambda: "1" if BREAKS == "one_run" else uuid.uuid4().hex)
+    run: str = field(default_factory=lambda: "1" if breaks("one_run") else uuid.uuid4().hex)
     frozen: bool = False
     answer: bytes | None = None
     agent: bool = False
@@ -43,7 +47,7 @@ class MemoryGuest:
     @contextmanager
     def held(self) -> Iterator[None]:
         """Hold the guest for one call; raises SilentError where it is frozen."""
-        deadline = time.monotonic() + (60 if BREAKS == "hangs" else LIMIT)
+        deadline = time.monotonic() + (60 if breaks("hangs") else LIMIT)
         while self.frozen:
             if time.monotonic() > deadline:
                 raise SilentError

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Final
+from typing import Final, NamedTuple
 
 import bridge.runtime.threads  # noqa: F401
 
@@ -27,7 +27,8 @@ from tests.lab.demo.timeline import AuditTail, Timeline, size
 from tests.lab.deploy import Deployment, Site, run_all_in_one, run_processes
 from tests.lab.disks import Disk, LoopDevice, Qcow2File, RawFile
 from tests.lab.guest import Guest, new_guest
-from tests.lab.hypervisor import Hypervisor, prepare_machine, private_hypervisor
+from tests.lab.hypervisor import prepare_machine, private_hypervisor
+from tests.lab.plain_qemu import PlainQemu
 from tests.lab.rabbitmq import RabbitNode
 
 HOST: Final = "demo-host"
@@ -78,15 +79,19 @@ def _scratch() -> Iterator[Path]:
 def _story(options: Options, directory: Path, stack: ExitStack) -> int:
     say = Timeline()
     way = "all in one process" if options.broker == "none" else "four processes over RabbitMQ"
-    say.title(f"Extend Bridge demo: {way}, the guest's disk is a {options.disk} of 1 GiB")
-    prepare_machine()
-    hypervisor = stack.enter_context(private_hypervisor(directory / "lv"))
+    host = "plain QEMU without libvirt, " if options.driver == "qmp" else ""
+    say.title(f"Extend Bridge demo: {host}{way}, the guest's disk is a {options.disk} of 1 GiB")
     disk = _DISKS[options.disk](directory, gib(1))
     stack.callback(disk.close)
-    guest = _boot(hypervisor, disk, directory, say)
+    guest, place = (_plain if options.driver == "qmp" else _under_libvirt)(disk, directory, stack)
+    say.before("guest", f"server {guest.server_id} runs; it sees vda with {size(guest.sizes()[-1])}")
+    say.before("volume", disk.volume_id)
     cinder, attachment_id = _cinder(disk, guest, stack)
     url = "memory://" if options.broker == "none" else _broker(stack, say)
-    site = Site(directory=directory, bus_url=url, cinder_url=cinder.url, libvirt_uri=hypervisor.uri, host=HOST)
+    site = Site(
+        directory=directory, bus_url=url, cinder_url=cinder.url, host=HOST, libvirt_uri=place.libvirt_uri,
+        qmp_sockets=place.qmp_sockets,
+    )  # fmt: skip
     deployment = (run_all_in_one if options.broker == "none" else run_processes)(site, stack)
     _until(lambda: _knows(deployment, guest.server_id), "the bridge did not learn of the guest")
     say.before("bridge", f"ready in {deployment.seconds:.1f} s: {deployment.about}")
@@ -103,13 +108,27 @@ def _story(options: Options, directory: Path, stack: ExitStack) -> int:
     return _watch(deployment, guest, disk, say)
 
 
-def _boot(hypervisor: Hypervisor, disk: Disk, directory: Path, say: Timeline) -> Guest:
+class Place(NamedTuple):
+    """Where the host agent finds the guest."""
+
+    libvirt_uri: str = "test:///default"
+    qmp_sockets: str = ""
+
+
+def _under_libvirt(disk: Disk, directory: Path, stack: ExitStack) -> tuple[Guest, Place]:
+    """Start the guest under a libvirt of its own; return it and where its host agent finds it."""
+    prepare_machine()
+    hypervisor = stack.enter_context(private_hypervisor(directory / "lv"))
     guest = new_guest([disk], directory)
     hypervisor.start(guest.xml())
     guest.wait_size(gib(1))
-    say.before("guest", f"server {guest.server_id} runs; it sees vda with {size(guest.sizes()[-1])}")
-    say.before("volume", disk.volume_id)
-    return guest
+    return guest, Place(libvirt_uri=hypervisor.uri)
+
+
+def _plain(disk: Disk, directory: Path, stack: ExitStack) -> tuple[Guest, Place]:
+    """Start the guest's QEMU with a QMP socket; return the guest and where its host agent finds it."""
+    qemu = stack.enter_context(PlainQemu(directory, [disk]))
+    return qemu.guest, Place(qmp_sockets=str(directory / "*.qmp"))
 
 
 class _Cinder:

@@ -20,6 +20,7 @@ class Options:
 
     broker: str
     disk: str
+    driver: str = "libvirt"
 
 
 def parse(argv: Sequence[str] | None) -> Options:
@@ -45,7 +46,13 @@ def parse(argv: Sequence[str] | None) -> Options:
         help="loop: a block device, which os-brick refreshes (needs root, and is root's default); raw, qcow2: a "
         "file, which QEMU grows",
     )
+    parser.add_argument(
+        "--driver",
+        choices=("libvirt", "qmp"),
+        default="libvirt",
+        help="libvirt: a guest of libvirt (default); qmp: a plain QEMU, asked by its QMP socket",
+    )
     options = parser.parse_args(argv)
     if options.disk == "loop" and not root:
         parser.error("--disk loop makes a loop device, which only root may; use --disk raw or qcow2")
-    return Options(broker=options.broker, disk=options.disk)
+    return Options(broker=options.broker, disk=options.disk, driver=options.driver)

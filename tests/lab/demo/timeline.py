@@ -105,12 +105,12 @@ def _plain(record: Mapping[str, Any]) -> str:
 
 
 _STEPS: Final[Mapping[tuple[str, str | None], str]] = {
-    ("find", None): "found the guest's disk in libvirt",
+    ("find", None): "found the guest's disk",
     ("before", None): "the guest has",
     ("refresh", None): "os-brick refreshed the host's device",
     ("refresh", "file"): "a file: no device of the host to refresh",
     ("resize", None): "told QEMU to grow the disk, which had",
-    ("verify", None): "read back from libvirt",
+    ("verify", None): "read back",
 }
 _SENTENCES: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
     "received": lambda r: f"read volume.resize.end of request {r.get('global_request_id') or r.get('request_id')}",

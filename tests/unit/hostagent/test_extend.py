@@ -13,7 +13,7 @@ from bridge.core.reasons import Reason
 from hostagent.devices.block import LocalStrategy
 from hostagent.devices.image import FileStrategy
 from hostagent.domain import Disk, Domain, SourceKind
-from hostagent.drivers.base import GuestArrival
+from hostagent.drivers.base import DriverCapabilities, GuestArrival
 from hostagent.errors import StepFailedError
 from hostagent.extend import ExtendTools, extend
 from hostagent.ports import Nudge
@@ -481,3 +481,13 @@ def test_a_disk_that_has_the_size_is_remembered_before_anybody_rescans_it() -> N
     report = extend(order(server_id, disk.volume_id, 64 * MIB), made)
     assert report.outcome is Outcome.ALREADY
     assert guard.learned == [disk.volume_id]
+
+
+def test_a_disk_that_the_driver_cannot_resize_is_refused_before_anything_is_touched() -> None:
+    hypervisor, disk = FakeHypervisor(), FakeDisk(kind=SourceKind.BLOCK)
+    server_id, strategy = hypervisor.add(disk), FakeStrategy(disk)
+    made = replace(tools(hypervisor, strategy), driver=DriverCapabilities(sources=frozenset({SourceKind.FILE})))
+    report = extend(order(server_id, disk.volume_id, 128 * MIB), made)
+    assert (report.outcome, report.reason) == (Outcome.UNSUPPORTED, "resize_unsupported")
+    assert "the hypervisor's driver resizes no disk of this kind: block raw" in report.detail
+    assert strategy.refreshes == 0
