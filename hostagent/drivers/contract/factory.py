@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a driver's package gives the contract suite: a way to make real guests, and to do to them what hosts do.
+"""Guests for the contract suite, made by the package of a driver: real ones, and what hosts do to them.
 
 The package names its factory by an entry point of extend_bridge.contract with the driver's name. Each method may be
 slow; each must end. A factory that cannot do a thing leaves its name out of `can`; the suite then shows promises

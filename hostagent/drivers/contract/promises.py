@@ -78,7 +78,7 @@ def test_its_probes_create_nothing_and_say_what_they_are_about(bench: ContractBe
 
 
 def test_its_capabilities_cover_the_disks_it_shows(bench: ContractBench, host: HypervisorHost) -> None:
-    """What it cannot resize is refused before anything is touched, and told in `host show`."""
+    # What it cannot resize is refused before anything is touched, and told in `host show`.
     guest = bench.guest()
     disk = disk_of(host.session(), guest)
     can = host.capabilities
@@ -105,7 +105,7 @@ def test_a_guest_that_runs_is_listed_and_one_that_ended_is_not(
 
 
 def test_a_guest_is_shown_with_each_of_its_disks(bench: ContractBench, session: HypervisorSession) -> None:
-    """A volume is found by its id, its source is the configured one, and each disk has a name of its own."""
+    # A volume is found by its id, its source is the configured one, and each disk has a name of its own.
     guest = bench.guest(DISK, 2 * DISK)
     domain = shown(session, guest.server_id)
     assert (domain.server_id, domain.state, domain.saved, domain.left) == (
@@ -123,7 +123,7 @@ def test_a_guest_is_shown_with_each_of_its_disks(bench: ContractBench, session: 
 
 
 def test_a_run_has_one_name_and_the_next_run_another(bench: ContractBench, session: HypervisorSession) -> None:
-    """What a guest was told is known by run: a name that stays would take a new guest for a told one."""
+    # What a guest was told is known by run: a name that stays would take a new guest for a told one.
     guest = bench.guest()
     first = shown(session, guest.server_id).run
     assert first is not None
@@ -164,7 +164,7 @@ def test_a_disk_that_the_guest_has_not_is_an_error_in_words(
 
 
 def test_within_a_call_everything_is_read_anew(bench: ContractBench, session: HypervisorSession) -> None:
-    """The guard decides by what the disk has in this moment."""
+    # The guard decides by what the disk has in this moment.
     guest = bench.guest()
     disk = disk_of(session, guest)
     sizes: list[int] = []
@@ -193,7 +193,7 @@ def test_a_resize_leaves_the_other_disks_alone(bench: ContractBench, session: Hy
 
 
 def test_a_resize_tells_the_guest(bench: ContractBench, session: HypervisorSession) -> None:
-    """The virtual hardware's size alone is nothing: a guest looks when it is interrupted."""
+    # The virtual hardware's size alone is nothing: a guest looks when it is interrupted.
     bench.needs(Ability.SEE)
     guest = bench.guest()
     resize(session, guest, disk_of(session, guest), 2 * DISK)
@@ -209,7 +209,7 @@ def test_a_resize_to_the_size_it_has_is_no_error_and_changes_nothing(
 
 
 def test_a_driver_that_says_it_never_shrinks_never_does(bench: ContractBench, session: HypervisorSession) -> None:
-    """Where it says so, the guard relies on it against a resize that crosses another one."""
+    # Where it says so, the guard relies on it against a resize that crosses another one.
     guest = bench.guest()
     disk = disk_of(session, guest)
     if not session.on_guest(guest.server_id, lambda handle, _wanted: handle.never_shrinks):
@@ -220,7 +220,7 @@ def test_a_driver_that_says_it_never_shrinks_never_does(bench: ContractBench, se
 
 
 def test_behind_the_guard_no_size_makes_a_disk_smaller(bench: ContractBench, session: HypervisorSession) -> None:
-    """The guard is the agent's; it is only as good as what the driver shows."""
+    # The guard is the agent's; it is only as good as what the driver shows.
     guest = bench.guest()
     disk, chance, largest = disk_of(session, guest), random.Random(1), DISK
     for _ in range(24):
@@ -235,7 +235,7 @@ def test_behind_the_guard_no_size_makes_a_disk_smaller(bench: ContractBench, ses
 
 
 def test_an_order_is_carried_out_and_reported(bench: ContractBench, session: HypervisorSession) -> None:
-    """The agent's own work over the driver: grown, verified, and a second order finds it done."""
+    # The agent's own work over the driver: grown, verified, and a second order finds it done.
     guest = bench.guest()
     tools = ExtendTools(
         hypervisor=session, strategies=[FileStrategy()], patience=DeviceWait(device_wait=1, nudge_every=1),
@@ -307,7 +307,7 @@ def test_sessions_of_several_threads_do_not_disturb_each_other(bench: ContractBe
 
 
 def test_a_frozen_guest_costs_one_call_limit_and_no_other_guest(bench: ContractBench, host: HypervisorHost) -> None:
-    """Every wait ends, in words; afterwards the guest is as it was, and nothing late happens to it."""
+    # Every wait ends, in words; afterwards the guest is as it was, and nothing late happens to it.
     bench.needs(Ability.FREEZE)
     frozen, other = bench.guest(), bench.guest()
     session, second = host.session(), host.session()
@@ -352,7 +352,7 @@ def test_guests_that_come_and_go_are_events(bench: ContractBench, session: Hyper
 
 
 def test_a_reset_says_that_the_guest_starts_again(bench: ContractBench, session: HypervisorSession) -> None:
-    """It reads its disks' sizes then, and need not be told."""
+    # It reads its disks' sizes then, and need not be told.
     bench.needs(Ability.RESET)
     guest, heard = bench.guest(), HeardEvents()
     disk_of(session, guest)
@@ -364,7 +364,7 @@ def test_a_reset_says_that_the_guest_starts_again(bench: ContractBench, session:
 
 
 def test_a_disk_that_leaves_is_an_event_by_its_alias(bench: ContractBench, session: HypervisorSession) -> None:
-    """Else another volume under its name would be taken for it."""
+    # Else another volume under its name would be taken for it.
     bench.needs(Ability.UNPLUG)
     guest, heard = bench.guest(DISK, DISK), HeardEvents()
     disk = disk_of(session, guest, 1)
@@ -418,7 +418,7 @@ def test_a_guest_without_an_agent_is_said_in_time(bench: ContractBench, host: Hy
 def test_what_an_agent_answers_is_bounded_and_in_words(
     bench: ContractBench, host: HypervisorHost, answer: bytes | None, why: AgentTrouble | None
 ) -> None:
-    """A guest writes it."""
+    # A guest writes it.
     bench.needs(Ability.AGENT)
     guest, session = bench.guest(DISK, agent=True), host.session()
     guest.agent_answers(answer)
