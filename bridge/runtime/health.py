@@ -110,6 +110,11 @@ class Health:
         """Mark the check not ready. The reason names the part, the address, what was tried and what to set."""
         self._say(name, _Word(check=Check(False, reason), said_at=self._clock()))
 
+    def said(self, name: str) -> Check | None:
+        """Return the last word about a check, however old; None before the first."""
+        word = self._words.get(name)
+        return word.check if word is not None else None
+
     def due(self, name: str, oldest: Callable[[], float | None], *, what: str, limit: float = LIMIT) -> None:
         """Watch due work: `oldest` returns the seconds for which the oldest due item has waited, None without one.
 

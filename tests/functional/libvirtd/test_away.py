@@ -15,6 +15,7 @@ from tests.functional.libvirtd.conftest import GIB, Machine
 from tests.lab.agent import wait_for
 from tests.lab.guest import Guest
 from tests.lab.libvirtd import Libvirtd
+from tests.lab.proxy import Proxy, Which
 
 pytestmark = pytest.mark.functional
 
@@ -83,6 +84,25 @@ def test_a_hung_libvirtd_is_given_up_on_and_readiness_counts_the_calls(machine: 
         wait_for(partial(_shows, machine, host.name, guest.server_id, {3 * GIB}), agent)
         guest.wait_size(3 * GIB)
         assert guest.sizes() == sorted(guest.sizes())
+
+
+def test_a_socket_of_libvirt_that_became_silent_is_left_for_a_new_one(machine: Machine) -> None:
+    """The daemon is well, what lies between is not: old connections stay silent for ever, new ones work."""
+    host = machine.libvirtd()
+    guest = machine.guest()[0]
+    boot(host, guest)
+    with Proxy(host.root / "libvirt-sock", listen=host.root / "way") as proxy:
+        host.uri = f"qemu+unix:///system?socket={host.root}/way"
+        agent = machine.agent(host, QUICK)
+        wait_for(lambda: machine.reports.size(host.name, guest.server_id) == GIB, agent)
+        proxy.freeze(Which.ALL)
+        assert ends(machine.extend(agent, guest, 2 * GIB)) == (Outcome.HYPERVISOR_FAILED, "libvirt_timed_out")
+        wait_for(lambda: not agent.ready(), agent)
+        proxy.heal(Which.NEW)
+        wait_for(agent.ready, agent)
+        assert machine.extend(agent, guest, 2 * GIB).outcome is Outcome.RESIZED
+        guest.wait_size(2 * GIB)
+        agent.end()
 
 
 def test_guests_that_hang_hold_up_no_other_and_the_inventory_goes_on(machine: Machine) -> None:
