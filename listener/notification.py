@@ -18,9 +18,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Self
 
-from bridge.core.extend import ExtendKey, clean_request_id, is_uuid
+from bridge.core.extend import ExtendKey, clean_request_id, clean_traceparent, is_uuid, made_by
 from bridge.core.reasons import Reason
-from bridge.core.trace import clean_traceparent, made_by
 
 _WANTED: Final = b"volume.resize.end"
 _A_NOTIFICATION: Final = b"event_type"

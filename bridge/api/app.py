@@ -33,8 +33,7 @@ from bridge.api.healthcheck import Healthcheck
 from bridge.api.identity import Authenticator, Policy
 from bridge.api.request import DOCUMENT_PATH, VERSIONED_PATH
 from bridge.api.settings import ApiSettings
-from bridge.core.extend import clean_request_id
-from bridge.core.trace import EACH_HEADER, HEADER
+from bridge.core.extend import EACH_HEADER, HEADER, clean_request_id
 from bridge.http.server import StartResponse, WsgiApp
 from bridge.runtime.audit import AuditLog
 from bridge.runtime.config import Driver

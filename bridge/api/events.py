@@ -27,9 +27,8 @@ from bridge.api.faults import fault, not_found
 from bridge.api.identity import Policy
 from bridge.api.schema import VOLUME_EXTENDED
 from bridge.core.audit import AuditEvent, AuditRecord
-from bridge.core.extend import Arrival, ExtendKey, ServerState, is_uuid
+from bridge.core.extend import Arrival, ExtendKey, ServerState, is_uuid, made_by, read_headers
 from bridge.core.reasons import Reason
-from bridge.core.trace import made_by, read_headers
 from bridge.runtime.audit import AuditLog
 from bridge.runtime.metrics import ApiMetrics
 

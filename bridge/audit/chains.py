@@ -16,7 +16,7 @@ from typing import Final
 
 from bridge.audit.evidence import Damage, Evidence
 from bridge.audit.logtext import LogPiece, LogText, Piece, read_pieces
-from bridge.core.audit_chain import ChainHead, ChainLink, key_name, link_hash
+from bridge.core.audit import ChainHead, ChainLink, key_name, link_hash
 
 _HELD: Final = 20_000  # lines of a writer that are held back for a missing line
 _SUSPECT: Final = 8  # later lines after which a line that does not fit is judged as edited

@@ -13,7 +13,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Final
 
-from bridge.core.audit_chain import ChainLink, read_link
+from bridge.core.audit import ChainLink, read_link
 from bridge.core.errors import OperatorError
 
 _BEGIN: Final = b'{"schema":'

@@ -3,7 +3,7 @@
 
 There are three kinds of evidence:
 
-- The chain of each writer (bridge.core.audit_chain) proves its lines and their numbers.
+- The chain of each writer (bridge.core.audit) proves its lines and their numbers.
 - Heads prove the end of a chain. The journal and a daemon's own log keep heads, and later writers name heads.
 - The places of lines prove the order of different writers' lines in one file, and the bytes between lines.
   Lines of 0.1.0 have no chain. The places show when such a line was inserted or removed between two known places.
@@ -25,7 +25,7 @@ from bridge.audit.entry import stamp
 from bridge.audit.evidence import Damage, Evidence, LogFinding, Verified
 from bridge.audit.logtext import LogText, Piece, read_pieces
 from bridge.audit.places import Displaced, moved_rows, out_of_order, uneven_gaps
-from bridge.core.audit_chain import ChainHead
+from bridge.core.audit import ChainHead
 
 _PART: Final = re.compile(rb'"part":"([a-z0-9_-]+)"')
 _TIME: Final = re.compile(rb'\{"schema":\d+,"time":"([^"]{1,40})"')

@@ -17,7 +17,7 @@ from bridge.audit.evidence import LogFinding, Verified
 from bridge.audit.report import Brief, LogReport
 from bridge.audit.schema import audit_schema
 from bridge.audit.verify import in_order, verify
-from bridge.core.audit_chain import ChainHead, read_head
+from bridge.core.audit import ChainHead, read_head
 from bridge.core.errors import JournalUnavailableError, OperatorError
 from bridge.journal.audit_heads import AuditHeads
 from bridge.journal.database import Database, missing_file

@@ -14,10 +14,9 @@ from typing import Any, Final
 from bridge.core import limits
 from bridge.core.clean import clean
 from bridge.core.encryption import Encryption
-from bridge.core.extend import Bytes, ExtendKey, clean_request_id, is_uuid
+from bridge.core.extend import Bytes, ExtendKey, clean_request_id, clean_traceparent, is_uuid
 from bridge.core.file_systems import FileSystemSeen
 from bridge.core.outcome import Outcome, Told
-from bridge.core.trace import clean_traceparent
 from bridge.core.wire import BadMessageError, items, mapping, seconds, text, whole, word, words
 
 _KEPT_MOST: Final = 2 * limits.DOMAINS.most

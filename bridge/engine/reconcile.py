@@ -15,8 +15,7 @@ from typing import Final
 
 from bridge.core.audit import AuditEvent, AuditRecord
 from bridge.core.errors import JournalUnavailableError
-from bridge.core.extend import Arrival, ArrivalSource, ExtendKey, new_id
-from bridge.core.trace import made_by
+from bridge.core.extend import Arrival, ArrivalSource, ExtendKey, made_by, new_id
 from bridge.engine.cinder import CinderReader, Gone, NotNow, Page
 from bridge.engine.compare import Comparison, stuck, survey
 from bridge.engine.upstream import GOOD_FOR

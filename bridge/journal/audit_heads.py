@@ -6,7 +6,7 @@ from typing import Any, Final, NamedTuple
 
 import sqlalchemy as sa
 
-from bridge.core.audit_chain import ChainHead
+from bridge.core.audit import ChainHead
 from bridge.journal.database import Database
 from bridge.journal.tables import audit_heads
 

@@ -2,7 +2,7 @@
 """Destinations of audit records: a file that logrotate may move away, systemd's journal, or standard error.
 
 A line that cannot be written (disk full, directory gone) is counted and reported once. Such a line never stops the
-work. Each log is one writer of bridge.core.audit_chain. From time to time the newest line's hash is kept elsewhere.
+work. Each log is one writer of bridge.core.audit. From time to time the newest line's hash is kept elsewhere.
 """
 
 import errno
@@ -20,8 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from bridge.core.audit import AuditRecord
-from bridge.core.audit_chain import ChainHead, ChainState, key_name, read_link
+from bridge.core.audit import AuditRecord, ChainHead, ChainState, key_name, read_link
 from bridge.core.errors import ConfigError
 from bridge.runtime.log_output import Output, output_of
 

@@ -25,9 +25,8 @@ from keystoneauth1 import exceptions as ks_errors
 from keystoneauth1.adapter import Adapter
 from keystoneauth1.session import Session, TCPKeepAliveAdapter
 
-from bridge.core.extend import ExtendKey
+from bridge.core.extend import ExtendKey, headers_of
 from bridge.core.reasons import Reason
-from bridge.core.trace import headers_of
 from bridge.runtime.rest_failures import failure_detail, failure_reason, os_error
 
 LOG = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol
 
 from bridge.core.audit import AuditEvent, AuditRecord
 from bridge.core.errors import ConfigError
-from bridge.core.trace import root_span, span_id, trace_id
+from bridge.core.extend import root_span, span_id, trace_id
 from bridge.runtime.audit import AuditLog
 
 _OTLP: Final = "bridge.runtime.otlp"

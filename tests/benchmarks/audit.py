@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Final
 
-from bridge.core.audit import AuditEvent, AuditRecord
-from bridge.core.audit_chain import ChainState
+from bridge.core.audit import AuditEvent, AuditRecord, ChainState
 from bridge.core.extend import new_id
 from bridge.runtime.audit import StreamAudit
 from tests.benchmarks.measure import Row, per_item

@@ -22,7 +22,7 @@ from typing import Final, Protocol, Self
 from bridge.audit.entry import stamp
 from bridge.audit.evidence import LogFinding, Verified
 from bridge.audit.verify import in_order, verify
-from bridge.core.audit_chain import ChainHead, read_head, read_link
+from bridge.core.audit import ChainHead, read_head, read_link
 from bridge.journal.audit_heads import AuditHeads
 from bridge.journal.database import Database
 from bridge.journal.settings import JournalSettings

@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from bridge.core.audit import AuditEvent, AuditRecord
-from bridge.core.audit_chain import ChainHead
+from bridge.core.audit import AuditEvent, AuditRecord, ChainHead
 from bridge.runtime.audit import AuditProof, StreamAudit
 
 PARTS: Final = ("listener", "api", "engine")

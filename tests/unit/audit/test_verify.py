@@ -17,8 +17,7 @@ import sqlalchemy as sa
 from bridge.audit.evidence import Damage
 from bridge.audit.verify import in_order, verify
 from bridge.cli.app import main
-from bridge.core.audit import AuditEvent, AuditRecord
-from bridge.core.audit_chain import ChainHead, key_name, read_head, read_link
+from bridge.core.audit import AuditEvent, AuditRecord, ChainHead, key_name, read_head, read_link
 from bridge.core.errors import ConfigError
 from bridge.journal import migrate
 from bridge.journal.audit_heads import AuditHeads

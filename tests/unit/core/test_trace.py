@@ -3,11 +3,10 @@
 
 import pytest
 
-from bridge.core.extend import ExtendKey
-from bridge.core.messages import Order, Report
-from bridge.core.trace import (
+from bridge.core.extend import (
     EACH_HEADER,
     HEADER,
+    ExtendKey,
     clean_traceparent,
     headers_of,
     made_by,
@@ -16,6 +15,7 @@ from bridge.core.trace import (
     span_id,
     trace_id,
 )
+from bridge.core.messages import Order, Report
 from listener.lanes import Deferred, read_deferred
 from listener.notification import Origin
 from tests.fixtures.messages.v1 import snapshot

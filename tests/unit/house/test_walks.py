@@ -62,7 +62,7 @@ def test_a_notification_to_the_post() -> None:
         walk = walk_of(lambda: messages.extend(bench.work(resize(disk_key(2)))))
         assert [message.acked for message in messages] == [True]
         assert len(nova.events) == 2
-    check("notification", walk, modules=13)
+    check("notification", walk, modules=12)
 
 
 def test_an_event_to_the_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,7 +88,7 @@ def test_an_event_to_the_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         assert answer.json["events"][0]["code"] == 200
 
     post()
-    check("event", walk_of(post), modules=17)
+    check("event", walk_of(post), modules=15)
 
 
 def test_an_order_to_the_report(monkeypatch: pytest.MonkeyPatch) -> None:

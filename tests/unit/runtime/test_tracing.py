@@ -9,7 +9,7 @@ import pytest
 
 from bridge.core.audit import AuditEvent, AuditRecord
 from bridge.core.errors import ConfigError
-from bridge.core.trace import made_by, span_id, trace_id
+from bridge.core.extend import made_by, span_id, trace_id
 from bridge.runtime.tracing import SpanData, SpanRole, Spans, TracedAudit, open_spans, spans_of
 from tests.lab.otlp_collector import Collector
 from tests.lab.paths import ROOT
