@@ -5,6 +5,7 @@ Each part gets the metrics object it counts with; each process has a registry of
 """
 
 from collections.abc import Iterator
+from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from prometheus_client.core import GaugeMetricFamily
@@ -257,3 +258,7 @@ class AgentMetrics:
             "Reads of storage given up that have not returned",
             registry=registry,
         )
+
+
+EVERY: Final = (ListenerMetrics, ApiMetrics, EngineMetrics, ReconcileMetrics, AgentMetrics, audit_lost, bus_blocked)
+"""The metrics of all daemons, for the documentation: each of these registers its own."""

@@ -28,15 +28,8 @@ class Metrics(Directive):
     def run(self) -> list[nodes.Node]:
         """The nodes."""
         registry = metrics.new_registry("docs")
-        for kind in (
-            metrics.ListenerMetrics,
-            metrics.ApiMetrics,
-            metrics.EngineMetrics,
-            metrics.ReconcileMetrics,
-            metrics.AgentMetrics,
-        ):
-            kind(registry)
-        metrics.audit_lost(registry)
+        for register in metrics.EVERY:
+            register(registry)
         registry.register(metrics.ReadyCollector(Health()))
         suffix = {"counter": "_total", "info": "_info"}
         return _listed(
