@@ -12,8 +12,10 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NoReturn
@@ -24,6 +26,8 @@ TREE: Final = Path(__file__).resolve().parents[2]
 VENV: Final = TREE / ".venv"
 _STAMP: Final = VENV / ".extend-bridge"
 _POLICY: Final = Path("/usr/sbin/policy-rc.d")
+_LISTED: Final = threading.Event()
+"""Set once the package lists are those of today."""
 
 HYPERVISOR_PACKAGES: Final = (
     "qemu-system-x86", "qemu-utils", "libvirt-daemon", "libvirt-daemon-driver-qemu", "libvirt-dev", "gcc",
@@ -37,6 +41,8 @@ LEFT_OUT: Final = VENV / ".left-out"
 """The extras that could not be installed, one a line."""
 LIBVIRT_PACKAGES: Final = ("libvirt-dev", "gcc", "libc6-dev", "pkg-config")
 """What building libvirt-python takes; no hypervisor."""
+_BUILDING: Final = frozenset({*LIBVIRT_PACKAGES, "libcrypt-dev", "python3-venv", "python3-dev"})
+"""What pip needs before it can begin."""
 BROKER_PACKAGES: Final = ("rabbitmq-server",)
 DATABASE_PACKAGES: Final = ("mariadb-server", "postgresql", "pgbouncer", "galera-4", "rsync")
 """rsync carries the state of one Galera node to the next."""
@@ -45,6 +51,8 @@ CEPH_PACKAGES: Final = ("ceph-mon", "ceph-osd", "ceph-common", "qemu-block-extra
 MODEL_PACKAGES: Final = ("spin", "gcc", "libc6-dev")
 OPERATOR_PACKAGES: Final = ("chromium", "jq", "prometheus", "sudo", "systemd")
 """What looks at the report's page, the recipes, the alert rules, the sudo rules and the units."""
+PACKAGING_PACKAGES: Final = ("buildah", "mmdebstrap")
+"""What makes OCI images and the chroots in which packages are built and installed."""
 STORAGE_PACKAGES: Final = (
     "busybox-static", "cpio", "kmod", "udev", "open-iscsi", "multipath-tools", "lsscsi", "nvme-cli",
     "cryptsetup-bin", "nfs-kernel-server", "nfs-common", "iproute2", "cloud-guest-utils", "xfsprogs", "btrfs-progs",
@@ -63,8 +71,13 @@ def ensure(*, packages: Sequence[str], extras: Sequence[str]) -> Path:
 
     Ends the process with one line that says what to do where it cannot.
     """
-    add_packages([*packages, *_python_packages()])
-    return _virtualenv(extras)
+    wanted = [*packages, *_python_packages()]
+    add_packages([package for package in wanted if package in _BUILDING])
+    with ThreadPoolExecutor(1) as pool:  # pip builds and downloads while apt does the same
+        others = pool.submit(add_packages, wanted)
+        python = _virtualenv(extras)
+        others.result()
+    return python
 
 
 def run_in_venv(python: Path, module: str, argv: Sequence[str]) -> NoReturn:
@@ -100,7 +113,7 @@ def _has_ensurepip() -> bool:
 
 def add_packages(wanted: Sequence[str]) -> None:
     """Install the Debian packages that are missing; no service is started or left enabled."""
-    if any(package in HYPERVISOR_PACKAGES for package in wanted):
+    if "libvirt-daemon-driver-qemu" in wanted:
         wanted = [*wanted, *filter(_available, NEWER_PACKAGES)]
     missing = [package for package in wanted if not _installed(package)]
     if not missing:
@@ -111,7 +124,9 @@ def add_packages(wanted: Sequence[str]) -> None:
     if os.geteuid() != 0:
         _give_up(f"some packages are missing; as root run `{command}`, then run this again")
     environment = dict(os.environ, DEBIAN_FRONTEND="noninteractive")
-    _step("package lists", ["apt-get", "update", "-q"], environment)
+    if not _LISTED.is_set():
+        _step("package lists", ["apt-get", "update", "-q"], environment)
+        _LISTED.set()
     install = ["apt-get", "install", "-y", "-q", "--no-install-recommends", *missing]
     with _no_services():
         _step(f"packages {' '.join(missing)}", install, environment)
@@ -182,7 +197,7 @@ def _virtualenv(extras: Sequence[str]) -> Path:
 
 def _install(python: Path, extras: Sequence[str], *, may_fail: bool) -> bool:
     target = f"{TREE}[{','.join(extras)}]" if extras else str(TREE)
-    command = [str(python), "-m", "pip", "install", "-q", "-e", target]
+    command = [str(python), "-m", "pip", "install", "-q", "--no-compile", "-e", target]
     return _step(f"project with {', '.join(extras) or 'no extras'}", command, may_fail=may_fail)
 
 
@@ -191,13 +206,12 @@ def _step(
 ) -> bool:
     """Run one command of the set-up quietly; when it fails, show the end of its output and end the process."""
     started = time.monotonic()
-    sys.stderr.write(f"set-up: {what} ...")
-    sys.stderr.flush()
+    say(f"set-up: {what} ...")
     with tempfile.TemporaryFile() as output:
         done = subprocess.run(
             command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment, check=False
         )
-        say(f" {time.monotonic() - started:.0f} s" if done.returncode == 0 else " failed")
+        say(f"set-up: {what}: {f'{time.monotonic() - started:.0f} s' if done.returncode == 0 else 'failed'}")
         if done.returncode != 0 and not may_fail:
             output.seek(0)
             say(output.read().decode(errors="replace")[-3000:])

@@ -25,6 +25,7 @@ from tests.lab.install import (
     HYPERVISOR_PACKAGES,
     MODEL_PACKAGES,
     OPERATOR_PACKAGES,
+    PACKAGING_PACKAGES,
     STORAGE_PACKAGES,
     TREE,
     say,
@@ -137,6 +138,14 @@ STAGES: Final = (
         (("{bin}/python", "-m", "tests.guests", "--short"),),
         thorough=(("{bin}/python", "-m", "tests.guests"),),
         packages=(*GUESTS_PACKAGES, *CEPH_PACKAGES),
+        real=True,
+    ),
+    Stage(
+        "packages",
+        "Debian package, Ansible role, OCI images and the README's install, on bare chroots of Debian 13",
+        (("{bin}/pytest", "tests/packages"),),
+        packages=PACKAGING_PACKAGES,
+        only_long=True,
         real=True,
     ),
     Stage(

@@ -10,6 +10,7 @@ import pytest
 
 from bridge.audit import page, report
 from tests.conftest import missing
+from tests.lab import screenshots
 from tests.lab.trail import START, extend, lines
 
 pytestmark = pytest.mark.functional
@@ -58,3 +59,12 @@ def test_everything_is_drawn_inside_the_screen_and_can_be_read(tmp_path: Path, w
     assert drawn > 20
     assert (outside, small) == (0, 0)
     assert scroll <= window <= wide
+
+
+def test_the_picture_of_the_documentation_can_be_drawn_again(tmp_path: Path) -> None:
+    """By python -m tests.lab.screenshots, which has the size of the page's picture."""
+    if shutil.which("chromium") is None:
+        missing("chromium")
+    assert screenshots.main([str(tmp_path)]) == 0
+    made, kept = (tmp_path / "report.png").read_bytes(), (screenshots.PICTURES / "report.png").read_bytes()
+    assert made[:24] == kept[:24]  # the header of PNG, with width and height
