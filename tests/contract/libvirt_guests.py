@@ -99,7 +99,8 @@ class LibvirtFactory:
             for size, volume_id in zip(sizes, ids, strict=True)
         ]
         guest = new_guest(disks, self._directory)
-        self._connection.createXML(guest.xml(), 0)
+        xml = guest.xml().replace("<on_reboot>destroy", "<on_reboot>restart")  # else a reset ends the guest
+        self._connection.createXML(xml, 0)
         guest.wait_ready()
         return LibvirtContractGuest(self._hypervisor, self._connection, guest)
 

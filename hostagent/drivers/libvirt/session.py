@@ -37,7 +37,7 @@ Job = Callable[[Any], Any]
 
 _ANY = ""  # key of calls that belong to no guest
 HEALTH = "hostagent.libvirt_calls"
-_AGENT_MARGIN = 1.0  # seconds that a guest's agent has less than the session, so that libvirt gives up first
+_AGENT_MARGIN = 6.0  # seconds less than the session has: libvirt first waits up to 5 s for the agent's attention
 
 
 class Abandoned:
@@ -171,7 +171,7 @@ class Session:
         return self.on_connection("register for events", register)
 
     def agent(self, server_id: str, command: Mapping[str, Any], limit: float) -> Any:
-        """Ask the guest's agent. libvirt waits for it by itself, and a second less than this session."""
+        """Ask the guest's agent. libvirt waits for it by itself, and gives up before this session does."""
         self._abandoned.check(server_id, self._share)
         seconds = max(1, int(min(limit, self._limit - _AGENT_MARGIN)))
 
