@@ -179,28 +179,43 @@ _RAISE: Final = Prepared(
         state=State.DUE.value,
         wanted_gen=extends.c.wanted_gen + 1,
         failures=0,
-        due_at=sa.bindparam("b_now"),
+        due_at=sa.bindparam("b_due_at"),
         waiting_for=sa.null(),
         request_id=sa.bindparam("b_request_id"),
         global_request_id=sa.bindparam("b_global_request_id"),
         traceparent=sa.bindparam("b_traceparent"),
     )
 )
-_OPEN: Final = Prepared(
-    sa.insert(extends).values(
-        open=1, state=State.DUE.value, wanted_gen=1, attempt=0, failures=0,
-        **{
-            name: sa.bindparam(name)
-            for name in ("id", "server_id", "volume_id", "source", "due_at", "opened_at", "request_id",
-                         "global_request_id", "traceparent")
-        },
+_OF_A_NEW_ROW: Final[dict[str, Any]] = {
+    "open": 1, "state": State.DUE.value, "wanted_gen": 1, "attempt": 0, "failures": 0,
+    **{
+        name: sa.bindparam(name)
+        for name in ("id", "server_id", "volume_id", "source", "due_at", "opened_at", "request_id",
+                     "global_request_id", "traceparent")
+    },
+}  # fmt: skip
+_OPEN: Final = Prepared(sa.insert(extends).values(_OF_A_NEW_ROW))
+_RENEWED: Final = ("due_at", "request_id", "global_request_id", "traceparent")
+
+
+def _raise_by_insert() -> sa.Executable:
+    insert = mysql.insert(extends).values(_OF_A_NEW_ROW)
+    raised: sa.Executable = insert.on_duplicate_key_update(
+        state=insert.inserted.state,
+        failures=insert.inserted.failures,
+        wanted_gen=extends.c.wanted_gen + _fixed(1),
+        waiting_for=sa.null(),
+        **{name: insert.inserted[name] for name in _RENEWED},
     )
-)  # fmt: skip
+    return raised
+
+
+_RAISE_BY_INSERT: Final = Prepared(_raise_by_insert())
 _ACCEPTED: Final = Prepared(
     sa.insert(transitions)
     .inline()
     .values(
-        event=_fixed(AuditEvent.ACCEPTED.value),
+        event=AuditEvent.ACCEPTED.value,  # bound, because PyMySQL makes one statement of rows of bound values alone
         **{name: sa.bindparam(name) for name in ("extend_id", "at", "request_id", "global_request_id")},
     )
 )
@@ -218,7 +233,6 @@ _NEW: Final[dict[str, Any]] = {
 _RAISED: Final[dict[str, Any]] = {
     "state": _DUE, "wanted_gen": extends.c.wanted_gen + _fixed(1), "failures": _fixed(0), "waiting_for": sa.null(),
 }  # fmt: skip
-_RENEWED: Final = ("due_at", "request_id", "global_request_id", "traceparent")
 
 
 def _upsert_of(dialect: str, *, on_host: bool) -> sa.Executable:
@@ -292,23 +306,22 @@ def _line(extend_id: str, arrival: Arrival, now: float) -> dict[str, object]:
 
 def _open_many(connection: Connected, newest: Mapping[ExtendKey, Arrival], now: float) -> dict[ExtendKey, str]:
     ids = _open_ids(connection, newest)
-    _RAISE.run_many(
-        connection,
-        [
-            {
-                "b_id": row_id,
-                "b_now": now,
-                "b_request_id": newest[key].request_id,
-                "b_global_request_id": newest[key].global_request_id,
-                "b_traceparent": newest[key].traceparent,
-            }
-            for key, row_id in ids.items()
-        ],
-    )
+    _raise_all(connection, [_new_row(row_id, newest[key], now) for key, row_id in ids.items()])
     fresh = sorted(key for key in newest if key not in ids)
     ids.update({key: new_id() for key in fresh})
     _OPEN.run_many(connection, [_new_row(ids[key], newest[key], now) for key in fresh])
     return ids
+
+
+def _raise_all(connection: Connected, rows: Sequence[dict[str, object]]) -> None:
+    """Raise the generation of open rows, which the caller has locked.
+
+    PyMySQL sends an UPDATE for each row, but rows of an INSERT in one statement. Each of those rows is there.
+    """
+    if connection.dialect.name in {"mysql", "mariadb"}:
+        _RAISE_BY_INSERT.run_many(connection, rows)
+    else:
+        _RAISE.run_many(connection, [{f"b_{name}": row[name] for name in ("id", *_RENEWED)} for row in rows])
 
 
 def _open_ids(connection: Connected, keys: Collection[ExtendKey]) -> dict[ExtendKey, str]:

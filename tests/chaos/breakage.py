@@ -57,13 +57,13 @@ def _no_generation() -> None:
     """Takes an event for an extend that is on its way for the same extend: the first report closes both."""
     from bridge.journal import accept  # noqa: PLC0415
 
-    def run_many(connection: object, rows: object) -> None:
+    def raise_all(connection: object, rows: object) -> None:
         del connection, rows
 
     def by_several(*_of_one_request: object, **_more: object) -> dict[object, str]:
         return {}
 
-    _put(accept._RAISE, "run_many", run_many)
+    _put(accept, "_raise_all", raise_all)
     _put(accept, "_open_if_on_host", by_several)
     _put(accept, "_open_one", lambda connection, statement, arrival, now: _open_as_many(connection, arrival, now))
 

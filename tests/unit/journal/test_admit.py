@@ -7,12 +7,16 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from sqlalchemy import event
+from sqlalchemy.dialects import mysql
 
-from bridge.core.errors import JournalUnavailableError
+from bridge.core.errors import JournalRefusedError, JournalUnavailableError
 from bridge.core.extend import Arrival, ExtendKey, ServerState, new_id
+from bridge.journal import accept
 from bridge.journal.accept import Journal
-from bridge.journal.database import Connected, Prepared
+from bridge.journal.database import Connected, Database, Prepared
 from bridge.journal.inventory import GONE
+from bridge.journal.settings import JournalSettings
+from tests.lab.ports import steady_port
 from tests.unit.journal.conftest import Bench
 
 
@@ -110,3 +114,45 @@ def test_what_is_not_chosen_is_not_opened_and_a_full_journal_refuses_only_what_i
     with pytest.raises(JournalUnavailableError, match="max_open is 0"):
         full.admit([key.server_id], lambda _: [Arrival(key=key)])
     assert bench.claim() == []
+
+
+@pytest.mark.parametrize("driver", ["mysql+pymysql", "postgresql+psycopg"])
+def test_a_database_that_cannot_be_reached_is_an_error_in_words_for_an_event_as_well(driver: str) -> None:
+    """The way without SQLAlchemy's own connection makes its own errors of the driver's."""
+    pytest.importorskip(driver.partition("+")[2])
+    seen: list[tuple[str, bool]] = []
+
+    class Noted:
+        def succeeded(self, kind: str, *, wrote: bool) -> None:
+            raise AssertionError(kind, wrote)
+
+        def failed(self, kind: str, why: str, *, general: bool) -> None:
+            seen.append((why, general))
+
+    settings = JournalSettings(connection=f"{driver}://u:secret@127.0.0.1:{steady_port()}/x")
+    database = Database(settings, results=Noted())
+    with pytest.raises(JournalUnavailableError, match="cannot be used"):
+        database.write_prepared(lambda _: None)
+    ((why, general),) = seen
+    assert general
+    assert "127.0.0.1" in why
+    assert "secret" not in why
+
+
+def test_a_value_that_no_row_can_hold_is_refused_and_leaves_the_connection_usable(
+    bench: Bench, key: ExtendKey
+) -> None:
+    bench.has("h1", key)
+    bad = Arrival(key=ExtendKey(key.server_id, "\ud800"))
+    with pytest.raises(JournalRefusedError):
+        bench.journal.admit([key.server_id], lambda _: [bad])
+    assert set(bench.journal.admit([key.server_id], lambda _: [Arrival(key=key)])) == {key}
+
+
+@pytest.mark.parametrize("name", ["_OPEN", "_RAISE_BY_INSERT", "_ACCEPTED"])
+def test_pymysql_sends_the_rows_of_a_request_in_one_statement(name: str) -> None:
+    """It does so only for rows of bound values alone; else each row costs a round trip."""
+    cursors = pytest.importorskip("pymysql.cursors")
+    statement = getattr(accept, name)._statement
+    text = str(statement.compile(dialect=mysql.pymysql.dialect()))
+    assert cursors.RE_INSERT_VALUES.match(text)
