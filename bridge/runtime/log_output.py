@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Final
 
@@ -93,7 +94,7 @@ class _Errors:
         self._said_at, count, self._unsaid = now, self._unsaid, 0
         try:
             output_of(sys.stderr.fileno()).put(f"{count} log lines could not be written: {error}\n".encode())
-        except (OSError, ValueError):
+        except (AttributeError, OSError, ValueError):
             return  # then there is no place left to say it
 
 
@@ -115,10 +116,9 @@ def install() -> None:
     errors = _Errors()
     for handler in logging.getLogger().handlers:
         if isinstance(handler, logging.StreamHandler) and handler.stream in {sys.stderr, sys.stdout}:
-            try:
+            # a test's own stream has no descriptor, and a process may have been started without one
+            with suppress(AttributeError, OSError, ValueError):
                 handler.setStream(OutputStream(output_of(handler.stream.fileno())))
-            except (OSError, ValueError):
-                continue  # a test's own stream has no descriptor
         handler.handleError = partial(_on_error, errors)  # type: ignore[method-assign]
         handler.emit = partial(_emit, handler.emit, errors)  # type: ignore[method-assign]
 

@@ -150,3 +150,18 @@ def test_a_full_disk_is_said_once_and_not_by_a_traceback_for_each_line() -> None
     assert "No space left" in done.stderr
     assert "Traceback" not in done.stderr
     assert len(done.stderr.splitlines()) < 5
+
+
+def test_a_process_started_without_standard_error_logs_to_nowhere() -> None:
+    program = (
+        "import logging, sys; from bridge.runtime import log_output\n"
+        "root = logging.getLogger(); root.addHandler(logging.StreamHandler())\n"
+        "root.addHandler(logging.FileHandler('/dev/full')); log_output.install()\n"
+        "root.error('x'); assert sys.stderr is None; print('ended')\n"
+    )
+    command = f'exec "{sys.executable}" -c "$PROGRAM" 2>&-'
+    done = subprocess.run(
+        ["sh", "-c", command], cwd=ROOT, env={**os.environ, "PROGRAM": program}, capture_output=True, text=True,
+        timeout=_SECONDS, check=False,
+    )  # fmt: skip
+    assert done.stdout == "ended\n"
