@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The walks of doc/source/architecture.rst are what runs: each is traced, and its modules are the page's."""
 
+import logging
 import re
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -34,6 +36,14 @@ from tests.unit.listener.test_delivery import resize
 OPENING = "bridge/journal/sqlite_file.py"
 """The module that runs only while a connection is opened, which is not of each walk."""
 PAGE = ROOT / "doc" / "source" / "architecture.rst"
+
+
+@pytest.fixture(autouse=True)
+def _no_log() -> Iterator[None]:
+    """Write no log, because the handlers of other tests are not of a walk."""
+    logging.disable()
+    yield
+    logging.disable(logging.NOTSET)
 
 
 def page(walk: str) -> list[str]:
