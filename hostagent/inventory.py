@@ -150,9 +150,8 @@ class InventoryKeeper:
         self._missed = not listed.complete
         seen: dict[str, DomainSeen | None] = {}
         for server_id in sorted(here):
-            for changed in self._touched.take(
-                0
-            ):  # a guest that comes back does not wait for the rest of a large host
+            # A guest that comes back does not wait for the rest of a large host.
+            for changed in self._touched.take(0):
                 seen[changed] = self._look(changed, came_back=True)
             if server_id not in seen:
                 seen[server_id] = self._look(server_id)
