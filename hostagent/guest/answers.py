@@ -63,6 +63,8 @@ class Printed:
 def refused(words: str) -> GuestLookError:
     """Return the error of an agent that answered one, by its words: the protocol has no other sign."""
     said = words[:_PATH_MAX].lower()
+    if "frozen" in said:  # by a backup, for as long as that takes
+        return GuestLookError(Reason.FS_AGENT_SILENT, words)
     if any(part in said for part in _FORBIDDEN):
         return GuestLookError(Reason.FS_AGENT_FORBIDS, words)
     if any(part in said for part in _NO_FILE):

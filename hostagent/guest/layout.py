@@ -21,6 +21,8 @@ FLOORS: Final = {"ext2": 0.80, "ext3": 0.80, "ext4": 0.80, "xfs": 0.90, "btrfs":
 
 ext keeps 5 % for root and up to 7 % for inodes; the agent leaves both out. btrfs may keep each block twice.
 """
+_FIXED: Final = {"xfs": 96 * 1024 * 1024}
+"""Bytes that a file system of this type keeps for itself on a disk of any size: the log of xfs."""
 SLACK: Final = 16 * 1024 * 1024  # bytes at the end of a device that a file system may leave unused
 
 
@@ -101,7 +103,8 @@ def is_behind(tree: DiskTree, disk_size: int) -> bool | None:
     if size is None:
         return None
     floor = min((FLOORS.get(each.kind, 0.80) for each in tree.file_systems), default=0.80)
-    return disk_size - size > SLACK and size < floor * disk_size
+    kept = max((_FIXED.get(each.kind, 0) for each in tree.file_systems), default=0)
+    return disk_size - size > SLACK + kept and size < floor * disk_size
 
 
 def stayed_behind(before: tuple[int, int], now: tuple[int, int], floor: float) -> bool:

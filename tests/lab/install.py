@@ -63,6 +63,12 @@ STORAGE_PACKAGES: Final = (
 GUESTS_PACKAGES: Final = ("busybox-static", "cpio", "kmod")
 """What a guest with Debian's kernel boots with; the kernel is downloaded and unpacked, never installed."""
 
+LASTMILE_PACKAGES: Final = (
+    "qemu-system-x86", "mmdebstrap", "busybox-static", "cpio", "kmod", "e2fsprogs", "fdisk", "util-linux",
+    "debian-archive-keyring",
+)  # fmt: skip
+"""What the guest of tools/lastmile is made with and runs on; its own packages come from apt into its own files."""
+
 EXIT_UNREACHABLE: Final = 3
 
 

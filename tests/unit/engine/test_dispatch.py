@@ -154,6 +154,16 @@ def test_the_order_of_an_encrypted_volume_names_its_key(rig: Rig) -> None:
     assert {o.key: o.encryption for o in rig.broker.cast_to["h1"]} == {key: encryption, plain: None}
 
 
+def test_the_order_says_whether_the_owner_asked_for_the_file_systems_growth(rig: Rig) -> None:
+    asked, plain = rig.extend(), rig.extend()
+    rows = (Attached(server_id=asked.server_id, attachment_id=new_id(), host=None),)
+    rig.cinder.answers[asked.volume_id] = CinderVolume(
+        id=asked.volume_id, size=gib(2), extending=False, attached=rows, grow_file_system=True
+    )
+    rig.dispatcher.round()
+    assert {o.key: o.grow_file_system for o in rig.broker.cast_to["h1"]} == {asked: True, plain: False}
+
+
 def test_a_volume_of_many_servers_is_asked_for_once(rig: Rig) -> None:
     volume_id = new_id()
     keys = [ExtendKey(new_id(), volume_id) for _ in range(3)]

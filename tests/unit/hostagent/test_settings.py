@@ -10,6 +10,7 @@ import pytest
 from bridge.core.errors import ConfigError
 from bridge.runtime.config import load, read
 from hostagent.brick.key_manager import missing
+from hostagent.guest.mode import FileSystemMode
 from hostagent.settings import HostAgentSettings, KeyManagerSettings, hostagent_groups, hostagent_settings
 from hostagent.wiring import this_host
 
@@ -77,3 +78,14 @@ def test_an_agent_does_not_start_on_half_an_opt_in(tmp_path: Path, monkeypatch: 
         this_host(opted_in)
     plain = replace(opted_in, brick=replace(opted_in.brick, key_manager=None))
     assert this_host(plain).encryptor is None
+
+
+def test_guests_are_not_looked_into_unless_the_operator_says_so(tmp_path: Path) -> None:
+    assert settings(tmp_path, "").guest.filesystems is FileSystemMode.OFF
+    assert settings(tmp_path, "[guest]\nfilesystems = grow").guest.filesystems is FileSystemMode.GROW
+
+
+@pytest.mark.parametrize("text", ["[guest]\nfilesystems = yes", "read_only = true\n[guest]\nfilesystems = see"])
+def test_a_look_into_guests_that_cannot_be_is_refused_by_its_name(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigError, match="filesystems"):
+        settings(tmp_path, text)

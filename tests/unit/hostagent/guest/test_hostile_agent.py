@@ -114,7 +114,8 @@ def silence(channel: socket.socket) -> None:
 def frozen(channel: socket.socket) -> None:
     """As an agent of a guest that fsfreeze holds: it synchronises and then answers an error to most commands."""
     synchronised(channel)
-    channel.sendall(b'{"error": {"class": "GenericError", "desc": "guest-exec is not allowed in frozen state"}}\n')
+    words = "Command guest-exec has been disabled: the agent is in frozen state"
+    channel.sendall(json.dumps({"error": {"class": "GenericError", "desc": words}}).encode() + b"\n")
 
 
 HOSTILE: list[tuple[Talk, Reason]] = [
@@ -122,7 +123,7 @@ HOSTILE: list[tuple[Talk, Reason]] = [
     (endless_noise, Reason.FS_AGENT_BAD_ANSWER),
     (drip, Reason.FS_AGENT_SILENT),
     (silence, Reason.FS_AGENT_SILENT),
-    (frozen, Reason.FS_AGENT_ERROR),
+    (frozen, Reason.FS_AGENT_SILENT),
     (lambda channel: None, Reason.FS_NO_AGENT),
     (answering(b"not json"), Reason.FS_AGENT_BAD_ANSWER),
     (answering(b'{"return": ' + b"9" * 5000 + b"}"), Reason.FS_AGENT_BAD_ANSWER),

@@ -120,3 +120,9 @@ def test_a_bind_mount_and_a_subvolume_count_once() -> None:
 def test_a_guest_without_the_disk_is_not_judged() -> None:
     seen = judge_volume(GuestView((disk("something"),), ()), KEY, [VOLUME], 768 * MIB)
     assert (seen.state, seen.reason, seen.disk) == (FsState.UNKNOWN, "fs_disk_not_found", 768 * MIB)
+
+
+def test_the_log_of_a_small_xfs_is_not_room_left_unused() -> None:
+    small = GuestView((disk(), partition()), (mounted(total=446, kind="xfs"),))
+    assert judge_volume(small, KEY, [VOLUME], 512 * MIB).state is FsState.FITS
+    assert judge_volume(small, KEY, [VOLUME], 768 * MIB).state is FsState.BEHIND
