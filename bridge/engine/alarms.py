@@ -23,6 +23,20 @@ _NAMES_MOST: Final = 500  # values of the metric's label; further host names cou
 _OTHERS: Final = "others"
 
 
+class Seldom:
+    """A limit on log lines about hosts, because a host can make the engine say the same as often as it likes."""
+
+    def __init__(self, seconds: float, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._lately: TTLCache[str, bool] = TTLCache(maxsize=_ALARMS_MOST, ttl=seconds, timer=clock)
+
+    def about(self, host: str) -> bool:
+        """Return True unless it returned True for this host lately."""
+        if host in self._lately:
+            return False
+        self._lately[host] = True
+        return True
+
+
 class HostAlarms:
     """Alarms with a metric each time, and a log and an audit line once a minute.
 

@@ -18,7 +18,7 @@ from bridge.core.messages import HostMessage
 from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
 from bridge.core.wire import BadMessageError
-from bridge.engine.alarms import HostAlarms
+from bridge.engine.alarms import HostAlarms, Seldom
 from bridge.journal.reports import BatchResult, Reported, SettledReport, portions
 from bridge.journal.states import Move, not_its_order
 from bridge.runtime.audit import AuditLog
@@ -54,6 +54,8 @@ _NO_NEWS: Final = (b'"reports":[]', b'"full":false,"domains":[],"gone":[]')
 _NEVER: Final = 6  # attempts after which Nova's host is logged as not extending; it is still prompted
 _UNKNOWN: Final = "unknown"
 _BYTES: Final = 4 * 1024 * 1024  # bytes of messages taken together: each may have the full length allowed
+_TOGETHER: Final = 2  # attempts at messages together, before halves of them are tried
+_QUIET: Final = 10.0  # seconds between two log lines that say the same about one host
 _BUS: Final = "engine.bus"
 _LOOK_AGAIN: Final = 30.0  # seconds; a deleted exchange is missing until then, and agents wait
 
@@ -127,6 +129,7 @@ class ReportsConsumer:
         self._audit = audit
         self._accept_unbound = accept_unbound
         self._alarms = HostAlarms(metrics=metrics, audit=audit)
+        self._up, self._twice = Seldom(_QUIET), Seldom(_QUIET)
         self._in_memory = False
         self._no_way: dict[str, str] = {}
 
@@ -274,6 +277,9 @@ class ReportsConsumer:
                 failures += 1
                 if stop.wait(away.delay(failures)):
                     raise ShuttingDownError from ex
+                if failures >= _TOGETHER and len(messages) > 1:  # together they may take longer than the deadline
+                    half = len(messages) // 2
+                    return [*self._take(messages[:half], stop), *self._take(messages[half:], stop)]
 
     def _follow_up(self, taken: BatchResult) -> None:
         for settled in taken.settled:
@@ -283,9 +289,9 @@ class ReportsConsumer:
             self._audit.write(*file_system_records(host, seen, time.time()))
         if taken.came_up or taken.back or any(s.decision and s.decision.move is Move.NEWER for s in taken.settled):
             self._on_due()
-        for host in taken.came_up:
+        for host in filter(self._up.about, taken.came_up):
             LOG.info("host %s is up", host)
-        for host in taken.duplicate:
+        for host in filter(self._twice.about, taken.duplicate):
             LOG.error("two host agents report under the name %s: give each its own [hostagent] host", host)
         self._metrics.duplicate_hosts.inc(len(taken.duplicate))
         for host in taken.refused:

@@ -98,6 +98,7 @@ _STILL: Final = Prepared(
         hosts.c.boot_id == sa.bindparam("b_boot"),
         hosts.c.seq < sa.bindparam("b_seq"),
         hosts.c.heartbeat_at.between(sa.bindparam("b_since"), sa.bindparam("b_until")),
+        sa.func.coalesce(hosts.c.bound, 0) <= sa.bindparam("b_bound"),  # else the sender is not proved
     )
     .values(heartbeat_at=sa.bindparam("b_now"), seq=sa.bindparam("b_seq"))
 )
@@ -190,6 +191,7 @@ _ALL_STILL: Final = (
     .where(
         sa.tuple_(hosts.c.name, hosts.c.boot_id).in_(sa.bindparam("b_runs", expanding=True)),
         hosts.c.heartbeat_at.between(sa.bindparam("b_since"), sa.bindparam("b_until")),
+        sa.or_(sa.func.coalesce(hosts.c.bound, 0) == 0, hosts.c.name.in_(sa.bindparam("b_proved", expanding=True))),
     )
     .values(heartbeat_at=sa.bindparam("b_now"))
 )
@@ -211,8 +213,10 @@ def all_still_there(
     The numbers of the messages are not written, because a late inventory is compared with the newest inventory.
     """
     runs = sorted({(message.host, message.boot_id) for message in messages})
+    proved = sorted({message.host for message in messages if message.bound})
     noted = connection.execute(
-        _ALL_STILL, {"b_runs": runs, "b_now": now, "b_since": alive.since, "b_until": alive.until}
+        _ALL_STILL,
+        {"b_runs": runs, "b_proved": proved, "b_now": now, "b_since": alive.since, "b_until": alive.until},
     )
     return int(noted.rowcount) == len(runs)
 
@@ -241,6 +245,7 @@ def _still_there(connection: sa.Connection, message: HostMessage, now: float, al
             "b_now": now,
             "b_since": alive.since,
             "b_until": alive.until,
+            "b_bound": int(message.bound),
         },
     )
     return noted.rowcount == 1

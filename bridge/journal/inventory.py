@@ -15,12 +15,14 @@ _MANY: Final = 10  # servers that one inventory lacks; with fewer the inventory 
 GONE: Final = "gone"
 """State of a domain its host no longer reports: the server stays known, on no host."""
 
-_HAS: Final = Prepared(
-    sa.select(domains.c.server_id, domains.c.state, disks.c.volume_id, disks.c.size, disks.c.told)
-    .select_from(
-        domains.outerjoin(disks, sa.and_(disks.c.host == domains.c.host, disks.c.server_id == domains.c.server_id))
+# Two statements, because SQLite reads all disks of the host for each of its domains in a join of the two tables.
+_HAS_DOMAINS: Final = Prepared(
+    sa.select(domains.c.server_id, domains.c.state).where(domains.c.host == sa.bindparam("b_host"))
+)
+_HAS_DISKS: Final = Prepared(
+    sa.select(disks.c.server_id, disks.c.volume_id, disks.c.size, disks.c.told).where(
+        disks.c.host == sa.bindparam("b_host")
     )
-    .where(domains.c.host == sa.bindparam("b_host"))
 )
 _SAME_ALL: Final = Prepared(
     sa.update(domains)
@@ -46,12 +48,11 @@ def write_inventory(
     host's servers stay until an inventory of the same run says the same again (`confirmed`).
     """
     seen = {domain.server_id: domain for domain in inventory.domains}
-    was: dict[str, str] = {}
+    was: dict[str, str] = dict(map(tuple, _HAS_DOMAINS.run(connection, {"b_host": host})))
     had: dict[tuple[str, str], _Had] = {}
-    for row in _HAS.run(connection, {"b_host": host}):
-        server_id, state, volume_id, size, told = tuple(row)
-        was[server_id] = state
-        if volume_id is not None and (inventory.full or server_id in seen):
+    for row in _HAS_DISKS.run(connection, {"b_host": host}) if seen else ():
+        server_id, volume_id, size, told = tuple(row)
+        if server_id in seen:
             had[server_id, volume_id] = size, told
     known = {server_id for server_id, state in was.items() if state != GONE}
     gone = (known - seen.keys() - inventory.kept) if inventory.full else known & set(inventory.gone)
@@ -61,7 +62,7 @@ def write_inventory(
     _mark_gone(connection, host, gone, now)
     whole = inventory.full and not gone and not lost and not inventory.kept
     _write_domains(connection, host, seen, was, now, whole=whole)
-    _write_disks(connection, host, seen.values(), {key: disk for key, disk in had.items() if key[0] in seen})
+    _write_disks(connection, host, seen.values(), had)
     active = GuestState.ACTIVE
     moved_in = tuple(d.server_id for d in seen.values() if d.state is active and was.get(d.server_id) != active)
     return moved_in, lost

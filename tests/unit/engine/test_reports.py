@@ -15,6 +15,7 @@ from bridge.core.errors import JournalRefusedError, JournalUnavailableError
 from bridge.core.extend import new_id
 from bridge.core.messages import HostMessage
 from bridge.engine import reports
+from bridge.engine.alarms import Seldom
 from bridge.engine.reports import ReportsConsumer
 from bridge.journal.reports import BatchResult, Reported
 from bridge.runtime.broker import REPORTS_QUEUE, kombu_connection
@@ -30,16 +31,18 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Journal(Reported):
-    """Refuses what the host `bad` says; is away for the first `away` takes."""
+    """Refuses what the host `bad` says; is away for the first `away` takes. Takes `most` messages in time."""
 
-    def __init__(self, away: int = 0) -> None:
-        self.away = away
+    def __init__(self, away: int = 0, most: int = 100) -> None:
+        self.away, self.most = away, most
         self.taken: list[str] = []
 
     def take(self, messages: Sequence[HostMessage]) -> BatchResult:
         if self.away:
             self.away -= 1
             raise JournalUnavailableError("not now")
+        if len(messages) > self.most:
+            raise JournalUnavailableError("no answer within 15 s")
         if any(message.host == "bad" for message in messages):
             raise JournalRefusedError("never")
         self.taken += [message.host for message in messages]
@@ -108,3 +111,17 @@ def test_a_journal_that_is_away_is_waited_for() -> None:
     journal = Journal(away=2)
     with consuming(journal, said("a")):
         until(lambda: journal.taken == ["a"], "it is taken")
+
+
+def test_messages_that_together_take_longer_than_the_deadline_are_taken_in_halves() -> None:
+    journal = Journal(most=1)
+    with consuming(journal, said("a"), said("b"), said("c")):
+        until(lambda: sorted(journal.taken) == ["a", "b", "c"], "all are taken")
+
+
+def test_a_host_that_comes_up_again_and_again_does_not_fill_the_log() -> None:
+    now = [0.0]
+    seldom = Seldom(10, clock=lambda: now[0])
+    assert [seldom.about("a"), seldom.about("a"), seldom.about("b")] == [True, False, True]
+    now[0] = 11.0
+    assert seldom.about("a")

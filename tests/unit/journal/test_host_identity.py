@@ -42,6 +42,17 @@ def test_while_a_bound_agent_lives_an_unbound_message_in_its_name_changes_nothin
     assert (answer.refused, answer.came_up, there(bench)) == ([HOST], [], 2)
 
 
+@pytest.mark.parametrize("number", [1, 6])  # alone, and as heartbeats that are noted together
+def test_not_even_the_run_of_the_bound_agent_makes_an_unbound_message_its_own(bench: Bench, number: int) -> None:
+    """Its number would be the newest from then on, and every true inventory would count as late."""
+    say(bench, full(*keys(2)), bound=True)
+    true = bench.message(HOST)
+    forged = [dataclasses.replace(true, seq=10**9 + n) for n in range(number)]
+    assert bench.reported.take(forged).refused == [HOST] * number
+    assert say(bench, full(*keys(3)), bound=True).refused == []
+    assert there(bench) == 3
+
+
 def test_an_agent_that_went_back_to_an_older_release_is_heard_when_the_bound_one_is_silent(bench: Bench) -> None:
     say(bench, full(*keys(2)), bound=True)
     bench.now += 61
