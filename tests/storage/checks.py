@@ -47,8 +47,8 @@ def healed(seen: dict[str, Any]) -> None:
 
 def accepted_anew(seen: dict[str, Any]) -> None:
     """After a detach and a new attach the number's new volume is the guest's, also for the agent's next run."""
-    grew(seen["anew"], "running")
-    assert seen["anew"]["again"]["outcome"] == "already", seen["anew"]["again"]
+    grew(seen, "running")
+    assert seen["again"]["outcome"] == "already", seen["again"]
 
 
 def refused_always(seen: dict[str, Any], *words: str) -> None:

@@ -23,11 +23,9 @@ def test_another_lun_than_the_connections_is_refused(case: Case) -> None:
     refused_always(case("fc_wrong_lun"), "LUN 0", "LUN 1")
 
 
-def test_a_lun_that_was_given_to_another_volume_is_refused_at_every_order_until_its_detach(case: Case) -> None:
+def test_a_lun_that_was_given_to_another_volume_is_refused_at_every_order(case: Case) -> None:
     """The second order, the order without connection data, after a rescan, after a restart of the agent."""
-    seen = case("fc_reused")
-    refused_always(seen, "naa.")
-    accepted_anew(seen)
+    refused_always(case("fc_reused"), "naa.")
 
 
 @long_form
@@ -91,3 +89,8 @@ def test_a_map_never_outgrows_its_smallest_path(case: Case) -> None:
 @long_form
 def test_a_map_whose_lun_was_given_to_another_volume_is_refused_at_every_order(case: Case) -> None:
     refused_always(case("fcmp_reused"))
+
+
+@long_form
+def test_after_a_detach_and_a_new_attach_the_numbers_new_volume_is_the_guests(case: Case) -> None:
+    accepted_anew(case("fc_attached_anew"))

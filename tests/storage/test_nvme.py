@@ -3,7 +3,7 @@
 
 import pytest
 
-from tests.storage.checks import CELLS, accepted_anew, grew, in_the_vm
+from tests.storage.checks import CELLS, accepted_anew, grew, in_the_vm, long_form
 from tests.storage.conftest import Case
 
 pytestmark = in_the_vm
@@ -36,7 +36,7 @@ def test_with_two_portals_one_that_is_down_holds_nothing_up(case: Case) -> None:
         grew(extend, "running")
 
 
-def test_a_namespace_id_given_to_another_volume_does_not_reach_the_guest_until_its_detach(case: Case) -> None:
+def test_a_namespace_id_given_to_another_volume_does_not_reach_the_guest(case: Case) -> None:
     """The first order may meet the rescan that shows it; the kernel then takes the guest's namespace away."""
     seen = case("nvme_reused")
     for when, report in seen["reports"].items():
@@ -45,4 +45,8 @@ def test_a_namespace_id_given_to_another_volume_does_not_reach_the_guest_until_i
         assert report["outcome"] in allowed, (when, report)
         assert "resize" not in [step["name"] for step in report["steps"]], (when, report)
     assert seen["guest"] == seen["before"]
-    accepted_anew(seen)
+
+
+@long_form
+def test_after_a_detach_and_a_new_attach_the_numbers_new_volume_is_the_guests(case: Case) -> None:
+    accepted_anew(case("nvme_attached_anew"))

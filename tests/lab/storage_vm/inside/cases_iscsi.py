@@ -9,7 +9,7 @@ from tests.lab.storage_vm.inside.agent import Agent
 from tests.lab.storage_vm.inside.compute import Compute, connect
 from tests.lab.storage_vm.inside.matrix import START, Bench
 from tests.lab.storage_vm.inside.results import Results
-from tests.lab.storage_vm.inside.reused import rescan_scsi, rescanned_first, reused
+from tests.lab.storage_vm.inside.reused import attached_anew, rescan_scsi, rescanned_first, reused
 from tests.lab.storage_vm.inside.targets import IscsiTarget, IscsiVolume
 
 
@@ -47,7 +47,8 @@ def run(results: Results, compute: Compute, agent: Agent, *, long: bool) -> None
     results.run("iscsi_wrong_lun", wrong_lun)
     results.run("iscsi_path_down", path_down)
     give = partial(_give, target, volume, other, bench)
-    results.run("iscsi_reused", lambda: reused(bench, give, rescan_scsi(bench), other.grow))
+    results.run("iscsi_reused", lambda: reused(bench, give, rescan_scsi(bench)))
+    results.run("iscsi_attached_anew", lambda: attached_anew(bench, other.grow))
     if long:
         quiet = Bench(compute, agent, third, lambda: connect(third, multipath=False))
         give = partial(_give, target, third, fourth, quiet)

@@ -11,7 +11,7 @@ from tests.lab.storage_vm.inside.compute import Compute, connect
 from tests.lab.storage_vm.inside.matrix import START, Bench
 from tests.lab.storage_vm.inside.nvmet import NvmeTarget
 from tests.lab.storage_vm.inside.results import Results
-from tests.lab.storage_vm.inside.reused import reused
+from tests.lab.storage_vm.inside.reused import attached_anew, reused
 
 
 def run(results: Results, compute: Compute, agent: Agent) -> None:
@@ -54,7 +54,7 @@ def _load() -> None:
     sh("modprobe", "-a", "nvmet", "nvmet_tcp", "nvme_tcp")
 
 
-def run_reused(results: Results, compute: Compute, agent: Agent) -> None:
+def run_reused(results: Results, compute: Compute, agent: Agent, *, long: bool) -> None:
     """Run last: a namespace that was taken away under a guest can hold up later scans of the same kernel."""
     _load()
     target = NvmeTarget("reused")
@@ -73,4 +73,6 @@ def run_reused(results: Results, compute: Compute, agent: Agent) -> None:
         other.backing.grow(size)
         put(volume.namespace / "revalidate_size", 1)
 
-    results.run("nvme_reused", lambda: reused(bench, give, rescan, grow))
+    results.run("nvme_reused", lambda: reused(bench, give, rescan))
+    if long:
+        results.run("nvme_attached_anew", lambda: attached_anew(bench, grow))

@@ -13,18 +13,8 @@ from tests.lab.storage_vm.inside.matrix import STEP, Bench
 from tests.lab.storage_vm.inside.results import say
 
 
-def reused(
-    bench: Bench,
-    give: Callable[[], None],
-    rescan: Callable[[], None],
-    grow: Callable[[int], None] | None = None,
-    *,
-    keeps_device: bool = False,
-) -> dict[str, Any]:
-    """Return {"reports": {when: report}, "before", "guest"}; `give` hands the number over to another volume.
-
-    `grow` makes that other volume larger: then the disk is detached and attached anew, which makes it the volume.
-    """
+def reused(bench: Bench, give: Callable[[], None], rescan: Callable[[], None]) -> dict[str, Any]:
+    """Return {"reports": {when: report}, "before", "guest"}; `give` hands the number over to another volume."""
     bench.order(bench.volume.connection)
     before = bench.guest.prints(bench.size)
     bench.grow()
@@ -46,12 +36,14 @@ def reused(
         "after a restart": bench.order(bench.volume.connection),
     }
     say(f"reused: {[(when, report['outcome'], report['detail']) for when, report in reports.items()]}")
-    seen = {"reports": reports, "before": before, "guest": bench.guest.prints(before)}
-    return {**seen, "anew": _attached_anew(bench, grow, keeps_device)} if grow is not None else seen
+    return {"reports": reports, "before": before, "guest": bench.guest.prints(before)}
 
 
-def _attached_anew(bench: Bench, grow: Callable[[int], None], keeps_device: bool) -> dict[str, Any]:
-    """Detach and attach again what the number leads to by now; the next extend is accepted."""
+def attached_anew(bench: Bench, grow: Callable[[int], None], *, keeps_device: bool = False) -> dict[str, Any]:
+    """After `reused`: detach and attach again what the number leads to by now; the next extend is accepted.
+
+    `grow` makes that other volume larger.
+    """
     bench.detach(keeps_device=keeps_device)
     bench.attach()
     bench.size += STEP
