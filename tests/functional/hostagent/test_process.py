@@ -58,27 +58,6 @@ def order(guest: Guest, disk: RawFile, size: int) -> Order:
     return Order(attempt_id=new_id(), key=ExtendKey(guest.server_id, disk.volume_id), gen=1, target=Bytes(size))
 
 
-def test_a_guest_without_an_agent_is_told_as_such_after_its_extend_and_the_wish_is_kept(
-    node: RabbitNode, tmp_path: Path, stage: tuple[Hypervisor, Guest, RawFile, ExitStack]
-) -> None:
-    """The guest of these tests has no channel at all; its extend is as ever."""
-    hypervisor, guest, disk, stack = stage
-    options = "heartbeat_interval = 0.5\n[guest]\nfilesystems = grow\n"
-    agent = Agent(tmp_path, url=node.url, libvirt_uri=hypervisor.uri, host="h7", more=options)
-    (tmp_path / "state").mkdir()
-    agent.start()
-    stack.callback(lambda: agent.end(signal.SIGKILL))
-    reports, cast = Reports(node.url), caster(node.url)
-    wait_for(lambda: [m for m in reports.drain() if m.host == "h7" and m.inventory and m.inventory.full], agent)
-    grows = replace(order(guest, disk, 2 * GIB), grow_file_system=True)
-    cast("h7", [grows.to_wire()])
-    assert wait_for(lambda: reports.outcome(grows.attempt_id), agent) is Outcome.RESIZED
-    seen = wait_for(lambda: [f for m in reports.drain() if m.host == "h7" for f in m.file_systems], agent)[0]
-    assert (seen.key, seen.state, seen.reason, seen.asked) == (grows.key, FsState.UNKNOWN, "fs_no_agent", True)
-    assert guest.server_id in (tmp_path / "state" / "grow.json").read_text()
-    assert agent.end() == 0
-
-
 def test_an_order_comes_in_and_a_report_goes_out_also_over_a_broker_restart(
     node: RabbitNode, tmp_path: Path, stage: tuple[Hypervisor, Guest, RawFile, ExitStack]
 ) -> None:
@@ -196,3 +175,24 @@ def test_bad_usage_is_one_line_and_status_2(tmp_path: Path, arguments: list[str]
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert done.stderr.strip()
+
+
+def test_a_guest_without_an_agent_is_told_as_such_after_its_extend_and_the_wish_is_kept(
+    node: RabbitNode, tmp_path: Path, stage: tuple[Hypervisor, Guest, RawFile, ExitStack]
+) -> None:
+    """The guest of these tests has no channel at all; its extend is as ever."""
+    hypervisor, guest, disk, stack = stage
+    options = "heartbeat_interval = 0.5\n[guest]\nfilesystems = grow\n"
+    agent = Agent(tmp_path, url=node.url, libvirt_uri=hypervisor.uri, host="h7", more=options)
+    agent.start()
+    stack.callback(lambda: agent.end(signal.SIGKILL))
+    reports, cast = Reports(node.url), caster(node.url)
+    wait_for(lambda: [m for m in reports.drain() if m.host == "h7" and m.inventory and m.inventory.full], agent)
+    wait_for(agent.ready, agent)
+    grows = replace(order(guest, disk, 2 * GIB), grow_file_system=True)
+    cast("h7", [grows.to_wire()])
+    assert wait_for(lambda: reports.outcome(grows.attempt_id), agent) is Outcome.RESIZED
+    seen = wait_for(lambda: [f for m in reports.drain() if m.host == "h7" for f in m.file_systems], agent)[0]
+    assert (seen.key, seen.state, seen.reason, seen.asked) == (grows.key, FsState.UNKNOWN, "fs_no_agent", True)
+    assert guest.server_id in (tmp_path / "state" / "grow.json").read_text()
+    assert agent.end() == 0
