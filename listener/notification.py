@@ -244,7 +244,9 @@ class _UnreadableError(Exception):
 
 def _json(text: bytes | str) -> object:
     try:
-        return json.loads(text, parse_int=_whole)
+        if isinstance(text, bytes):  # as json.loads does, which makes a decoder each time
+            text = text.decode(json.detect_encoding(text), "surrogatepass")
+        return _DECODER.decode(text)
     except UnicodeDecodeError as ex:
         raise _UnreadableError(Reason.NOT_UTF8) from ex
     except RecursionError as ex:
@@ -256,6 +258,9 @@ def _json(text: bytes | str) -> object:
 def _whole(digits: str) -> int | None:
     """Return the number, or None beyond the limit, because Python refuses numbers of thousands of digits."""
     return int(digits) if len(digits) <= _DIGITS_MAX else None
+
+
+_DECODER: Final = json.JSONDecoder(parse_int=_whole)
 
 
 def _object(value: object) -> Mapping[str, Any]:
