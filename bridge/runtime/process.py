@@ -134,6 +134,8 @@ def daemon(
         LOG.warning(
             "[audit] has no effect on a host agent: the engine writes the agent's steps into the engine's audit log"
         )
+    if process.spans is not None and not process.audit_logs:
+        LOG.warning("[tracing] does nothing here: the engine sends the spans of this part's steps")
     return Daemon(
         prog,
         [_AuditEnd(process), server, *parts],
