@@ -171,19 +171,29 @@ class Session:
         return self.on_connection("register for events", register)
 
     def agent(self, server_id: str, command: Mapping[str, Any], limit: float) -> Any:
-        """Ask the guest's agent. libvirt waits for it by itself, and gives up before this session does."""
-        self._abandoned.check(server_id, self._share)
+        """Ask the guest's agent. libvirt waits for it by itself, and gives up before this session does.
+
+        A call that hangs all the same holds up further questions to this agent, never a resize.
+        """
+        key = f"agent of {server_id}"
+        self._abandoned.check(key, self._share)
         seconds = max(1, int(min(limit, self._limit - _AGENT_MARGIN)))
 
         def ask(domain: Any, _wanted: object) -> str:
             return agent.ask(domain, command, seconds)
 
-        return agent.answer_of(self._on_domain(server_id, agent.CALL, ask))
+        return agent.answer_of(self._on_domain(server_id, agent.CALL, ask, key=key))
 
-    def _on_domain(self, server_id: str, what: str, work: Callable[[Any, Callable[[], bool]], T]) -> T:
+    def _on_domain(
+        self, server_id: str, what: str, work: Callable[[Any, Callable[[], bool]], T], *, key: str | None = None
+    ) -> T:
+        """Run one call. `key`: the calls that wait until this one has returned; by default all of the guest."""
         call = _CallHandle()
         result: T = self._run(
-            server_id, what, lambda connection: work(connection.lookupByUUIDString(server_id), call.still), call
+            key or server_id,
+            what,
+            lambda connection: work(connection.lookupByUUIDString(server_id), call.still),
+            call,
         )
         return result
 
