@@ -54,7 +54,7 @@ _DEVICE_MAPPER: Final = re.compile(r"dm-(\d{1,6})")
 _LVM: Final = ("lvs", "--reportformat", "json", "--units", "b", "--nosuffix", "-o")
 _LVS: Final = "vg_name,lv_name,lv_layout,lv_kernel_minor,lv_count,vg_extent_size"
 _PVM: Final = ("pvs", "--reportformat", "json", "--units", "b", "--nosuffix", "-o")
-_PVS: Final = "pv_name,vg_name,dev_size,pv_size,pv_free"
+_PVS: Final = "pv_name,vg_name,dev_size,pe_start,pv_size,pv_free"
 
 REFUSALS: Final = frozenset(
     {

@@ -13,6 +13,7 @@ from hostagent.guest.printed import LogicalVolume, PartitionTable
 
 EXT: Final = frozenset({"ext2", "ext3", "ext4"})
 _TABLE_SLACK: Final = 2 * 1024 * 1024  # room behind a partition that is not worth writing its table
+_LVM_SLACK: Final = 1024 * 1024  # of a second metadata area, at the end of a physical volume
 _MBR_MOST: Final = (2**32 - 1) * 512
 _PRIMARY_MOST: Final = 4
 
@@ -116,7 +117,7 @@ def plan_growth(facts: GrowFacts) -> GrowRefusal | GrowPlan:
             )
         )
     if facts.logical is not None:
-        room = facts.logical.device - facts.logical.used + (behind_partition if commands else 0)
+        room = facts.logical.device - facts.logical.used - _LVM_SLACK + (behind_partition if commands else 0)
         if room + facts.logical.free < facts.logical.extent:
             behind = facts.room - facts.covered >= SLACK
             if not behind:

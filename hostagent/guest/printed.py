@@ -55,7 +55,7 @@ class LogicalVolume:
     """The only logical volume of a group, and the physical volume on the disk; sizes in bytes.
 
     `volumes`: logical volumes in the group. `device` and `used`: the physical volume's device, and its part in use
-    by LVM; `free`: not given to a logical volume yet.
+    by LVM, the metadata before it included; `free`: not given to a logical volume yet.
     """
 
     group: str
@@ -115,7 +115,7 @@ def read_logical_volume(volumes: str, physical: str, device: str, minor: int) ->
         volumes=_number(row, "lv_count"),
         extent=_number(row, "vg_extent_size"),
         device=_number(place, "dev_size"),
-        used=_number(place, "pv_size"),
+        used=_number(place, "pe_start") + _number(place, "pv_size"),
         free=_number(place, "pv_free"),
     )
 

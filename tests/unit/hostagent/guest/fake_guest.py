@@ -141,7 +141,7 @@ class PlayedGuest:
             case ["pvs", *_]:
                 device = self.partition or self.disk
                 used = (self.logical or 0) + self._unallocated
-                sizes = {"dev_size": device, "pv_size": used, "pv_free": self._unallocated}
+                sizes = {"dev_size": device, "pe_start": 1, "pv_size": used, "pv_free": self._unallocated}
                 row = {"pv_name": self.base, "vg_name": "vg", **{k: str(v * MIB) for k, v in sizes.items()}}
                 return 0, _report("pv", row)
             case ["dumpe2fs", "-h", _]:

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from bridge.core.reasons import Reason
 from hostagent.guest.plan import GrowFacts, GrowPlan, GrowRefusal, is_verified, plan_growth
-from hostagent.guest.printed import LogicalVolume, PartitionTable, TablePartition
+from hostagent.guest.printed import LogicalVolume, PartitionTable, TablePartition, read_logical_volume
 
 MIB = 1 << 20
 sizes = st.integers(min_value=1, max_value=4 << 20).map(lambda mib: mib * MIB)
@@ -120,3 +120,21 @@ def test_a_room_smaller_than_one_extent_is_named() -> None:
     plan = plan_growth(facts)
     assert isinstance(plan, GrowRefusal)
     assert plan.reason is Reason.FS_NO_FREE_EXTENTS
+
+
+def test_the_end_of_a_physical_volume_that_holds_no_extent_is_not_room() -> None:
+    """The numbers of a real pvresize: 4 MiB are left, of which a MiB is metadata."""
+    pvs = (
+        '{"report": [{"pv": [{"pv_name":"/dev/vdb", "vg_name":"vg", "dev_size":"805306368", '
+        '"pe_start":"1048576", "pv_size":"801112064", "pv_free":"0"}]}]}'
+    )
+    lvs = (
+        '{"report": [{"lv": [{"vg_name":"vg", "lv_name":"data", "lv_layout":"linear", "lv_kernel_minor":"0", '
+        '"lv_count":"1", "vg_extent_size":"4194304"}]}]}'
+    )
+    logical = read_logical_volume(lvs, pvs, "/dev/vdb", 0)
+    facts = GrowFacts(
+        disk="/dev/vdb", disk_size=768 * MIB, table=None, base="/dev/vdb", logical=logical, device="/dev/dm-0",
+        room=801112064, kind="ext4", mount_point="/data", writable=True, covered=801112064,
+    )  # fmt: skip
+    assert plan_growth(facts) == GrowPlan(commands=())
