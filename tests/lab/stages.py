@@ -83,7 +83,7 @@ STAGES: Final = (
     Stage(
         "model",
         "the model of the way of an extend, checked exhaustively by Spin",
-        (("{bin}/pytest", "-q", "tests/model"),),
+        (("{bin}/pytest", "-q", _SIDE_BY_SIDE, "tests/model"),),
         packages=MODEL_PACKAGES,
     ),
     Stage(
