@@ -55,6 +55,8 @@ _NEVER: Final = 6  # attempts after which Nova's host is logged as not extending
 _UNKNOWN: Final = "unknown"
 _BYTES: Final = 4 * 1024 * 1024  # bytes of messages taken together: each may have the full length allowed
 _TOGETHER: Final = 2  # attempts at messages together, before halves of them are tried
+_LONG: Final = 0.2  # seconds of one transaction, after which other writers get a turn
+_BREATH: Final = 0.12  # seconds of that turn: SQLite's writers look for the lock every 100 ms
 _QUIET: Final = 10.0  # seconds between two log lines that say the same about one host
 _BUS: Final = "engine.bus"
 _LOOK_AGAIN: Final = 30.0  # seconds; a deleted exchange is missing until then, and agents wait
@@ -213,10 +215,13 @@ class ReportsConsumer:
         read = [message for message in map(self._read, inbox) if message is not None]
         try:
             for portion in portions(read):
+                began = time.monotonic()
                 # The audit is written before the acknowledgement. A killed engine gets the messages again, judged
                 # as late.
                 for taken in self._take(portion, stop):
                     self._follow_up(taken)
+                if time.monotonic() - began > _LONG:
+                    stop.wait(_BREATH)
         except ShuttingDownError:
             return  # not acknowledged: delivered again after the restart
         if self._in_memory:

@@ -351,13 +351,16 @@ def portions(messages: Sequence[HostMessage]) -> Iterator[list[HostMessage]]:
         yield portion
 
 
+_INVENTORY: Final = 20  # rows whose work it costs to compare an inventory with what the journal has of the host
+
+
 def weight(message: HostMessage) -> int:
     """Return the approximate number of rows of a message."""
     own = 1 + len(message.reports) + len(message.file_systems)
-    if message.inventory is None:
+    if message.inventory is None or host_rows.is_heartbeat(message):
         return own
     domains = message.inventory.domains
-    return own + len(domains) + sum(len(d.disks) for d in domains) + len(message.inventory.gone)
+    return _INVENTORY + own + len(domains) + sum(len(d.disks) for d in domains) + len(message.inventory.gone)
 
 
 def _slices(domains: Sequence[DomainSeen]) -> Iterator[list[DomainSeen]]:

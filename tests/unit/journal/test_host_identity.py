@@ -126,7 +126,7 @@ def test_a_large_inventory_goes_in_several_transactions_and_is_whole_afterwards(
 def test_a_batch_is_cut_where_a_transaction_would_get_too_long(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits, "ROWS", dataclasses.replace(limits.ROWS, most=10))
+    monkeypatch.setattr(limits, "ROWS", dataclasses.replace(limits.ROWS, most=60))
     messages = [bench.message(f"h{n}", inventory=full(*keys(4))) for n in range(5)]
     cut = list(portions(messages))
     assert [message for portion in cut for message in portion] == messages
