@@ -3,7 +3,7 @@
 
 import pytest
 
-from tests.storage.checks import CELLS, accepted_anew, grew, healed, held_back, in_the_vm, long_form, refused_always
+from tests.storage.checks import CELLS, grew, healed, held_back, in_the_vm, long_form, refused_always
 from tests.storage.conftest import Case
 
 pytestmark = in_the_vm
@@ -89,8 +89,3 @@ def test_a_map_never_outgrows_its_smallest_path(case: Case) -> None:
 @long_form
 def test_a_map_whose_lun_was_given_to_another_volume_is_refused_at_every_order(case: Case) -> None:
     refused_always(case("fcmp_reused"))
-
-
-@long_form
-def test_after_a_detach_and_a_new_attach_the_numbers_new_volume_is_the_guests(case: Case) -> None:
-    accepted_anew(case("fc_attached_anew"))

@@ -3,7 +3,7 @@
 
 import pytest
 
-from tests.storage.checks import CELLS, accepted_anew, grew, in_the_vm, long_form
+from tests.storage.checks import CELLS, grew, in_the_vm
 from tests.storage.conftest import Case
 
 pytestmark = in_the_vm
@@ -45,8 +45,3 @@ def test_a_namespace_id_given_to_another_volume_does_not_reach_the_guest(case: C
         assert report["outcome"] in allowed, (when, report)
         assert "resize" not in [step["name"] for step in report["steps"]], (when, report)
     assert seen["guest"] == seen["before"]
-
-
-@long_form
-def test_after_a_detach_and_a_new_attach_the_numbers_new_volume_is_the_guests(case: Case) -> None:
-    accepted_anew(case("nvme_attached_anew"))

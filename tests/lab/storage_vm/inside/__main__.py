@@ -68,7 +68,7 @@ def main(port: str, form: str, *named: str) -> None:
     }
     if long:
         groups["fcmp"] = lambda: cases_fc.run_multipath(results, compute, multi, plain=single)
-    groups["nvme_reused"] = lambda: cases_nvme.run_reused(results, compute, single, long=long)
+    groups["nvme_reused"] = lambda: cases_nvme.run_reused(results, compute, single)
     for name in named or groups:
         results.group(name, groups[name])
 

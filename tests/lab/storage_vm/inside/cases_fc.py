@@ -14,7 +14,7 @@ from tests.lab.storage_vm.inside.compute import Compute, connect
 from tests.lab.storage_vm.inside.fibre_channel import FcVolume, FibreChannel
 from tests.lab.storage_vm.inside.matrix import START, STEP, Bench
 from tests.lab.storage_vm.inside.results import Results
-from tests.lab.storage_vm.inside.reused import attached_anew, rescan_scsi, rescanned_first, reused
+from tests.lab.storage_vm.inside.reused import rescan_scsi, rescanned_first, reused
 from tests.lab.waiting import until
 
 _OUTLIVES_THE_CABLE: Final = 600
@@ -56,8 +56,6 @@ def run(results: Results, compute: Compute, agent: Agent, *, long: bool) -> None
     give = partial(_give, target, volume, other, bench)
     results.run("fc_reused", lambda: reused(bench, give, rescan_scsi(bench)))
     if long:
-        # os-brick's scan does not find a disk of a veth pair again that it has removed
-        results.run("fc_attached_anew", lambda: attached_anew(bench, other.grow, keeps_device=True))
         quiet = Bench(compute, agent, third, lambda: connect(third, multipath=False))
         give = partial(_give, target, third, fourth, quiet)
         results.run("fc_rescanned", lambda: rescanned_first(quiet, give, rescan_scsi(quiet)))

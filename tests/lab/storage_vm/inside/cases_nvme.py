@@ -6,12 +6,12 @@ from typing import Any
 
 from tests.lab.storage_vm.inside import matrix
 from tests.lab.storage_vm.inside.agent import Agent
-from tests.lab.storage_vm.inside.commands import put, sh
+from tests.lab.storage_vm.inside.commands import sh
 from tests.lab.storage_vm.inside.compute import Compute, connect
 from tests.lab.storage_vm.inside.matrix import START, Bench
 from tests.lab.storage_vm.inside.nvmet import NvmeTarget
 from tests.lab.storage_vm.inside.results import Results
-from tests.lab.storage_vm.inside.reused import attached_anew, reused
+from tests.lab.storage_vm.inside.reused import reused
 
 
 def run(results: Results, compute: Compute, agent: Agent) -> None:
@@ -54,7 +54,7 @@ def _load() -> None:
     sh("modprobe", "-a", "nvmet", "nvmet_tcp", "nvme_tcp")
 
 
-def run_reused(results: Results, compute: Compute, agent: Agent, *, long: bool) -> None:
+def run_reused(results: Results, compute: Compute, agent: Agent) -> None:
     """Run last: a namespace that was taken away under a guest can hold up later scans of the same kernel."""
     _load()
     target = NvmeTarget("reused")
@@ -69,10 +69,4 @@ def run_reused(results: Results, compute: Compute, agent: Agent, *, long: bool) 
         for path in Path("/sys/class/nvme").glob("nvme*/rescan_controller"):
             sh("sh", "-c", f"echo 1 > {path}", check=False)
 
-    def grow(size: int) -> None:
-        other.backing.grow(size)
-        put(volume.namespace / "revalidate_size", 1)
-
     results.run("nvme_reused", lambda: reused(bench, give, rescan))
-    if long:
-        results.run("nvme_attached_anew", lambda: attached_anew(bench, grow))

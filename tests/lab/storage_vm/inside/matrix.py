@@ -55,17 +55,13 @@ class Bench:
         self.path, self.hidden = attached.path, attached.hidden
         return attached
 
-    def detach(self, *, keeps_device: bool) -> None:
-        """Shut the guest off, detach its disk as Nova does, and let the agent see that.
-
-        `keeps_device`: the host keeps the device, as one that another guest uses.
-        """
+    def detach(self) -> None:
+        """Shut the guest off, detach its disk as Nova does, and let the agent see that."""
         assert self._attached is not None
         self.guest.domain.destroy()
         self.guest.domain.detachDeviceFlags(self._attached.xml("vda"), _CONFIG)
         self._agent.look(self.guest.guest.server_id)
-        if not keeps_device:
-            disconnect(self.volume, self.path)
+        disconnect(self.volume, self.path)
 
     def attach(self) -> None:
         """Attach the volume again and start the guest."""

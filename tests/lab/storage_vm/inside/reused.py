@@ -39,12 +39,12 @@ def reused(bench: Bench, give: Callable[[], None], rescan: Callable[[], None]) -
     return {"reports": reports, "before": before, "guest": bench.guest.prints(before)}
 
 
-def attached_anew(bench: Bench, grow: Callable[[int], None], *, keeps_device: bool = False) -> dict[str, Any]:
+def attached_anew(bench: Bench, grow: Callable[[int], None]) -> dict[str, Any]:
     """After `reused`: detach and attach again what the number leads to by now; the next extend is accepted.
 
     `grow` makes that other volume larger.
     """
-    bench.detach(keeps_device=keeps_device)
+    bench.detach()
     bench.attach()
     bench.size += STEP
     grow(bench.size)

@@ -69,18 +69,33 @@ def test_an_lvm_volume_has_its_own_name_wherever_it_lies(fake: FakeSys) -> None:
     assert sysfs.worldwide_names(NUMBERS["/dev/dm-0"], fake.root) == {"lvm abc"}
 
 
-def test_a_reused_lun_is_refused_by_every_run_of_the_agent_until_it_is_detached(fake: FakeSys) -> None:
-    guard(fake).observe(domain(disk()))
-    fake.wwid("sda", "naa.stranger")
+@pytest.mark.parametrize(
+    ("source", "file", "was"),
+    [
+        ("sda", "sda/device/wwid", "naa.a"),
+        ("dm-0", "sdb/device/wwid", "naa.a"),
+        ("nvme0n1", "nvme0n1/uuid", "0f-aa"),
+    ],
+)
+def test_a_reused_number_is_refused_by_every_run_of_the_agent_until_its_detach(
+    fake: FakeSys, source: str, file: str, was: str
+) -> None:
+    """iSCSI and Fibre Channel, one path of a map, an NVMe namespace; a new attach is accepted and remembered."""
+    attached = disk(f"/dev/{source}")
+    guard(fake).observe(domain(attached))
+    (fake.root / "block" / file).write_text("0f-stranger\n")
     for _ in range(2):
         for ask in (guard(fake).check, guard(fake).learn):
-            with pytest.raises(StepFailedError, match=r"naa\.stranger.*naa\.a") as info:
-                ask(domain(disk()), disk())
+            with pytest.raises(StepFailedError, match=rf"0f-stranger.*{was}") as info:
+                ask(domain(attached), attached)
             assert (info.value.outcome, info.value.reason) == (Outcome.REFUSED, Reason.WRONG_DEVICE)
-        guard(fake).observe(domain(disk()))
+        guard(fake).observe(domain(attached))
     guard(fake).observe(domain())
-    guard(fake).learn(domain(disk()), disk())
-    guard(fake).check(domain(disk()), disk())
+    guard(fake).learn(domain(attached), attached)
+    guard(fake).check(domain(attached), attached)
+    (fake.root / "block" / file).write_text("0f-another\n")
+    with pytest.raises(StepFailedError, match=r"0f-another"):
+        guard(fake).check(domain(attached), attached)
 
 
 def test_a_device_under_another_name_passes(fake: FakeSys) -> None:
