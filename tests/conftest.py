@@ -36,12 +36,17 @@ _SHARED: Final = ("tests/functional/qemu/", "tests/functional/wire/", "tests/fun
 _APART: Final = ("tests/chaos/test_chaos.py", "tests/model/test_model.py")
 """Files whose tests share nothing and take long: each test may go to another worker than the others."""
 _LONG: Final = (
-    *_SHARED,
+    "tests/functional/wire/",
+    "tests/functional/qemu/",
+    "tests/functional/api/test_keystone.py",
+    "tests/functional/journal/",
+    "tests/functional/listener/test_broker_restart.py",
+    "tests/functional/listener/test_bind.py",
+    "tests/functional/deploying/test_permissions.py",
     "tests/functional/test_upgrade.py",
-    "tests/functional/listener/test_slow_lane.py",
+    "tests/functional/listener/test_memory.py",
     "tests/functional/listener/test_outage.py",
-    "tests/functional/libvirtd/test_migration.py",
-    "tests/functional/audit/test_scale.py",
+    "tests/functional/listener/test_slow_lane.py",
 )
 """Folders and files that take longest, in the order in which they begin."""
 _TO_LEAVE: Final = 20.0

@@ -112,6 +112,7 @@ STAGES: Final = (
         thorough=(
             ("{bin}/pytest", _SIDE_BY_SIDE, "tests/functional"),
             ("env", "EXTEND_BRIDGE_STEPS=2100", "{bin}/pytest", "-s", "tests/functional/qemu/test_never_shrink.py"),
+            ("env", "EXTEND_BRIDGE_LONG=1", "{bin}/pytest", "tests/functional/audit/test_scale.py"),
         ),
         packages=CEPH_PACKAGES,
         real=True,

@@ -20,7 +20,8 @@ def own_python(name: str, requirements: Sequence[str]) -> Path:
     shutil.rmtree(directory, ignore_errors=True)
     for command in (
         [sys.executable, "-m", "venv", str(directory)],
-        [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", *requirements],
+        # what is not imported need not be compiled: a service brings thousands of modules
+        [str(python), "-m", "pip", "install", "-q", "--no-compile", "--disable-pip-version-check", *requirements],
     ):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
