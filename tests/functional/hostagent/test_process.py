@@ -8,14 +8,12 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 
 import oslo_messaging
 import pytest
 
 from bridge.core.extend import Bytes, ExtendKey, new_id
-from bridge.core.file_systems import FsState
 from bridge.core.messages import VERSION, GuestState, Order
 from bridge.core.outcome import Outcome
 from hostagent.capabilities import VOLUME_TYPES
@@ -175,24 +173,3 @@ def test_bad_usage_is_one_line_and_status_2(tmp_path: Path, arguments: list[str]
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert done.stderr.strip()
-
-
-def test_a_guest_without_an_agent_is_told_as_such_after_its_extend_and_the_wish_is_kept(
-    node: RabbitNode, tmp_path: Path, stage: tuple[Hypervisor, Guest, RawFile, ExitStack]
-) -> None:
-    """The guest of these tests has no channel at all; its extend is as ever."""
-    hypervisor, guest, disk, stack = stage
-    options = "heartbeat_interval = 0.5\n[guest]\nfilesystems = grow\n"
-    agent = Agent(tmp_path, url=node.url, libvirt_uri=hypervisor.uri, host="h7", more=options)
-    agent.start()
-    stack.callback(lambda: agent.end(signal.SIGKILL))
-    reports, cast = Reports(node.url), caster(node.url)
-    wait_for(lambda: [m for m in reports.drain() if m.host == "h7" and m.inventory and m.inventory.full], agent)
-    wait_for(agent.ready, agent)
-    grows = replace(order(guest, disk, 2 * GIB), grow_file_system=True)
-    cast("h7", [grows.to_wire()])
-    assert wait_for(lambda: reports.outcome(grows.attempt_id), agent) is Outcome.RESIZED
-    seen = wait_for(lambda: [f for m in reports.drain() if m.host == "h7" for f in m.file_systems], agent)[0]
-    assert (seen.key, seen.state, seen.reason, seen.asked) == (grows.key, FsState.UNKNOWN, "fs_no_agent", True)
-    assert guest.server_id in (tmp_path / "state" / "grow.json").read_text()
-    assert agent.end() == 0

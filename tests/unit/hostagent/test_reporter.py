@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry
 
-from bridge.core.extend import Bytes
+from bridge.core.extend import Bytes, ExtendKey, new_id
+from bridge.core.file_systems import FileSystemSeen, FileSystemStep, FsState
 from bridge.core.messages import DiskSeen, DomainSeen, GuestState, HostMessage, Inventory, Report
 from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
@@ -179,3 +180,38 @@ def test_outcomes_survive_the_wire() -> None:
     outbox.add_reports([sent])
     run_until(made, broker, outbox, lambda: True)
     assert broker.taken[0].reports == (sent,)
+
+
+def a_look(volume_id: str, *, grown: bool = False) -> FileSystemSeen:
+    step = FileSystemStep(name="partition", ok=True, seconds=1.0, detail="growpart /dev/vdb 1 -> 0")
+    return FileSystemSeen(
+        key=ExtendKey(S1, volume_id), state=FsState.GROWN if grown else FsState.FITS,
+        reason="fs_grown" if grown else "fs_fits", steps=(step,) if grown else (),
+    )  # fmt: skip
+
+
+def test_file_systems_go_out_also_without_any_report() -> None:
+    broker = Broker()
+    made, outbox, _ = reporter(broker)
+    outbox.add_file_systems([a_look(V1)])
+    run_until(made, broker, outbox, lambda: any(message.file_systems for message in broker.taken))
+    [seen] = [each for message in broker.taken for each in message.file_systems]
+    assert seen == a_look(V1)
+
+
+def test_the_newest_look_at_a_volume_is_sent_and_what_was_done_in_a_guest_is_not_lost() -> None:
+    """While the broker is away a look can come after a growth whose commands nobody has read yet."""
+    _, outbox, _ = reporter(Broker())
+    outbox.add_file_systems([a_look(V1, grown=True)])
+    outbox.add_file_systems([a_look(V1)])
+    assert [each.state for each in outbox.take_file_systems()] == [FsState.GROWN]
+    outbox.add_file_systems([a_look(V1)])
+    outbox.add_file_systems([a_look(V1, grown=True)])
+    assert [each.state for each in outbox.take_file_systems()] == [FsState.GROWN]
+    assert outbox.take_file_systems() == ()
+
+
+def test_looks_that_nobody_takes_are_bounded() -> None:
+    _, outbox, _ = reporter(Broker(), kept_max=3)
+    outbox.add_file_systems([a_look(new_id()) for _ in range(9)])
+    assert len(outbox.take_file_systems()) == 3
