@@ -13,7 +13,7 @@ from bridge.audit import page, report
 from tests.lab.paths import ROOT
 from tests.lab.trail import START, extend, lines
 
-PICTURES: Final = ROOT / "doc" / "source" / "_static"
+PICTURES: Final = ROOT / "doc" / "source" / "images"
 WIDE: Final = 960
 _RESULTS: Final = [*["resized"] * 40, "already", "unsupported", *["resized"] * 15, "parked", "open", "already"]
 
