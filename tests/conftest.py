@@ -33,8 +33,8 @@ _GUARDED: Final = guarded(os.environ)
 tempfile.tempdir = os.environ.get("TMPDIR")
 _SHARED: Final = ("tests/functional/qemu/", "tests/functional/wire/", "tests/functional/journal/")
 """Folders whose tests share a real part that takes long to start: one worker runs them all."""
-_APART: Final = ("tests/chaos/test_chaos.py", "tests/model/test_model.py")
-"""Files whose tests share nothing and take long: each test may go to another worker than the others."""
+_APART: Final = "tests/model/test_model.py"
+"""The file whose tests share nothing and take long: each may go to another worker than the others."""
 _LONG: Final = (
     "tests/functional/wire/",
     "tests/functional/qemu/",
@@ -92,7 +92,7 @@ class _ByFile(LoadScopeScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
-        if file in _APART:
+        if file == _APART:
             return nodeid
         return next((folder for folder in _SHARED if file.startswith(folder)), file)
 

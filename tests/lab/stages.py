@@ -152,7 +152,7 @@ STAGES: Final = (
     Stage(
         "chaos",
         "every part killed under load, nothing lost; a planted bug, which must be found",
-        (("{bin}/pytest", _SIDE_BY_SIDE, "tests/chaos"),),
+        (("{bin}/pytest", "tests/chaos"),),
         thorough=(("env", "EXTEND_BRIDGE_GRAY=1", "{bin}/pytest", "tests/chaos"),),
         real=True,
     ),
