@@ -53,19 +53,20 @@ class Monitor:
         self._on_lost = on_lost
         self._lock = threading.Lock()
         self._wire: JsonLines | None = None
+        self._identified = False
         self._number = 0
         self._failures = 0
         self._ask_at = 0.0
 
     @property
     def connected(self) -> bool:
-        """Return whether there is a connection to a guest."""
-        return self._wire is not None
+        """Return whether there is a connection, and the guest at its other end is known."""
+        return self._identified
 
     @property
     def is_due(self) -> bool:
-        """Return whether a socket without a connection is to be asked now."""
-        return self._wire is None and time.monotonic() >= self._ask_at
+        """Return whether the socket is to be asked, or is just being asked by another thread: `used` waits."""
+        return not self._identified and time.monotonic() >= self._ask_at
 
     def fileno(self) -> int:
         """Return the descriptor of the connection; -1 without one."""
@@ -122,6 +123,7 @@ class Monitor:
 
     def close(self) -> None:
         """Drop the connection, if there is one."""
+        self._identified = False
         wire, self._wire = self._wire, None
         if wire is not None:
             wire.close()
@@ -139,6 +141,7 @@ class Monitor:
             raise WireForeignError("a QEMU without -uuid, and the file's name is not a UUID: whose guest is it?")
         self.run, before, self.server_id = _run_of(wire.peer_pid()), self.server_id, server_id
         self.trouble, self._failures, self._ask_at = None, 0, 0.0
+        self._identified = True
         if before != server_id:
             LOG.info("%s: guest %s", self.path, server_id)
 
@@ -166,7 +169,7 @@ class Monitor:
         if not isinstance(name, str):
             return False
         data = message.get("data")
-        if self.server_id is not None:
+        if self._identified:
             self._on_event(self, name, data if isinstance(data, dict) else {})
         return True
 

@@ -293,3 +293,22 @@ def test_a_disk_on_a_silent_bus_an_overlay_and_a_strange_source(place: Path) -> 
     ]  # fmt: skip
     assert found.disks[0].bottom is not None
     assert not found.disks[1].can_be_told
+
+
+def test_a_guest_is_found_while_another_thread_connects_to_it(place: Path) -> None:
+    """An order must not hear that the guest is not here because its socket has just been seen."""
+    guest = PlayedMonitor(place / "a.qmp")
+    guest.silent = True
+    host = opened(place)
+    connecting = threading.Thread(target=host.session().guests)
+    connecting.start()
+    assert until(lambda: "qmp_capabilities" in guest.commands)
+    found: list[object] = []
+    asking = threading.Thread(target=lambda: found.append(host.session().domain(guest.server_id)))
+    asking.start()
+    asking.join(0.2)
+    guest.silent = False
+    for thread in (connecting, asking):
+        thread.join(LONG)
+    assert found
+    assert found[0] is not None
