@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Entry point of tools/attack: run the attacks and print the table."""
 
+import bridge.runtime.threads  # noqa: F401 - first, before anything that may choose another backend
+
+# isort: split
 import argparse
 import shutil
 import sys

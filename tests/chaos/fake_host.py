@@ -143,11 +143,11 @@ class SlowFiles(FileStrategy):
         super().refresh(disk, connection)
 
 
-def fake_host(settings: HostAgentSettings) -> HostAccess:
+def fake_host(settings: HostAgentSettings, manners: Manners | None = None) -> HostAccess:
     """The host of this agent: its ledger lies in its state_path, which the URI names."""
     libvirt_settings = settings.driver.settings
     ledger = Ledger(Path(libvirt_settings.uri.removeprefix("chaos://")) / LEDGER)
-    manners = Manners(random.Random())
+    manners = manners or Manners(random.Random())
     attached: dict[str, list[str]] = {}
     for server_id, volume_id in ledger.disks():
         attached.setdefault(server_id, []).append(volume_id)
