@@ -38,7 +38,9 @@ def chaos(
 
 
 def assert_told_as_kept(run: Path) -> None:
-    """Assert that the logs tell no other story of any extend than the journal keeps."""
+    """Assert in the long form that the logs tell no other story of any extend than the journal keeps."""
+    if not os.environ.get("EXTEND_BRIDGE_GRAY"):
+        return
     logs = logfiles.find([str(run / "*.audit.jsonl*")])
     assert list(differences(logs, run / "journal" / "journal.sqlite3", killed=True)) == []
 
