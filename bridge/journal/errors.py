@@ -39,7 +39,13 @@ CONTENDED: Final[frozenset[str | int]] = frozenset(
 )  # fmt: skip
 TOO_SLOW: Final[frozenset[str | int]] = frozenset({"57014", 1969, 3024})
 """Codes of a server that ended a statement because it took too long."""
-FULL: Final[frozenset[str | int]] = frozenset({"53100", 1021, 1114, "SQLITE_FULL"})
+FULL: Final[frozenset[str | int]] = frozenset(
+    {"53100", 1021, 1114, "SQLITE_FULL", "SQLITE_IOERR_SHMSIZE"}  # the last: no room for the file of WAL's index
+)
+FAILING_DISK: Final[frozenset[str | int]] = frozenset(
+    f"SQLITE_IOERR{part}"
+    for part in ("", "_READ", "_SHORT_READ", "_WRITE", "_FSYNC", "_DIR_FSYNC", "_TRUNCATE", "_SHMMAP", "_SHMOPEN")
+)
 CROWDED: Final[frozenset[str | int]] = frozenset({"53300", 1040, 1203})
 
 
@@ -115,5 +121,6 @@ _ADVICE: Final[tuple[tuple[frozenset[str | int], str], ...]] = (
         "another process holds the write lock: look for a shell or a backup with an open transaction",
     ),
     (FULL, "make room where the database keeps its files"),
+    (FAILING_DISK, "its disk or share fails, or is full: look at the kernel's log and at the free space"),
     (CROWDED, "raise the server's limit of connections, or put a pooler before it"),
 )
