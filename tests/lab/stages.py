@@ -153,7 +153,17 @@ STAGES: Final = (
         "chaos",
         "every part killed under load, nothing lost; a planted bug, which must be found",
         (("{bin}/pytest", "tests/chaos"),),
-        thorough=(("env", "EXTEND_BRIDGE_GRAY=1", "{bin}/pytest", "tests/chaos"),),
+        thorough=(
+            ("env", "EXTEND_BRIDGE_GRAY=1", "{bin}/pytest", "tests/chaos"),
+            (
+                "env",
+                "EXTEND_BRIDGE_GRAY=1",
+                "{bin}/pytest",
+                "tests/functional/libvirtd/test_away.py",
+                "-k",
+                "silent",
+            ),
+        ),
         real=True,
     ),
     Stage(

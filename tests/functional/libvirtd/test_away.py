@@ -86,6 +86,7 @@ def test_a_hung_libvirtd_is_given_up_on_and_readiness_counts_the_calls(machine: 
         assert guest.sizes() == sorted(guest.sizes())
 
 
+@pytest.mark.skipif(not os.environ.get("EXTEND_BRIDGE_GRAY"), reason="the long form: tools/test --long chaos")
 def test_a_socket_of_libvirt_that_became_silent_is_left_for_a_new_one(machine: Machine) -> None:
     """The daemon is well, what lies between is not: old connections stay silent for ever, new ones work."""
     host = machine.libvirtd()
@@ -100,7 +101,7 @@ def test_a_socket_of_libvirt_that_became_silent_is_left_for_a_new_one(machine: M
         wait_for(lambda: not agent.ready(), agent)
         proxy.heal(Which.NEW)
         wait_for(agent.ready, agent)
-        assert machine.extend(agent, guest, 2 * GIB).outcome is Outcome.RESIZED
+        wait_for(lambda: machine.extend(agent, guest, 2 * GIB).outcome is Outcome.RESIZED, agent)
         guest.wait_size(2 * GIB)
         agent.end()
 
