@@ -225,13 +225,16 @@ class Session:
         self._abandoned.check(key)
         if self._caller is None:
             self._caller = _Caller(self._open)
-        future = self._caller.submit(job)
+        caller = self._caller
+        future = caller.submit(partial(_unless_given_up, call, job))
         try:
             return future.result(self._limit)
         except libvirt.libvirtError as ex:
             raise errors.stopped(ex, what) from ex
         except TimeoutError as ex:
             call.give_up()
+            if caller.opening:
+                key = _ANY  # the guest's call has not begun and never will, so the guest need not wait for it
             self._abandoned.add(key)
             future.add_done_callback(lambda _: self._abandoned.remove(key))
             self.close()
@@ -264,12 +267,21 @@ class _CallHandle:
         return not self._given_up
 
 
+def _unless_given_up(call: _CallHandle, job: Job, connection: Any) -> Any:
+    """Run a job, unless its caller has given up while the connection was made."""
+    if not call.still():
+        raise _timed_out("the call was given up on before libvirt was connected")
+    return job(connection)
+
+
 class _Caller:
     """The thread and the connection of a session."""
 
     def __init__(self, connect: Callable[[], Any]) -> None:
         self._open = connect
         self._connection: Any = None
+        self.opening = False
+        """True while libvirt is being connected to: an open of a silent socket has no end."""
         self._jobs: queue.SimpleQueue[tuple[concurrent.futures.Future[Any], Job] | None] = queue.SimpleQueue()
         threading.Thread(target=self._work, name="libvirt-calls", daemon=True).start()
 
@@ -310,10 +322,13 @@ class _Caller:
 
     def _connected(self) -> Any:
         if self._connection is None:
+            self.opening = True
             try:
                 self._connection = self._open()
             except libvirt.libvirtError as ex:
                 raise StepFailedError(Outcome.HYPERVISOR_FAILED, Reason.HYPERVISOR_DOWN, str(ex)) from ex
+            finally:
+                self.opening = False
         return self._connection
 
     def _drop(self) -> None:
