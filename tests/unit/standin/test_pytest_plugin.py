@@ -8,9 +8,9 @@ import oslo_messaging
 import pytest
 import requests
 from oslo_config import cfg
+from oslo_messaging import opts as messaging_opts
 
 from bridge.core.extend import gib, new_id
-from bridge.runtime.config import load
 from bridge.standin.cinder import Attachment, RunningStandIn
 from bridge.standin.notifications import NotificationBus, recorded_messages
 from listener.notification import ResizeEnd, parse, translate
@@ -21,7 +21,10 @@ class ForeignListener:
 
     def __init__(self, url: str, topic: str) -> None:
         self.heard: queue.Queue[tuple[str, dict[str, Any]]] = queue.Queue()
-        conf: cfg.ConfigOpts = load("test", [], [], description="")
+        conf = cfg.ConfigOpts()
+        for group, opts in messaging_opts.list_opts():
+            conf.register_opts(opts, group=group)
+        conf([])
         transport = oslo_messaging.get_notification_transport(conf, url=url)
         target = oslo_messaging.Target(topic=topic)
         self._server = oslo_messaging.get_notification_listener(transport, [target], [self], executor="threading")
