@@ -200,10 +200,10 @@ def write_decisions(connection: sa.Connection, settled: Sequence[SettledReport],
                     "b_failures": decision.failures,
                 }
             )
+    _AGAIN.run_many(connection, again)  # first, because a later report of the batch may close the same extend
     for statement, groups in ((_END_ATTEMPTS, ended), (_CLOSE, closed)):
         for (outcome, reason), rows in groups.items():
             statement.run(connection, rows, {"b_outcome": outcome, "b_reason": reason, "b_now": now})
-    _AGAIN.run_many(connection, again)
     _NOTE.run(connection, lines, {"at": now})
 
 

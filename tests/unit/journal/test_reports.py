@@ -118,3 +118,18 @@ def test_a_message_that_comes_late_does_not_turn_the_hosts_sequence_back(bench: 
     assert bench.reported.take([message(bench, seq=11)]).came_up == []
     with bench.database.engine.connect() as connection:
         assert connection.execute(sa.select(hosts.c.seq, hosts.c.heartbeat_at)).one() == (12, bench.now)
+
+
+def test_an_end_in_the_same_batch_as_a_report_of_the_generation_before_stays_an_end(
+    bench: Bench, key: ExtendKey
+) -> None:
+    """A run with kills showed a closed extend in the state due, with the outcome of the earlier report."""
+    bench.has("h1", key)
+    bench.arrive(key)
+    [first] = bench.dispatch(bench.claim()[0], "h1")
+    bench.arrive(key)
+    [second] = bench.dispatch(bench.claim()[0], "h1")
+    taken = bench.reported.take([message(bench, report(first, Outcome.RESIZED), report(second, Outcome.ALREADY))])
+    assert moves(taken) == [Move.NEWER, Move.CLOSE]
+    row = bench.database.read(lambda c: c.execute(sa.select(extends)).mappings().one())
+    assert (row["state"], row["open"], row["outcome"]) == ("closed", None, Outcome.ALREADY.value)
