@@ -102,6 +102,7 @@ STAGES: Final = (
             ("tools/demo", "--disk", "raw"),
             ("tools/demo", "--disk", "qcow2"),
             ("tools/demo", "--broker", "rabbitmq"),
+            ("tools/demo", "--driver", "qmp"),
         ),
         real=True,
     ),
@@ -117,6 +118,19 @@ STAGES: Final = (
         packages=CEPH_PACKAGES,
         real=True,
         again=True,
+    ),
+    Stage(
+        "contract",
+        "the promises of the seam, by plain QEMU and a driver from outside the tree; with --long by libvirt, too",
+        (
+            ("{bin}/pytest", "-q", "-k", "qmp", "tests/contract/test_promises.py"),
+            ("{bin}/pytest", "-q", "tests/contract/test_outside.py", "tests/contract/test_never_shrink.py"),
+        ),
+        thorough=(
+            ("{bin}/pytest", "tests/contract"),
+            ("env", "EXTEND_BRIDGE_STEPS=2100", "{bin}/pytest", "-s", "tests/contract/test_never_shrink.py"),
+        ),
+        real=True,
     ),
     Stage(
         "failover",

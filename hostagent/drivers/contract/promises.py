@@ -147,7 +147,7 @@ def test_a_guest_of_another_host_is_not_here(session: HypervisorSession) -> None
 
 
 def test_a_size_is_what_the_hypervisor_has(bench: ContractBench, session: HypervisorSession) -> None:
-    guest = bench.guest(DISK, 2 * DISK + 512)
+    guest = bench.guest(DISK, 2 * DISK + MIB)
     for number, volume_id in enumerate(guest.volumes):
         seen = session.capacity(guest.server_id, disk_of(session, guest, number).target)
         assert seen.capacity == guest.size(volume_id)

@@ -11,6 +11,7 @@ import logging
 import queue
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
@@ -216,6 +217,14 @@ class Session:
         return result
 
     def close(self) -> None:
+        """End the watch and give the connection back."""
+        watch, self._watch = self._watch, None
+        if watch is not None and self._caller is not None:
+            with suppress(StepFailedError):
+                self.on_connection("end the watch", lambda _connection: watch.events.end())
+        self._leave()
+
+    def _leave(self) -> None:
         """Give the connection back, once the call in it has returned."""
         caller, self._caller = self._caller, None
         if caller is not None:
@@ -237,7 +246,7 @@ class Session:
                 key = _ANY  # the guest's call has not begun and never will, so the guest need not wait for it
             self._abandoned.add(key)
             future.add_done_callback(lambda _: self._abandoned.remove(key))
-            self.close()
+            self._leave()
             LOG.warning("libvirt call %s for server %s was given up on after %g s", what, key or "-", self._limit)
             raise _timed_out(f"{what} took longer than {self._limit:g} s") from ex
 
@@ -246,6 +255,7 @@ class _ConnectionWatch:
     """The events of one connection; for as long as the session has that connection."""
 
     def __init__(self, session: Session, events: LibvirtEvents) -> None:
+        self.events = events
         self.connection = events.connection
         self._session = session
 

@@ -18,10 +18,17 @@ class LibvirtEvents:
         """Register for the events of all domains; raises libvirtError."""
         self.connection = connection
         self._events = events
-        connection.domainEventRegisterAny(None, _ADDED, self._on_event, None)
-        connection.domainEventRegisterAny(None, _REMOVED, self._on_removed, None)
-        connection.domainEventRegisterAny(None, _LIFECYCLE, self._on_lifecycle, None)
-        connection.domainEventRegisterAny(None, _REBOOT, self._on_reboot, None)
+        self._ids = [
+            connection.domainEventRegisterAny(None, _ADDED, self._on_event, None),
+            connection.domainEventRegisterAny(None, _REMOVED, self._on_removed, None),
+            connection.domainEventRegisterAny(None, _LIFECYCLE, self._on_lifecycle, None),
+            connection.domainEventRegisterAny(None, _REBOOT, self._on_reboot, None),
+        ]
+
+    def end(self) -> None:
+        """Take back the registrations; raises libvirtError. An embedded libvirt keeps its one connection."""
+        for each in self._ids:
+            self.connection.domainEventDeregisterAny(each)
 
     def _on_event(self, _connection: Any, domain: Any, *_details: Any) -> None:
         """Have the domain of an event looked at again."""
