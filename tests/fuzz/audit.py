@@ -86,7 +86,9 @@ def edited_logs(seed: int, tally: Tally, run: "RealRun | None" = None) -> None:
             kept, before = path.read_bytes(), audit_logs.read(path)
             lines = list(before)
             edit = audit_logs.random_edit(rng, lines, audit_logs.read(rng.choice(files)))
-            if not edit.made or not _provable(edit, before):
+            if not edit.made or not lines:  # a file that is emptied is as one that rotation deleted
+                continue
+            if not _provable(edit, before):
                 continue
             audit_logs.write(path, lines)
             about = f"seed {seed}: {edit.kind} at {path.name}:{edit.line}"
