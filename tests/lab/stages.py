@@ -23,6 +23,7 @@ from tests.lab.install import (
     DATABASE_PACKAGES,
     GUESTS_PACKAGES,
     HYPERVISOR_PACKAGES,
+    LASTMILE_PACKAGES,
     MODEL_PACKAGES,
     OPERATOR_PACKAGES,
     PACKAGING_PACKAGES,
@@ -162,6 +163,13 @@ STAGES: Final = (
         packages=PACKAGING_PACKAGES,
         only_long=True,
         real=True,
+    ),
+    Stage(
+        "lastmile",
+        "file systems in a Debian guest follow their volumes; every layout and power cuts with --long",
+        (("{bin}/python", "-m", "tests.lab.lastmile", "--short"),),
+        thorough=(("{bin}/python", "-m", "tests.lab.lastmile"),),
+        packages=LASTMILE_PACKAGES,
     ),
     Stage(
         "chaos",

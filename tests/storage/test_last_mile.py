@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The helper for guests (etc/guest/) on disks of many layouts, on Debian's kernel in the VM."""
+"""The helper for guests (etc/guest/) on disks of many layouts, on Debian's kernel in the VM.
+
+The short form is tools/lastmile --short, where the helper runs in a Debian guest.
+"""
 
 import tempfile
 from collections.abc import Callable, Iterator
@@ -12,20 +15,16 @@ import pytest
 from tests.conftest import missing
 from tests.lab.lastmile.inside.layouts import LAYOUTS
 from tests.lab.storage_vm.machine import Machine, lacking, running_machine
-from tests.storage.checks import LONG, in_the_vm, long_form
+from tests.storage.checks import in_the_vm, long_form
 
-pytestmark = in_the_vm
+pytestmark = [in_the_vm, long_form]
 
 Case = Callable[[str], dict[str, Any]]
 
 
-def cells(*, grows: bool) -> list[Any]:
-    """The layouts that grow, or that stay; those of the long form are marked."""
-    return [
-        layout.name if layout.short else pytest.param(layout.name, marks=long_form)
-        for layout in LAYOUTS
-        if layout.grows is grows
-    ]
+def cells(*, grows: bool) -> list[str]:
+    """The layouts that grow, or that stay."""
+    return [layout.name for layout in LAYOUTS if layout.grows is grows]
 
 
 CUTS: Final = [f"{layout.name}_cut_at_{step}" for layout in LAYOUTS for step in layout.steps]
@@ -38,10 +37,9 @@ def case() -> Iterator[Case]:
     """A VM of its own, which works through the layouts; the function reads what one case saw."""
     if (what := lacking()) is not None:
         missing(what)
-    form = "long" if LONG else "short"
     with (
         tempfile.TemporaryDirectory(prefix="eb-vm-") as directory,
-        running_machine(Path(directory), program="tests.lab.lastmile.inside", form=form) as machine,
+        running_machine(Path(directory), program="tests.lab.lastmile.inside", form="long") as machine,
     ):
         yield partial(result, machine)
 
@@ -80,7 +78,6 @@ def test_a_disk_that_cannot_follow_is_left_as_it_was_and_the_line_says_why(case:
     assert not seen["clean"]
 
 
-@long_form
 @pytest.mark.parametrize("name", CUTS)
 def test_a_run_that_was_cut_off_is_completed_by_the_next(case: Case, name: str) -> None:
     seen = case(name)

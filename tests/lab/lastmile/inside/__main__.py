@@ -20,15 +20,14 @@ HELPER: Final = ROOT / "etc" / "guest" / "extend-bridge-grow"
 STATE: Final = Path("/run/lastmile")
 
 
-def main(port: str, form: str = "short") -> None:
-    """Run the layouts of the short form; in the long form all of them, and each that grows cut off at each step."""
+def main(port: str, _form: str = "long") -> None:
+    """Run all layouts, and each that grows cut off at each step."""
     STATE.mkdir()
     sh("modprobe", "-a", "loop", "dm_mod", "dm_crypt", "ext4", "xfs", "btrfs", check=False)
-    results, long = Results(Path(port)), form == "long"
+    results = Results(Path(port))
     for layout in LAYOUTS:
-        if layout.short or long:
-            results.run(layout.name, partial(_grow, layout, layout.name))
-    for layout in LAYOUTS if long else ():
+        results.run(layout.name, partial(_grow, layout, layout.name))
+    for layout in LAYOUTS:
         for step in layout.steps:
             name = f"{layout.name}_cut_at_{step}"
             results.run(name, partial(_grow, layout, name, cut_at=step))

@@ -24,7 +24,6 @@ class DiskLayout:
     then: str = "768M"
     config: str = ""
     steps: tuple[str, ...] = ()  # the tools that do the work, in their order
-    short: bool = False  # part of the short form
 
 
 def partitioned(disk: str, table: str, *lines: str) -> str:
@@ -116,16 +115,13 @@ LAYOUTS: Final = (
         ),
     ),
     DiskLayout(name="disk_ext4", make=lambda disk, point: formatted(disk, "ext4", point), steps=("resize2fs",)),
-    DiskLayout(
-        name="disk_xfs", make=lambda disk, point: formatted(disk, "xfs", point), steps=("xfs_growfs",), short=True
-    ),
+    DiskLayout(name="disk_xfs", make=lambda disk, point: formatted(disk, "xfs", point), steps=("xfs_growfs",)),
     DiskLayout(name="disk_btrfs", make=lambda disk, point: formatted(disk, "btrfs", point)),
     DiskLayout(name="lvm_on_disk", make=_lvm, steps=("pvresize", "lvextend", "resize2fs")),
     DiskLayout(
         name="lvm_on_partition",
         make=_lvm_on_partition,
         steps=("growpart", "pvresize", "lvextend", "resize2fs"),
-        short=True,
     ),
     DiskLayout(
         name="two_logical_volumes",
@@ -133,11 +129,10 @@ LAYOUTS: Final = (
         grows=False,
         words="logical volumes",
     ),
-    DiskLayout(name="luks", short=True, make=_luks, grows=False, words="LUKS"),
-    DiskLayout(name="swap_last", short=True, make=_swap_last, grows=False, words="swap"),
+    DiskLayout(name="luks", make=_luks, grows=False, words="LUKS"),
+    DiskLayout(name="swap_last", make=_swap_last, grows=False, words="swap"),
     DiskLayout(
         name="read_only",
-        short=True,
         make=lambda disk, point: formatted(partitioned(disk, "gpt", ",,L"), "ext4", point, "-o", "ro"),
         grows=False,
         words="read-only",
