@@ -7,33 +7,22 @@ as edited when the later lines fit its hash.
 """
 
 import re
-from array import array
 from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from bridge.audit.evidence import Damage, Evidence
 from bridge.audit.logtext import LogPiece, LogText, Piece, read_pieces
+from bridge.audit.writer_chain import DIGEST, HELD, HeldLine, WriterChain
 from bridge.core.audit import ChainHead, ChainLink, key_name, link_hash
 
-_HELD: Final = 20_000  # lines of a writer that are held back for a missing line
 _SUSPECT: Final = 8  # later lines after which a line that does not fit is judged as edited
 _PART: Final = re.compile(rb'"part":"([a-z0-9_-]+)"')
 _RECORD: Final = re.compile(rb'\{"schema":\d+,"time":"\d')
 _BEGINNING: Final = b'{"schema":1,"time":"'
 _EXCERPT: Final = 4096
-
-
-@dataclass(slots=True)
-class HeldLine:
-    """A line with a link of a chain: its file, row and line number, and the link."""
-
-    file: int
-    row: int
-    number: int
-    link: ChainLink
 
 
 @dataclass(slots=True)
@@ -66,38 +55,6 @@ class ChainGap:
     before: HeldLine | None
     after: HeldLine | None
     unverified: bool
-
-
-@dataclass(slots=True)
-class WriterChain:
-    """The state of one writer's chain. Lines are accepted in the order of their numbers."""
-
-    writer: str
-    key: bytes | None = None
-    decided: bool = False
-    doubtful: dict[tuple[int, int], HeldLine] = field(default_factory=dict)
-    claimed: str = ""
-    part: str = "?"
-    host: str = ""
-    next: int | None = None
-    before: str | None = None
-    instead: str | None = None
-    ahead: dict[int, list[HeldLine]] = field(default_factory=dict)
-    held: int = 0
-    digests: bytearray = field(default_factory=bytearray)
-    first: int = 0
-    newest: HeldLine | None = None
-    files: dict[int, str] = field(default_factory=dict)
-    rows: "dict[int, tuple[array[int], array[int]]]" = field(default_factory=dict)
-    write: list[tuple[int, int]] = field(default_factory=list)
-    lost: int = 0
-    heads: dict[int, ChainHead] = field(default_factory=dict)
-    proved_to: int = -1
-    rewritten: bool = False
-
-    def about(self) -> str:
-        """Return the writer's name for a message."""
-        return f"{self.part} writer {self.writer}"
 
 
 class ChainReader:
@@ -164,17 +121,38 @@ class ChainReader:
         if link.opens is not None:
             writer.claimed = link.opened("key")
             writer.host = link.opened("host")
+        if writer.next is not None and link.seq < writer.first and writer.late is not None:
+            self._begin_again(writer)
         if writer.next is None and (link.seq == 0 or (link.opened("after") and not writer.ahead)):
-            writer.next = writer.first = link.seq
-            writer.before = link.opened("after") or link.writer
+            self._begin(writer, link)
         self._take(writer, held)
+
+    def _begin(self, writer: WriterChain, link: ChainLink) -> None:
+        writer.next = writer.first = link.seq
+        writer.before = link.opened("after") or link.writer
+        writer.late = [] if link.seq else None
+
+    def _begin_again(self, writer: WriterChain) -> None:
+        """Hold back the accepted lines, because a line with a smaller number than the first one was read.
+
+        A copy of a late opening line in front of a log must not leave the lines after it without a judgement.
+        """
+        for held in writer.late or ():
+            writer.ahead.setdefault(held.link.seq, []).append(held)
+            writer.held += 1
+        self._evidence.result.proved -= writer.proved
+        writer.next = writer.before = writer.instead = writer.newest = writer.late = None
+        writer.first, writer.proved, writer.proved_to = 0, 0, -1
+        writer.digests.clear()
+        writer.backward.clear()
+        writer.files.clear()
+        writer.rows.clear()
+        writer.write.clear()
 
     def _take(self, writer: WriterChain, held: HeldLine) -> None:
         seq = held.link.seq
         if writer.next is not None and seq < writer.next:
-            place = (seq - writer.first) * 8
-            known = bytes(writer.digests[place : place + 8]) if place >= 0 else b""
-            self.repeats.append((held, known == bytes.fromhex(held.link.hash[:16])))
+            self._repeated(writer, held)
             return
         if writer.next == seq and not writer.ahead and self._fits(writer, held):
             self._accept(writer, held)
@@ -182,9 +160,20 @@ class ChainReader:
         writer.ahead.setdefault(seq, []).append(held)
         writer.held += 1
         self._drain(writer)
-        if writer.held > _HELD:
+        if writer.held > HELD:
             self._skip(writer)
             self._drain(writer)
+
+    def _repeated(self, writer: WriterChain, held: HeldLine) -> None:
+        """Take a line whose number is used. Its own text must fit its hash, which may have been left as it was."""
+        seq = held.link.seq
+        same = writer.digest(seq) == held.link.hash
+        if same and writer.decided and (before := writer.digest(seq - 1)):
+            same = held.link.follows(before, writer.key)
+        elsewhere = writer.backward.pop(seq, None) if same else None
+        if elsewhere is not None:
+            writer.move(elsewhere, held)
+        self.repeats.append((elsewhere or held, same))
 
     def _fits(self, writer: WriterChain, held: HeldLine) -> bool:
         """Return whether a line is the next line of the chain.
@@ -217,7 +206,9 @@ class ChainReader:
 
     def _accept(self, writer: WriterChain, held: HeldLine, *, edited: bool = False) -> None:
         link, log = held.link, self._evidence.logs[held.file]
-        self._evidence.result.proved += writer.before is not None and writer.decided and not edited
+        proved = writer.before is not None and writer.decided and not edited
+        self._evidence.result.proved += proved
+        writer.proved += proved
         writer.instead = None
         if edited:
             self._evidence.find(
@@ -233,9 +224,7 @@ class ChainReader:
             writer.write.append((held.file, held.row))
             if edited:
                 writer.write.append((-1, -1))  # later lines of this write have no known place
-        rows, numbers = writer.rows.setdefault(held.file, (array("q"), array("q")))
-        rows.append(held.row)
-        numbers.append(link.seq)
+        writer.put(held)
         if link.opens is not None:
             log.openings.add(held.row)
             writer.files[held.file] = link.opened("file")
@@ -247,8 +236,7 @@ class ChainReader:
         head = writer.heads.get(link.seq)
         if head is not None:
             self._judge_head(writer, held, head)
-        writer.before, writer.next, writer.newest = link.hash, link.seq + 1, held
-        writer.digests += bytes.fromhex(link.hash[:16])
+        writer.advance(held)
 
     def _place(self, writer: WriterChain, offset: int) -> None:
         """Record the places of the lines in the writer's last write: contiguous, from `offset` on."""
@@ -271,7 +259,8 @@ class ChainReader:
 
     def _drain(self, writer: WriterChain, *, force: bool = False) -> None:
         while writer.next is not None and (found := writer.ahead.get(writer.next)):
-            held = next((one for one in found if self._fits(writer, one)), None)
+            fitting = (one for one in sorted(found, key=_behind(writer)) if self._fits(writer, one))
+            held = next(fitting, None)
             if held is None:
                 later = sum(map(len, (writer.ahead.get(writer.next + n, ()) for n in range(1, _SUSPECT + 1))))
                 if not force and later < _SUSPECT:
@@ -290,7 +279,7 @@ class ChainReader:
         self._accept(writer, held, edited=edited)
         for other in found:
             if other is not held:
-                self.repeats.append((other, other.link.hash == held.link.hash))
+                self._repeated(writer, other)
 
     def _skip(self, writer: WriterChain) -> None:
         """Continue behind missing numbers and record the gap."""
@@ -304,7 +293,7 @@ class ChainReader:
                 writer.next, writer.before = seq, after.link.opened("after")
                 return
         else:
-            writer.digests += bytes(8 * (seq - start))
+            writer.digests += bytes(DIGEST * (seq - start))
         known = self.heads.get(writer.writer, {}).get(seq - 1)
         before = after.link.opened("after") or (known.hash if known is not None else "")
         self.gaps.append(ChainGap(writer, start, seq - 1, writer.newest, after, not before))
@@ -346,6 +335,13 @@ class ChainReader:
         """Follow all lines that were held back."""
         for writer in list(self.writers.values()):
             self._drain_all(writer)
+
+
+def _behind(writer: WriterChain) -> Callable[[HeldLine], tuple[bool, int, int]]:
+    """Return an order of lines with one number: those that are behind the writer's newest line come first."""
+    newest = writer.newest
+    file, row = (newest.file, newest.row) if newest is not None else (0, -1)
+    return lambda held: ((held.file, held.row) < (file, row), held.file, held.row)
 
 
 def _excerpt(text: bytes) -> bytes:

@@ -20,11 +20,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from bridge.audit.chains import ChainGap, ChainReader, HeldLine, TornPiece, WriterChain, rewritten
+from bridge.audit.chains import ChainGap, ChainReader, TornPiece, rewritten
 from bridge.audit.entry import stamp
 from bridge.audit.evidence import Damage, Evidence, LogFinding, Verified
 from bridge.audit.logtext import LogText, Piece, read_pieces
 from bridge.audit.places import Displaced, moved_rows, out_of_order, uneven_gaps
+from bridge.audit.writer_chain import HeldLine, WriterChain
 from bridge.core.audit import ChainHead
 
 _PART: Final = re.compile(rb'"part":"([a-z0-9_-]+)"')
@@ -98,19 +99,34 @@ class Verifier:
 
         `from` in the opening line tells which file held the missing lines.
         """
-        about = gap.writer.about()
         begun = after.link.opens.get("from") if after.link.opens is not None else None
         begun = begun if isinstance(begun, int) and begun > before.link.seq else gap.last + 1
         if begun > gap.first:
             self._cut_off(gap.writer, before, begun - 1)
         if begun <= gap.last:
-            self._missing_file(after, f"{about}: {_numbers(begun, gap.last)} in a file that is not here")
+            self._missing_file(gap.writer, after, begun, gap.last)
 
-    def _missing_file(self, after: HeldLine, text: str) -> None:
-        if self._complete:
-            self._evidence.find(Damage.REMOVED, after.file, after.row, text)
+    def _missing_file(self, writer: WriterChain, near: HeldLine, first: int, last: int) -> None:
+        what = f"{writer.about()}: {_numbers(first, last)}"
+        if not self._complete:
+            self._evidence.note(near.file, near.row, f"{what} in a file that is not here")
+        elif (left := self._remains(writer.part, last - first + 1)) is not None:
+            self._evidence.find(Damage.EDITED, *left, f"{what} gone, and no line of this file is proved")
         else:
-            self._evidence.note(after.file, after.row, text)
+            self._evidence.find(Damage.REMOVED, near.file, near.row, f"{what} in a file that is not here")
+
+    def _remains(self, part: str, lines: int) -> tuple[int, int] | None:
+        """Return the file and row of what may be left of missing lines: a file in which no line has a chain."""
+        for file, log in enumerate(self._evidence.logs):
+            if log.homes.names or not 0 < len(log.numbers) <= lines + 1:
+                continue
+            broken = [torn for torn in self._chains.broken if torn.file == file]
+            if fitting := [torn for torn in broken if _may_be_of(part, torn)]:
+                self._chains.broken = [torn for torn in self._chains.broken if torn not in fitting]
+                return file, fitting[0].row
+            if not broken and len(log.numbers) <= lines:
+                return file, 0
+        return None
 
     def _edited_between(self, gap: ChainGap, about: str) -> int:
         """Name the edited lines at the place of missing lines; return their number."""
@@ -164,9 +180,7 @@ class Verifier:
             if not head.file or head.file in set(writer.files.values()):
                 self._cut_off(writer, newest, last)
             else:
-                self._missing_file(
-                    newest, f"{writer.about()}: {_numbers(newest.link.seq + 1, last)} in a file that is not here"
-                )
+                self._missing_file(writer, newest, newest.link.seq + 1, last)
         elif last < newest.link.seq or not writer.heads[last].final:
             known = f"number {last} was kept elsewhere" if last >= 0 else "none was kept elsewhere"
             self._note_writer(
@@ -189,16 +203,13 @@ class Verifier:
             self._evidence.find(Damage.CUT_OFF, newest.file, newest.row, text)
 
     def _ends(self, writer: WriterChain, newest: HeldLine, broken: TornPiece) -> bool:
-        part = _PART.search(broken.text)
         behind = broken.file == newest.file and broken.row > newest.row and not broken.excused
-        return behind and (part is None or part[1].decode() == writer.part)
+        return behind and _may_be_of(writer.part, broken)
 
     def _judge_late_heads(self, writer: WriterChain) -> None:
         """Compare lines with heads that became known after the lines were read."""
         for seq, head in writer.heads.items():
-            place = (seq - writer.first) * 8
-            known = bytes(writer.digests[place : place + 8])
-            if place < 0 or not known.strip(b"\0") or known == bytes.fromhex(head.hash[:16]) or writer.rewritten:
+            if writer.digest(seq) in {"", head.hash} or writer.rewritten:
                 continue
             file, row = next(
                 (file, rows[numbers.index(seq)]) for file, (rows, numbers) in writer.rows.items() if seq in numbers
@@ -227,6 +238,12 @@ class Verifier:
                 last = len(self._evidence.logs[near].numbers) - 1
                 text = f"{text}, written to {head.path} after the first line of this file, are gone"
                 self._evidence.find(Damage.REMOVED, near, last, text)
+            elif (
+                self._complete
+                and any(_may_be_of(head.part, torn) for torn in self._chains.broken)
+                and (left := self._remains(head.part, head.seq + 1))
+            ):
+                self._evidence.find(Damage.EDITED, *left, f"{text} are gone, and no line of this file is proved")
             elif self._evidence.logs:
                 self._evidence.result.notes.append(
                     LogFinding(Damage.UNPROVED, NOWHERE, 0, f"{text} on {head.host} are not among these logs")
@@ -279,16 +296,21 @@ class Verifier:
                 else:
                     text = f"{writer.about()} wrote another line as number {held.link.seq}"
                     self._evidence.find(Damage.INSERTED, held.file, held.row, text)
-            elif copies[held.file] * 2 < len(log.numbers):
+            elif not self._is_a_copy(held.file, copies[held.file]):
                 self._evidence.find(
                     Damage.INSERTED, held.file, held.row, "is a copy of a line that stands elsewhere"
                 )
             else:
                 log.kinds[held.row] = Piece.NAMED
         for file, number in copies.items():
-            if number * 2 >= len(self._evidence.logs[file].numbers):
+            if self._is_a_copy(file, number):
                 self._copies.add(file)
                 self._evidence.note(file, 0, f"{number} lines of this file are in another one as well")
+
+    def _is_a_copy(self, file: int, copies: int) -> bool:
+        """Return whether a person copied the lines of this file; a single one beside others was put in."""
+        log = self._evidence.logs[file]
+        return copies * 2 >= len(log.numbers) and not (copies == 1 and log.homes.names)
 
     def _judge_broken(self) -> None:
         """Note torn lines of a full disk or of a killed writer, and report all other broken pieces as findings."""
@@ -403,6 +425,11 @@ class Verifier:
     def _note_writer(self, writer: WriterChain, text: str) -> None:
         assert writer.newest is not None  # noqa: S101 - the writer has lines
         self._evidence.note(writer.newest.file, writer.newest.row, f"{writer.about()}: {text}")
+
+
+def _may_be_of(part: str, broken: TornPiece) -> bool:
+    named = _PART.search(broken.text)
+    return named is None or named[1].decode() == part
 
 
 def in_order(paths: Iterable[Path]) -> list[Path]:

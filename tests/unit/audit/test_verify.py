@@ -301,3 +301,57 @@ def test_a_file_of_a_log_that_is_gone_is_named_by_the_heads_of_its_writers(tmp_p
     assert [(f.kind, f.file, f.line) for f in named] == [(Damage.REMOVED, str(files[0]), 1)]
     assert verify(files[1:], heads=kept).findings == []  # the oldest was deleted
     assert verify([files[0], path], heads=kept, complete=False).findings == []  # files named one by one
+
+
+def rotated(tmp_path: Path, *counts: int) -> list[Path]:
+    """Files of one writer, oldest first, with that many lines each."""
+    path, number = tmp_path / "audit.log", 0
+    files: list[Path] = []
+    log = StreamAudit("engine", str(path))
+    for count in counts:
+        for _ in range(count):
+            log.write(record(number))
+            number += 1
+        files.append(path.rename(tmp_path / f"audit.log.{len(files)}"))
+        log._looked = float("-inf")
+    log.close()
+    return files
+
+
+def found(files: list[Path]) -> list[tuple[Damage, str, int]]:
+    """Findings: kind, file and line."""
+    return [(f.kind, Path(f.file).name, f.line) for f in verify(files).findings]
+
+
+def test_a_late_line_in_front_of_a_log_hides_no_edit_of_the_lines_after_it(tmp_path: Path) -> None:
+    first, second, third = rotated(tmp_path, 5, 5, 5)
+    assert found([first, second, third]) == []
+    lines = read(first)
+    lines[2] = lines[2].replace(b"resized", b"already")
+    write(first, [read(third)[0], *lines])
+    assert found([first, second, third]) == [
+        (Damage.INSERTED, "audit.log.0", 1),
+        (Damage.EDITED, "audit.log.0", 4),
+    ]
+
+
+def test_an_edited_copy_of_a_file_does_not_pass_for_a_copy(tmp_path: Path) -> None:
+    (first,) = rotated(tmp_path, 6)
+    copy = tmp_path / "copy"
+    lines = read(first)
+    write(copy, lines)
+    assert found([first, copy]) == []
+    write(copy, [*lines[:3], lines[3].replace(b"resized", b"already"), *lines[4:]])
+    assert (Damage.INSERTED, "copy", 4) in found([first, copy])
+
+
+def test_the_only_line_of_a_file_is_named_there_however_it_was_edited(tmp_path: Path) -> None:
+    first, second, third = rotated(tmp_path, 4, 1, 4)
+    (line,) = read(second)
+    for edited in (line[:90] + b"\n", line.replace(b'"chain"', b'"chaim"'), line.replace(b"resized", b"already")):
+        write(second, [edited])
+        assert (Damage.EDITED, "audit.log.1", 1) in found([first, second, third]), edited
+    write(second, [line])
+    lines = read(first)
+    write(first, [*lines[:2], line, *lines[2:]])
+    assert found([first, second, third]) == [(Damage.INSERTED, "audit.log.0", 3)]
