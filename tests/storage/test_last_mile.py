@@ -17,7 +17,7 @@ from tests.lab.lastmile.inside.layouts import LAYOUTS
 from tests.lab.storage_vm.machine import Machine, lacking, running_machine
 from tests.storage.checks import in_the_vm, long_form
 
-pytestmark = [in_the_vm, long_form]
+pytestmark = [*in_the_vm, long_form]
 
 Case = Callable[[str], dict[str, Any]]
 
