@@ -72,7 +72,7 @@ class LibvirtContractGuest:
 class LibvirtFactory:
     """Domains of one embedded libvirt."""
 
-    can = frozenset({Ability.FREEZE, Ability.RESET, Ability.SEE})
+    can = frozenset({Ability.FREEZE, Ability.RESET, Ability.SEE, Ability.SHARE})
 
     def __init__(self) -> None:
         self._stack = ExitStack()
@@ -89,14 +89,15 @@ class LibvirtFactory:
         self, sizes: list[int], *, volumes: list[str] | None = None, bus: str = "notifying", agent: bool = False
     ) -> LibvirtContractGuest:
         """See ContractFactory."""
-        assert (bus, agent, volumes) == ("notifying", False, None)
-        ids = [str(uuid.uuid4()) for _ in sizes]
+        assert (bus, agent) == ("notifying", False)
+        ids = volumes or [str(uuid.uuid4()) for _ in sizes]
         disks = [
             RawFile(self._directory / volume_id, size, volume_id=volume_id)
             for size, volume_id in zip(sizes, ids, strict=True)
         ]
         guest = new_guest(disks, self._directory)
         xml = guest.xml().replace("<on_reboot>destroy", "<on_reboot>restart")  # else a reset ends the guest
+        xml = xml.replace("</disk>", "<shareable/></disk>")  # Cinder's multiattach, as Nova writes it
         self._connection.createXML(xml, 0)
         guest.wait_ready()
         return LibvirtContractGuest(self._hypervisor, self._connection, guest)
