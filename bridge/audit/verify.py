@@ -163,7 +163,7 @@ class Verifier:
         if newest is None:
             return
         if writer.first > 0 and not any(gap.writer is writer and gap.first == 0 for gap in self._chains.gaps):
-            self._note_writer(writer, f"{_numbers(0, writer.first - 1)} in files that are not here")
+            self._judge_beginning(writer)
         if writer.doubtful:
             if writer.claimed == self._chains.key_name:
                 self._chains.doubts_are_edits(writer)
@@ -187,6 +187,25 @@ class Verifier:
                 writer, f"it did not end in order (killed, or still running): {known}, and the newest here is "
                 f"{newest.link.seq}; what came after that is not known"
             )  # fmt: skip
+
+    def _judge_beginning(self, writer: WriterChain) -> None:
+        """Judge the numbers before a writer's first line.
+
+        The file with these numbers was deleted, or they are gone from a file that is here.
+        """
+        numbers = _numbers(0, writer.first - 1)
+        for head in writer.heads.values():
+            place = self._homes().get(f"{head.host} {head.file}") if head.file and head.seq < writer.first else None
+            if place is not None and self._is_older(place, head):
+                last = len(self._evidence.logs[place].numbers) - 1
+                text = f"{writer.about()}: {numbers} gone from behind this line"
+                self._evidence.find(Damage.CUT_OFF, place, last, text)
+                return
+        self._note_writer(writer, f"{numbers} in files that are not here")
+
+    def _homes(self) -> dict[str, int]:
+        """Return the files by the names of their hosts and files."""
+        return {home: file for file, log in enumerate(self._evidence.logs) for home in log.homes.names}
 
     def _cut_off(self, writer: WriterChain, newest: HeldLine, last: int) -> None:
         """Name the lines up to number `last` that are missing at the end of a file."""
@@ -220,10 +239,7 @@ class Verifier:
 
     def _judge_unseen(self) -> None:
         """Name writers with a kept head but without a line in these files."""
-        homes: dict[str, int] = {}
-        for file, log in enumerate(self._evidence.logs):
-            for home in log.homes.names:
-                homes[home] = file
+        homes = self._homes()
         since = self._since()
         for name, heads in self._chains.heads.items():
             if (name in self._chains.writers and self._chains.writers[name].next is not None) or not heads:
@@ -281,6 +297,11 @@ class Verifier:
             return True
         oldest, newest = map(stamp, self._evidence.logs[file].times or ("", ""))
         return oldest is not None and newest is not None and oldest <= head.at <= newest
+
+    def _is_older(self, file: int, head: ChainHead) -> bool:
+        """Return whether the file was there when the head was kept, and no earlier file had its name."""
+        oldest = stamp((self._evidence.logs[file].times or ("", ""))[0])
+        return self._complete and oldest is not None and 0 < oldest <= head.at
 
     def _judge_repeats(self) -> None:
         copies = Counter(held.file for held, same in self._chains.repeats if same)

@@ -189,14 +189,14 @@ def _judge(
 
 
 def _uncovered(before: list[bytes], after: list[bytes], heads: Sequence[ChainHead]) -> float | None:
-    """Return the seconds of the lines cut from the end of a file, if no head covers one of them; else None."""
+    """Return the seconds of the lines from an edit to the end of a file; None if a head covers one of them."""
     same = next((n for n, (one, two) in enumerate(zip(before, after, strict=False)) if one != two), len(after))
     cut = before[same:]
     newest: dict[str, int] = {}
     for head in heads:
         newest[head.writer] = max(head.seq, newest.get(head.writer, -1))
     links = [link for line in cut if (link := read_link(line.rstrip())) is not None]
-    if len(after) > same + 1 or not links or any(link.seq <= newest.get(link.writer, -1) for link in links):
+    if not links or any(link.seq <= newest.get(link.writer, -1) for link in links):
         return None
     moments = [moment for line in cut if (moment := _at(line)) is not None]
     return moments[-1] - moments[0]
