@@ -14,9 +14,8 @@ files. Lines of 0.1.0 are not findings either.
 """
 
 import re
-from array import array
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -24,14 +23,13 @@ from bridge.audit.chains import ChainGap, ChainReader, TornPiece, rewritten
 from bridge.audit.entry import stamp
 from bridge.audit.evidence import Damage, Evidence, LogFinding, Verified
 from bridge.audit.logtext import LogText, Piece, read_pieces
-from bridge.audit.places import Displaced, moved_rows, out_of_order, uneven_gaps
+from bridge.audit.place_judge import PlaceJudge
 from bridge.audit.writer_chain import HeldLine, WriterChain
 from bridge.core.audit import ChainHead
 
 _PART: Final = re.compile(rb'"part":"([a-z0-9_-]+)"')
 _TIME: Final = re.compile(rb'\{"schema":\d+,"time":"([^"]{1,40})"')
 _LOOK: Final = 100  # pieces that are searched for a file's first record
-_FEW_GAPS: Final = 5
 _LATE: Final = 5.0  # seconds in which a writer certainly notices that its file was moved away
 NOWHERE: Final = "-"
 
@@ -59,8 +57,9 @@ class Verifier:
             self._judge_end(writer)
         self._judge_unseen()
         self._judge_broken()
+        judge = PlaceJudge(self._evidence, self._chains.writers, self._copies)
         for file, log in enumerate(self._evidence.logs):
-            self._judge_places(file, log)
+            judge.judge(file, log)
         result = self._evidence.result
         result.writers = sum(writer.next is not None for writer in self._chains.writers.values())
         order = {str(log.path): n for n, log in enumerate(self._evidence.logs)}
@@ -350,99 +349,6 @@ class Verifier:
                     Damage.INSERTED, torn.file, torn.row, "is no record, and no writer was writing one here"
                 )
 
-    def _is_put_together(self, file: int) -> bool:
-        """Return whether a person assembled this file from several files, sorted the file, or copied the file."""
-        log = self._evidence.logs[file]
-        return (
-            len(log.homes.names) > 1
-            or file in self._copies
-            or (
-                log.in_order
-                and any(out_of_order(w.rows[file][0]) for w in self._chains.writers.values() if file in w.rows)
-            )
-        )
-
-    def _rows_of(self, file: int) -> Iterator["array[int]"]:
-        return (writer.rows[file][0] for writer in self._chains.writers.values() if file in writer.rows)
-
-    def _judge_places(self, file: int, log: LogText) -> None:
-        """Find moved lines, and places where bytes were inserted or removed."""
-        if log.prefixed:
-            return  # another program wrote this file
-        self._judge_foreign(file, log)
-        moved: list[int] = []
-        if not log.in_order:  # a file in order may have been sorted with `sort`
-            moved = self._judge_order(file, log)
-        gaps = [gap for gap in uneven_gaps(log, moved) if gap.bytes > 0 or not _is_broken(log, gap)]
-        plain = sum(kind == Piece.PLAIN for kind in log.kinds)
-        if gaps and (self._is_put_together(file) or len(gaps) > max(_FEW_GAPS, plain // 5)):
-            self._evidence.note(
-                file, 0, "other lines were put into this file: those without a chain are not proved"
-            )
-            return
-        for gap in gaps:
-            self._judge_uneven(file, log, gap)
-        self._judge_front(file, log)
-
-    def _judge_foreign(self, file: int, log: LogText) -> None:
-        """Name text that is not a record, unless the file is also a log of other programs."""
-        foreign = [row for row, kind in enumerate(log.kinds) if kind == Piece.FOREIGN]
-        if len(foreign) > max(_FEW_GAPS, len(log.kinds) // 20) or not log.homes.names:
-            return
-        for row in foreign:
-            self._evidence.find(Damage.INSERTED, file, row, "is no record of an audit log")
-
-    def _judge_front(self, file: int, log: LogText) -> None:
-        """Compare the bytes in front of the first line of known place with the line's original place."""
-        row = next((row for row, place in enumerate(log.written) if place >= 0), None)
-        if row is None or self._is_put_together(file):
-            return
-        surplus = log.starts[row] - log.written[row]
-        gap = Displaced(row, -1, surplus)
-        if surplus < 0 and not _is_broken(log, gap):
-            text = f"{-surplus} bytes are gone from the beginning of this file"
-            self._evidence.find(Damage.REMOVED, file, row, text)
-        elif surplus > 0 and not any(log.kinds[before] == Piece.NAMED for before in range(row)):
-            self._evidence.note(file, 0, f"{surplus} bytes in front of line {log.where(row)} were put there later")
-
-    def _judge_order(self, file: int, log: LogText) -> list[int]:
-        for writer in self._chains.writers.values():
-            homes: defaultdict[str, list[int]] = defaultdict(list)
-            rows, numbers = writer.rows.get(file, ((), ()))
-            for place, row in enumerate(rows):
-                homes[log.homes.get(row)].append(place)
-            for places in homes.values():
-                for index in out_of_order([rows[place] for place in places]):
-                    text = f"{writer.about()}: number {numbers[places[index]]} does not stand where it was written"
-                    self._evidence.find(Damage.REORDERED, file, rows[places[index]], text)
-        moved = moved_rows(log)
-        if moved is None:
-            self._evidence.note(file, 0, "lines of several files were put together: their order is not proved")
-            return []
-        for row in moved:
-            self._evidence.find(
-                Damage.REORDERED, file, row, "does not stand where it was written, among other writers' lines"
-            )
-        return moved
-
-    def _judge_uneven(self, file: int, log: LogText, gap: Displaced) -> None:
-        between = range(gap.first + 1, gap.row)
-        loose = [row for row in between if log.kinds[row] in {Piece.PLAIN, Piece.FOREIGN, Piece.BROKEN}]
-        behind = f"line {log.where(gap.first)}"
-        if gap.bytes < 0:
-            text = f"{-gap.bytes} bytes are gone from between {behind} and this line"
-            self._evidence.find(Damage.REMOVED, file, gap.row, text)
-        elif not loose:
-            text = f"{gap.bytes} bytes were put in between {behind} and this line"
-            self._evidence.find(Damage.INSERTED, file, gap.row, text)
-        for row in loose if gap.bytes > 0 else ():
-            text = (
-                "was put in here"
-                if len(loose) == 1
-                else f"is one of {len(loose)}, of which one or more were put in"
-            )
-            self._evidence.find(Damage.INSERTED, file, row, f"{text}: {gap.bytes} bytes too many behind {behind}")
-
     def _note_writer(self, writer: WriterChain, text: str) -> None:
         assert writer.newest is not None  # noqa: S101 - the writer has lines
         self._evidence.note(writer.newest.file, writer.newest.row, f"{writer.about()}: {text}")
@@ -480,8 +386,3 @@ def verify(
 
 def _numbers(first: int, last: int) -> str:
     return f"number {first} is" if first == last else f"numbers {first} to {last} are"
-
-
-def _is_broken(log: LogText, gap: Displaced) -> bool:
-    """Return whether lines of a chain are missing in the gap, because then a finding exists already."""
-    return any(low < gap.row and gap.first < high for low, high in log.breaks)
