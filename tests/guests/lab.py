@@ -79,9 +79,15 @@ class GuestLab:
         )
         self.cinder = StandInCinder()
         for volume in self.volumes.all:
-            attached = Attachment(server_id=self.guest.server_id, host=self.hosts[0].name)
-            self.cinder.add_volume(volume.disk.volume_id, volume.size, attached)
+            self.cinder.add_volume(volume.disk.volume_id, volume.size, status="in-use")
+        self.attach_here()
         self._deploy()
+
+    def attach_here(self) -> None:
+        """Have Cinder name the host that the guest is on, as Nova does after a migration."""
+        for volume in self.volumes.all:
+            attached = Attachment(server_id=self.guest.server_id, host=self.hosts[self.here].name)
+            self.cinder.volumes.change(volume.disk.volume_id, attachments=(attached,))
 
     def _host(self, name: str) -> Libvirtd:
         return self._stack.enter_context(private_libvirtd(self.directory / name, name=name))

@@ -251,6 +251,7 @@ def _migrate(lab: GuestLab, during: Callable[[], None] = lambda: None, *, postco
         move.end(watched)
     _forget(lab.connections[source], lab.guest.server_id)
     lab.here = there
+    lab.attach_here()
     lab.connection.defineXML(lab.guest.xml())
 
 
