@@ -176,7 +176,8 @@ class Processes:
             while not self.ready(name):
                 self.check()
                 if time.monotonic() > deadline:
-                    raise TimeoutError(f"{name} is not ready within {seconds:.0f} s")
+                    said = self.shown(name, "healthz/ready").decode(errors="replace")
+                    raise TimeoutError(f"{name} is not ready within {seconds:.0f} s: {said}")
                 time.sleep(0.05)
 
     def metric(self, name: str, sample: str) -> float:

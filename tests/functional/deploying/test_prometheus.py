@@ -13,6 +13,7 @@ import pytest
 import requests
 import yaml
 
+from bridge.standin.cinder import StandInCinder
 from tests.conftest import missing
 from tests.functional.conftest import Vhost
 from tests.lab.deploy import MODULES, Processes, Site, run_processes
@@ -30,8 +31,11 @@ JOBS = {f"extend-bridge-{part}" for part in MODULES}
 @pytest.fixture
 def daemons(vhost: Vhost, tmp_path: Path) -> Iterator[Processes]:
     """The four daemons, ready; libvirt is its own test driver."""
+    cinder = StandInCinder().server()
     with ExitStack() as stack:
-        site = Site(directory=tmp_path, bus_url=vhost.url, cinder_url=f"http://127.0.0.1:{steady_port()}/v3")
+        cinder.start()
+        stack.callback(lambda: (cinder.stop(), cinder.join(120)))
+        site = Site(directory=tmp_path, bus_url=vhost.url, cinder_url=f"{cinder.url}/v3")
         bridge = run_processes(site, stack)
         assert bridge.processes is not None
         yield bridge.processes
