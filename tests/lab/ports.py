@@ -10,6 +10,8 @@ _FIRST: Final = 20_000
 _LAST: Final = 32_000
 _WORKERS: Final = 4
 """Parts of the range: tests that run in several processes at once take their ports from different parts."""
+PORTS: Final = "EXTEND_BRIDGE_PORTS"
+"""The environment variable that tells apart runs of tests side by side, each of up to two processes: 1, 2."""
 _given: set[int] = set()
 
 
@@ -30,4 +32,5 @@ def steady_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
 
 def _worker() -> int:
     """Return the number of this process among those that run tests side by side."""
-    return int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    lane = int(os.environ.get(PORTS, "1")) - 1
+    return 2 * lane + int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))

@@ -74,9 +74,9 @@ def test_a_run_that_leaves_a_process_fails_and_names_it(tmp_path: Path) -> None:
 
 def test_a_stage_ends_with_tools_test(tmp_path: Path) -> None:
     runner = (
-        "import os, sys; from tests.lab.stages import _run_within; "
-        "_run_within([sys.executable, '-c', 'import os, time; print(os.getpid(), flush=True); time.sleep(600)'], "
-        "dict(os.environ))"
+        "import os, sys; from tests.lab.stage_run import Stage, StageRun; "
+        "StageRun(Stage('real', '', ()), dict(os.environ)).run("
+        "[sys.executable, '-c', 'import os, time; print(os.getpid(), flush=True); time.sleep(600)'])"
     )
     with subprocess.Popen(
         [sys.executable, "-c", runner], cwd=ROOT, stdout=subprocess.PIPE, text=True, env={**os.environ}

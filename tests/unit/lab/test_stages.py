@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab import stages
-from tests.lab.stages import Stage
+from tests.lab import stage_run
+from tests.lab.stage_run import Lane, Stage, StageRun, run_stages
 
 ONCE = """
 from pathlib import Path
@@ -24,17 +24,15 @@ def test_it():
 def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project of its own."""
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
-    monkeypatch.setattr(stages, "TREE", tmp_path)
+    monkeypatch.setattr(stage_run, "TREE", tmp_path)
     return tmp_path
 
 
 def passes(*, again: bool) -> tuple[bool, list[str]]:
     """Whether the stage does, and what it names."""
-    unsteady: list[str] = []
     environment = dict(os.environ, PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")  # they take longer than the tests
-    command = [sys.executable, "-m", "pytest", "-q", "."]
-    ok = stages._passes(Stage("real", "", (), again=again), command, environment, unsteady)
-    return ok, unsteady
+    run = StageRun(Stage("real", "", (), again=again), environment)
+    return run.passes([sys.executable, "-m", "pytest", "-q", "."]), run.unsteady
 
 
 @pytest.mark.parametrize(("again", "expected"), [(True, (True, ["test_one.py::test_it"])), (False, (False, []))])
@@ -60,3 +58,34 @@ def test_more_than_a_few_are_no_chance(tree: Path) -> None:
 def test_a_run_that_could_not_begin_is_not_repeated(tree: Path) -> None:
     (tree / "pytest.ini").write_text("[pytest]\naddopts = --no-such-option\n")
     assert passes(again=True) == (False, [])
+
+
+def waits_for(other: Path, own: Path) -> tuple[str, ...]:
+    """Return a command that ends once another one has begun."""
+    return ("sh", "-c", f"touch {own}; echo {own.name}; until [ -e {other} ]; do sleep 0.05; done")
+
+
+def test_the_stages_of_two_lanes_run_side_by_side_and_each_output_is_shown_whole(
+    tree: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    left, right, last = tree / "left", tree / "right", tree / "last"
+    stages = (
+        Stage("lint", "", (("true",),)),
+        Stage("functional", "", (waits_for(right, left), waits_for(last, left)), lane=Lane.LEFT),
+        Stage("storage", "", (waits_for(left, right),), lane=Lane.RIGHT),
+        Stage("chaos", "", (waits_for(left, last),), lane=Lane.RIGHT),
+    )
+    assert run_stages(stages, tree, long=False, lanes=True) == 0
+    output = capfd.readouterr().out.splitlines()
+    assert sorted(output) == ["last", "left", "left", "right"]
+    assert output.index("left") + 1 == len(output) - 1 - output[::-1].index("left")
+
+
+@pytest.mark.parametrize(("ci", "ran"), [("true", True), ("", False)])
+def test_after_a_failure_later_stages_run_in_ci_only(
+    ci: str, ran: bool, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CI", ci)
+    stages = (Stage("unit", "", (("false",),)), Stage("demo", "", (("touch", "ran"),)))
+    assert run_stages(stages, tree, long=False, lanes=False) == 1
+    assert (tree / "ran").exists() == ran
