@@ -112,7 +112,8 @@ class AuditRecord:
 
     def to_line(self, part: str) -> str:
         """Return the JSON line without its newline; JSON escapes the control characters of every value."""
-        stamp = f"{datetime.fromtimestamp(self.at, UTC).isoformat(timespec='microseconds')[:-6]}Z"
+        second, fraction = f"{self.at:.6f}".split(".")
+        stamp = f"{_until_second(int(second))}.{fraction}Z"
         line: dict[str, Any] = {"schema": SCHEMA, "time": stamp, "part": part, "event": self.event.value}
         for name in _OPTIONAL:
             value = getattr(self, name)
@@ -123,6 +124,12 @@ class AuditRecord:
         if self.data:
             line["data"] = dict(self.data)
         return _encode(line)
+
+
+@functools.lru_cache(maxsize=8)
+def _until_second(at: int) -> str:
+    """Return a time in UTC without its fraction. The lines of one second share it."""
+    return datetime.fromtimestamp(at, UTC).isoformat()[:-6]
 
 
 _encode: Final = json.JSONEncoder(separators=(",", ":"), default=str).encode
@@ -290,10 +297,9 @@ class ChainState:
         before, seq, start, digest = self.hash, self.seq, self._start, self._hash
         extra = self._extra(opens)
         for line in lines:
-            text = f"{before}{line[:-1]}{start}{seq}{extra}"
-            skip = len(before)
-            before = digest(text.encode())
-            linked.append((f'{text[skip:]},"hash":"{before}"}}}}\n'.encode(), before))
+            body = f"{line[:-1]}{start}{seq}{extra}".encode()
+            before = digest(before.encode() + body)
+            linked.append((b'%b,"hash":"%b"}}\n' % (body, before.encode()), before))
             seq += 1
             extra = ""
         return linked
