@@ -21,7 +21,7 @@ from bridge.api.wiring import build_wsgi
 from bridge.core.errors import ConfigError
 from bridge.http.server import StartResponse, WsgiApp
 from bridge.runtime import config
-from bridge.runtime.audit import read_key
+from bridge.runtime.audit_heads import read_key
 from bridge.runtime.metrics import new_registry
 from bridge.runtime.process import Process
 from bridge.runtime.tracing import open_spans

@@ -23,7 +23,7 @@ from bridge.journal.audit_heads import AuditHeads
 from bridge.journal.database import Database, missing_file
 from bridge.journal.settings import JOURNAL_OPTS, journal_settings
 from bridge.runtime import commands, config
-from bridge.runtime.audit import read_key
+from bridge.runtime.audit_heads import read_key
 from bridge.runtime.listing import Listing
 
 _ABOUT_LOG: Final = (

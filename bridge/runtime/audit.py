@@ -2,7 +2,7 @@
 """Destinations of audit records: a file that logrotate may move away, systemd's journal, or standard error.
 
 A line that cannot be written (disk full, directory gone) is counted and reported once. Such a line never stops the
-work. Each log is one writer of bridge.core.audit. From time to time the newest line's hash is kept elsewhere.
+work. Each log is one writer of the hash chain in bridge.core.audit.
 """
 
 import errno
@@ -16,12 +16,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 from bridge.core.audit import AuditRecord, ChainHead, ChainState, key_name, read_link
 from bridge.core.errors import ConfigError
+from bridge.runtime.audit_heads import AuditProof, HeadKeeper
 from bridge.runtime.log_output import Output, output_of
 
 LOG = logging.getLogger(__name__)
@@ -29,14 +29,11 @@ _LOOK_EVERY = 1.0  # seconds between looks whether the file was moved away
 _MODE: Final = 0o640
 _TAIL: Final = 64 * 1024  # bytes of a file that are searched for other writers' last lines
 _SEEN_MAX: Final = 64
-_KEY_MIN, _KEY_MAX = 16, 4096
-_LAST_WORD = 5.0  # seconds the last head may take at the end of a process
 _STANDARD: Final = {"/dev/stdout": 1, "/dev/stderr": 2}  # links, in every container
 JOURNALD: Final = "/run/systemd/journal/socket"
 _FIELDS: Final = ("event", "server", "volume", "host", "extend_id", "request_id", "global_request_id", "reason")
 
 Lost = Callable[[int], None]
-KeepHead = Callable[[ChainHead], None]
 
 
 class AuditLog(Protocol):
@@ -46,104 +43,61 @@ class AuditLog(Protocol):
         """Write one line per record."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AuditProof:
-    """The proof of the log: the key of its chain, the store of its heads, and their interval in seconds."""
-
-    key: bytes | None = None
-    keep: KeepHead | None = None
-    every: float = 1.0
-
-
 class _Writer:
-    """One writer's chain, and the thread that keeps its newest head elsewhere."""
+    """The chain of one log, and where its newest line is. The caller holds `lock` at each call but close()."""
 
     def __init__(self, part: str, proof: AuditProof, path: str = "") -> None:
         self.chain = ChainState(secrets.token_hex(8), proof.key)
         self.lock = threading.Lock()
-        self.file = ""
         self._path = path
         self._part = part
-        self._proof = proof
-        self._keeps = proof.keep is not None
         self._host = socket.gethostname()
+        self._key_name = key_name(proof.key)
+        self._file = ""
         self._at = 0.0
-        self._dirty = threading.Event()
-        self._closed = threading.Event()
-        self._failed = False
-        self._thread: threading.Thread | None = None
+        self._keeper = HeadKeeper(part, proof, self._locked_head) if proof.keep is not None else None
 
     def opening(self, file: str, seen: Sequence[str] = ()) -> dict[str, Any]:
         """Return the writer's fields for the first line of a file."""
-        said: dict[str, Any] = {"host": self._host, "pid": os.getpid()}
+        fields: dict[str, Any] = {"host": self._host, "pid": os.getpid()}
         if file:
-            said["file"] = file
-        if key := key_name(self._proof.key):
-            said["key"] = key
+            fields["file"] = file
+        if self._key_name:
+            fields["key"] = self._key_name
         if seen:
-            said["seen"] = list(seen)
-        return said
+            fields["seen"] = list(seen)
+        return fields
 
     def wrote(self, count: int, newest: str, offset: int | None, file: str, at: float) -> None:
-        """Remember written lines, the newest of the time `at`; the caller holds the lock."""
+        """Remember written lines, the newest of the time `at`."""
         self.chain.wrote(count, newest, offset)
-        self.file, self._at = file, at
-        if self._keeps and not self._dirty.is_set():
-            self._dirty.set()
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name=f"audit-heads-{self._part}", daemon=True)
-                self._thread.start()
+        self._file, self._at = file, at
+        if self._keeper is not None:
+            self._keeper.changed()
+
+    def rotated(self) -> None:
+        """Keep the head of the file that is left now."""
+        if self._keeper is not None and (head := self.head()) is not None:
+            self._keeper.keep_beside(head)
+
+    def close(self) -> None:
+        """Keep the last head; wait a few seconds for it at most."""
+        if self._keeper is not None:
+            self._keeper.close()
+
+    def _locked_head(self, final: bool) -> ChainHead | None:
+        with self.lock:
+            return self.head(final=final)
 
     def head(self, *, final: bool = False) -> ChainHead | None:
-        """Return the newest line's head; None before the first line. The caller holds the lock."""
+        """Return the newest line's head; None before the first line."""
         if self.chain.seq == 0:
             return None
         return ChainHead(
             writer=self.chain.writer, seq=self.chain.seq - 1, hash=self.chain.hash, part=self._part,
-            host=self._host, file=self.file, at=self._at, offset=self.chain.offset, final=final,
+            host=self._host, file=self._file, at=self._at, offset=self.chain.offset, final=final,
             path=self._path,
         )  # fmt: skip
-
-    def rotated(self) -> None:
-        """Keep the head of the file that is left now; the caller holds the lock."""
-        head = self.head()
-        if head is not None and self._proof.keep is not None:
-            threading.Thread(target=self._keep, args=(head,), name="audit-heads-rotated", daemon=True).start()
-
-    def close(self) -> None:
-        """Keep the last head; wait a few seconds for it at most."""
-        self._closed.set()
-        self._dirty.set()
-        if self._thread is not None:
-            self._thread.join(_LAST_WORD)
-
-    def _run(self) -> None:
-        while True:
-            self._dirty.wait()
-            self._dirty.clear()
-            final = self._closed.is_set()
-            with self.lock:
-                head = self.head(final=final)
-            kept = head is None or self._keep(head)
-            if final:
-                return
-            self._closed.wait(self._proof.every)
-            if not kept:
-                self._dirty.set()
-
-    def _keep(self, head: ChainHead) -> bool:
-        assert self._proof.keep is not None  # noqa: S101 - only called where there is one
-        try:
-            self._proof.keep(head)
-        except Exception as ex:  # noqa: BLE001 - whatever a database driver raises: the log goes on without
-            if not self._failed:
-                LOG.warning(
-                    "the newest hash of the audit log could not be stored and is tried again: %s", type(ex).__name__
-                )
-            self._failed = True
-            return False
-        self._failed = False
-        return True
 
 
 class StreamAudit:
@@ -348,29 +302,6 @@ def open_audit(
     if journald:
         return JournalAudit(part, on_lost=on_lost, proof=proof)
     return StreamAudit(part, path, on_lost=on_lost, proof=proof)
-
-
-def log_head(head: ChainHead) -> None:
-    """Keep a head in the daemon's own log, if there is no journal for it."""
-    LOG.info("%s", head.to_text())
-
-
-def read_key(path: str | None) -> bytes | None:
-    """Read [audit] key_file: at least 16 bytes that others on this machine cannot read. Raises ConfigError."""
-    if not path:
-        return None
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError as ex:
-        raise ConfigError(f"[audit] key_file {path} cannot be read: {ex.strerror}") from ex
-    with os.fdopen(fd, "rb") as file:
-        mode = os.fstat(fd).st_mode
-        if not stat.S_ISREG(mode) or mode & 0o007:
-            raise ConfigError(f"[audit] key_file {path}: must be a file that others cannot read (chmod o= {path})")
-        key = file.read(_KEY_MAX + 1).strip()
-    if not _KEY_MIN <= len(key) <= _KEY_MAX:
-        raise ConfigError(f"[audit] key_file {path}: must hold {_KEY_MIN} to {_KEY_MAX} bytes")
-    return key
 
 
 def _open_file(path: str) -> int:

@@ -14,7 +14,8 @@ from oslo_config import cfg
 
 from bridge.core.errors import OperatorError
 from bridge.runtime import config
-from bridge.runtime.audit import AuditLog, AuditProof, open_audit, read_key
+from bridge.runtime.audit import AuditLog, open_audit
+from bridge.runtime.audit_heads import AuditProof, read_key
 from bridge.runtime.bus_url import is_memory
 
 CONFIG_FILE: Final = "/etc/extend-bridge/extend-bridge.conf"

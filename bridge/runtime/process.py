@@ -11,16 +11,8 @@ from oslo_config import cfg
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from bridge.runtime import config
-from bridge.runtime.audit import (
-    AuditLog,
-    AuditProof,
-    JournalAudit,
-    KeepHead,
-    StreamAudit,
-    log_head,
-    open_audit,
-    read_key,
-)
+from bridge.runtime.audit import AuditLog, JournalAudit, StreamAudit, open_audit
+from bridge.runtime.audit_heads import AuditProof, KeepHead, log_head, read_key
 from bridge.runtime.daemon import Daemon, Part
 from bridge.runtime.health import Health
 from bridge.runtime.metrics import ReadyCollector, audit_lost, bus_blocked, new_registry

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from bridge.core.audit import AuditEvent, AuditRecord, ChainHead
-from bridge.runtime.audit import AuditProof, StreamAudit
+from bridge.runtime.audit import StreamAudit
+from bridge.runtime.audit_heads import AuditProof
 
 PARTS: Final = ("listener", "api", "engine")
 

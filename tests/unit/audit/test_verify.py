@@ -24,7 +24,8 @@ from bridge.journal.audit_heads import AuditHeads
 from bridge.journal.database import Database
 from bridge.journal.settings import JournalSettings
 from bridge.journal.tables import audit_heads
-from bridge.runtime.audit import AuditProof, StreamAudit, read_key
+from bridge.runtime.audit import StreamAudit
+from bridge.runtime.audit_heads import AuditProof, read_key
 from tests.fuzz.audit import Tally, edited_logs, honest_logs
 from tests.lab.audit_logs import HonestLogs, read, write
 
