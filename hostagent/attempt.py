@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from bridge.core.extend import Bytes, ExtendKey
-from bridge.core.messages import GuestState, Order, Report, StepReport
+from bridge.core.inventory import GuestState
+from bridge.core.messages import Order, Report, StepReport
 from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
 from hostagent.domain import Disk, Domain

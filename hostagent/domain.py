@@ -8,7 +8,7 @@ never finds it: paths are reused.
 from dataclasses import dataclass
 from enum import StrEnum
 
-from bridge.core.messages import GuestState
+from bridge.core.inventory import GuestState
 
 
 class SourceKind(StrEnum):

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from bridge.core.extend import Bytes, is_fixed_overhead
-from bridge.core.messages import GuestState, Order, Report, StepReport
+from bridge.core.inventory import GuestState
+from bridge.core.messages import Order, Report, StepReport
 from bridge.core.outcome import Outcome, Told
 from bridge.core.reasons import Reason
 from hostagent.attempt import find_disk, reported

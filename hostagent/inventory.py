@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final, Protocol
 
 from bridge.core.extend import Bytes
-from bridge.core.messages import DiskSeen, DomainSeen, GuestState, Inventory
+from bridge.core.inventory import DiskSeen, DomainSeen, GuestState, Inventory
 from bridge.core.outcome import Told
 from bridge.core.reasons import Reason
 from bridge.runtime.health import Health, moving

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
-from bridge.core.messages import GuestState
+from bridge.core.inventory import GuestState
 from bridge.core.outcome import Told
 from hostagent.domain import Disk, Domain, SourceKind
 from hostagent.drivers.base import GuestArrival

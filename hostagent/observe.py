@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from bridge.core.extend import Bytes
-from bridge.core.messages import GuestState, Order, Report, StepReport
+from bridge.core.inventory import GuestState
+from bridge.core.messages import Order, Report, StepReport
 from bridge.core.outcome import Outcome, Told
 from bridge.core.reasons import Reason
 from hostagent.attempt import find_disk, reported

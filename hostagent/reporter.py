@@ -16,7 +16,8 @@ from typing import Final, Protocol
 
 from bridge.core.extend import ExtendKey, new_id
 from bridge.core.file_systems import FileSystemSeen
-from bridge.core.messages import DomainSeen, HostMessage, Inventory, Report
+from bridge.core.inventory import DomainSeen, Inventory
+from bridge.core.messages import HostMessage, Report
 from bridge.core.reasons import Reason
 from bridge.runtime.broker import HOSTS_EXCHANGE, REPORTS_EXCHANGE, REPORTS_QUEUE
 from bridge.runtime.health import LIMIT, Health

@@ -10,7 +10,8 @@ from functools import partial
 from typing import Final
 
 from bridge.core.errors import ConfigError
-from bridge.core.messages import Inventory, Order, Report
+from bridge.core.inventory import Inventory
+from bridge.core.messages import Order, Report
 from bridge.core.outcome import Outcome
 from bridge.runtime.broker import kombu_connection
 from bridge.runtime.bus_url import check_url

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from bridge.core.clean import clean
+from bridge.core.extend import Bytes
 
 _TEXT_MAX: Final = 255
 _WHOLE_MAX: Final = 2**63 - 1  # the largest value of a database's BIGINT
@@ -52,6 +53,11 @@ def whole(message: Mapping[str, Any], key: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _WHOLE_MAX:
         raise BadMessageError(f"{key}: expected a whole number from 0 to {_WHOLE_MAX}")
     return value
+
+
+def size(message: Mapping[str, Any], key: str) -> Bytes | None:
+    """Return a number of bytes; None where the key is absent or null."""
+    return None if message.get(key) is None else Bytes(whole(message, key))
 
 
 def seconds(message: Mapping[str, Any], key: str) -> float:

@@ -5,7 +5,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from bridge.core.extend import ExtendKey, is_fixed_overhead
-from bridge.core.messages import GuestState
+from bridge.core.inventory import GuestState
 from bridge.core.reasons import Reason
 from bridge.engine.cinder import CinderVolume
 from bridge.journal.findings import FindingState, JournalFacts, ReportedDisk

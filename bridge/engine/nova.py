@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
 
-from bridge.core.messages import GuestState
+from bridge.core.inventory import GuestState
 from bridge.core.reasons import Reason
 from bridge.engine.upstream import RestReader, RightsProof, ServiceReasons, Trouble
 from bridge.runtime.rest import Answer, NoAnswer

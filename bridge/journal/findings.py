@@ -14,7 +14,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from bridge.core.extend import Bytes, ExtendKey
-from bridge.core.messages import GuestState
+from bridge.core.inventory import GuestState
 from bridge.core.outcome import Outcome
 from bridge.journal.database import Database
 from bridge.journal.hosts import Alive

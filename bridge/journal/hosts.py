@@ -8,7 +8,8 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from bridge.core.messages import DomainSeen, GuestState, HostMessage, Inventory
+from bridge.core.inventory import DomainSeen, GuestState, Inventory
+from bridge.core.messages import HostMessage
 from bridge.journal.database import Prepared
 from bridge.journal.inventory import GONE, write_inventory
 from bridge.journal.tables import domains, hosts

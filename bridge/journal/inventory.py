@@ -6,7 +6,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from bridge.core.messages import DiskSeen, DomainSeen, GuestState, Inventory
+from bridge.core.inventory import DiskSeen, DomainSeen, GuestState, Inventory
 from bridge.core.outcome import Told
 from bridge.journal.database import Prepared
 from bridge.journal.tables import disks, domains

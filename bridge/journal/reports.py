@@ -19,7 +19,8 @@ from bridge.core import limits
 from bridge.core.audit import AuditEvent
 from bridge.core.extend import Arrival, ArrivalSource, Bytes, ExtendKey
 from bridge.core.file_systems import FileSystemSeen
-from bridge.core.messages import DomainSeen, HostMessage, Report
+from bridge.core.inventory import DomainSeen
+from bridge.core.messages import HostMessage, Report
 from bridge.journal import hosts as host_rows
 from bridge.journal.accept import open_extends
 from bridge.journal.claims import EXTEND_COLUMNS, extend_of

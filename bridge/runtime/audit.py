@@ -55,10 +55,13 @@ class _Writer:
         self._key_name = key_name(proof.key)
         self._file = ""
         self._at = 0.0
-        self._keeper = HeadKeeper(part, proof, self._locked_head) if proof.keep is not None else None
+        self._news = threading.Event()
+        self._keeper = HeadKeeper(part, proof, self._news, self._newest) if proof.keep is not None else None
 
     def opening(self, file: str, seen: Sequence[str] = ()) -> dict[str, Any]:
-        """Return the writer's fields for the first line of a file."""
+        """Return the writer's fields for the first line of a file, from which on heads are kept."""
+        if self._keeper is not None:
+            self._keeper.start()
         fields: dict[str, Any] = {"host": self._host, "pid": os.getpid()}
         if file:
             fields["file"] = file
@@ -72,8 +75,8 @@ class _Writer:
         """Remember written lines, the newest of the time `at`."""
         self.chain.wrote(count, newest, offset)
         self._file, self._at = file, at
-        if self._keeper is not None:
-            self._keeper.changed()
+        if not self._news.is_set():
+            self._news.set()
 
     def rotated(self) -> None:
         """Keep the head of the file that is left now."""
@@ -85,7 +88,7 @@ class _Writer:
         if self._keeper is not None:
             self._keeper.close()
 
-    def _locked_head(self, final: bool) -> ChainHead | None:
+    def _newest(self, final: bool) -> ChainHead | None:
         with self.lock:
             return self.head(final=final)
 

@@ -31,25 +31,25 @@ class AuditProof:
 class HeadKeeper:
     """The thread that keeps the newest head of one log, at most once in each interval.
 
-    `newest(final)` returns the head of the newest line; None before the first line.
+    The log sets `news` at each line. `newest(final)` returns the head of the newest line; None before the first.
     """
 
-    def __init__(self, part: str, proof: AuditProof, newest: Callable[[bool], ChainHead | None]) -> None:
+    def __init__(
+        self, part: str, proof: AuditProof, news: threading.Event, newest: Callable[[bool], ChainHead | None]
+    ) -> None:
         self._part = part
         self._proof = proof
+        self._news = news
         self._newest = newest
-        self._dirty = threading.Event()
         self._closed = threading.Event()
         self._failed = False
         self._thread: threading.Thread | None = None
 
-    def changed(self) -> None:
-        """Have the newest head kept soon. Calls of several threads need a lock."""
-        if not self._dirty.is_set():
-            self._dirty.set()
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name=f"audit-heads-{self._part}", daemon=True)
-                self._thread.start()
+    def start(self) -> None:
+        """Start the thread, unless it was started. A process that forks calls this in the child."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name=f"audit-heads-{self._part}", daemon=True)
+            self._thread.start()
 
     def keep_beside(self, head: ChainHead) -> None:
         """Keep this head in a thread of its own, without waiting for it."""
@@ -58,14 +58,14 @@ class HeadKeeper:
     def close(self) -> None:
         """Keep the last head; wait a few seconds for it at most."""
         self._closed.set()
-        self._dirty.set()
+        self._news.set()
         if self._thread is not None:
             self._thread.join(_LAST_HEAD)
 
     def _run(self) -> None:
         while True:
-            self._dirty.wait()
-            self._dirty.clear()
+            self._news.wait()
+            self._news.clear()
             final = self._closed.is_set()
             head = self._newest(final)
             kept = head is None or self._keep(head)
@@ -73,7 +73,7 @@ class HeadKeeper:
                 return
             self._closed.wait(self._proof.every)
             if not kept:
-                self._dirty.set()
+                self._news.set()
 
     def _keep(self, head: ChainHead) -> bool:
         assert self._proof.keep is not None  # noqa: S101 - only made where there is one

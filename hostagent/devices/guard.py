@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from bridge.core.extend import ExtendKey
-from bridge.core.messages import GuestState
+from bridge.core.inventory import GuestState
 from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
 from hostagent.devices import sysfs

@@ -18,7 +18,7 @@ from typing import Any, Final, Protocol, TypeVar
 from oslo_config import cfg
 from prometheus_client import Gauge
 
-from bridge.core.messages import GuestState
+from bridge.core.inventory import GuestState
 from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
 from bridge.runtime.daemon import Part

@@ -15,7 +15,8 @@ from typing import Final, Protocol
 
 from bridge.core.extend import ExtendKey
 from bridge.core.file_systems import FileSystemSeen, FsState
-from bridge.core.messages import GuestState, Inventory, Order, Report
+from bridge.core.inventory import GuestState, Inventory
+from bridge.core.messages import Order, Report
 from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
 from hostagent.domain import Domain

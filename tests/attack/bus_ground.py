@@ -22,7 +22,8 @@ import sqlalchemy as sa
 
 from bridge.core.cast import decode_cast
 from bridge.core.extend import GIB, Bytes, ExtendKey, gib, new_id
-from bridge.core.messages import DiskSeen, DomainSeen, GuestState, HostMessage, Inventory, Order, Report
+from bridge.core.inventory import DiskSeen, DomainSeen, GuestState, Inventory
+from bridge.core.messages import HostMessage, Order, Report
 from bridge.http.server import StartResponse, WsgiApp
 from bridge.journal.database import Database
 from bridge.journal.settings import JournalSettings

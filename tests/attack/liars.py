@@ -15,7 +15,8 @@ import kombu
 import sqlalchemy as sa
 
 from bridge.core.extend import Bytes, ExtendKey, gib, new_id
-from bridge.core.messages import GuestState, Inventory, Report
+from bridge.core.inventory import GuestState, Inventory
+from bridge.core.messages import Report
 from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
 from bridge.journal.tables import attempts, extends

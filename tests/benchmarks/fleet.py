@@ -21,7 +21,8 @@ from typing import Any, Final
 import kombu
 
 from bridge.core.extend import Bytes, ExtendKey
-from bridge.core.messages import DiskSeen, DomainSeen, GuestState, HostMessage, Inventory
+from bridge.core.inventory import DiskSeen, DomainSeen, GuestState, Inventory
+from bridge.core.messages import HostMessage
 from bridge.runtime.broker import (
     AGENT_EXCHANGE,
     AGENT_TOPIC,

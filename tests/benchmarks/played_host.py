@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from bridge.core.extend import Bytes, new_id
-from bridge.core.messages import DiskSeen, DomainSeen, GuestState, HostMessage, Inventory, Order, Report
+from bridge.core.inventory import DiskSeen, DomainSeen, GuestState, Inventory
+from bridge.core.messages import HostMessage, Order, Report
 from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
 from bridge.runtime.broker import (

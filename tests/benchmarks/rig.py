@@ -16,7 +16,8 @@ from bridge.api.auth import guarded, strategy
 from bridge.api.policy import OsloPolicy
 from bridge.api.settings import API_GROUPS, api_settings
 from bridge.core.extend import Arrival, Bytes, ExtendKey, gib, new_id
-from bridge.core.messages import DomainSeen, GuestState, HostMessage, Inventory, Report
+from bridge.core.inventory import DomainSeen, GuestState, Inventory
+from bridge.core.messages import HostMessage, Report
 from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
 from bridge.http.server import WsgiApp

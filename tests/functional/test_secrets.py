@@ -18,7 +18,8 @@ import pytest
 from bridge.audit import report
 from bridge.audit.page import render
 from bridge.core.extend import new_id
-from bridge.core.messages import DomainSeen, GuestState, HostMessage, Inventory
+from bridge.core.inventory import DomainSeen, GuestState, Inventory
+from bridge.core.messages import HostMessage
 from bridge.runtime.broker import AGENT_EXCHANGE, AGENT_TOPIC, PARKED_QUEUE, REPORTS_QUEUE, QueueSpec, ensure_queue
 from bridge.runtime.publisher import SafePublisher
 from bridge.standin.cinder import Attachment, StandInCinder

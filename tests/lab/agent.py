@@ -16,7 +16,8 @@ from typing import Literal, Self, TypeVar
 
 import kombu
 
-from bridge.core.messages import DomainSeen, HostMessage, Report
+from bridge.core.inventory import DomainSeen
+from bridge.core.messages import HostMessage, Report
 from bridge.core.outcome import Outcome
 from bridge.runtime.broker import (
     BROKER_ERRORS,

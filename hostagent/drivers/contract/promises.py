@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from bridge.core.extend import Bytes, ExtendKey, new_id
-from bridge.core.messages import GuestState, Order
+from bridge.core.inventory import GuestState
+from bridge.core.messages import Order
 from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
 from hostagent.devices.image import FileStrategy

@@ -4,7 +4,7 @@
 import re
 from typing import Final, Protocol
 
-from bridge.core.messages import GuestState
+from bridge.core.inventory import GuestState
 from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
 from hostagent.drivers.libvirt.guest import RESIZE

@@ -19,7 +19,7 @@ import libvirt
 from prometheus_client import Gauge
 
 from bridge.core.extend import is_uuid
-from bridge.core.messages import GuestState
+from bridge.core.inventory import GuestState
 from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
 from bridge.runtime.health import Health

@@ -4,7 +4,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from bridge.core.messages import GuestState
+from bridge.core.inventory import GuestState
 from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
 from hostagent.domain import Disk

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bridge.core.messages import GuestState
+from bridge.core.inventory import GuestState
 from bridge.core.reasons import Reason
 from hostagent.domain import Domain
 from hostagent.drivers.base import Capacity, GuestEvents, GuestHandle, GuestList, Watch

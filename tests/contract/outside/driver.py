@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from oslo_config import cfg
 
-from bridge.core.messages import GuestState
+from bridge.core.inventory import GuestState
 from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
 from hostagent.domain import Disk, Domain, SourceKind

@@ -15,7 +15,8 @@ import sqlalchemy as sa
 from prometheus_client import CollectorRegistry
 
 from bridge.core.extend import Arrival, Bytes, ExtendKey, gib, new_id
-from bridge.core.messages import DiskSeen, DomainSeen, GuestState, HostMessage, Inventory, Report
+from bridge.core.inventory import DiskSeen, DomainSeen, GuestState, Inventory
+from bridge.core.messages import HostMessage, Report
 from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
 from bridge.engine.reports import ReportsConsumer

@@ -17,7 +17,8 @@ import sqlalchemy as sa
 
 from bridge.cli.app import main
 from bridge.core.extend import Arrival, ExtendKey, new_id
-from bridge.core.messages import DomainSeen, GuestState, HostMessage, Inventory
+from bridge.core.inventory import DomainSeen, GuestState, Inventory
+from bridge.core.messages import HostMessage
 from bridge.journal import migrate
 from bridge.journal.tables import attempts
 from bridge.runtime.broker import (

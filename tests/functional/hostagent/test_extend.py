@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from bridge.core.extend import Bytes, ExtendKey, new_id
-from bridge.core.messages import GuestState, Order, Report
+from bridge.core.inventory import GuestState
+from bridge.core.messages import Order, Report
 from bridge.core.outcome import Outcome
 from tests.functional.hostagent.conftest import GIB, Bench, Host
 from tests.lab.brick import start_process

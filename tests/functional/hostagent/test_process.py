@@ -14,7 +14,8 @@ import oslo_messaging
 import pytest
 
 from bridge.core.extend import Bytes, ExtendKey, new_id
-from bridge.core.messages import VERSION, GuestState, Order
+from bridge.core.inventory import GuestState
+from bridge.core.messages import VERSION, Order
 from bridge.core.outcome import Outcome
 from hostagent.capabilities import VOLUME_TYPES
 from tests.conftest import missing

@@ -10,7 +10,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from bridge.core.extend import Bytes, ExtendKey, new_id
-from bridge.core.messages import GuestState, Inventory, Order
+from bridge.core.inventory import GuestState, Inventory
+from bridge.core.messages import Order
 from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
 from bridge.runtime.health import Health

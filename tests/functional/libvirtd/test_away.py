@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from bridge.core.messages import GuestState, Report
+from bridge.core.inventory import GuestState
+from bridge.core.messages import Report
 from bridge.core.outcome import Outcome
 from hostagent.drivers.libvirt.connect import open_libvirt
 from tests.functional.libvirtd.conftest import GIB, Machine

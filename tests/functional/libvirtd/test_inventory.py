@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bridge.core.messages import GuestState
+from bridge.core.inventory import GuestState
 from bridge.core.outcome import Outcome
 from hostagent.drivers.libvirt.connect import open_libvirt
 from tests.functional.libvirtd.conftest import GIB, Machine

@@ -9,7 +9,8 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from bridge.core.messages import DomainSeen, GuestState, HostMessage, Inventory
+from bridge.core.inventory import DomainSeen, GuestState, Inventory
+from bridge.core.messages import HostMessage
 from bridge.journal import hosts, migrate
 from bridge.journal.accept import Journal
 from tests.lab.conformance.known import unmapped

@@ -16,7 +16,8 @@ import yaml
 
 from bridge.cli.app import main
 from bridge.core.extend import new_id
-from bridge.core.messages import HostMessage, Inventory
+from bridge.core.inventory import Inventory
+from bridge.core.messages import HostMessage
 from bridge.journal import migrate
 from bridge.journal.database import Database
 from bridge.journal.reports import Reported

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from bridge.core.extend import Bytes
-from bridge.core.messages import VERSION, GuestState, HostMessage, Order
+from bridge.core.inventory import GuestState
+from bridge.core.messages import VERSION, HostMessage, Order
 from bridge.core.outcome import Outcome
 from bridge.core.wire import BadMessageError
 from hostagent.rpc import read_cast

@@ -14,17 +14,8 @@ from hypothesis import strategies as st
 from bridge.core import limits
 from bridge.core.encryption import Encryption
 from bridge.core.extend import Bytes, ExtendKey, new_id
-from bridge.core.messages import (
-    VERSION,
-    DiskSeen,
-    DomainSeen,
-    GuestState,
-    HostMessage,
-    Inventory,
-    Order,
-    Report,
-    StepReport,
-)  # fmt: skip
+from bridge.core.inventory import DiskSeen, DomainSeen, GuestState, Inventory
+from bridge.core.messages import VERSION, HostMessage, Order, Report, StepReport
 from bridge.core.outcome import Outcome
 from bridge.core.wire import BadMessageError
 

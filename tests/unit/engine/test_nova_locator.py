@@ -10,7 +10,7 @@ from keystoneauth1.session import Session
 from keystoneauth1.token_endpoint import Token
 
 from bridge.core.extend import ExtendKey, gib, new_id
-from bridge.core.messages import GuestState
+from bridge.core.inventory import GuestState
 from bridge.core.reasons import Reason
 from bridge.engine.cinder import Attached, CinderVolume
 from bridge.engine.locator import NOVA, NovaLocator

@@ -4,7 +4,7 @@
 import pytest
 
 from bridge.core.extend import ExtendKey, gib, new_id
-from bridge.core.messages import GuestState
+from bridge.core.inventory import GuestState
 from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
 from bridge.engine.cinder import Attached, CinderAnswer, CinderVolume, Gone, NotNow

@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from bridge.core.audit import AuditEvent, AuditRecord
 from bridge.core.extend import ArrivalSource, Bytes, ExtendKey, gib, new_id
-from bridge.core.messages import DiskSeen, DomainSeen, GuestState, Inventory
+from bridge.core.inventory import DiskSeen, DomainSeen, GuestState, Inventory
 from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
 from bridge.engine.cinder import Attached, CinderVolume, Gone, NotNow, Page, read_page

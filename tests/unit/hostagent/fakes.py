@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 from prometheus_client import CollectorRegistry, Gauge
 
 from bridge.core.extend import Bytes, ExtendKey
-from bridge.core.messages import GuestState, Order
+from bridge.core.inventory import GuestState
+from bridge.core.messages import Order
 from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
 from bridge.runtime.health import Health

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from bridge.core.messages import GuestState, Report
+from bridge.core.inventory import GuestState
+from bridge.core.messages import Report
 from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
 from hostagent.devices.block import LocalStrategy

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from bridge.core.extend import Bytes
-from bridge.core.messages import DiskSeen, GuestState, Inventory
+from bridge.core.inventory import DiskSeen, GuestState, Inventory
 from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
 from bridge.runtime.health import Health

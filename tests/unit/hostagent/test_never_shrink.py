@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from bridge.core.messages import GuestState, Order, Report
+from bridge.core.inventory import GuestState
+from bridge.core.messages import Order, Report
 from bridge.core.outcome import THEN, Then
 from bridge.runtime.metrics import AgentMetrics
 from hostagent.devices.image import FileStrategy

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """An agent that only looks: what it says of each guest, and that nothing it does touches a disk."""
 
-from bridge.core.messages import GuestState, Report
+from bridge.core.inventory import GuestState
+from bridge.core.messages import Report
 from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
 from hostagent.drivers.base import GuestArrival

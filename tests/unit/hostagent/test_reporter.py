@@ -9,7 +9,8 @@ from prometheus_client import CollectorRegistry
 
 from bridge.core.extend import Bytes, ExtendKey, new_id
 from bridge.core.file_systems import FileSystemSeen, FileSystemStep, FsState
-from bridge.core.messages import DiskSeen, DomainSeen, GuestState, HostMessage, Inventory, Report
+from bridge.core.inventory import DiskSeen, DomainSeen, GuestState, Inventory
+from bridge.core.messages import HostMessage, Report
 from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
 from bridge.runtime.health import Health

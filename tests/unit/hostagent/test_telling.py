@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bridge.core.messages import GuestState
+from bridge.core.inventory import GuestState
 from bridge.core.outcome import Told
 from hostagent.domain import Disk, SourceKind
 from hostagent.knowledge import ToldDisks

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from bridge.core.extend import Arrival, Bytes, ExtendKey, new_id
-from bridge.core.messages import DiskSeen, DomainSeen, GuestState, HostMessage, Inventory, Report
+from bridge.core.inventory import DiskSeen, DomainSeen, GuestState, Inventory
+from bridge.core.messages import HostMessage, Report
 from bridge.core.outcome import Outcome
 from bridge.journal import migrate
 from bridge.journal.accept import Journal

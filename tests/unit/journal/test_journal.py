@@ -14,7 +14,7 @@ from alembic.script import ScriptDirectory
 
 from bridge.core.errors import ConfigError, JournalUnavailableError
 from bridge.core.extend import Arrival, ExtendKey, ServerState, new_id
-from bridge.core.messages import GuestState
+from bridge.core.inventory import GuestState
 from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
 from bridge.journal import migrate

@@ -17,7 +17,8 @@ from sqlalchemy import event
 
 from bridge.core.errors import JournalUnavailableError
 from bridge.core.extend import Arrival, Bytes, ExtendKey, new_id
-from bridge.core.messages import DomainSeen, GuestState, HostMessage, Inventory, Report
+from bridge.core.inventory import DomainSeen, GuestState, Inventory
+from bridge.core.messages import HostMessage, Report
 from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
 from bridge.journal import migrate

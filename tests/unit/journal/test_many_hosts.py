@@ -4,7 +4,8 @@
 import sqlalchemy as sa
 
 from bridge.core.extend import Bytes, ExtendKey, new_id
-from bridge.core.messages import DiskSeen, DomainSeen, GuestState, HostMessage, Inventory
+from bridge.core.inventory import DiskSeen, DomainSeen, GuestState, Inventory
+from bridge.core.messages import HostMessage
 from bridge.journal.tables import disks, domains, hosts
 from tests.unit.journal.conftest import HOST_TIMEOUT, Bench
 

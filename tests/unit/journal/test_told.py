@@ -5,7 +5,8 @@ import pytest
 import sqlalchemy as sa
 
 from bridge.core.extend import GIB, Bytes, ExtendKey, gib, new_id
-from bridge.core.messages import DiskSeen, DomainSeen, GuestState, HostMessage, Inventory, Report
+from bridge.core.inventory import DiskSeen, DomainSeen, GuestState, Inventory
+from bridge.core.messages import HostMessage, Report
 from bridge.core.outcome import Outcome, Told
 from bridge.core.reasons import Reason
 from bridge.journal.behind import Behind

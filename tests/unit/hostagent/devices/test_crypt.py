@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.core.encryption import Encryption
-from bridge.core.messages import GuestState, Report
+from bridge.core.inventory import GuestState
+from bridge.core.messages import Report
 from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
 from hostagent.devices import crypt, luks, luks2, sysfs

@@ -13,7 +13,8 @@ from prometheus_client import CollectorRegistry
 
 from bridge.core.extend import Bytes, ExtendKey
 from bridge.core.file_systems import FileSystemSeen, FsState
-from bridge.core.messages import DomainSeen, GuestState, Inventory, Order, Report
+from bridge.core.inventory import DomainSeen, GuestState, Inventory
+from bridge.core.messages import Order, Report
 from bridge.core.outcome import Outcome
 from bridge.runtime.metrics import AgentMetrics
 from hostagent.domain import Disk, Domain, SourceKind

@@ -3,7 +3,7 @@
 
 import pytest
 
-from bridge.core.messages import GuestState
+from bridge.core.inventory import GuestState
 from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
 from hostagent.drivers.base import GuestArrival
