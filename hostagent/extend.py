@@ -341,9 +341,22 @@ class _ExtendAttempt:
             size = strategy.size(disk)
             if size is None or size >= self.order.target:
                 return size
-        size = strategy.refresh(disk, self.order.connection)
+        size = self._refresh_now(strategy, disk)
         refreshed.note(self.order, disk, self.tools.clock())
         return size
+
+    def _refresh_now(self, strategy: Strategy, disk: Disk) -> int | None:
+        """Refresh the device. A refresh that failed may have shown another volume, which decides."""
+        try:
+            return strategy.refresh(disk, self.order.connection)
+        except StepFailedError as failed:
+            if self.tools.guard is not None and self.domain is not None and failed.outcome is not Outcome.REFUSED:
+                try:
+                    self.tools.guard.check(self.domain, disk, self.order.attachment_id)
+                except StepFailedError as ex:
+                    if ex.outcome is Outcome.REFUSED:
+                        raise ex from failed
+            raise
 
     def _wait_for_device(self, strategy: Strategy, disk: Disk, seen: _StepNote) -> None:
         """Wait for the device to show the size, counted from now: the refresh has taken its own time.
@@ -358,7 +371,7 @@ class _ExtendAttempt:
             pause = min(pause * 2, _LAST_LOOK)
             size = strategy.size(disk)
             if size is not None and size < self.order.target and tools.clock() >= nudge_at:
-                size = strategy.refresh(disk, self.order.connection)
+                size = self._refresh_now(strategy, disk)
                 nudge_at = tools.clock() + tools.patience.nudge_every
             seen.size = size
             if size is None or size >= self.order.target:

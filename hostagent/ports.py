@@ -65,5 +65,11 @@ class Brick(Protocol):
     def rescan(self, nudge: Nudge) -> None:
         """Rescan these devices, under the lock of os-brick's extends. Raises StepFailedError."""
 
+    def read_anew(self, nudge: Nudge) -> None:
+        """Rescan these paths, also those that fail a read, and no map. Raises StepFailedError.
+
+        The kernel then knows their worldwide names of now.
+        """
+
     def paths(self, protocol: str, properties: Mapping[str, Any]) -> Sequence[str]:
         """Return get_volume_paths(properties) of the same connector: this host's paths. Raises StepFailedError."""

@@ -28,11 +28,13 @@ from os_brick import exception, privileged
 from os_brick import utils as brick_utils
 from os_brick.initiator import connector, linuxscsi
 from os_brick.initiator.connectors.base import synchronized
-from oslo_concurrency import lockutils
+from oslo_concurrency import lockutils, processutils
 from oslo_config import cfg
 from oslo_utils import strutils
 
 from hostagent.brick.key_manager import NoKeyError, WrongKeyError
+
+LOG = logging.getLogger(__name__)
 
 _DETAIL_MAX: Final = 300
 
@@ -109,15 +111,37 @@ def _rescan(options: Mapping[str, Any], *, scsi: Sequence[str], nvme: Sequence[s
     for name in scsi:
         if not brick_utils.check_valid_device(tool, f"/dev/{name}"):
             raise exception.BrickException(f"All paths need to be up, {name} is not")
-    for name in scsi:
-        tool.echo_scsi_command(f"/sys/block/{name}/device/rescan", "1")
-    for name in nvme:
-        tool.echo_scsi_command(f"/sys/class/nvme/{name}/rescan_controller", "1")
+    for file in _rescan_files(scsi, nvme):
+        tool.echo_scsi_command(file, "1")
     if map is not None:
         tool.multipath_resize_map(f"/dev/{map}")
 
 
-_TELLS: Final[Mapping[str, Callable[..., None]]] = {"rescan": _rescan, "grow_map": _grow_map}
+@synchronized("extend_volume", external=True)  # type: ignore[untyped-decorator]
+def _read_anew(options: Mapping[str, Any], *, scsi: Sequence[str], nvme: Sequence[str], map: str | None) -> None:  # noqa: A002
+    """Rescan the paths alone, each by itself: the kernel reads the names they have now.
+
+    A path that was given to another volume may fail the read that _rescan begins with.
+    """
+    del map
+    tool = linuxscsi.LinuxSCSI(options["root_helper"])
+    for file in _rescan_files(scsi, nvme):
+        try:
+            tool.echo_scsi_command(file, "1")
+        except (OSError, processutils.ProcessExecutionError) as ex:
+            LOG.warning("%s cannot be written: %s", file, ex)
+
+
+def _rescan_files(scsi: Sequence[str], nvme: Sequence[str]) -> list[str]:
+    disks = [f"/sys/block/{name}/device/rescan" for name in scsi]
+    return disks + [f"/sys/class/nvme/{name}/rescan_controller" for name in nvme]
+
+
+_TELLS: Final[Mapping[str, Callable[..., None]]] = {
+    "rescan": _rescan,
+    "read_anew": _read_anew,
+    "grow_map": _grow_map,
+}
 
 
 def _kind(ex: Exception) -> ErrorKind:

@@ -30,6 +30,7 @@ LOG = logging.getLogger(__name__)
 CHILD: Final = (sys.executable, "-m", "hostagent.brick.child")
 GROW_MAP: Final = "grow_map"
 RESCAN: Final = "rescan"
+READ_ANEW: Final = "read_anew"
 _ANSWER_MAX: Final = 1 << 20
 _LOOK_AT_LOCK: Final = 0.5  # seconds
 _REAP: Final = 2.0  # seconds; a process in uninterruptible sleep cannot die before its device answers
@@ -70,6 +71,9 @@ class BrickPool:
     def rescan(self, nudge: Nudge) -> None:
         self._call(RESCAN, "", asdict(nudge))
 
+    def read_anew(self, nudge: Nudge) -> None:
+        self._call(READ_ANEW, "", asdict(nudge))
+
     def grow_map(self, name: str, encryption: Encryption) -> None:
         """Grow the map. The process that had the key ends with the call, and its memory with it."""
         properties = {"device": f"/dev/mapper/{name}", "encryption": encryption.to_wire()}
@@ -88,7 +92,7 @@ class BrickPool:
                 process = self._start()
             return process.call(
                 {"what": what, "protocol": protocol, "properties": dict(properties)},
-                locks=what == RESCAN or (what == "extend" and protocol in lock.PROTOCOLS),
+                locks=what in {RESCAN, READ_ANEW} or (what == "extend" and protocol in lock.PROTOCOLS),
             )
         finally:
             if process is not None and (what == GROW_MAP or not process.usable):

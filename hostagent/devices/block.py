@@ -72,9 +72,9 @@ class ScsiStrategy(ConnectedStrategy):
         super().__init__(brick, "scsi", protocols, sys)
 
     def _extend(self, protocol: str, disk: Disk, data: Mapping[str, Any]) -> None:
-        check_paths_up(disk, self._sys)
-        self._check_addresses(protocol, disk, data)
-        with same_volume(disk, self._sys), explained(disk, self._sys):
+        with same_volume(disk, self._brick.read_anew, self._sys), explained(disk, self._sys):
+            check_paths_up(disk, self._sys)
+            self._check_addresses(protocol, disk, data)
             super()._extend(protocol, disk, data)
             self._even_out(disk)
 
@@ -122,8 +122,8 @@ class NvmeStrategy(ConnectedStrategy):
         for name, ours in identities.items():
             if differs := _differs(ours, data):
                 raise StepFailedError(Outcome.REFUSED, Reason.WRONG_DEVICE, f"{disk.source}: {name}: {differs}")
-        check_paths_up(disk, self._sys)
-        with same_volume(disk, self._sys), explained(disk, self._sys):
+        with same_volume(disk, self._brick.read_anew, self._sys), explained(disk, self._sys):
+            check_paths_up(disk, self._sys)
             super()._extend(protocol, disk, data)
             self._even_out(disk)
 
@@ -172,8 +172,8 @@ class LocalStrategy:
         if nudge == Nudge():
             self._brick.extend("LOCAL", {"device_path": disk.source})
         else:
-            check_paths_up(disk, self._sys)
-            with same_volume(disk, self._sys), explained(disk, self._sys):
+            with same_volume(disk, self._brick.read_anew, self._sys), explained(disk, self._sys):
+                check_paths_up(disk, self._sys)
                 self._brick.rescan(nudge)
         return self.size(disk)
 

@@ -3,16 +3,20 @@
 
 import os
 import stat
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
 from hostagent.devices import sysfs
 from hostagent.domain import Disk, SourceKind
 from hostagent.errors import StepFailedError
+from hostagent.ports import Nudge
+
+_GIVEN_UP: Final = frozenset({Reason.BRICK_TIMED_OUT, Reason.BRICK_LOCK_HELD, Reason.BRICK_DIED})
+"""Failures after which another rescan would wait as long again."""
 
 
 def check_identity(disk: Disk, connection: Mapping[str, Any] | None) -> None:
@@ -85,16 +89,35 @@ def check_paths_up(disk: Disk, root: Path = sysfs.SYS) -> None:
 
 
 @contextmanager
-def same_volume(disk: Disk, root: Path = sysfs.SYS) -> Iterator[None]:
+def same_volume(disk: Disk, read_anew: Callable[[Nudge], None], root: Path = sysfs.SYS) -> Iterator[None]:
     """Raise StepFailedError (`refused`) where the rescan inside shows that a path is another volume.
 
     Storage gives LUN numbers of old volumes to new ones; a host that was not told keeps the disk under its old
     name, and only a rescan shows its worldwide name of now.
+
+    A path that was given away may be why the rescan failed, or never began: os-brick reads from every path first.
+    So after a failure the paths that work are read anew, and the volume is judged before the failure is.
     """
     number = sysfs.device_number(disk.source or "")
-    before = sysfs.wwids(number, root) if number is not None else {}
-    yield
-    after = sysfs.wwids(number, root) if number is not None else {}
+    if number is None:
+        yield
+        return
+    before = sysfs.wwids(number, root)
+    try:
+        yield
+    except StepFailedError as ex:
+        if ex.outcome in {Outcome.PATHS_DOWN, Outcome.BRICK_FAILED, Outcome.DEVICE_STALE}:
+            _check_wwids(disk, before, number, root)
+            if ex.reason not in _GIVEN_UP:
+                with suppress(StepFailedError):
+                    read_anew(sysfs.answering(number, root))
+                _check_wwids(disk, before, number, root)
+        raise
+    _check_wwids(disk, before, number, root)
+
+
+def _check_wwids(disk: Disk, before: Mapping[str, str], number: str, root: Path) -> None:
+    after = sysfs.wwids(number, root)
     changed = sorted(name for name in before.keys() & after.keys() if before[name] != after[name])
     if changed or len(set(after.values())) > 1:
         now = ", ".join(f"{name} is {wwid}" for name, wwid in sorted(after.items()))

@@ -16,6 +16,8 @@ _DIGITS: Final = 20  # a size of more digits is no size
 _CONTROLLER: Final = re.compile(r"nvme\d+")
 _LUKS_UUID: Final = re.compile(r"CRYPT-LUKS[12]-([0-9a-f]{32})-")
 _NOT_SET: Final = re.compile(r"[0 -]*")
+_UP: Final = frozenset({"", "running", "live"})
+"""States in which a path works; devices without paths have none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,12 +111,9 @@ def paths_down(number: str, root: Path = SYS) -> tuple[str, ...]:
         return (f"{_name(_device(number, root))} (a map without paths)",)
     down = []
     for path in paths:
-        states = {_name(path): text(path / "device" / "state")}
-        if names := _controllers(path):
-            states = {name: text(root / "class" / "nvme" / name / "state") for name in names}
-            if "live" in states.values():
-                continue
-        down += [f"{name} ({state})" for name, state in states.items() if state not in {"", "running", "live"}]
+        states = _states(path, root)
+        if "live" not in states.values():
+            down += [f"{name} ({state})" for name, state in states.items() if state not in _UP]
     return tuple(sorted(down))
 
 
@@ -126,6 +125,20 @@ def nudge(number: str, root: Path = SYS) -> Nudge:
         nvme=tuple(sorted({name for path in paths for name in _controllers(path)})),
         map=_name(_device(number, root)) if is_multipath(number, root) else None,
     )
+
+
+def answering(number: str, root: Path = SYS) -> Nudge:
+    """Return the disks and controllers of `nudge` that the kernel calls working, without a map."""
+    up = {name for path in _paths(number, root) for name, state in _states(path, root).items() if state in _UP}
+    every = nudge(number, root)
+    return Nudge(scsi=tuple(filter(up.__contains__, every.scsi)), nvme=tuple(filter(up.__contains__, every.nvme)))
+
+
+def _states(path: Path, root: Path) -> dict[str, str]:
+    """Return the kernel's state of a path, by its name; of an NVMe namespace that of each of its controllers."""
+    if names := _controllers(path):
+        return {name: text(root / "class" / "nvme" / name / "state") for name in names}
+    return {_name(path): text(path / "device" / "state")}
 
 
 def wwids(number: str, root: Path = SYS) -> dict[str, str]:

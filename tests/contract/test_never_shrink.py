@@ -63,6 +63,8 @@ class NoBrick:
     def rescan(self, nudge: Nudge) -> None:
         raise AssertionError(nudge)
 
+    read_anew = rescan
+
     def paths(self, protocol: str, properties: Mapping[str, Any]) -> Sequence[str]:
         raise AssertionError(protocol, properties)
 

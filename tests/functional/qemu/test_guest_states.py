@@ -128,6 +128,9 @@ class CountingBrick:
     def rescan(self, nudge: Nudge) -> None:
         self._brick.rescan(nudge)
 
+    def read_anew(self, nudge: Nudge) -> None:
+        self._brick.read_anew(nudge)
+
     def paths(self, protocol: str, properties: Any) -> Sequence[str]:
         return list(self._brick.paths(protocol, properties))
 

@@ -286,6 +286,8 @@ def test_what_nobody_can_extend_here_is_unsupported(disk: FakeDisk) -> None:
         def rescan(self, nudge: Nudge) -> None:
             raise AssertionError
 
+        read_anew = rescan
+
         def paths(self, protocol: str, properties: Mapping[str, Any]) -> list[str]:
             raise AssertionError
 
@@ -482,6 +484,37 @@ def test_a_disk_that_has_the_size_is_remembered_before_anybody_rescans_it() -> N
     report = extend(order(server_id, disk.volume_id, 64 * MIB), made)
     assert report.outcome is Outcome.ALREADY
     assert guard.learned == [disk.volume_id]
+
+
+class LateGuard(LearningGuard):
+    """A guard that has another answer from the second check on: the refresh between them has shown it."""
+
+    def __init__(self, answer: StepFailedError) -> None:
+        super().__init__()
+        self._answers = [answer]
+        self._first = True
+
+    def check(self, domain: Domain, disk: Disk, attachment_id: str | None = None) -> None:
+        if not self._first:
+            raise self._answers[0]
+        self._first = False
+
+
+STRANGER = StepFailedError(Outcome.REFUSED, Reason.WRONG_DEVICE, "it is naa.b; the volume was naa.a")
+SILENT = StepFailedError(Outcome.DEVICE_STALE, Reason.WRONG_DEVICE, "it has no name now")
+
+
+@pytest.mark.parametrize(("answer", "outcome"), [(STRANGER, Outcome.REFUSED), (SILENT, Outcome.BRICK_FAILED)])
+def test_a_refresh_that_failed_and_showed_another_volume_is_refused(
+    answer: StepFailedError, outcome: Outcome
+) -> None:
+    """os-brick may rescan and raise afterwards. A guard that cannot tell leaves the failure as it is."""
+    hypervisor, server_id, disk = block()
+    strategy = FakeStrategy(disk, fails=brick_failed())
+    made = replace(tools(hypervisor, strategy), guard=LateGuard(answer))
+    report = extend(order(server_id, disk.volume_id, 128 * MIB), made)
+    assert report.outcome is outcome
+    assert disk.capacity == 64 * MIB
 
 
 def test_a_disk_that_the_driver_cannot_resize_is_refused_before_anything_is_touched() -> None:

@@ -40,6 +40,8 @@ class FakeBrick:
     nudged: list[Nudge] = field(default_factory=list)
     evens: "FakeSys | None" = None
     touches: Callable[[], None] = lambda: None
+    read: list[Nudge] = field(default_factory=list)
+    shows: Callable[[Nudge], None] = lambda _nudge: None
 
     def extend(self, protocol: str, properties: Mapping[str, Any]) -> int:
         self.asked.append((protocol, dict(properties)))
@@ -58,6 +60,10 @@ class FakeBrick:
         for name in (*nudge.scsi, *filter(None, (nudge.map,))) if self.evens is not None else ():
             assert self.evens is not None
             self.evens.resize(name, 2 * SIZE)
+
+    def read_anew(self, nudge: Nudge) -> None:
+        self.read.append(nudge)
+        self.shows(nudge)
 
     def paths(self, protocol: str, properties: Mapping[str, Any]) -> list[str]:
         assert isinstance(properties, dict)
@@ -221,6 +227,99 @@ def test_a_path_that_turns_out_to_be_another_volume_is_refused(fake_sys: FakeSys
             chosen.refresh(disk(source), info)
         assert (caught.value.outcome, caught.value.reason) == (Outcome.REFUSED, Reason.WRONG_DEVICE)
         assert "sda is naa.6001405bb" in caught.value.detail
+
+
+FAILED = [
+    StepFailedError(Outcome.PATHS_DOWN, Reason.BRICK_RAISED, "All paths need to be up"),
+    StepFailedError(Outcome.BRICK_FAILED, Reason.BRICK_RAISED, "VolumePathsNotFound"),
+    StepFailedError(Outcome.BRICK_FAILED, Reason.BRICK_NO_SIZE, ""),
+]
+
+
+def refused(strategy: Any, source: str, info: Any) -> str:
+    with pytest.raises(StepFailedError) as caught:
+        strategy.refresh(disk(source), info)
+    assert (caught.value.outcome, caught.value.reason) == (Outcome.REFUSED, Reason.WRONG_DEVICE)
+    return caught.value.detail
+
+
+@pytest.mark.parametrize("failed", FAILED, ids=lambda ex: f"{ex.outcome}-{ex.reason}")
+@pytest.mark.parametrize("info", [ISCSI, connection("fibre_channel"), None])
+@pytest.mark.parametrize("source", ["/dev/sda", "/dev/dm-0"])
+def test_another_volume_is_refused_where_os_brick_failed_before_it_rescanned(
+    fake_sys: FakeSys, source: str, info: Any, failed: StepFailedError
+) -> None:
+    """A LUN that was given away fails os-brick's first read of its path: the kernel still has the old name."""
+    for name in ("sda", "sdb"):
+        fake_sys.wwid(name, "naa.6001405aa")
+    brick = FakeBrick(fails=failed, shows=lambda _nudge: fake_sys.wwid("sda", "naa.6001405bb"))
+    strategy = ScsiStrategy(brick, fake_sys.root) if info else LocalStrategy(brick, fake_sys.root)
+    assert "sda is naa.6001405bb; sda was naa.6001405aa" in refused(strategy, source, info).replace(
+        ", sdb is naa.6001405aa", ""
+    )
+    assert brick.read == [Nudge(scsi=("sda", "sdb") if source == "/dev/dm-0" else ("sda",))]
+
+
+@pytest.mark.parametrize("info", [connection("nvmeof", nqn="nqn.a"), None])
+def test_another_namespace_is_refused_where_the_rescan_failed(fake_sys: FakeSys, info: Any) -> None:
+    wwid = fake_sys.root / "block" / "nvme0n1" / "wwid"
+    wwid.write_text("uuid.0f-aa\n")
+    (fake_sys.root / "class" / "nvme" / "nvme1" / "state").write_text("connecting\n")
+
+    def show(_nudge: Nudge) -> None:
+        wwid.write_text("uuid.0f-bb\n")
+
+    brick = FakeBrick(fails=FAILED[1], shows=show)
+    strategy = NvmeStrategy(brick, fake_sys.root) if info else LocalStrategy(brick, fake_sys.root)
+    assert "nvme0n1 is uuid.0f-bb" in refused(strategy, "/dev/nvme0n1", info)
+    assert brick.read == [Nudge(nvme=("nvme0",))], "a controller that is away is not asked"
+
+
+@pytest.mark.parametrize("info", [ISCSI, None])
+def test_another_volume_is_refused_on_the_path_that_works_while_the_other_one_is_down(
+    fake_sys: FakeSys, info: Any
+) -> None:
+    for name in ("sda", "sdb"):
+        fake_sys.wwid(name, "naa.6001405aa")
+    fake_sys.state("sdb", "transport-offline")
+    brick = FakeBrick(shows=lambda _nudge: fake_sys.wwid("sda", "naa.6001405bb"))
+    strategy = ScsiStrategy(brick, fake_sys.root) if info else LocalStrategy(brick, fake_sys.root)
+    refused(strategy, "/dev/dm-0", info)
+    assert brick.read == [Nudge(scsi=("sda",))]
+    assert not brick.asked
+    assert not brick.nudged
+
+
+@pytest.mark.parametrize("reason", [Reason.BRICK_TIMED_OUT, Reason.BRICK_DIED, Reason.BRICK_LOCK_HELD])
+def test_after_a_call_that_was_given_up_the_volume_is_judged_by_what_the_kernel_knows(
+    fake_sys: FakeSys, reason: Reason
+) -> None:
+    """Another rescan would wait as long again; the one that was given up may have shown the new name."""
+    fake_sys.wwid("sda", "naa.6001405aa")
+    failed = StepFailedError(Outcome.BRICK_FAILED, reason, "given up")
+    brick = FakeBrick(fails=failed)
+    with pytest.raises(StepFailedError) as caught:
+        ScsiStrategy(brick, fake_sys.root).refresh(disk(), ISCSI)
+    assert caught.value is failed
+    brick.touches = lambda: fake_sys.wwid("sda", "naa.6001405bb")
+    refused(ScsiStrategy(brick, fake_sys.root), "/dev/sda", ISCSI)
+    assert not brick.read
+
+
+@pytest.mark.parametrize("failed", FAILED, ids=lambda ex: f"{ex.outcome}-{ex.reason}")
+def test_a_volume_that_is_read_anew_and_is_itself_keeps_its_failure(
+    fake_sys: FakeSys, failed: StepFailedError
+) -> None:
+    """Also where the paths cannot be read anew."""
+    fake_sys.wwid("sda", "naa.6001405aa")
+
+    def unread(_nudge: Nudge) -> None:
+        raise StepFailedError(Outcome.BRICK_FAILED, Reason.BRICK_DIED)
+
+    for shows in (lambda _nudge: None, unread):
+        with pytest.raises(StepFailedError) as caught:
+            ScsiStrategy(FakeBrick(fails=failed, shows=shows), fake_sys.root).refresh(disk(), ISCSI)
+        assert caught.value is failed
 
 
 def test_a_map_is_as_large_as_its_smallest_path(fake_sys: FakeSys) -> None:
