@@ -6,20 +6,20 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Final
 
 import kombu
 
 from bridge.core import limits
-from bridge.core.audit import AuditEvent, AuditRecord
 from bridge.core.errors import JournalRefusedError, JournalUnavailableError, ShuttingDownError
-from bridge.core.file_systems import FileSystemSeen
 from bridge.core.messages import HostMessage
 from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
 from bridge.core.wire import BadMessageError
 from bridge.engine.alarms import HostAlarms, Seldom
-from bridge.journal.reports import BatchResult, Reported, SettledReport, portions
+from bridge.engine.report_records import file_system_records, report_records
+from bridge.journal.portions import portions
+from bridge.journal.reports import BatchResult, Reported, SettledReport
 from bridge.journal.states import Move, not_its_order
 from bridge.runtime.audit import AuditLog
 from bridge.runtime.broker import (
@@ -60,15 +60,6 @@ _BREATH: Final = 0.12  # seconds of that turn: SQLite's writers look for the loc
 _QUIET: Final = 10.0  # seconds between two log lines that say the same about one host
 _BUS: Final = "engine.bus"
 _LOOK_AGAIN: Final = 30.0  # seconds; a deleted exchange is missing until then, and agents wait
-
-_EVENTS: Final = {
-    Move.CLOSE: AuditEvent.CLOSED,
-    Move.FAIL: AuditEvent.FAILED,
-    Move.AGAIN: AuditEvent.REPORTED,
-    Move.NEWER: AuditEvent.REOPENED,
-    Move.NOTE: AuditEvent.LATE,
-    Move.IGNORE: AuditEvent.LATE,
-}
 
 
 class _Inbox:
@@ -340,38 +331,7 @@ class ReportsConsumer:
                 "guest sees %s of %d bytes",
                 settled.host, report.key.volume_id, report.key.server_id, _NEVER - 1, report.after, report.target,
             )  # fmt: skip
-        self._audit.write(*_records(settled, time.time()))
-
-
-def file_system_records(host: str, seen: FileSystemSeen, now: float) -> list[AuditRecord]:
-    """Return audit records of the commands in a guest, and of how its file system stands after them."""
-    ids: dict[str, Any] = {"request_id": seen.request_id, "global_request_id": seen.global_request_id}
-    steps = [
-        AuditRecord.of(
-            seen.key,
-            AuditEvent.FILESYSTEM,
-            now,
-            host=host,
-            outcome="ok" if step.ok else "failed",
-            seconds=step.seconds,
-            data={"step": step.name, "detail": step.detail},
-            **ids,
-        )
-        for step in seen.steps
-    ]
-    sizes = {"disk": seen.disk, "size": seen.size, "unused": seen.unused}
-    words = {"layout": seen.layout.value, "type": seen.kind, "mount_point": seen.mount_point}
-    end = AuditRecord.of(
-        seen.key,
-        AuditEvent.FILESYSTEM,
-        now,
-        host=host,
-        outcome=seen.state.value,
-        reason=seen.reason,
-        data={name: value for name, value in {**sizes, **words, "follow": seen.follow.value}.items() if value},
-        **ids,
-    )
-    return [*steps, end]
+        self._audit.write(*report_records(settled, time.time()))
 
 
 def sender_of(message: kombu.Message) -> str | None:
@@ -381,43 +341,3 @@ def sender_of(message: kombu.Message) -> str | None:
     """
     where = message.delivery_info
     return str(where["routing_key"]) if where.get("exchange") == HOSTS_EXCHANGE else None
-
-
-def _records(settled: SettledReport, now: float) -> list[AuditRecord]:
-    """Return audit records of the agent's steps and the end, so that control-plane logs tell the whole story."""
-    report, extend, attempt, decision = settled.report, settled.extend, settled.attempt, settled.decision
-    if attempt is None or decision is None:
-        return []
-    common: dict[str, Any] = {
-        "host": settled.host,
-        "extend_id": attempt.extend_id,
-        "attempt": attempt.number,
-        "attempt_id": attempt.id,
-        "request_id": extend.request_id if extend is not None else None,
-        "global_request_id": extend.global_request_id if extend is not None else None,
-        "traceparent": extend.traceparent if extend is not None else report.traceparent,
-    }
-    steps = [
-        AuditRecord.of(
-            report.key,
-            AuditEvent.STEP,
-            now,
-            outcome="ok" if step.ok else "failed",
-            seconds=step.seconds,
-            data={"step": step.name, "detail": step.detail, "size": step.size},
-            **common,
-        )
-        for step in report.steps
-    ]
-    sizes = {"before": report.before, "target": report.target, "after": report.after, "detail": report.detail}
-    end = AuditRecord.of(
-        report.key,
-        _EVENTS[decision.move],
-        now,
-        outcome=decision.outcome.value,
-        reason=str(decision.reason),
-        seconds=now - extend.opened_at if extend is not None else None,
-        data={k: v for k, v in sizes.items() if v not in (None, "")},
-        **common,
-    )
-    return [*steps, end]

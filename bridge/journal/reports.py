@@ -17,19 +17,20 @@ import sqlalchemy as sa
 
 from bridge.core import limits
 from bridge.core.audit import AuditEvent
-from bridge.core.extend import Arrival, ArrivalSource, Bytes, ExtendKey
+from bridge.core.extend import Bytes
 from bridge.core.file_systems import FileSystemSeen
-from bridge.core.inventory import DomainSeen
 from bridge.core.messages import HostMessage, Report
 from bridge.journal import hosts as host_rows
-from bridge.journal.accept import open_extends
 from bridge.journal.claims import EXTEND_COLUMNS, extend_of
 from bridge.journal.database import Database, Prepared, PreparedForRows, names
 from bridge.journal.file_systems import write_file_systems
+from bridge.journal.handover import hand_over, look_again
+from bridge.journal.portions import slices, weight
 from bridge.journal.states import Attempt, Extend, Move, SettleDecision, State, is_final, settle
 from bridge.journal.tables import attempts, extends, transitions
 from bridge.runtime.retry import Backoff
 
+_TOGETHER: Final = 4  # heartbeats from which on one statement for all is cheaper
 ENDS: Final = frozenset({Move.CLOSE, Move.FAIL})
 _EVENTS: Final[Mapping[Move, AuditEvent]] = {
     Move.CLOSE: AuditEvent.CLOSED,
@@ -208,10 +209,6 @@ def write_decisions(connection: sa.Connection, settled: Sequence[SettledReport],
     _NOTE.run(connection, lines, {"at": now})
 
 
-_TOGETHER: Final = 4  # heartbeats from which on one statement for all is cheaper
-_MIGRATION: Final = 3600.0  # seconds a live migration may take for a resize on its source to be looked at again
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchResult:
     """The result of a batch: each report's effect, hosts that came up, names that two agents share.
@@ -251,12 +248,12 @@ class Reported:
 
     def _apply_ahead(self, message: HostMessage) -> tuple[str, ...]:
         """Write an inventory that is too large for one transaction domain by domain, in several transactions."""
-        if weight(message) <= limits.ROWS.most or message.inventory is None:
+        if message.inventory is None or weight(message) <= limits.ROWS.most:
             return ()
         now = self._clock()
         alive = host_rows.Alive(since=now - self._host_timeout, until=now + self._host_timeout)
         moved_in: list[str] = []
-        for some in _slices(message.inventory.domains):
+        for some in slices(message.inventory.domains):
             ahead = partial(host_rows.apply_part, message=message, some=some, now=now, alive=alive)
             moved_in += self._database.write(ahead)
         return tuple(moved_in)
@@ -286,10 +283,11 @@ class Reported:
                 lost[heard.host] = heard.lost
             if heard.came_up:
                 came_up.append(heard.host)
-                _hand_over(connection, heard, now)
+                hand_over(connection, heard, now)
             if heard.duplicate:
                 duplicate.append(heard.host)
-            back += _look_again(connection, heard.host, (*moved_in, *heard.moved_in), now)
+            if came := (*moved_in, *heard.moved_in):
+                back += look_again(connection, heard.host, came, now)
         settled = list(self._settle(connection, believed, now))
         write_decisions(connection, settled, now)
         changed = [
@@ -336,100 +334,3 @@ class Reported:
                 if decision.move in ENDS:
                     rows.pop(attempt.extend_id, None)
             yield SettledReport(host=host, report=report, attempt=attempt, extend=extend, decision=decision)
-
-
-def portions(messages: Sequence[HostMessage]) -> Iterator[list[HostMessage]]:
-    """Split a batch into portions of one transaction each, because a long one would hold up every other writer."""
-    portion: list[HostMessage] = []
-    size = 0
-    for message in messages:
-        if portion and size + weight(message) > limits.ROWS.most:
-            yield portion
-            portion, size = [], 0
-        portion.append(message)
-        size += weight(message)
-    if portion:
-        yield portion
-
-
-_INVENTORY: Final = 20  # rows whose work it costs to compare an inventory with what the journal has of the host
-
-
-def weight(message: HostMessage) -> int:
-    """Return the approximate number of rows of a message."""
-    own = 1 + len(message.reports) + len(message.file_systems)
-    if message.inventory is None or host_rows.is_heartbeat(message):
-        return own
-    domains = message.inventory.domains
-    return _INVENTORY + own + len(domains) + sum(len(d.disks) for d in domains) + len(message.inventory.gone)
-
-
-def _slices(domains: Sequence[DomainSeen]) -> Iterator[list[DomainSeen]]:
-    some: list[DomainSeen] = []
-    size = 0
-    for domain in domains:
-        some.append(domain)
-        size += 1 + len(domain.disks)
-        if size >= limits.ROWS.most:
-            yield some
-            some, size = [], 0
-    if some:
-        yield some
-
-
-def _hand_over(connection: sa.Connection, heard: host_rows.HostUpdate, now: float) -> None:
-    """Make extends due that wait for the host, and extends of its last run, because that run is gone."""
-    due_now = {"due_at": now, "waiting_for": None}
-    connection.execute(
-        sa.update(extends).where(extends.c.open == 1, extends.c.waiting_for == heard.host).values(**due_now)
-    )
-    if heard.restarted:
-        in_hand = sa.select(attempts.c.extend_id).where(
-            attempts.c.host == heard.host, attempts.c.ended_at.is_(None)
-        )
-        connection.execute(
-            sa.update(extends)
-            .where(extends.c.open == 1, extends.c.state == State.DISPATCHED, extends.c.id.in_(in_hand))
-            .values(**due_now)
-        )
-
-
-def _look_again(connection: sa.Connection, host: str, moved_in: Sequence[str], now: float) -> int:
-    """Make the extends of guests due that have just become active on a host; return their number.
-
-    A guest may have left a resize behind on the host it came from. So an extend which that host closed a short
-    while ago is opened again. The extend ends as `already` if all is well.
-    """
-    if not moved_in:
-        return 0
-    back = connection.execute(
-        sa.update(extends)
-        .where(
-            extends.c.open == 1, extends.c.state == State.DUE.value, extends.c.server_id.in_(moved_in),
-            extends.c.due_at > now,
-        )
-        .values(due_at=now)
-    )  # fmt: skip
-    elsewhere = connection.execute(
-        sa.select(extends.c.server_id, extends.c.volume_id, extends.c.global_request_id, extends.c.traceparent)
-        .join(attempts, sa.and_(attempts.c.extend_id == extends.c.id, attempts.c.gen == extends.c.wanted_gen))
-        .where(
-            extends.c.server_id.in_(moved_in),
-            extends.c.open.is_(None),
-            extends.c.closed_at > now - _MIGRATION,
-            attempts.c.outcome == extends.c.outcome,
-            attempts.c.host != host,
-        )
-    )
-    arrivals = [
-        Arrival(
-            key=ExtendKey(server_id, volume_id),
-            global_request_id=request_id,
-            traceparent=traceparent,
-            source=ArrivalSource.RECONCILE,
-        )
-        for server_id, volume_id, request_id, traceparent in elsewhere
-    ]
-    if arrivals:
-        open_extends(connection, arrivals, now)
-    return int(back.rowcount) + len(arrivals)

@@ -10,7 +10,8 @@ import sqlalchemy as sa
 from bridge.core import limits
 from bridge.core.extend import Bytes, ExtendKey, new_id
 from bridge.core.inventory import DiskSeen, DomainSeen, GuestState, Inventory
-from bridge.journal.reports import BatchResult, portions
+from bridge.journal.portions import portions
+from bridge.journal.reports import BatchResult
 from bridge.journal.tables import disks, domains
 from tests.unit.journal.conftest import Bench
 
