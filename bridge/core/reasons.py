@@ -226,6 +226,8 @@ class Reason(StrEnum):
         "the last partition is a logical one, inside an extended one",
     )
     FS_MBR_LIMIT = "fs_mbr_limit", "the disk's MBR ends at 2 TiB"
+    FS_SIZE_LIMIT = "fs_size_limit", "the file system's own format cannot address the disk's new size"
+    FS_ERRORS = "fs_errors", "the file system is marked as faulty; it must be checked before it can grow"
     FS_TABLE = "fs_table", "the partition table is of an unknown kind, or cannot be read"
     FS_LAYOUT = "fs_layout", "the layers on the disk are of a kind the bridge does not grow"
     FS_DISK_NOT_FOUND = "fs_disk_not_found", "no disk of the guest has the volume's serial"

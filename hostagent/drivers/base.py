@@ -31,6 +31,13 @@ SIZE_MAX: Final = 1 << 63
 """Sizes from here on are of no disk: a driver that reads one raises StepFailedError."""
 AGENT_ANSWER_MAX: Final = 4 << 20
 """Bytes of a guest agent's answer: what a guest-exec returns at most, with room."""
+_AGENT_VALUES_MAX: Final = 1 << 18
+"""Values in a guest agent's answer: those of 4096 file systems, with room. Each costs some 100 bytes of memory."""
+
+
+def is_small_answer(text: str) -> bool:
+    """Return whether an agent's answer is small enough to be parsed, in bytes and in values."""
+    return len(text) <= AGENT_ANSWER_MAX and sum(map(text.count, "[{,")) <= _AGENT_VALUES_MAX
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,7 @@ from hostagent.guest.plan import (
     plan_growth,
 )
 from hostagent.guest.printed import (
+    Covered,
     LogicalVolume,
     PartitionTable,
     read_covered,
@@ -61,7 +62,7 @@ REFUSALS: Final = frozenset(
         Reason.FS_NOT_MOUNTED, Reason.FS_TYPE, Reason.FS_READ_ONLY, Reason.FS_NOT_LAST, Reason.FS_LUKS,
         Reason.FS_SEVERAL_VOLUMES, Reason.FS_NO_FREE_EXTENTS, Reason.FS_LOGICAL_PARTITION, Reason.FS_MBR_LIMIT,
         Reason.FS_TABLE, Reason.FS_LAYOUT, Reason.FS_SERIAL_AMBIGUOUS, Reason.FS_TOOL_MISSING,
-        Reason.FS_AGENT_FORBIDS,
+        Reason.FS_AGENT_FORBIDS, Reason.FS_SIZE_LIMIT, Reason.FS_ERRORS,
     }
 )  # fmt: skip
 """Reasons that end a growth: its owner has to change something in the guest. Other reasons are tried again."""
@@ -120,7 +121,7 @@ class VolumeGrowth:
         after_view = view(self.calls)
         after = _total(after_view, facts.device)
         now = judge_volume(after_view, self.key, self.volume_ids, self.capacity)
-        if not is_verified(facts.kind, covered=facts.covered, room=room, before=before, after=after):
+        if not is_verified(facts.kind, covered=facts.covered.size, room=room, before=before, after=after):
             words = f"{after} bytes after {before}, on a device of {room} bytes"
             return self._ended(now, FsState.FAILED, Reason.FS_NOT_VERIFIED, words)
         return self._ended(now, FsState.GROWN, Reason.FS_GROWN, follow=Follow.YES)
@@ -154,7 +155,6 @@ class VolumeGrowth:
             raise _RefusedError(
                 check_mount(mounts[0].kind, writable=False) or GrowRefusal(reason=Reason.FS_READ_ONLY)
             )
-        covered, number = self._covered(mount)
         return GrowFacts(
             disk=disk.device,
             disk_size=disk_size,
@@ -166,8 +166,7 @@ class VolumeGrowth:
             kind=mount.kind,
             mount_point=mount.mount_point,
             writable=True,
-            covered=covered,
-            device_number=number,
+            covered=self._covered(mount),
         )
 
     def _wait_for_size(self, disk: str) -> int:
@@ -240,7 +239,7 @@ class VolumeGrowth:
                 return each
         return None
 
-    def _covered(self, mount: GuestFileSystem) -> tuple[int, str]:
+    def _covered(self, mount: GuestFileSystem) -> Covered:
         argv = covered_argv(mount.kind, mount.device, mount.mount_point)
         ended = self._run(argv, _LOOK_LIMIT)
         if ended.code != 0:

@@ -131,7 +131,8 @@ class GuestKeeper:
         here = {domain.server_id for domain in inventory.domains if domain.state is GuestState.ACTIVE}
         with self._changed:
             if inventory.full:
-                self._due = {s: look for s, look in self._due.items() if s in here or self._wishes.of(s)}
+                stay = here | self._wishes.servers()
+                self._due = {server_id: look for server_id, look in self._due.items() if server_id in stay}
                 self._references = {k: seen for k, seen in self._references.items() if k.server_id in here}
             for server_id in inventory.gone:
                 self._due.pop(server_id, None)
@@ -193,17 +194,21 @@ class GuestKeeper:
             LOG.debug("server %s cannot be looked at: %s", server_id, ex)
             return bool(wishes)
         if domain is None or domain.left:
-            self._wishes.finish([ExtendKey(server_id, volume_id) for volume_id in wishes])
+            self._wishes.finish({ExtendKey(server_id, volume_id): wish for volume_id, wish in wishes.items()})
             return False
         if domain.state is not GuestState.ACTIVE:
             return bool(wishes)
         targets = {disk.volume_id: disk.target for disk in domain.disks if disk.volume_id and not disk.cdrom}
-        self._wishes.finish([ExtendKey(server_id, gone) for gone in wishes.keys() - targets.keys()])
+        self._wishes.finish({ExtendKey(server_id, gone): wishes[gone] for gone in wishes.keys() - targets.keys()})
         if not targets:
             return False
         seen = self._seen(session, server_id, targets, wishes)
         self._tell(seen)
-        finished = [each.key for each in seen if each.key.volume_id in wishes and each.state in _DONE]
+        finished = {
+            each.key: wishes[each.key.volume_id]
+            for each in seen
+            if each.key.volume_id in wishes and each.state in _DONE
+        }
         self._wishes.finish(finished)
         return len(finished) < len(wishes.keys() & targets.keys())
 

@@ -81,9 +81,15 @@ def find_disk(disks: Sequence[GuestDisk], volume_id: str, volume_ids: Collection
 
 def tree_of(disk: GuestDisk, disks: Sequence[GuestDisk], file_systems: Sequence[GuestFileSystem]) -> DiskTree:
     """Return the disk with all that lies on it, through any number of layers."""
-    devices = {disk.device}
-    while more := {d.device for d in disks if d.device not in devices and devices.intersection(d.beneath)}:
+    above: dict[str, list[str]] = {}
+    for each in disks:
+        for beneath in each.beneath:
+            above.setdefault(beneath, []).append(each.device)
+    devices, waiting = {disk.device}, [disk.device]
+    while waiting:  # each device once: a guest may say that thousands lie on one another
+        more = set(above.get(waiting.pop(), ())) - devices
         devices |= more
+        waiting += more
     return DiskTree(
         disk=disk.device,
         partitions=tuple(d.device for d in disks if d.partition and disk.device in d.beneath),

@@ -9,7 +9,7 @@ from typing import Final
 
 from bridge.core.reasons import Reason
 from hostagent.guest.layout import FLOORS, SLACK
-from hostagent.guest.printed import LogicalVolume, PartitionTable
+from hostagent.guest.printed import Covered, LogicalVolume, PartitionTable
 
 EXT: Final = frozenset({"ext2", "ext3", "ext4"})
 _TABLE_SLACK: Final = 2 * 1024 * 1024  # room behind a partition that is not worth writing its table
@@ -25,7 +25,7 @@ class GrowFacts:
     """A volume inside its guest, looked at and not touched. Sizes in bytes.
 
     `device`: the file system's own device, `room` its size now; `base`: the last partition, or the disk, with its
-    size. `covered`: bytes of `device` that the file system has. `device_number`: btrfs' number of the device.
+    size. `covered`: what the file system has of `device`.
     """
 
     disk: str
@@ -38,8 +38,14 @@ class GrowFacts:
     kind: str
     mount_point: str
     writable: bool
-    covered: int
-    device_number: str = ""
+    covered: Covered
+
+    @property
+    def room_to_come(self) -> int:
+        """Return the size of `device` when all below it has grown."""
+        logical = self.logical
+        unused = logical.device - logical.used + logical.free if logical is not None else 0
+        return self.room + max(0, unused) + max(0, _room_behind_partition(self))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +103,15 @@ def check_logical(logical: LogicalVolume) -> GrowRefusal | None:
     return None
 
 
+def check_covered(covered: Covered, room: int) -> GrowRefusal | None:
+    """Return why a file system cannot cover a device of `room` bytes, None if it can."""
+    if covered.faulty:
+        return GrowRefusal(reason=Reason.FS_ERRORS)
+    if covered.most is not None and room - covered.most >= SLACK:
+        return GrowRefusal(reason=Reason.FS_SIZE_LIMIT, detail=f"{covered.most} bytes at most")
+    return None
+
+
 def plan_growth(facts: GrowFacts) -> GrowRefusal | GrowPlan:
     """Return the commands that bring the file system to its disk's size, or why there are none."""
     refusal = check_mount(facts.kind, writable=facts.writable)
@@ -119,14 +134,16 @@ def plan_growth(facts: GrowFacts) -> GrowRefusal | GrowPlan:
     if facts.logical is not None:
         room = facts.logical.device - facts.logical.used - _LVM_SLACK + (behind_partition if commands else 0)
         if room + facts.logical.free < facts.logical.extent:
-            behind = facts.room - facts.covered >= SLACK
+            behind = facts.room - facts.covered.size >= SLACK
             if not behind:
                 enough = room < SLACK
                 return GrowPlan(commands=()) if enough else GrowRefusal(reason=Reason.FS_NO_FREE_EXTENTS)
             commands.clear()
         else:
             commands += _layers(facts.logical, facts.base, facts.device, room)
-    if commands or facts.room - facts.covered >= SLACK:
+    if commands or facts.room - facts.covered.size >= SLACK:
+        if (refusal := check_covered(facts.covered, facts.room_to_come)) is not None:
+            return refusal
         commands.append(_file_system(facts))
     return GrowPlan(commands=tuple(commands))
 
@@ -161,7 +178,7 @@ def _file_system(facts: GrowFacts) -> GrowCommand:
         case "xfs":
             argv: Argv = ("xfs_growfs", facts.mount_point)
         case "btrfs":
-            argv = ("btrfs", "filesystem", "resize", f"{facts.device_number or '1'}:max", facts.mount_point)
+            argv = ("btrfs", "filesystem", "resize", f"{facts.covered.device_number or '1'}:max", facts.mount_point)
         case _:
             argv = ("resize2fs", facts.device)
     return GrowCommand(name="file_system", argv=argv)

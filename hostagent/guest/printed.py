@@ -14,6 +14,10 @@ from hostagent.guest.errors import GuestLookError
 _SIZE_MAX: Final = 2**63 - 1
 _ROWS_MAX: Final = 4096
 _NAME: Final = re.compile(r"[A-Za-z0-9+_.][A-Za-z0-9+_.-]{0,127}")  # of a volume group or logical volume
+_EXT_BLOCKS_MAX: Final = 2**32 - 1  # without the feature 64bit
+_LINE_MAX: Final = 1024  # characters of a line with a size; a longer line is left out
+_DEVID: Final = re.compile(r"devid\s+(\d{1,9}) size (\d{1,18}) used \d{1,18} path (\S+)")
+_XFS_DATA: Final = re.compile(r"data\s.*?\bbsize=(\d{1,7})\s+blocks=(\d{1,18}),.*")
 _OCTAL: Final = re.compile(r"\\([0-7]{3})")
 _SECTORS: Final = frozenset({512, 4096})
 
@@ -120,24 +124,44 @@ def read_logical_volume(volumes: str, physical: str, device: str, minor: int) ->
     )
 
 
-def read_covered(kind: str, out: str, device: str) -> tuple[int, str]:
-    """Return the bytes of its device that a file system covers, and btrfs' number of the device ("" for others)."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Covered:
+    """The part of its device that a file system covers, in bytes.
+
+    `most`: bytes that its format can address, None without such a limit. `faulty`: it is marked as such.
+    `device_number`: btrfs' number of the device, "" for others.
+    """
+
+    size: int
+    most: int | None = None
+    faulty: bool = False
+    device_number: str = ""
+
+
+def read_covered(kind: str, out: str, device: str) -> Covered:
+    """Return how much of its device a file system covers, as its own tool shows it."""
     match kind:
         case "ext2" | "ext3" | "ext4":
-            blocks, size = _field(r"^Block count:\s+(\d{1,18})$", out), _field(r"^Block size:\s+(\d{1,7})$", out)
-            return blocks * size, ""
+            block, features = _number_of("Block size", out), _field("Filesystem features", out).split()
+            return Covered(
+                size=_number_of("Block count", out) * block,
+                most=None if "64bit" in features else _EXT_BLOCKS_MAX * block,
+                faulty="with errors" in _field("Filesystem state", out),
+            )
         case "xfs":
-            data = re.search(r"^data\s.*bsize=(\d{1,7})\s+blocks=(\d{1,18}),", out, re.MULTILINE)
+            lines = (line for line in out.splitlines() if len(line) <= _LINE_MAX)
+            data = next(filter(None, map(_XFS_DATA.fullmatch, lines)), None)
             if data is None:
                 raise bad("xfs_info: no size")
-            return int(data[1]) * int(data[2]), ""
+            return Covered(size=int(data[1]) * int(data[2]))
         case _:
-            rows = re.findall(r"^\s*devid\s+(\d{1,9}) size (\d{1,18}) used \d+ path (\S+)\s*$", out, re.MULTILINE)
+            lines = (line.strip() for line in out.splitlines() if len(line) <= _LINE_MAX)
+            rows = [found.groups() for found in map(_DEVID.fullmatch, lines) if found is not None]
             if len(rows) != 1 or "missing" in out.lower():
                 raise GuestLookError(Reason.FS_LAYOUT, f"btrfs on {len(rows)} devices")
             if rows[0][2] != device and not rows[0][2].startswith("/dev/"):
                 raise bad("btrfs: no device")
-            return int(rows[0][1]), rows[0][0]
+            return Covered(size=int(rows[0][1]), device_number=rows[0][0])
 
 
 def _json(out: str) -> Mapping[str, Any]:
@@ -198,11 +222,16 @@ def _number(row: Mapping[str, Any], key: str) -> int:
     return int(text)
 
 
-def _field(pattern: str, out: str) -> int:
-    found = re.search(pattern, out, re.MULTILINE)
-    if found is None:
-        raise bad("dumpe2fs: no size")
-    return int(found[1])
+def _field(name: str, out: str) -> str:
+    values = (line.partition(":")[2].strip() for line in out.splitlines() if line.startswith(f"{name}:"))
+    return next(values, "")
+
+
+def _number_of(name: str, out: str) -> int:
+    value = _field(name, out)
+    if not value.isascii() or not value.isdigit() or len(value) > len(str(_SIZE_MAX)):
+        raise bad(f"dumpe2fs: {name} is not a number")
+    return int(value)
 
 
 def _is_name(value: object) -> bool:

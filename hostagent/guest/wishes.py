@@ -5,7 +5,7 @@ import json
 import logging
 import os
 import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -54,10 +54,10 @@ class GrowWishes:
         with self._lock:
             return {key.server_id for key in self._wishes}
 
-    def finish(self, keys: Collection[ExtendKey]) -> None:
-        """Forget wishes that are fulfilled, refused, or void."""
+    def finish(self, finished: Mapping[ExtendKey, GrowWish]) -> None:
+        """Forget wishes that are fulfilled, refused, or void. A wish of a newer extend of the volume stays."""
         with self._lock:
-            if known := [key for key in keys if key in self._wishes]:
+            if known := [key for key, wish in finished.items() if self._wishes.get(key) is wish]:
                 for key in known:
                     del self._wishes[key]
                 self._write()
@@ -77,7 +77,7 @@ class GrowWishes:
         part = self._file.with_suffix(".part")
         try:
             with part.open("w") as out:
-                json.dump({"version": _VERSION, "wishes": rows}, out)
+                out.write(json.dumps({"version": _VERSION, "wishes": rows}))
                 out.flush()
                 os.fsync(out.fileno())
             part.replace(self._file)

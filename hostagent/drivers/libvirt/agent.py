@@ -8,13 +8,15 @@ from typing import Any, Final
 import libvirt
 import libvirt_qemu
 
-from hostagent.drivers.base import AGENT_ANSWER_MAX, AgentTrouble, GuestAgentError
+from hostagent.drivers.base import AgentTrouble, GuestAgentError, is_small_answer
 
 CALL: Final = "qemuAgentCommand"
 # virErrorNumber: not supported, the guest is not running, no such channel (twice); timeout, answer out of turn.
 _ABSENT: Final = frozenset({3, 55, 74, 84})
 _SILENT: Final = frozenset({68, 97})
 _ABSENT_WORDS: Final = ("agent is not connected", "agent is not configured", "agent disappeared")
+_BAD_WORDS: Final = ("no complete agent response", "unable to encode message", "parse json", "json reply")
+"""Words of libvirt about an answer that is too long for it or for its connection to us, or that is not JSON."""
 _SILENT_WORDS: Final = ("not responding", "timed out", "not available for now")
 
 
@@ -26,6 +28,8 @@ def ask(domain: Any, command: Mapping[str, Any], seconds: int) -> str:
         if (why := trouble(ex.get_error_code(), ex.get_error_message() or "")) is None:
             raise
         raise GuestAgentError(why, ex.get_error_message() or "") from ex
+    except (SystemError, UnicodeError) as ex:  # the binding on a text that it cannot decode
+        raise GuestAgentError(AgentTrouble.BAD_ANSWER, "an answer that is not UTF-8") from ex
 
 
 def trouble(code: int | None, text: str) -> AgentTrouble | None:
@@ -33,6 +37,8 @@ def trouble(code: int | None, text: str) -> AgentTrouble | None:
     words = text.lower()
     if any(absent in words for absent in _ABSENT_WORDS):
         return AgentTrouble.ABSENT
+    if any(bad in words for bad in _BAD_WORDS):
+        return AgentTrouble.BAD_ANSWER
     if code in _SILENT or any(silent in words for silent in _SILENT_WORDS):
         return AgentTrouble.SILENT
     if "unable to execute qemu agent command" in words:
@@ -42,7 +48,7 @@ def trouble(code: int | None, text: str) -> AgentTrouble | None:
 
 def answer_of(text: str) -> Any:
     """Return the `return` value of an answer; raises GuestAgentError for one in another form. Pure."""
-    if len(text) > AGENT_ANSWER_MAX:
+    if not is_small_answer(text):
         raise GuestAgentError(AgentTrouble.BAD_ANSWER, f"an answer of {len(text)} characters")
     try:
         answer = json.loads(text)

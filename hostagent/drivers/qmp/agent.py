@@ -5,7 +5,7 @@ import secrets
 from collections.abc import Mapping
 from typing import Any, Final
 
-from hostagent.drivers.base import AGENT_ANSWER_MAX, AgentTrouble, GuestAgentError
+from hostagent.drivers.base import AGENT_ANSWER_MAX, AgentTrouble, GuestAgentError, is_small_answer
 from hostagent.drivers.qmp.wire import (
     JsonLines,
     QmpDeadline,
@@ -19,6 +19,8 @@ from hostagent.drivers.qmp.wire import (
 _DELIMITER: Final = b"\xff"
 """Sent first, it has the agent forget half a message of before; the agent begins its answer with it."""
 _STALE_MAX: Final = 1000  # lines of earlier calls before the answer to the synchronization
+_STALE_BYTES_MAX: Final = 2 * AGENT_ANSWER_MAX  # in these lines
+_SYNCHRONIZATION_MAX: Final = 256  # bytes of the answer to it; a longer line is not parsed
 
 
 def ask(path: str, command: Mapping[str, Any], limit: float) -> Any:
@@ -40,9 +42,12 @@ def _asked(path: str, command: Mapping[str, Any], deadline: QmpDeadline) -> Any:
     try:
         _synchronize(wire, deadline)
         wire.send(command, deadline)
-        answer = wire.message(deadline)
+        line = wire.line(deadline)
     finally:
         wire.close()
+    if not is_small_answer(line.decode("latin-1")):
+        raise WireForeignError(f"an answer of {len(line)} bytes with too many values")
+    answer = json_object(line)
     if "return" in answer:
         return answer["return"]
     error = answer.get("error")
@@ -55,8 +60,14 @@ def _synchronize(wire: JsonLines, deadline: QmpDeadline) -> None:
     """Have the agent answer a number of ours, so that the next line is the answer to our command."""
     number = secrets.randbelow(1 << 53)
     wire.send({"execute": "guest-sync-delimited", "arguments": {"id": number}}, deadline, prefix=_DELIMITER)
+    seen = 0
     for _ in range(_STALE_MAX):
-        line = wire.line(deadline).rpartition(_DELIMITER)[2]
+        whole = wire.line(deadline)
+        if (seen := seen + len(whole)) > _STALE_BYTES_MAX:
+            break
+        line = whole.rpartition(_DELIMITER)[2]
+        if len(line) > _SYNCHRONIZATION_MAX:
+            continue
         try:
             if json_object(line).get("return") == number:
                 return

@@ -10,7 +10,7 @@ from bridge.core.extend import ExtendKey
 from bridge.core.file_systems import FileSystemSeen, FsState
 from bridge.core.reasons import Reason
 from hostagent.guest.grow import VolumeGrowth
-from tests.unit.hostagent.guest.fake_guest import MIB, SERVER, VOLUME, PlayedGuest, calls_of
+from tests.lab.played_guest import MIB, SERVER, VOLUME, PlayedGuest, calls_of
 
 
 def grown(guest: PlayedGuest) -> FileSystemSeen:
@@ -86,6 +86,11 @@ REFUSED = {
     "two_logical_volumes": (PlayedGuest(logical=500, volumes=2), Reason.FS_SEVERAL_VOLUMES),
     "logical_partition": (PlayedGuest(label="dos", number=5), Reason.FS_LOGICAL_PARTITION),
     "beyond_the_mbr": (PlayedGuest(label="dos", disk=3 << 20), Reason.FS_MBR_LIMIT),
+    "marked_as_faulty": (PlayedGuest(state="clean with errors"), Reason.FS_ERRORS),
+    "beyond_32_bits": (
+        PlayedGuest(disk=17 << 20, partition=15 << 20, covered=15 << 20, features="has_journal extent"),
+        Reason.FS_SIZE_LIMIT,
+    ),
     "unknown_table": (PlayedGuest(label="sun"), Reason.FS_TABLE),
     "no_free_extents": (
         PlayedGuest(partition=None, logical=700, covered=700, extent=128),

@@ -2,6 +2,7 @@
 """A hostile agent behind a socket: whatever it sends, the call ends in time, in little memory, with a reason."""
 
 import json
+import signal
 import socket
 import threading
 import tracemalloc
@@ -23,7 +24,12 @@ from hostagent.guest import answers
 from hostagent.guest.calls import AgentCalls
 from hostagent.guest.errors import GuestLookError
 from hostagent.guest.grow import VolumeGrowth
-from tests.unit.hostagent.guest.fake_guest import MIB, SERVER, VOLUME, calls_of
+from hostagent.guest.layout import tree_of
+from hostagent.guest.printed import read_covered
+from hostagent.guest.see import judge_volume, unseen, view
+from tests.lab.agent_socket import AgentRefusalError, SocketAgent
+from tests.lab.agent_socket import answering as replying
+from tests.lab.played_guest import MIB, SERVER, VOLUME, calls_of
 
 Talk = Callable[[socket.socket], None]
 LONG = 30.0
@@ -100,6 +106,12 @@ def endless_noise(channel: socket.socket) -> None:
         channel.sendall(b"\xff{}\n" * 4096)
 
 
+def endless_answers(channel: socket.socket) -> None:
+    """Valid JSON, line after line: each would take the time to parse it."""
+    while True:
+        channel.sendall(b'{"return": [' + b"{}, " * (MIB // 4) + b"{}]}\n")
+
+
 def drip(channel: socket.socket) -> None:
     synchronised(channel)
     while channel.send(b" "):
@@ -121,6 +133,8 @@ def frozen(channel: socket.socket) -> None:
 HOSTILE: list[tuple[Talk, Reason]] = [
     (a_gigabyte, Reason.FS_AGENT_BAD_ANSWER),
     (endless_noise, Reason.FS_AGENT_BAD_ANSWER),
+    (endless_answers, Reason.FS_AGENT_BAD_ANSWER),
+    (answering(b'{"return": [' + b"{}, " * (MIB - 100) + b"{}]}"), Reason.FS_AGENT_BAD_ANSWER),
     (drip, Reason.FS_AGENT_SILENT),
     (silence, Reason.FS_AGENT_SILENT),
     (frozen, Reason.FS_AGENT_SILENT),
@@ -247,3 +261,106 @@ def test_a_guest_that_answers_only_to_hold_a_command_for_ever_is_left() -> None:
     with pytest.raises(GuestLookError) as caught:
         calls.run(("cat", "/proc/swaps"), 60)
     assert caught.value.reason is Reason.FS_AGENT_SILENT
+
+
+BAD = "\x1b[2J\u202e\n; rm -rf / $(id) `id` && \U0001f4a9"
+
+
+def a_disk(**more: Any) -> dict[str, Any]:
+    return {"name": "/dev/vdb", "partition": False, "dependencies": [], "address": {"serial": VOLUME[:20]}, **more}
+
+
+def a_mount(**more: Any) -> dict[str, Any]:
+    return {"name": "vdb", "mountpoint": "/data", "type": "ext4", "total-bytes": 400 * MIB, "disk": [], **more}
+
+
+LIES: dict[str, tuple[list[Any], list[Any], str]] = {
+    "another serial": ([a_disk(address={"serial": "f" * 20})], [a_mount()], "fs_disk_not_found"),
+    "a serial of nineteen": ([a_disk(address={"serial": VOLUME[:19]})], [a_mount()], "fs_disk_not_found"),
+    "a serial with escapes": ([a_disk(address={"serial": VOLUME + BAD})], [a_mount()], "fs_disk_not_found"),
+    "a serial that is a list": ([a_disk(address={"serial": [VOLUME]})], [a_mount()], "fs_disk_not_found"),
+    "the disk twice": ([a_disk(), a_disk()], [a_mount()], "fs_serial_ambiguous"),
+    "two disks": ([a_disk(), a_disk(name="/dev/vdc")], [a_mount()], "fs_serial_ambiguous"),
+    "the disk on itself": ([a_disk(dependencies=["/dev/vdb"])], [a_mount()], "fs_disk_not_found"),
+    "a device with a shell in it": ([a_disk(name="/dev/vdb;id")], [a_mount()], "fs_agent_bad_answer"),
+    "a device elsewhere": ([a_disk(name="/dev/../etc/passwd")], [a_mount()], "fs_agent_bad_answer"),
+    "a mount with newlines": ([a_disk()], [a_mount(mountpoint="/da\nta")], "fs_not_mounted"),
+    "a mount with escapes": ([a_disk()], [a_mount(mountpoint="/" + BAD)], "fs_not_mounted"),
+    "a type with a shell in it": ([a_disk()], [a_mount(type="ext4 $(id)")], "fs_not_mounted"),
+    "a negative size": ([a_disk()], [a_mount(**{"total-bytes": -1})], "fs_can_follow"),
+    "a size of 2 ** 63": ([a_disk()], [a_mount(**{"total-bytes": 2**63})], "fs_can_follow"),
+    "a size of 1e999": ([a_disk()], [a_mount(**{"total-bytes": float("inf")})], "fs_can_follow"),
+    "a size in words": ([a_disk()], [a_mount(**{"total-bytes": "400"})], "fs_can_follow"),
+    "a row that is a list": ([a_disk(), []], [a_mount()], "fs_agent_bad_answer"),
+    "5000 disks": ([a_disk()] * 5000, [a_mount()], "fs_agent_bad_answer"),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_lie_over_the_socket_changes_nothing_in_the_guest_and_is_told_in_clean_words(
+    tmp_path: Path, lie: str
+) -> None:
+    disks, mounts, reason = LIES[lie]
+    asked: list[str] = []
+
+    def answer(question: Mapping[str, Any]) -> Any:
+        asked.append(question["execute"])
+        found = {"guest-get-disks": disks, "guest-get-fsinfo": mounts}.get(question["execute"])
+        if found is None:
+            raise AgentRefusalError(f"{BAD} {'A' * MIB}")
+        return found
+
+    path = tmp_path / "agent"
+    calls = AgentCalls(Sockets(path), SERVER, limit=LONG, sleep=lambda _: False)
+    with SocketAgent(path, replying(answer)):
+        try:
+            seen = judge_volume(view(calls), ExtendKey(SERVER, VOLUME), {VOLUME}, 768 * MIB)
+        except GuestLookError as ex:
+            seen = unseen(ExtendKey(SERVER, VOLUME), ex.reason)
+        assert seen.reason == reason
+        assert set(asked) <= {"guest-get-disks", "guest-get-fsinfo"}, "to see is to run nothing"
+        growth = VolumeGrowth(
+            calls=calls, key=ExtendKey(SERVER, VOLUME), volume_ids={VOLUME}, capacity=768 * MIB, command_limit=5
+        )
+        grown = growth.run()
+    assert grown.state in {FsState.REFUSED, FsState.FAILED}
+    for words in (seen.mount_point, seen.kind, grown.mount_point, *(step.detail for step in grown.steps)):
+        assert words.isprintable()
+        assert len(words) <= 500
+
+
+def test_disks_that_lie_on_one_another_by_the_thousand_are_each_looked_at_once() -> None:
+    looks = count()
+
+    class Beneath(tuple[str, ...]):
+        __slots__ = ()
+
+        def __iter__(self) -> Iterator[str]:
+            next(looks)
+            return super().__iter__()
+
+    chain = [
+        answers.GuestDisk(device=f"/dev/d{n}", partition=False, beneath=Beneath([f"/dev/d{n - 1}"]))
+        for n in range(answers.ROWS_MAX)
+    ]
+    tree = tree_of(chain[0], chain[::-1], ())
+    assert len(tree.devices) == answers.ROWS_MAX
+    assert next(looks) < 10 * answers.ROWS_MAX
+
+
+@pytest.mark.parametrize("kind", ["btrfs", "xfs", "ext4"])
+@pytest.mark.parametrize("out", ["\n", " ", "\n ", "data ", "data bsize=1 ", "devid ", "Block count:", "\x1c"])
+def test_output_made_to_be_slow_to_search_is_not(kind: str, out: str) -> None:
+    """A pattern that goes back over it holds the whole process, extends included, for minutes."""
+
+    def too_slow(_number: int, _frame: object) -> None:
+        raise AssertionError("not within a minute")
+
+    before = signal.signal(signal.SIGALRM, too_slow)
+    signal.alarm(60)
+    try:
+        with pytest.raises(GuestLookError):
+            read_covered(kind, (out * answers.PRINTED_MAX)[: answers.PRINTED_MAX], "/dev/vdb")
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)

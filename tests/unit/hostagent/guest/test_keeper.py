@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,8 @@ from hostagent.guest.keeper import GuestKeeper, GuestLimits
 from hostagent.guest.mode import FileSystemMode
 from hostagent.guest.wishes import FILE_NAME, GrowWish, GrowWishes
 from hostagent.workers import Workers
+from tests.lab.played_guest import MIB, SERVER, VOLUME, PlayedGuest
 from tests.lab.waiting import LONGEST, until
-from tests.unit.hostagent.guest.fake_guest import MIB, SERVER, VOLUME, PlayedGuest
 
 KEY = ExtendKey(SERVER, VOLUME)
 ORDER = Order(
@@ -144,6 +145,27 @@ def test_an_agent_that_is_silent_keeps_the_wish_and_a_restart_takes_it_up_again(
         until(lambda: bool(told), "the look after the restart")
     assert told[0].state is FsState.GROWN
     assert GrowWishes(tmp_path).servers() == set()
+
+
+def test_a_volume_that_is_extended_while_it_is_grown_is_grown_once_more(tmp_path: Path) -> None:
+    guest = PlayedGuest()
+    host, newer, wishes = PlayedHost(guest), replace(ORDER, gen=2, target=Bytes(1024 * MIB)), GrowWishes(tmp_path)
+    with keeping(host, wishes=wishes) as (keeper, told):
+        plain = guest.agent
+
+        def extended_meanwhile(server_id: str, command: Mapping[str, Any], limit: float) -> Any:
+            answer = plain(server_id, command, limit)
+            if guest.disk == 768 and "resize2fs" in guest.touched:
+                guest.disk = 1024
+                keeper.note(newer, report(newer))
+            return answer
+
+        guest.agent = extended_meanwhile  # type: ignore[assignment, method-assign]
+        keeper.note(ORDER, report(ORDER))
+        until(lambda: len(told) > 1, "the second look")
+    assert [seen.state for seen in told[:2]] == [FsState.GROWN, FsState.GROWN]
+    assert guest.covered == 1023
+    assert wishes.servers() == set()
 
 
 @pytest.mark.parametrize("words", ["", "{", "[]", '{"wishes": 3}', '{"wishes": [1, {"server_id": "x"}]}'])

@@ -14,7 +14,7 @@ from hostagent.guest.answers import GuestDisk, GuestFileSystem
 from hostagent.guest.errors import GuestLookError
 from hostagent.guest.layout import find_disk, matches, tree_of
 from hostagent.guest.see import GuestView, judge_volume, reference
-from tests.unit.hostagent.guest.fake_guest import MIB, SERVER, VOLUME
+from tests.lab.played_guest import MIB, SERVER, VOLUME
 
 KEY = ExtendKey(SERVER, VOLUME)
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from bridge.core.reasons import Reason
 from hostagent.guest.plan import GrowFacts, GrowPlan, GrowRefusal, is_verified, plan_growth
-from hostagent.guest.printed import LogicalVolume, PartitionTable, TablePartition, read_logical_volume
+from hostagent.guest.printed import Covered, LogicalVolume, PartitionTable, TablePartition, read_logical_volume
 
 MIB = 1 << 20
 sizes = st.integers(min_value=1, max_value=4 << 20).map(lambda mib: mib * MIB)
@@ -51,7 +51,7 @@ def facts(draw: st.DrawFn) -> GrowFacts:
         kind=draw(st.sampled_from(["ext4", "ext2", "xfs", "btrfs", "vfat", "swap", "crypto_LUKS"])),
         mount_point="/data; rm -rf / $(id)",
         writable=draw(st.booleans()),
-        covered=draw(sizes),
+        covered=Covered(size=draw(sizes), most=draw(st.none() | sizes), faulty=draw(st.booleans())),
     )
 
 
@@ -89,7 +89,7 @@ def test_words_of_a_guest_are_single_arguments_and_never_options(facts: GrowFact
 def test_a_file_system_that_has_its_disk_is_left_alone(facts: GrowFacts) -> None:
     plan = plan_growth(facts)
     if isinstance(plan, GrowPlan) and not plan.commands:
-        assert facts.room - facts.covered < 16 * MIB
+        assert facts.room - facts.covered.size < 16 * MIB
 
 
 @given(sizes, sizes, st.none() | sizes, st.none() | sizes)
@@ -115,7 +115,7 @@ def test_a_room_smaller_than_one_extent_is_named() -> None:
     )  # fmt: skip
     facts = GrowFacts(
         disk="/dev/vdb", disk_size=768 * MIB, table=None, base="/dev/vdb", logical=logical, device="/dev/dm-0",
-        room=700 * MIB, kind="xfs", mount_point="/data", writable=True, covered=700 * MIB,
+        room=700 * MIB, kind="xfs", mount_point="/data", writable=True, covered=Covered(size=700 * MIB),
     )  # fmt: skip
     plan = plan_growth(facts)
     assert isinstance(plan, GrowRefusal)
@@ -135,6 +135,6 @@ def test_the_end_of_a_physical_volume_that_holds_no_extent_is_not_room() -> None
     logical = read_logical_volume(lvs, pvs, "/dev/vdb", 0)
     facts = GrowFacts(
         disk="/dev/vdb", disk_size=768 * MIB, table=None, base="/dev/vdb", logical=logical, device="/dev/dm-0",
-        room=801112064, kind="ext4", mount_point="/data", writable=True, covered=801112064,
+        room=801112064, kind="ext4", mount_point="/data", writable=True, covered=Covered(size=801112064),
     )  # fmt: skip
     assert plan_growth(facts) == GrowPlan(commands=())

@@ -11,6 +11,7 @@ from bridge.core.reasons import Reason
 from hostagent.guest.answers import refused
 from hostagent.guest.calls import AgentCalls
 from hostagent.guest.errors import GuestLookError
+from tests.lab.agent_socket import AgentRefusalError, Reply, answering
 
 MIB = 1 << 20
 VOLUME = "0af3c9e2-7d51-4a0e-9c07-3d1f0a5b6c7d"
@@ -41,6 +42,8 @@ class PlayedGuest:
     mounted: bool = True
     volumes: int = 1
     extent: int = 4
+    features: str = "has_journal extent 64bit"
+    state: str = "clean"
     number: int = 1
     _unallocated: int = 0
     ran: list[str] = field(default_factory=list)
@@ -145,7 +148,10 @@ class PlayedGuest:
                 row = {"pv_name": self.base, "vg_name": "vg", **{k: str(v * MIB) for k, v in sizes.items()}}
                 return 0, _report("pv", row)
             case ["dumpe2fs", "-h", _]:
-                return 0, f"Block count:              {self.covered * 256}\nBlock size:               4096\n"
+                return 0, (
+                    f"Filesystem features:      {self.features}\nFilesystem state:         {self.state}\n"
+                    f"Block count:              {self.covered * 256}\nBlock size:               4096\n"
+                )
             case ["xfs_info", "/data"]:
                 return 0, f"data     =      bsize=4096   blocks={self.covered * 256}, imaxpct=25\n"
             case ["btrfs", "filesystem", "show", *_]:
@@ -174,6 +180,18 @@ class PlayedGuest:
 
 def _report(what: str, row: Mapping[str, str]) -> str:
     return json.dumps({"report": [{what: [row]}]})
+
+
+def reply_of(guest: PlayedGuest) -> Reply:
+    """Return the reply of this guest's agent on a socket."""
+
+    def answer(question: Mapping[str, Any]) -> Any:
+        try:
+            return guest.agent("", question, 0.0)
+        except GuestLookError as ex:
+            raise AgentRefusalError(ex.detail) from ex
+
+    return answering(answer)
 
 
 def calls_of(agents: Any, sleep: Callable[[float], bool] = lambda _: False) -> AgentCalls:
