@@ -92,6 +92,8 @@ class GuestKeeper:
         self._stopping = threading.Event()
         self._due: dict[str, _Look] = {}
         self._in_hand: set[str] = set()
+        self._slow: set[str] = set()  # guests whose last look took longer than one answer may
+        self._slow_max = max(1, count // 2)
         self._references: dict[ExtendKey, FileSystemSeen] = {}
         self._threads = [
             threading.Thread(target=self._run, name=f"guest-{number}", daemon=True) for number in range(count)
@@ -124,6 +126,8 @@ class GuestKeeper:
         if order.grow_file_system and self._mode is FileSystemMode.GROW:
             wish = GrowWish(request_id=order.request_id, global_request_id=order.global_request_id)
             self._wishes.add(order.key, wish)
+        elif (open_wish := self._wishes.of(order.key.server_id).get(order.key.volume_id)) is not None:
+            self._wishes.finish({order.key: open_wish})  # its owner does not ask any more
         self._want(order.key.server_id, 0.0)
 
     def present(self, inventory: Inventory) -> None:
@@ -133,6 +137,7 @@ class GuestKeeper:
             if inventory.full:
                 stay = here | self._wishes.servers()
                 self._due = {server_id: look for server_id, look in self._due.items() if server_id in stay}
+                self._slow &= stay
                 self._references = {k: seen for k, seen in self._references.items() if k.server_id in here}
             for server_id in inventory.gone:
                 self._due.pop(server_id, None)
@@ -155,20 +160,26 @@ class GuestKeeper:
             if (taken := self._take()) is None:
                 continue
             server_id, tries = taken
+            began = self._clock()
             try:
                 session = session or self._make_session()
                 again = self._look(session, server_id)
             except Exception:
                 LOG.exception("server %s: its file systems cannot be looked at", server_id)
                 again = False
-            self._done(server_id, tries, again=again)
+            self._done(server_id, tries, again=again, slow=self._clock() - began > self._limits.call)
         if session is not None:
             session.close()
 
     def _take(self) -> tuple[str, int] | None:
-        """Wait for a guest whose time has come and take it; None when nothing came."""
+        """Wait for a guest whose time has come and take it; None when nothing came.
+
+        Slow guests have half of the threads at most, so that the others are not kept waiting by them.
+        """
         with self._changed:
-            free = {server_id: look for server_id, look in self._due.items() if server_id not in self._in_hand}
+            crowded = len(self._in_hand & self._slow) >= self._slow_max
+            kept = self._in_hand | self._slow if crowded else self._in_hand
+            free = {server_id: look for server_id, look in self._due.items() if server_id not in kept}
             first = min(free, key=lambda server_id: free[server_id].at, default=None)
             wait = _IDLE if first is None else free[first].at - self._clock()
             if first is None or wait > 0:
@@ -177,9 +188,12 @@ class GuestKeeper:
             self._in_hand.add(first)
             return first, self._due.pop(first).tries
 
-    def _done(self, server_id: str, tries: int, *, again: bool) -> None:
+    def _done(self, server_id: str, tries: int, *, again: bool, slow: bool) -> None:
         with self._changed:
             self._in_hand.discard(server_id)
+            self._slow.discard(server_id)
+            if slow:
+                self._slow.add(server_id)
         if again:
             self._want(server_id, min(_LAST_RETRY, _FIRST_RETRY * 2 ** min(tries, 10)), tries + 1)
         else:

@@ -177,6 +177,63 @@ def test_a_file_of_wishes_that_cannot_be_read_is_forgotten(tmp_path: Path, words
     assert GrowWishes(tmp_path).servers() == {SERVER}
 
 
+def test_an_owner_who_does_not_ask_any_more_has_nothing_grown(tmp_path: Path) -> None:
+    host, wishes = PlayedHost(PlayedGuest()), GrowWishes(tmp_path)
+    host.silent = True
+    with keeping(host, wishes=wishes) as (keeper, told):
+        keeper.note(ORDER, report(ORDER))
+        until(lambda: bool(told), "the look that fails")
+        host.silent = False
+        withdrawn = replace(ORDER, gen=2, grow_file_system=False)
+        keeper.note(withdrawn, report(withdrawn))
+        until(lambda: told[-1].state is FsState.BEHIND, "the look after the second extend")
+    assert host.guest.touched == []
+    assert GrowWishes(tmp_path).servers() == set()
+
+
+class SomeHang(PlayedHost):
+    """A hypervisor with many guests. The agents of those in `held` answer only when let go, one call at a time."""
+
+    def __init__(self, held: set[str]) -> None:
+        super().__init__(PlayedGuest())
+        self.held = held
+        self.hanging: set[str] = set()
+        self.go = threading.Event()
+
+    def agent(self, server_id: str, command: Mapping[str, Any], limit: float) -> Any:
+        if server_id in self.held:
+            self.hanging.add(server_id)
+            self.go.wait()
+            self.hanging.discard(server_id)
+            raise GuestAgentError(AgentTrouble.SILENT, "no answer")
+        return super().agent(server_id, command, limit)
+
+
+def test_guests_whose_agents_hang_leave_threads_for_the_others() -> None:
+    servers = [f"{n}1111111-2222-4333-8444-555555555555" for n in range(3)]
+    *bad, good = servers
+    orders = {server: replace(ORDER, key=ExtendKey(server, VOLUME)) for server in servers}
+    host, told = SomeHang(set(bad)), list[FileSystemSeen]()
+    keeper = GuestKeeper(
+        FileSystemMode.GROW, 2, make_session=lambda: host, tell=told.extend, wishes=GrowWishes(None),
+        limits=GuestLimits(call=0.001, growth=60, interval=3600),
+    )  # fmt: skip
+    keeper.start()
+    for server in bad:
+        keeper.note(orders[server], report(orders[server]))
+    until(lambda: host.hanging == set(bad), "both threads hang")
+    time.sleep(0.01)  # longer than an answer may take
+    host.go.set()
+    until(lambda: {seen.key.server_id for seen in told} == set(bad), "both have been given up")
+    host.go.clear()
+    for server in (*bad, good):
+        keeper.note(orders[server], report(orders[server]))
+    until(lambda: any(seen.key.server_id == good for seen in told), "the guest that answers")
+    host.go.set()
+    keeper.stop()
+    keeper.join(5)
+
+
 class HangingHost(PlayedHost):
     """A hypervisor whose guests' agents never answer, not even within their limit."""
 
