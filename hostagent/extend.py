@@ -7,11 +7,10 @@ its driver), with the checks it leaves out.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
 
 from bridge.core.extend import Bytes, is_fixed_overhead
 from bridge.core.inventory import GuestState
@@ -30,47 +29,8 @@ from hostagent.drivers.base import DriverCapabilities, Hypervisor
 from hostagent.errors import StepFailedError
 from hostagent.knowledge import ToldDisks
 from hostagent.ports import DeviceGuard, Encryptor, Images
+from hostagent.refresh import DeviceWait, Refreshed, looks
 from hostagent.resize import grow
-
-_FIRST_LOOK: Final = 0.1  # seconds; doubled at each look at a device that is not there yet
-_LAST_LOOK: Final = 2.0
-_FRESH: Final = 5.0  # seconds a refresh is good for
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeviceWait:
-    """Seconds the host's device may take to show the new size, and seconds between rescans meanwhile."""
-
-    device_wait: float
-    nudge_every: float
-
-
-@dataclass(slots=True)
-class Refreshed:
-    """The device that this worker refreshed last: the next guest of a shared volume finds it done.
-
-    A worker takes all orders of a volume together, so one memory of a few seconds is enough. Other connection data
-    are another claim of what the device is, which only a refresh checks.
-    """
-
-    volume_id: str = ""
-    source: str | None = None
-    connection: Mapping[str, Any] | None = None
-    until: float = 0.0
-
-    def covers(self, order: Order, disk: Disk, now: float) -> bool:
-        """Return whether this device, by this name, was refreshed for this volume and connection a moment ago."""
-        return (
-            disk.source is not None
-            and (order.key.volume_id, disk.source) == (self.volume_id, self.source)
-            and order.connection == self.connection
-            and now < self.until
-        )
-
-    def note(self, order: Order, disk: Disk, now: float) -> None:
-        """Remember that this order's device was refreshed now."""
-        self.volume_id, self.source, self.connection = order.key.volume_id, disk.source, order.connection
-        self.until = now + _FRESH
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -363,16 +323,11 @@ class _ExtendAttempt:
 
         A device of the host that stays smaller by a fixed overhead is all there is: the guest gets that.
         """
-        tools, pause, began = self.tools, _FIRST_LOOK, self.tools.clock()
-        nudge_at = began + tools.patience.nudge_every
-        while (left := began + tools.patience.device_wait - tools.clock()) > 0:
-            if tools.sleep(min(pause, left)):
-                break
-            pause = min(pause * 2, _LAST_LOOK)
+        tools = self.tools
+        for rescan in looks(tools.patience, sleep=tools.sleep, clock=tools.clock):
             size = strategy.size(disk)
-            if size is not None and size < self.order.target and tools.clock() >= nudge_at:
+            if rescan and size is not None and size < self.order.target:
                 size = self._refresh_now(strategy, disk)
-                nudge_at = tools.clock() + tools.patience.nudge_every
             seen.size = size
             if size is None or size >= self.order.target:
                 return

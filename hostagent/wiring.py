@@ -32,7 +32,7 @@ from hostagent.devices.image import QemuImages, RbdStrategy
 from hostagent.devices.length import length_of
 from hostagent.domain import Disk
 from hostagent.drivers.base import DriverTools, HypervisorHost, HypervisorSession
-from hostagent.extend import DeviceWait, ExtendTools, extend
+from hostagent.extend import ExtendTools, extend
 from hostagent.guest.keeper import GuestKeeper, GuestLimits
 from hostagent.guest.mode import FileSystemMode
 from hostagent.guest.wishes import GrowWishes
@@ -42,6 +42,7 @@ from hostagent.inventory import InventoryKeeper, Touched
 from hostagent.knowledge import ToldDisks
 from hostagent.observe import ObserveTools, observe
 from hostagent.ports import Encryptor
+from hostagent.refresh import DeviceWait
 from hostagent.reporter import Outbox, Reporter, ToEngine
 from hostagent.rpc import OrderConsumer
 from hostagent.settings import HostAgentSettings

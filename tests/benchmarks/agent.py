@@ -22,8 +22,9 @@ from bridge.runtime.metrics import AgentMetrics
 from hostagent.brick.pool import BrickPool
 from hostagent.devices.image import FileStrategy
 from hostagent.domain import Disk
-from hostagent.extend import DeviceWait, ExtendTools, extend
+from hostagent.extend import ExtendTools, extend
 from hostagent.knowledge import ToldDisks
+from hostagent.refresh import DeviceWait
 from hostagent.reporter import Outbox, Reporter
 from hostagent.rpc import read_cast
 from hostagent.settings import BrickSettings

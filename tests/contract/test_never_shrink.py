@@ -30,8 +30,9 @@ from hostagent.devices.length import length_of
 from hostagent.drivers.base import DriverTools, HypervisorHost, ProbeFacts
 from hostagent.drivers.qmp.driver import DRIVER
 from hostagent.drivers.qmp.settings import QmpSettings
-from hostagent.extend import DeviceWait, ExtendTools, extend
+from hostagent.extend import ExtendTools, extend
 from hostagent.ports import Nudge
+from hostagent.refresh import DeviceWait
 from hostagent.storage_reads import StorageReads
 from hostagent.telling import Teller
 from hostagent.workers import Orders

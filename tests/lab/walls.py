@@ -105,7 +105,8 @@ WALLS: Final = {
     ),
     "hostagent/drivers/contract": _wall(
         "bridge.core bridge.runtime hostagent.devices hostagent.domain hostagent.drivers.base "
-        "hostagent.drivers.registry hostagent.errors hostagent.extend hostagent.resize hostagent.storage_reads",
+        "hostagent.drivers.registry hostagent.errors hostagent.extend hostagent.refresh hostagent.resize "
+        "hostagent.storage_reads",
         "oslo_config prometheus_client pytest",
     ),
     "hostagent/brick": _wall(

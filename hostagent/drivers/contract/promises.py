@@ -31,7 +31,8 @@ from hostagent.drivers.contract.factory import Ability, ContractGuest
 from hostagent.drivers.contract.plugin import DISK, ContractBench, HeardEvents
 from hostagent.drivers.registry import FoundDriver
 from hostagent.errors import StepFailedError
-from hostagent.extend import DeviceWait, ExtendTools, extend
+from hostagent.extend import ExtendTools, extend
+from hostagent.refresh import DeviceWait
 from hostagent.resize import WouldShrinkError, grow
 
 MIB = 1 << 20

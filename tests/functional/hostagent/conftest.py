@@ -17,7 +17,8 @@ from bridge.runtime.health import Health
 from bridge.runtime.metrics import AgentMetrics
 from hostagent.brick.pool import BrickPool
 from hostagent.devices import all_strategies
-from hostagent.extend import DeviceWait, ExtendTools, extend
+from hostagent.extend import ExtendTools, extend
+from hostagent.refresh import DeviceWait
 from hostagent.settings import BrickSettings
 from tests.conftest import missing
 from tests.lab.disks import Disk

@@ -23,7 +23,8 @@ from hostagent.drivers.base import Capacity, GuestHandle
 from hostagent.drivers.libvirt import errors
 from hostagent.drivers.libvirt.guest import RESIZE, LibvirtGuest, read_capacity
 from hostagent.errors import StepFailedError
-from hostagent.extend import DeviceWait, ExtendTools
+from hostagent.extend import ExtendTools
+from hostagent.refresh import DeviceWait
 from hostagent.storage_reads import StorageReads
 
 T = TypeVar("T")

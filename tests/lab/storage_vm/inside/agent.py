@@ -20,9 +20,10 @@ from bridge.runtime.metrics import AgentMetrics
 from hostagent.devices.guard import RememberedDevices
 from hostagent.devices.length import length_of
 from hostagent.drivers.base import DriverTools
-from hostagent.extend import DeviceWait, ExtendTools, extend
+from hostagent.extend import ExtendTools, extend
 from hostagent.hostcheck import facts_of
 from hostagent.identity import DeviceMemory
+from hostagent.refresh import DeviceWait
 from hostagent.settings import hostagent_groups, hostagent_settings
 from hostagent.storage_reads import StorageReads
 from hostagent.wiring import WorkerTool, this_host
