@@ -53,6 +53,8 @@ _NO_NEWS: Final = (b'"reports":[]', b'"full":false,"domains":[],"gone":[]')
 """Words of an agent's heartbeat, byte for byte. A message with other words is only taken a little sooner."""
 _NEVER: Final = 6  # attempts after which Nova's host is logged as not extending; it is still prompted
 _UNKNOWN: Final = "unknown"
+_REASONS: Final = frozenset(reason.value for reason in Reason)
+_OTHER: Final = "other"  # label of a reason that this release does not know
 _BYTES: Final = 4 * 1024 * 1024  # bytes of messages taken together: each may have the full length allowed
 _TOGETHER: Final = 2  # attempts at messages together, before halves of them are tried
 _LONG: Final = 0.2  # seconds of one transaction, after which other writers get a turn
@@ -281,7 +283,8 @@ class ReportsConsumer:
         for settled in taken.settled:
             self._say(settled)
         for host, seen in taken.file_systems:
-            self._metrics.file_system_reports.labels(seen.state.value, seen.reason).inc()
+            reason = seen.reason if seen.reason in _REASONS else _OTHER  # a host must not invent time series
+            self._metrics.file_system_reports.labels(seen.state.value, reason).inc()
             self._audit.write(*file_system_records(host, seen, time.time()))
         if taken.came_up or taken.back or any(s.decision and s.decision.move is Move.NEWER for s in taken.settled):
             self._on_due()

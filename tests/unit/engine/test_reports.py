@@ -5,6 +5,7 @@ import json
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import kombu
 import pytest
@@ -12,7 +13,8 @@ from prometheus_client import CollectorRegistry
 
 from bridge.core.audit import AuditRecord
 from bridge.core.errors import JournalRefusedError, JournalUnavailableError
-from bridge.core.extend import new_id
+from bridge.core.extend import ExtendKey, new_id
+from bridge.core.file_systems import FileSystemSeen, FsState
 from bridge.core.messages import HostMessage
 from bridge.engine import reports
 from bridge.engine.alarms import Seldom
@@ -56,13 +58,28 @@ class Silent:
         pass
 
 
+class Inventing(Journal):
+    """A host says of each file system another reason, none of them ours."""
+
+    def take(self, messages: Sequence[HostMessage]) -> BatchResult:
+        super().take(messages)
+        seen = [
+            FileSystemSeen(key=ExtendKey(new_id(), new_id()), state=FsState.BEHIND, reason=f"fs_{number}")
+            for number in range(100)
+        ]
+        known = replace(seen[0], reason="fs_luks")
+        return BatchResult(
+            settled=[], came_up=[], duplicate=[], file_systems=[("h1", each) for each in (*seen, known)]
+        )
+
+
 def said(host: str, **changed: object) -> bytes:
     message = HostMessage(host=host, boot_id=new_id(), seq=1, sent_at=1.0)
     return json.dumps({**message.to_wire(), **changed}).encode()
 
 
 @contextmanager
-def consuming(journal: Journal, *bodies: bytes) -> Iterator[None]:
+def consuming(journal: Journal, *bodies: bytes, registry: CollectorRegistry | None = None) -> Iterator[None]:
     with kombu_connection(MEMORY, heartbeat=0, name="test") as connection:
         channel = connection.default_channel
         kombu.Queue(
@@ -78,7 +95,7 @@ def consuming(journal: Journal, *bodies: bytes) -> Iterator[None]:
         reported=journal,
         on_due=lambda: None,
         health=Health(),
-        metrics=EngineMetrics(CollectorRegistry()),
+        metrics=EngineMetrics(registry or CollectorRegistry()),
         audit=Silent(),
     )
     stop = threading.Event()
@@ -125,3 +142,16 @@ def test_a_host_that_comes_up_again_and_again_does_not_fill_the_log() -> None:
     assert [seldom.about("a"), seldom.about("a"), seldom.about("b")] == [True, False, True]
     now[0] = 11.0
     assert seldom.about("a")
+
+
+def test_reasons_that_a_host_invents_make_no_time_series_of_their_own() -> None:
+    journal, registry = Inventing(), CollectorRegistry()
+    name = "extend_bridge_engine_file_system_reports_total"
+
+    def samples() -> dict[str, float]:
+        found = [sample for metric in registry.collect() for sample in metric.samples if sample.name == name]
+        return {sample.labels["reason"]: sample.value for sample in found}
+
+    with consuming(journal, said("h1"), registry=registry):
+        until(lambda: "fs_luks" in samples(), "the report")
+    assert samples() == {"other": 100, "fs_luks": 1}
