@@ -126,7 +126,7 @@ class GuestKeeper:
         if order.grow_file_system and self._mode is FileSystemMode.GROW:
             wish = GrowWish(request_id=order.request_id, global_request_id=order.global_request_id)
             self._wishes.add(order.key, wish)
-        elif (open_wish := self._wishes.of(order.key.server_id).get(order.key.volume_id)) is not None:
+        elif (open_wish := self._wishes.get(order.key)) is not None:
             self._wishes.finish({order.key: open_wish})  # its owner does not ask any more
         self._want(order.key.server_id, 0.0)
 
@@ -201,6 +201,8 @@ class GuestKeeper:
 
     def _look(self, session: GuestSession, server_id: str) -> bool:
         """Look into one guest; return whether a wish stays open."""
+        self._wishes.make_safe()
+        self._wishes.tidy()
         wishes = self._wishes.of(server_id) if self._mode is FileSystemMode.GROW else {}
         try:
             domain = session.domain(server_id)

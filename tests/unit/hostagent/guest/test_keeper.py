@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -168,7 +169,43 @@ def test_a_volume_that_is_extended_while_it_is_grown_is_grown_once_more(tmp_path
     assert wishes.servers() == set()
 
 
-@pytest.mark.parametrize("words", ["", "{", "[]", '{"wishes": 3}', '{"wishes": [1, {"server_id": "x"}]}'])
+def test_a_wish_neither_waits_for_the_disk_nor_writes_those_of_others_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wishes, synced = GrowWishes(tmp_path), list[int]()
+    monkeypatch.setattr("os.fsync", synced.append)
+    size = 0
+    for number in range(100):
+        wishes.add(ExtendKey(str(UUID(int=number)), VOLUME), GrowWish())
+        grown = (tmp_path / FILE_NAME).stat().st_size - size
+        assert 0 < grown < 300
+        size += grown
+    assert synced == []
+    wishes.make_safe()
+    wishes.make_safe()
+    assert len(synced) == 1
+    assert len(GrowWishes(tmp_path).servers()) == 100
+
+
+def test_finished_wishes_leave_the_file_and_a_line_that_was_cut_off_spoils_no_other(tmp_path: Path) -> None:
+    wishes, file = GrowWishes(tmp_path), tmp_path / FILE_NAME
+    for _ in range(2000):
+        wish = GrowWish()
+        wishes.add(KEY, wish)
+        wishes.finish({KEY: wish})
+    wishes.add(KEY, GrowWish(request_id="req-1"))
+    before = file.stat().st_size
+    wishes.tidy()
+    assert file.stat().st_size < before / 100
+    with file.open("a") as out:
+        out.write('{"server_id": "1111')
+    again = GrowWishes(tmp_path)
+    assert again.get(KEY) == GrowWish(request_id="req-1")
+    again.add(ExtendKey(VOLUME, SERVER), GrowWish())
+    assert GrowWishes(tmp_path).servers() == {SERVER, VOLUME}
+
+
+@pytest.mark.parametrize("words", ["", "{", "[]", '{"server_id": 3}', '[1]\n{"server_id": "x"}\n\x00\x00'])
 def test_a_file_of_wishes_that_cannot_be_read_is_forgotten(tmp_path: Path, words: str) -> None:
     (tmp_path / FILE_NAME).write_text(words)
     wishes = GrowWishes(tmp_path)
