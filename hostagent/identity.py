@@ -39,11 +39,14 @@ class AttachEvidence:
 
     `run`: one run of the guest. `node`: the hypervisor's mark of the attach, which is not used twice in a run.
     `attachment_id`: Cinder's attachment, which a hard reboot keeps and every new attach replaces.
+
+    `places`: where the storage shows the device. They prove nothing: there one that lost its paths is looked for.
     """
 
     run: str | None = None
     node: str | None = None
     attachment_id: str | None = None
+    places: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +120,12 @@ class DeviceMemory:
             known = self._known.get(key)
             return known.names if known is not None else frozenset()
 
+    def known_places(self, key: ExtendKey) -> frozenset[str]:
+        """Return where the storage showed the device when it was seen last."""
+        with self._lock:
+            known = self._known.get(key)
+            return known.evidence.places if known is not None else frozenset()
+
     def learn(self, key: ExtendKey, names: frozenset[str], evidence: AttachEvidence) -> IdentityVerdict:
         """Judge, and remember where the verdict allows it; a disk that is another volume changes nothing."""
         with self._lock:
@@ -175,7 +184,11 @@ class DeviceMemory:
             return verdict, False
         if before is not None and verdict is IdentityVerdict.SAME:
             marks = evidence if evidence.run is not None else before.evidence
-            marks = replace(marks, attachment_id=evidence.attachment_id or before.evidence.attachment_id)
+            marks = replace(
+                marks,
+                attachment_id=evidence.attachment_id or before.evidence.attachment_id,
+                places=evidence.places or before.evidence.places,
+            )
             after = KnownDisk(names=_bounded(before.names | names), evidence=marks)
         else:
             after = KnownDisk(names=_bounded(names), evidence=evidence)
@@ -253,6 +266,7 @@ def _to_wire(key: ExtendKey, known: KnownDisk) -> dict[str, Any]:
         "run": known.evidence.run,
         "node": known.evidence.node,
         "attachment_id": known.evidence.attachment_id,
+        "places": sorted(known.evidence.places),
         "gone": known.gone,
     }
 
@@ -278,5 +292,9 @@ def _entry(raw: Any) -> tuple[ExtendKey, KnownDisk]:
         raise ValueError("an entry whose marks are not texts")
     if gone is not None and (isinstance(gone, bool) or not isinstance(gone, int | float)):
         raise ValueError("an entry whose time is not a number")
-    known = KnownDisk(names=_bounded(frozenset(names)), evidence=AttachEvidence(**marks), gone=gone)
+    places = raw.get("places", [])
+    if not isinstance(places, list) or not all(isinstance(place, str) for place in places):
+        raise ValueError("an entry whose places are not texts")
+    evidence = AttachEvidence(**marks, places=_bounded(frozenset(places)))
+    known = KnownDisk(names=_bounded(frozenset(names)), evidence=evidence, gone=gone)
     return ExtendKey(str(ids[0]), str(ids[1])), known

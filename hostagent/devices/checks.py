@@ -3,18 +3,19 @@
 
 import os
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
 from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
-from hostagent.devices import sysfs
+from hostagent.devices import paths, sysfs
 from hostagent.domain import Disk, SourceKind
 from hostagent.errors import StepFailedError
 from hostagent.ports import Nudge
 
+_Paths = tuple[Mapping[str, str], Sequence[paths.PathAddress]]
 _GIVEN_UP: Final = frozenset({Reason.BRICK_TIMED_OUT, Reason.BRICK_LOCK_HELD, Reason.BRICK_DIED})
 """Failures after which another rescan would wait as long again."""
 
@@ -102,7 +103,7 @@ def same_volume(disk: Disk, read_anew: Callable[[Nudge], None], root: Path = sys
     if number is None:
         yield
         return
-    before = sysfs.wwids(number, root)
+    before = sysfs.wwids(number, root), paths.addresses(number, root)
     try:
         yield
     except StepFailedError as ex:
@@ -116,8 +117,13 @@ def same_volume(disk: Disk, read_anew: Callable[[Nudge], None], root: Path = sys
     _check_wwids(disk, before, number, root)
 
 
-def _check_wwids(disk: Disk, before: Mapping[str, str], number: str, root: Path) -> None:
-    after = sysfs.wwids(number, root)
+def _check_wwids(disk: Disk, known: _Paths, number: str, root: Path) -> None:
+    """Raise StepFailedError where a path is another volume.
+
+    multipathd may have taken every such path out of its map by now: then they are looked at where they were.
+    """
+    before, addresses = known
+    after = sysfs.wwids(number, root) or paths.wwids_at(addresses, root)
     changed = sorted(name for name in before.keys() & after.keys() if before[name] != after[name])
     if changed or len(set(after.values())) > 1:
         now = ", ".join(f"{name} is {wwid}" for name, wwid in sorted(after.items()))

@@ -10,7 +10,7 @@ from bridge.core.extend import ExtendKey
 from bridge.core.inventory import GuestState
 from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
-from hostagent.devices import sysfs
+from hostagent.devices import paths, sysfs
 from hostagent.domain import Disk, Domain, SourceKind
 from hostagent.errors import StepFailedError
 from hostagent.identity import AttachEvidence, DeviceMemory, IdentityVerdict
@@ -107,13 +107,16 @@ class RememberedDevices:
 
     def _evidence(self, domain: Domain, disk: Disk, attachment_id: str | None) -> AttachEvidence:
         run = f"{self._boot}/{domain.run}" if domain.run is not None and self._boot else None
-        return AttachEvidence(run=run, node=disk.device.node, attachment_id=attachment_id)
+        number = sysfs.device_number(disk.device.source or "") if disk.device.kind is SourceKind.BLOCK else None
+        places = paths.places(number, self._root) if number is not None else frozenset()
+        return AttachEvidence(run=run, node=disk.device.node, attachment_id=attachment_id, places=places)
 
     def _raise(self, verdict: IdentityVerdict, key: ExtendKey, disk: Disk, names: frozenset[str]) -> None:
         if verdict in {IdentityVerdict.SAME, IdentityVerdict.FIRST}:
             return
         was = ", ".join(sorted(self._memory.known_names(key)))
         if verdict is IdentityVerdict.SILENT:
+            self._check_places(key, disk, was)
             raise StepFailedError(
                 Outcome.DEVICE_STALE,
                 Reason.WRONG_DEVICE,
@@ -123,6 +126,22 @@ class RememberedDevices:
         raise StepFailedError(
             Outcome.REFUSED, Reason.WRONG_DEVICE, f"{disk.device.source} is {now}; the volume was {was}: {_REMEDY}"
         )
+
+    def _check_places(self, key: ExtendKey, disk: Disk, was: str) -> None:
+        """Raise StepFailedError where the storage shows another volume in the place of a device without paths.
+
+        multipathd takes paths out of a map whose worldwide name has changed, so that the map itself tells nothing.
+        """
+        source, known = disk.device.source or "", self._memory.known_names(key)
+        wanted = self._memory.known_places(key)
+        try:
+            found = self._reads.read(source, lambda: paths.shown_at(wanted, self._root))
+        except StorageSilentError:
+            return
+        if found and not any(names & known for names in found.values()):
+            now = "; ".join(f"{where} is {', '.join(sorted(names))}" for where, names in found.items())
+            detail = f"{source} has no path: {now}; the volume was {was}: {_REMEDY}"
+            raise StepFailedError(Outcome.REFUSED, Reason.WRONG_DEVICE, detail)
 
 
 def _key(domain: Domain, disk: Disk) -> ExtendKey | None:

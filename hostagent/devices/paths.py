@@ -14,6 +14,7 @@ from hostagent.devices import sysfs
 
 _HCTL: Final = re.compile(r"(\d+):(\d+):(\d+):(\d+)")
 _SESSION: Final = re.compile(r"session\d+")
+_WITH_PLACES: Final = ("sd", "nvme")
 _FLAT: Final = 0x4000
 """Flat space addressing (SAM-5, 4.7): the kernel shows LUN n as 0x4000 + n, and Cinder says n."""
 
@@ -34,6 +35,37 @@ def addresses(number: str, root: Path = sysfs.SYS) -> tuple[PathAddress, ...]:
     """Return the address of each Fibre Channel, iSCSI or iSER path beneath a device; other paths are left out."""
     found = (_address(path, root) for path in sysfs.leaves(number, root))
     return tuple(sorted(address for address in found if address is not None))
+
+
+def wwids_at(known: Iterable[PathAddress], root: Path = sysfs.SYS) -> dict[str, str]:
+    """Return the worldwide name of each path that still leads to the LUN it led to, by kernel name."""
+    found = {}
+    for path in known:
+        device = root / "block" / path.name
+        if _address(device, root) == path and (wwid := sysfs.text(device / "device" / "wwid")):
+            found[path.name] = wwid
+    return found
+
+
+def places(number: str, root: Path = sysfs.SYS) -> frozenset[str]:
+    """Return where the storage shows a device, for each of its paths: a LUN of a target, an id of a subsystem."""
+    return frozenset(filter(None, (_place(path, root) for path in sysfs.leaves(number, root))))
+
+
+def shown_at(wanted: frozenset[str], root: Path = sysfs.SYS) -> dict[str, frozenset[str]]:
+    """Return the worldwide names of what the host sees at these places now, by kernel name and place."""
+    found = {}
+    for path in sorted((root / "block").iterdir()) if wanted else ():
+        if path.name.startswith(_WITH_PLACES) and (place := _place(path, root)) in wanted:
+            found[f"{path.name}, {place}"] = frozenset(sysfs.names_of(path))
+    return {where: names for where, names in found.items() if names}
+
+
+def _place(path: Path, root: Path) -> str:
+    if (address := _address(path, root)) is not None:
+        return f"LUN {address.lun} of {address.target}"
+    found = sysfs.nvme_identity(path)
+    return f"namespace {found['nsid']} of {found['nqn']}" if found.keys() >= {"nsid", "nqn"} else ""
 
 
 def connection_targets(data: Mapping[str, Any]) -> frozenset[tuple[str, int]]:

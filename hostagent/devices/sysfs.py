@@ -162,7 +162,7 @@ def worldwide_names(number: str, root: Path = SYS) -> frozenset[str]:
     for slave in slaves:
         if below := text(slave / "dev"):
             names |= worldwide_names(below, root)
-    return frozenset(names if slaves else _names(device))
+    return frozenset(names if slaves else names_of(device))
 
 
 def leaves(number: str, root: Path = SYS) -> list[Path]:
@@ -174,7 +174,8 @@ def leaves(number: str, root: Path = SYS) -> list[Path]:
     return [leaf for number_below in below if number_below for leaf in leaves(number_below, root)]
 
 
-def _names(device: Path) -> set[str]:
+def names_of(device: Path) -> set[str]:
+    """Return the worldwide names of a SCSI disk or an NVMe namespace by its directory, as `kind value`."""
     if not _controllers(device):
         name = " ".join((text(device / "device" / "wwid") or text(device / "wwid")).split())
         return {f"scsi {name}"} if name else set()
@@ -190,10 +191,11 @@ def nvme_identities(number: str, root: Path = SYS) -> dict[str, dict[str, str]]:
 
     Without what the kernel does not tell; empty for other devices.
     """
-    return {_name(path): found for path in _paths(number, root) if (found := _nvme_identity(path))}
+    return {_name(path): found for path in _paths(number, root) if (found := nvme_identity(path))}
 
 
-def _nvme_identity(device: Path) -> dict[str, str]:
+def nvme_identity(device: Path) -> dict[str, str]:
+    """Return the same of one namespace by its directory."""
     if not _controllers(device):
         return {}
     found = {"nqn": device / "device" / "subsysnqn", "nsid": device / "nsid", "uuid": device / "uuid"}

@@ -229,6 +229,26 @@ def test_a_path_that_turns_out_to_be_another_volume_is_refused(fake_sys: FakeSys
         assert "sda is naa.6001405bb" in caught.value.detail
 
 
+@pytest.mark.parametrize("fails", [None, StepFailedError(Outcome.BRICK_FAILED, Reason.BRICK_RAISED, "resize map")])
+@pytest.mark.parametrize("info", [ISCSI, None])
+def test_a_map_whose_paths_multipathd_threw_out_as_another_volumes_is_refused(
+    fake_sys: FakeSys, info: Any, fails: StepFailedError | None
+) -> None:
+    """The rescan shows new names, and multipathd is quicker than the look at the map."""
+    for number, name in enumerate(("sda", "sdb"), start=1):
+        fake_sys.address(name, f"{number}:0:0:0", port="0x5001405aaaaaaaaa")
+        fake_sys.wwid(name, "naa.6001405aa")
+
+    def touches() -> None:
+        for name in ("sda", "sdb"):
+            fake_sys.wwid(name, "naa.6001405bb")
+            (fake_sys.root / "block" / "dm-0" / "slaves" / name).unlink()
+
+    brick = FakeBrick(fails=fails, touches=touches)
+    strategy = ScsiStrategy(brick, fake_sys.root) if info else LocalStrategy(brick, fake_sys.root)
+    assert "sda was naa.6001405aa, sdb was naa.6001405aa" in refused(strategy, "/dev/dm-0", info)
+
+
 FAILED = [
     StepFailedError(Outcome.PATHS_DOWN, Reason.BRICK_RAISED, "All paths need to be up"),
     StepFailedError(Outcome.BRICK_FAILED, Reason.BRICK_RAISED, "VolumePathsNotFound"),

@@ -167,3 +167,67 @@ def test_a_new_attachment_of_cinders_is_a_new_attach(fake: FakeSys) -> None:
         guard(fake).check(domain(disk(), run="9"), disk(), first)
     guard(fake).learn(domain(disk(), run="9"), disk(), second)
     guard(fake).check(domain(disk(), run="9"), disk())
+
+
+@pytest.fixture
+def fabrics(fake: FakeSys) -> FakeSys:
+    """The map's two paths are LUN 0 of two Fibre Channel ports."""
+    fake.address("sda", "1:0:0:0", port="0x5001aa")
+    fake.address("sdb", "2:0:0:0", port="0x5001bb")
+    return fake
+
+
+def thrown_out(fake: FakeSys, *names: str) -> None:
+    """multipathd takes these paths out of the map."""
+    for name in names:
+        (fake.root / "block" / "dm-0" / "slaves" / name).unlink()
+
+
+def test_a_map_whose_paths_all_became_another_volume_is_refused_though_multipathd_threw_them_out(
+    fabrics: FakeSys,
+) -> None:
+    """At every order, also of an agent that has just started: the storage is asked where it showed the volume."""
+    attached = disk("/dev/dm-0")
+    guard(fabrics).observe(domain(attached))
+    thrown_out(fabrics, "sda", "sdb")
+    for name in ("sda", "sdb"):
+        fabrics.wwid(name, "naa.stranger")
+    for _ in range(2):
+        for ask in (guard(fabrics).check, guard(fabrics).learn):
+            with pytest.raises(StepFailedError, match=r"sda, LUN 0 of 5001aa is scsi naa.stranger;.*naa.a") as info:
+                ask(domain(attached), attached)
+            assert (info.value.outcome, info.value.reason) == (Outcome.REFUSED, Reason.WRONG_DEVICE)
+    for name in ("sda", "sdb"):
+        fabrics.wwid(name, "naa.a")
+        (fabrics.root / "block" / "dm-0" / "slaves" / name).symlink_to(fabrics.root / "block" / name)
+    guard(fabrics).check(domain(attached), attached)
+
+
+@pytest.mark.parametrize("gone", [True, False])
+def test_a_map_whose_paths_went_is_no_other_volume(fabrics: FakeSys, gone: bool) -> None:
+    """dev_loss took the disks, or multipathd has not taken them back yet: tried again."""
+    attached = disk("/dev/dm-0")
+    guard(fabrics).observe(domain(attached))
+    thrown_out(fabrics, "sda", "sdb")
+    if gone:
+        for name in ("sda", "sdb"):
+            (fabrics.root / "block" / name).rename(fabrics.root / f"gone-{name}")
+    with pytest.raises(StepFailedError, match=r"no worldwide name now") as info:
+        guard(fabrics).check(domain(attached), attached)
+    assert info.value.outcome is Outcome.DEVICE_STALE
+
+
+def test_a_namespace_under_a_map_that_became_another_volume_is_refused(fake: FakeSys) -> None:
+    """The kernel takes the namespace away and shows the new one under the same id, by another name."""
+    (fake.root / "block" / "nvme0n1" / "nsid").write_text("10\n")
+    for name in ("sda", "sdb"):
+        thrown_out(fake, name)
+    (fake.root / "block" / "dm-0" / "slaves" / "nvme0n1").symlink_to(fake.root / "block" / "nvme0n1")
+    attached = disk("/dev/dm-0")
+    guard(fake).observe(domain(attached))
+    thrown_out(fake, "nvme0n1")
+    (fake.root / "block" / "nvme0n1" / "uuid").write_text("0f-stranger\n")
+    (fake.root / "block" / "nvme0n1").rename(fake.root / "block" / "nvme0n2")
+    with pytest.raises(StepFailedError, match=r"nvme0n2, namespace 10 of n is nvme-uuid 0f-stranger") as info:
+        guard(fake).check(domain(attached), attached)
+    assert info.value.outcome is Outcome.REFUSED
