@@ -48,6 +48,7 @@ _PROJECT_DOCUMENT: Final = re.compile(r"/(?P<path>v2|v2\.1)/(?P<project_id>[0-9a
 _MAX_TARGET: Final = 8192
 """Limit for the characters of a path and its query. An operator may raise the own limits of uWSGI and gunicorn."""
 _SLASHES: Final = re.compile(r"//+")
+_TRACE, _EACH_TRACE = (f"HTTP_{name.upper().replace('-', '_')}" for name in (HEADER, EACH_HEADER))
 
 
 class AccessLog:
@@ -62,7 +63,7 @@ class AccessLog:
         context = req.context
         who = getattr(context, "caller", None)
         ACCESS_LOG.info(
-            'request %s (%s) from %s user %s: "%s %s" %s in %.1f ms',
+            'request %s (%s) from %s user %s: "%s %s" %s in %.1f ms%s',
             context.request_id,
             context.global_request_id or "-",
             request.shown(req.remote_addr or "-"),
@@ -71,6 +72,7 @@ class AccessLog:
             request.shown(req.path),
             resp.status_code,
             (time.monotonic() - context.started) * 1e3,
+            getattr(context, "decided", ""),
         )
 
 
@@ -80,8 +82,8 @@ class RequestIds:
     def process_request(self, req: falcon.Request, _resp: falcon.Response) -> None:
         """Make our request id, and read the caller's."""
         req.context.request_id = f"req-{uuid.uuid4()}"
-        req.context.global_request_id = clean_request_id(req.get_header("X-OpenStack-Request-ID"))
-        req.context.traces = (req.get_header(HEADER), req.get_header(EACH_HEADER))
+        req.context.global_request_id = clean_request_id(req.env.get("HTTP_X_OPENSTACK_REQUEST_ID"))
+        req.context.traces = (req.env.get(_TRACE), req.env.get(_EACH_TRACE))
 
     def process_response(self, req: falcon.Request, resp: falcon.Response, _resource: object, _ok: bool) -> None:
         """Send the id, except with the unversioned documents, because Nova sends none with these."""
@@ -106,9 +108,9 @@ class Doorkeeper:
 
 
 class _Context:
-    """The values that one request carries from the middleware to its resource."""
+    """The values of one request: from the middleware to its resource, and `decided` back to the access log."""
 
-    __slots__ = ("caller", "global_request_id", "request_id", "started", "traces")
+    __slots__ = ("caller", "decided", "global_request_id", "request_id", "started", "traces")
 
 
 class _Request(falcon.Request):

@@ -10,7 +10,7 @@ A caller is remembered for the `good_for` of its identity, at least one second. 
 taking an event, also for a token in its cache. A remembered caller does not wait.
 """
 
-import hmac
+import hashlib
 import ipaddress
 import logging
 import secrets
@@ -35,6 +35,7 @@ LOG = logging.getLogger(__name__)
 
 _MAX_KEYS: Final = 10_000
 _MAX_GOOD: Final = 1_000
+_SEAL: Final = 32  # bytes of a keyed hash, by which credentials are remembered
 _LATE: Final = 0.1
 """The last part of a remembered caller's time, in which the credentials are checked again."""
 _CREDENTIALS: Final = ("HTTP_X_AUTH_TOKEN", "HTTP_AUTHORIZATION", "HTTP_X_SERVICE_TOKEN")
@@ -163,7 +164,8 @@ class Guard:
         """Return the caller; raises FaultError, 429 among others."""
         shown = [req.env.get(name) or "" for name in _CREDENTIALS]
         # with method and path, because an application credential may be good for some of them only
-        seal = hmac.digest(self._key, "\0".join([*shown, req.method, req.path]).encode(errors="replace"), "sha256")
+        text = "\0".join([*shown, req.method, req.path]).encode(errors="replace")
+        seal = hashlib.blake2b(text, key=self._key, digest_size=_SEAL).digest()
         with self._lock:
             caller, until = self._good.get(seal, (None, 0.0))
         left = until - self._clock()

@@ -10,7 +10,6 @@ is missing (400), the server is on no host (422). differences.yaml lists our dif
 """
 
 import json
-import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -100,7 +99,10 @@ def answer(
     ]
 
 
-LOG = logging.getLogger(__name__)
+def counted(answered: Sequence[Mapping[str, Any]]) -> str:
+    """Return the numbers of accepted and refused events for the access log."""
+    accepted = sum(event["code"] == Code.ACCEPTED for event in answered)
+    return f"{accepted} events accepted, {len(answered) - accepted} refused"
 
 
 Choice = Callable[[Mapping[str, ServerState]], Sequence[Arrival]]
@@ -168,6 +170,7 @@ class EventsResource:
         events: list[dict[str, Any]] = body["events"]
         traces = read_headers(req.context.traces, len(events))
         resp.status, answered = self._take(events, traces, req.context.request_id, req.context.global_request_id)
+        req.context.decided = f": {counted(answered)}"
         resp.content_type = request.answer_type(req)
         resp.data = json.dumps({"events": answered}).encode()
 
@@ -245,10 +248,6 @@ class EventsResource:
         self._audit.write(*taken, *refused)
         for code, count in Counter(decision.code for decision in decisions).items():
             self._counter(code).inc(count)
-        LOG.info(
-            "request %s (%s): %d events, %d extends accepted, %d events refused",
-            request_id, global_request_id or "-", len(events), len(taken), len(refused),
-        )  # fmt: skip
 
 
 def _id(text: object) -> str | None:

@@ -123,7 +123,11 @@ API_OPTS = [
         "429 without a look at the credentials, unless they were good before. 0: no limit.",
     ),
     cfg.IntOpt("failure_burst", default=20, min=1, help="Failed attempts at once before failure_limit counts."),
-    cfg.BoolOpt("access_log", default=True, help="Log one line per request."),
+    cfg.BoolOpt(
+        "access_log",
+        default=True,
+        help="Log one line per request, with the numbers of accepted and refused events.",
+    ),
     cfg.StrOpt(
         "healthcheck_disable_file",
         help="While this file exists, GET /healthcheck answers 503: takes this API out of a load balancer.",

@@ -71,6 +71,8 @@ class Journal:
         `choose` may be called more than once, and must not call the journal.
         """
         is_full = self._is_full()
+        if not is_full and (opened := self._open_alone(server_ids, choose)):
+            return opened
 
         def work(connection: Connected) -> Mapping[ExtendKey, str]:
             if not is_full and (opened := _open_if_on_host(connection, server_ids, choose, self._clock())):
@@ -83,6 +85,17 @@ class Journal:
             return open_extends(connection, arrivals, self._clock())
 
         return self.database.write_prepared(work)
+
+    def _open_alone(self, server_ids: Collection[str], choose: Choice) -> Mapping[ExtendKey, str]:
+        """Open the only extend of a request in one round trip to PostgreSQL; {} if nothing was opened."""
+        if self.database.engine.dialect.name != "postgresql":
+            return {}
+        arrival = _only_arrival(server_ids, choose)
+        if arrival is None:
+            return {}
+        statement = _UPSERT_ON_HOST["postgresql"] if server_ids else _UPSERT["postgresql"]
+        rows = self.database.write_alone(statement, _new_row(new_id(), arrival, self._clock()))
+        return {arrival.key: rows[0][0]} if rows else {}
 
     def _is_full(self) -> bool:
         """Return True if the backlog is full; the backlog is counted at most once a second.
@@ -107,7 +120,8 @@ def _states(connection: Connected, server_ids: Collection[str]) -> dict[str, Ser
     found: dict[str, ServerState] = {}
     ids = set(server_ids)
     if len(ids) == 1:
-        rows = _STATE.rows(connection, {"server0": ids.pop()})
+        (server_id,) = ids
+        rows = [(server_id, state) for (state,) in _STATE.rows(connection, {"server_id": server_id})]
     else:
         rows = _STATES.run(connection, [{"server": s} for s in ids], {})
     for server_id, state in rows:
@@ -123,17 +137,24 @@ def _open_if_on_host(
 ) -> dict[ExtendKey, str]:
     """Open the only extend of a request by a statement that looks for its server itself; {} if nothing was opened.
 
-    Nearly all requests have one event, and its server is on a host. MariaDB has no such statement, because there a
-    SELECT inside an INSERT locks the rows that it reads, which the engines write.
+    Nearly all requests have one event, and its server is on a host. PostgreSQL's statement is a transaction of its
+    own. MariaDB has no such statement, because there a SELECT inside an INSERT locks the rows that it reads, which
+    the engines write.
     """
-    statement = _UPSERT_ON_HOST.get(connection.dialect.name)
-    if statement is None or len(server_ids) != 1 or not connection.dialect.insert_returning:
+    if connection.dialect.name != "sqlite" or not (server_ids and connection.dialect.insert_returning):
         return {}
-    (server_id,) = server_ids
-    arrivals = choose({server_id: ServerState.ON_HOST})
-    if len(arrivals) != 1 or arrivals[0].key.server_id != server_id:
-        return {}
-    return _open_one(connection, statement, arrivals[0], now)
+    arrival = _only_arrival(server_ids, choose)
+    return _open_one(connection, _UPSERT_ON_HOST["sqlite"], arrival, now) if arrival is not None else {}
+
+
+def _only_arrival(server_ids: Collection[str], choose: Choice) -> Arrival | None:
+    """Return the arrival of a request with one event, whose server is on a host or need not be known."""
+    if len(server_ids) > 1:
+        return None
+    arrivals = choose(dict.fromkeys(server_ids, ServerState.ON_HOST))
+    if len(arrivals) != 1 or (server_ids and arrivals[0].key.server_id not in server_ids):
+        return None
+    return arrivals[0]
 
 
 def _count_open(connection: sa.Connection) -> int:
@@ -171,7 +192,11 @@ def _states_of(size: int) -> sa.Select[Any]:
 
 _OPEN_IDS: Final = PreparedForRows(_open_ids_of, most=_MOST)
 _STATES: Final = PreparedForRows(_states_of, most=_MOST)
-_STATE: Final = Prepared(_states_of(1))
+_STATE: Final = Prepared(
+    sa.select(domains.c.state).where(
+        domains.c.server_id == sa.bindparam("server_id", type_=domains.c.server_id.type)
+    )
+)
 _RAISE: Final = Prepared(
     sa.update(extends)
     .where(extends.c.id == sa.bindparam("b_id"))

@@ -113,6 +113,20 @@ class Prepared:
         finally:
             cursor.close()
 
+    def alone(self, connection: Connected, begin: str, values: Mapping[str, Any]) -> list[Any]:
+        """Run the statement as a whole transaction in one message to PostgreSQL, and return its rows.
+
+        psycopg binds the values, because a message of several statements has no parameters of its own. After an
+        error the transaction is still open, and the caller rolls it back.
+        """
+        text = self._text(connection)
+        client = connection.dialect.loaded_dbapi.ClientCursor(connection.connection.driver_connection)
+        with client as cursor:
+            cursor.execute(f"{begin}; {text.text}; COMMIT", text.values(values))
+            while cursor.description is None and cursor.nextset():
+                pass
+            return list(cursor.fetchall())
+
     def run_many(self, connection: Connected, rows: Sequence[Mapping[str, Any]]) -> None:
         """Run the statement for each row, on the driver's own cursor; without rows, do nothing."""
         if not rows:
@@ -250,6 +264,20 @@ class Database:
         """Do the same for work with prepared statements alone, without the cost of SQLAlchemy's own connection."""
         return self._run(work, write=True, once=self._once_prepared)
 
+    def write_alone(self, statement: Prepared, values: Mapping[str, Any]) -> list[Any]:
+        """Run one statement that may write in a transaction of its own; return its rows after the commit.
+
+        psycopg does so in one round trip. Raises the errors of `write`.
+        """
+        begin = self._begin if self.engine.driver == "psycopg" else None
+        if begin is None:
+            return self.write_prepared(lambda connection: statement.rows(connection, values))
+
+        def work(connection: DriverConnection) -> list[Any]:
+            return statement.alone(connection, begin, values)
+
+        return self._run(work, write=True, once=self._once_alone)
+
     def read(self, work: Callable[[sa.Connection], T]) -> T:
         """Run `work` in a transaction that only reads. Raises JournalUnavailableError."""
         return self._run(work, write=False)
@@ -309,15 +337,21 @@ class Database:
                 raise self._wrapped(connection, ex) from ex
 
     def _once_prepared(self, work: Callable[[DriverConnection], T]) -> T:
+        return self._once_begun(work, self._begin)
+
+    def _once_alone(self, work: Callable[[DriverConnection], T]) -> T:
+        return self._once_begun(work, None)
+
+    def _once_begun(self, work: Callable[[DriverConnection], T], begin: str | None) -> T:
         dialect = self.engine.dialect
         try:
             connection = self.engine.raw_connection()
         except dialect.loaded_dbapi.Error as ex:
             raise self._wrapped(None, ex) from ex
         try:
-            if self._begin is not None:
+            if begin is not None:
                 cursor = connection.cursor()
-                cursor.execute(self._begin)
+                cursor.execute(begin)
                 cursor.close()
             result = work(DriverConnection(connection, dialect))
             connection.commit()

@@ -10,7 +10,7 @@ from bridge.core.errors import JournalRefusedError, JournalUnavailableError
 from bridge.core.extend import Arrival, ExtendKey, new_id
 from bridge.journal.accept import Journal
 from bridge.journal.database import Database
-from bridge.journal.tables import hosts
+from bridge.journal.tables import hosts, transitions
 from tests.lab.databases import MariaDB, Server
 from tests.lab.waiting import until
 from tests.unit.journal.conftest import Bench
@@ -65,6 +65,25 @@ def test_a_database_that_was_killed_is_an_error_in_words_and_then_works_again(
         return True
 
     until(works, "the journal works again")
+
+
+@pytest.mark.parametrize("text", ["it's; ROLLBACK; --", "back\\slash\\'", "%(id)s %s %%", "ünï"])
+def test_a_text_of_one_event_is_stored_as_it_was_given(text: str, bench: Bench, key: ExtendKey) -> None:
+    """PostgreSQL gets such an event as one message, in which the driver writes the values."""
+    bench.has("h1", key)
+    ids = bench.journal.admit([key.server_id], lambda _: [Arrival(key=key, request_id=text)])
+    read = sa.select(transitions.c.request_id).where(transitions.c.extend_id == ids[key])
+    assert bench.database.read(lambda c: c.scalar(read)) == text
+
+
+def test_an_event_that_fails_alone_leaves_a_connection_that_works(database: Database, key: ExtendKey) -> None:
+    """Its message has the end of the transaction, which the server then does not get to."""
+    journal = Journal(database)
+    for _ in range(3):
+        with pytest.raises(JournalRefusedError):
+            journal.accept([Arrival(key=key, request_id="x" * 300)])
+    assert set(journal.accept([Arrival(key=key)])) == {key}
+    assert database.engine.pool.checkedout() == 0  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("name", ["x" * 300, "a\x00b", "\ud800"])

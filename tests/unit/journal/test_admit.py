@@ -23,21 +23,26 @@ from tests.unit.journal.conftest import Bench
 def test_a_request_with_one_event_takes_no_more_than_three_statements(
     bench: Bench, key: ExtendKey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """PostgreSQL needs one, SQLite the row and its line, MariaDB the server's state before."""
+    """PostgreSQL needs one, alone in its message; SQLite the row and its line; MariaDB the state before them."""
     bench.has("h1", key)
     bench.journal.admit([key.server_id], lambda _: [Arrival(key=key)])  # counts the backlog, once a second
     said: list[str] = []
-    run = Prepared.rows
+    run, run_alone = Prepared.rows, Prepared.alone
 
     def noted(prepared: Prepared, connection: Connected, values: Mapping[str, Any]) -> list[Any]:
         said.append("prepared")
         return run(prepared, connection, values)
 
+    def noted_alone(prepared: Prepared, connection: Connected, begin: str, values: Mapping[str, Any]) -> list[Any]:
+        said.append("alone")
+        return run_alone(prepared, connection, begin, values)
+
     monkeypatch.setattr(Prepared, "rows", noted)
+    monkeypatch.setattr(Prepared, "alone", noted_alone)
     event.listen(bench.database.engine, "before_cursor_execute", lambda *about: said.append(about[2]))
     bench.journal.admit([key.server_id], lambda _: [Arrival(key=key)])
-    most = {"postgresql": 1, "sqlite": 2}.get(bench.database.engine.dialect.name, 3)
-    assert said == ["prepared"] * most
+    expected = {"postgresql": ["alone"], "sqlite": ["prepared"] * 2}
+    assert said == expected.get(bench.database.engine.dialect.name, ["prepared"] * 3)
 
 
 def test_a_server_on_no_host_or_unknown_is_told_to_the_choice(bench: Bench, key: ExtendKey) -> None:
