@@ -222,7 +222,7 @@ class _ExtendAttempt:
         device = disk.device
         if device is not disk and (device.encrypted or crypt.map_of(device) is not None):
             raise StepFailedError(
-                Outcome.BUSY, Reason.OVERLAY_ACTIVE, f"{disk.source} lies over the encrypted {device.source}"
+                Outcome.BUSY, Reason.OVERLAY_ACTIVE, f"{disk.source} is an overlay on the encrypted {device.source}"
             )
         strategy = choose(self.tools.strategies, device, self.order.connection)
         if strategy is None:

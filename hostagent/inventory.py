@@ -2,7 +2,7 @@
 """The host's inventory: its domains, their volumes, the size of each, and whether its guest knows it.
 
 In full at the start, after every reconnect and every `inventory_interval`; in between what events name.
-An extend by somebody else (nova-compute) raises no event: the full look finds it.
+An extend by another program (nova-compute) raises no event; the next full inventory shows it.
 """
 
 import logging
@@ -195,7 +195,7 @@ class InventoryKeeper:
             if self._touched_soon(stop, min(_LOOK_ALIVE, full_at - time.monotonic())):
                 self._tell(self.look_at(self._touched.take(0)))
             elif not watch.stands():
-                LOG.info("events of the hypervisor may have been lost; looking at everything anew")
+                LOG.info("events of the hypervisor may have been lost; all guests are read again")
                 return
 
     def _touched_soon(self, stop: threading.Event, seconds: float) -> bool:
@@ -241,7 +241,7 @@ class InventoryKeeper:
         self._odd[server_id] = ex.detail or ex.reason.text
         LOG.log(
             logging.DEBUG if isinstance(ex, NotAskedError) else logging.WARNING,
-            "server %s cannot be looked at, reported as it was: %s", server_id, ex,
+            "server %s cannot be read, so its last known state is reported: %s", server_id, ex,
         )  # fmt: skip
         if server_id in self._known:
             return self._known[server_id]

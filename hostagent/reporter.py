@@ -72,7 +72,7 @@ class ToEngine:
             taken = "the default exchange"
         if self._logged != taken:
             self._logged = taken
-            LOG.warning("reports take %s, which does not prove this host's name: %s", taken, why)
+            LOG.warning("reports go to exchange %s, which does not prove this host's name: %s", taken, why)
 
     def _publish_default_exchange(self, body: bytes, why: NotPublishedError) -> None:
         try:
@@ -119,7 +119,7 @@ class Outbox:
             self._metrics.unsent.set(len(self._reports))
             self._changed.notify_all()
         if dropped:
-            LOG.error("%d reports were dropped, the broker is away for too long", dropped)
+            LOG.error("%d reports were dropped, because the broker has been unreachable for too long", dropped)
 
     def add_inventory(self, inventory: Inventory) -> None:
         """Queue an inventory: a full inventory replaces the waiting inventory, changes are merged into it."""
@@ -246,7 +246,7 @@ class Reporter:
                 tries += 1
                 self._health.bad(HEALTH, str(ex))
                 if stop.wait(self._backoff.delay(tries)):
-                    LOG.warning("stopped with reports unsent; the journal casts their orders again")
+                    LOG.warning("stopped with unsent reports; the engine sends their orders again")
                     return False
             else:
                 self._health.ok(HEALTH, good_for=LIMIT + self._interval)

@@ -165,7 +165,9 @@ def _check_same(guest: GuestHandle, disks: Sequence[Disk]) -> str | None:
 def _check_wanted(wanted: Callable[[], bool]) -> None:
     """Raise StepFailedError for a call that was given up on: its caller has answered already."""
     if not wanted():
-        raise StepFailedError(Outcome.HYPERVISOR_FAILED, Reason.HYPERVISOR_TIMED_OUT, "given up before the resize")
+        raise StepFailedError(
+            Outcome.HYPERVISOR_FAILED, Reason.HYPERVISOR_TIMED_OUT, "the order was abandoned before the resize"
+        )
 
 
 def _which(disk: Disk) -> tuple[object, ...]:

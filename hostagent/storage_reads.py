@@ -80,7 +80,7 @@ class StorageReads:
             if (earlier := self._hanging.get(about)) is not None:
                 since = time.monotonic() - earlier.began
                 raise StorageSilentError(
-                    f"{about} does not answer: an earlier read of it hangs since {since:.0f} s"
+                    f"{about} does not answer: an earlier read of it has hung for {since:.0f} s"
                 )
             if len(self._hanging) >= self._most:
                 raise StorageSilentError(f"{about} is not read: {len(self._hanging)} other reads of storage hang")
@@ -110,7 +110,7 @@ class StorageReads:
             del read
 
     def _run(self, read: _Read[Any], jobs: "queue.SimpleQueue[_Read[Any]]") -> bool:
-        """Do one read; False where nobody waited for it any more."""
+        """Do one read; return False where no caller waits for it any more."""
         try:
             read.value = read.work()
         except BaseException as ex:  # noqa: BLE001 - the caller's, who gets it in his own thread
@@ -133,7 +133,7 @@ class StorageReads:
                 return False
             read.abandoned = True
             self._hanging.setdefault(read.about, read)
-            LOG.warning("a read of %s was given up", read.about)
+            LOG.warning("a read of %s does not return and is abandoned", read.about)
             self._show()
             return True
 

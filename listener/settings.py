@@ -41,9 +41,9 @@ NOTIFICATIONS_OPTS = [
             ),
         ],
         help="How notifications come to the listener. With topic, set [oslo_messaging_notifications] topics = "
-        "notifications,extend_bridge in cinder.conf. With bind, cinder.conf stays as it is, but somebody else has "
-        "to drain the queue of its topic, and what Cinder sends between a restart of the broker and our binding "
-        "anew is lost unless its exchange is durable.",
+        "notifications,extend_bridge in cinder.conf. With bind, cinder.conf stays as it is, but another program "
+        "has to drain the queue of its topic. Messages that Cinder sends between a restart of the broker and the "
+        "listener's next binding are lost, unless Cinder's exchange is durable.",
     ),
     cfg.StrOpt(
         "topic",
@@ -165,7 +165,7 @@ def listener_settings(conf: cfg.ConfigOpts) -> ListenerSettings:
 def _name(text: str, option: str) -> str:
     """Return the name of a topic or exchange without wildcards, because these match other services' names."""
     if not text or not text.isascii() or not text.isprintable() or any(c.isspace() or c in "*#," for c in text):
-        raise ConfigError(f"[notifications] {option}: {text!r} cannot be one {option}'s name")
+        raise ConfigError(f"[notifications] {option}: {text!r} is not the name of one {option}")
     return text
 
 

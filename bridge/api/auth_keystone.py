@@ -228,7 +228,7 @@ class Keystone:
         if now - self._said >= _SAID_EVERY:
             self._said = now
             LOG.warning(
-                "request %s: answered 503, %s cannot be reached: %s; the same within the next %.0f s is not logged",
+                "request %s: answered 503, %s cannot be reached: %s; repeats within the next %.0f s are not logged",
                 req.context.request_id, self._name, why, _SAID_EVERY,
             )  # fmt: skip
         return fault(

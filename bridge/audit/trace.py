@@ -69,7 +69,7 @@ def unknown(traced: Traced) -> Iterator[str]:
             and not story.replayed
         ):
             if "listener" in traced.parts:
-                yield f"{about}: no listener sent this; it came by HTTP from somebody else, or its log is missing"
+                yield f"{about}: no listener sent this; another client posted it, or the listener's log is missing"
             else:
                 yield f"{about}: no listener's log is here: when Cinder sent it is not known"
         opened = story.first(AuditEvent.ACCEPTED, AuditEvent.BEHIND) is not None  # by the API, or by reconciliation

@@ -170,7 +170,7 @@ class Verifier:
                 self._note_writer(writer, "its lines are not proved: they were written with another key file")
         elif writer.decided and writer.key is None and self._chains.key_name:
             self._note_writer(
-                writer, "was written without the key: whoever can write this file can have written it"
+                writer, "was written without the key, so any program that may write this file can have written it"
             )
         self._judge_late_heads(writer)
         last = max(writer.heads, default=-1)

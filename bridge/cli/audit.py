@@ -106,8 +106,8 @@ def _told_heads(files: Sequence[Path]) -> Iterator[ChainHead]:
 
 def _span(parser: argparse.ArgumentParser) -> None:
     form = "UTC, as 2026-01-31T12:00, or how long ago, as 90s, 15m, 2h, 7d"
-    parser.add_argument("--since", metavar="WHEN", help=f"extends that began then or later: {form}")
-    parser.add_argument("--until", metavar="WHEN", help="extends that began before then")
+    parser.add_argument("--since", metavar="WHEN", help=f"only extends that began at this time or later: {form}")
+    parser.add_argument("--until", metavar="WHEN", help="only extends that began before this time")
     parser.add_argument(
         "--older-than",
         default="10m",
@@ -127,7 +127,7 @@ class Trace(Listing):
         parser.add_argument(
             "what",
             metavar="VOLUME|SERVER|REQUEST-ID",
-            help="also the id of an extend, a message or a trace, or a host",
+            help="the id of a volume, server, request, extend, message or trace, or the name of a host",
         )
         _logs(parser)
         return parser
@@ -163,7 +163,7 @@ class ReportCommand(Listing):
         _logs(parser)
         _span(parser)
         parser.add_argument(
-            "--html", type=Path, metavar="FILE", help="write one self-contained page with plots, too"
+            "--html", type=Path, metavar="FILE", help="also write one self-contained HTML page with plots"
         )
         return parser
 
@@ -190,7 +190,7 @@ class AuditCheck(Command):
         _logs(parser)
         _span(parser)
         _proof(parser)
-        parser.add_argument("--no-verify", action="store_true", help="do not look whether the log was changed")
+        parser.add_argument("--no-verify", action="store_true", help="do not check whether the log was changed")
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> int:
@@ -330,5 +330,5 @@ def duration(text: str, option: str) -> float:
         return float(number) * _UNITS[unit]
     except (ValueError, KeyError):
         raise OperatorError(
-            f"{option}: {text!r} is neither a time in UTC (2026-01-31T12:00) nor as 15m, 2h, 7d"
+            f"{option}: {text!r} is neither a time in UTC (2026-01-31T12:00) nor a duration such as 15m, 2h, 7d"
         ) from None

@@ -25,11 +25,13 @@ class BehindList(Reads, Listing):
         which.add_argument(
             "--filesystem",
             action="store_true",
-            help="list instead the volumes whose file system in the guest leaves room unused "
+            help="list volumes whose file system in the guest does not fill the volume "
             "(needs [guest] filesystems on the hosts)",
         )
         which.add_argument(
-            "--cannot-see", action="store_true", help="list instead the guests of which nobody can tell, and why"
+            "--cannot-see",
+            action="store_true",
+            help="list volumes for which this is not known, each with the reason",
         )
         commands.add_limit_option(parser)
         return parser

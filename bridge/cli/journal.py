@@ -224,7 +224,9 @@ class HostShow(Reads, Listing):
         parser = super().get_parser(prog_name)
         parser.add_argument("host", metavar="HOST", help="of `host list`")
         parser.add_argument(
-            "--volume-types", action="store_true", help="instead: which volume types it can extend, and why not"
+            "--volume-types",
+            action="store_true",
+            help="list the volume types that the host can extend, and the reason for those it cannot",
         )
         return parser
 
@@ -233,7 +235,7 @@ class HostShow(Reads, Listing):
         with self.look(parsed_args) as look:
             host = next((row for row in look.hosts() if row["name"] == parsed_args.host), None)
             if host is None:
-                raise OperatorError(f"no host {parsed_args.host} ever reported", code=1)
+                raise OperatorError(f"host {parsed_args.host} has never reported", code=1)
             self.nothing = f"no guest of host {parsed_args.host} has a volume attached"
             if parsed_args.volume_types:
                 self.nothing = f"host {parsed_args.host} did not say which volume types it can extend"

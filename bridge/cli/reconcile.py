@@ -44,8 +44,8 @@ class Reconcile(Reads, Listing):
         """Add the options of the command."""
         parser = super().get_parser(prog_name)
         what = parser.add_mutually_exclusive_group(required=True)
-        what.add_argument("--dry-run", action="store_true", help="only say what is behind")
-        what.add_argument("--once", action="store_true", help="open an extend for what is behind")
+        what.add_argument("--dry-run", action="store_true", help="only list the volumes whose guests are behind")
+        what.add_argument("--once", action="store_true", help="open an extend for each of these volumes")
         parser.add_argument("--volume", metavar="ID", help="this volume alone")
         return parser
 
@@ -58,7 +58,7 @@ class Reconcile(Reads, Listing):
         """Run the command; return column names and rows."""
         volume = parsed_args.volume
         if volume is not None and not is_uuid(volume):
-            raise OperatorError(f"--volume {volume!r} is no volume id")
+            raise OperatorError(f"--volume: {volume!r} is not a UUID")
         conf = commands.load(parsed_args, engine_groups())
         settings = config.read(conf, engine_settings)
         cinder = CinderReader(
@@ -86,7 +86,9 @@ class Reconcile(Reads, Listing):
                 rows += _rows(found, behind[:opened])
                 bar.update(len(page.volumes))
             if stop.is_set():
-                raise OperatorError("interrupted; what was opened stays open, the same command goes on", code=1)
+                raise OperatorError(
+                    "interrupted; the extends opened so far stay open; run the same command to continue", code=1
+                )
         left = any(
             row[2] == FindingState.FAILED.value or (row[2] == FindingState.BEHIND.value and not row[7])
             for row in rows

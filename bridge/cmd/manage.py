@@ -73,7 +73,9 @@ def _commands(parsers: Any) -> None:
     )
     samples.add_argument("--part", choices=PARTS)
     samples.add_argument("--deployment", choices=[way.value for way in Deployment])
-    samples.add_argument("--every-option", action="store_true", help="instead: all options of all parts, explained")
+    samples.add_argument(
+        "--every-option", action="store_true", help="print all options of all parts, with their help"
+    )
     db = parsers.add_parser("db", help="the journal's tables", description="The journal's tables.")
     db.add_argument(
         "action",
@@ -94,10 +96,12 @@ def _commands(parsers: Any) -> None:
         "--part",
         action="append",
         choices=[p.value for p in BrokerPart if p is not BrokerPart.HOSTAGENT],
-        help="only these parts, and each --host; repeatable (default: all, or with --host alone none)",
+        help="commands for this part only; repeatable (default: all parts; with --host alone: the agents)",
     )
-    broker.add_argument("--vhost", help="our virtual host (default: that of [bus] transport_url)")
-    broker.add_argument("--cinder-vhost", default="/", help="the one of Cinder's notifications (default: /)")
+    broker.add_argument("--vhost", help="the bridge's own virtual host (default: that of [bus] transport_url)")
+    broker.add_argument(
+        "--cinder-vhost", default="/", help="the virtual host of Cinder's notifications (default: /)"
+    )
     broker.add_argument(
         "--intake", choices=["topic", "bind"], default="topic", help="[notifications] intake (default: topic)"
     )

@@ -67,7 +67,7 @@ _CINDER_CONF: Final = cfg.StrOpt(
 _PART: Final = cfg.MultiOpt(
     "part",
     item_type=cfg.types.String(choices=list(_PARTS)),
-    help="A part that runs on this node; several times. Default: listener, api and engine.",
+    help="A part that runs on this node; may be given several times. Default: listener, api and engine.",
 )
 
 
@@ -86,7 +86,7 @@ class UpgradeChecks(upgradecheck.UpgradeCommands):  # type: ignore[misc,unused-i
             ("Our bus", UpgradeChecks.bus, "listener engine hostagent"),
             ("Notifications", UpgradeChecks.notifications, "listener"),
             ("Cinder's configuration", UpgradeChecks.cinder_conf, "listener"),
-            ("Queue nobody drains", UpgradeChecks.drained, "listener"),
+            ("Queue without consumer", UpgradeChecks.drained, "listener"),
             ("Keystone", UpgradeChecks.keystone, "listener engine"),
             ("Cinder", UpgradeChecks.cinder, "engine"),
             ("Clock", UpgradeChecks.clock, "engine"),
@@ -197,7 +197,7 @@ class UpgradeChecks(upgradecheck.UpgradeCommands):  # type: ignore[misc,unused-i
             return Result(Code.SUCCESS, "notifications.info is drained, not there, or not shown to us")
         return Result(
             Code.WARNING,
-            f"nobody drains notifications.info ({depth[0]} messages): take `notifications` out of Cinder's topics",
+            f"notifications.info has no consumer ({depth[0]} messages): remove it from Cinder's topics",
         )
 
     def cinder(self) -> Result:

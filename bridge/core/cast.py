@@ -35,7 +35,7 @@ def decode_cast(body: bytes) -> Sequence[object]:
     Arguments and keys that a newer engine may add are ignored.
     """
     if len(body) > _SIZE_MAX:
-        raise BadMessageError(f"a cast of {len(body)} bytes")
+        raise BadMessageError(f"message: {len(body)} bytes are more than the {_SIZE_MAX} allowed")
     envelope = mapping(_json(body, "cast"), "cast")
     if envelope.get("oslo.version") != _ENVELOPE:
         raise BadMessageError(f"oslo.version: expected {_ENVELOPE}")

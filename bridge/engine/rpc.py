@@ -61,7 +61,9 @@ class OrderSender:
     def _not_cast(self, host: str, error: NotPublishedError) -> Reason:
         reason = _ANSWERS.get(error.reason, Reason.CAST_FAILED)
         if reason is Reason.UNDELIVERABLE:
-            LOG.warning("host %s has no queue: its agent never ran, or [hostagent] host is another name", host)
+            LOG.warning(
+                "host %s has no queue: its agent never ran, or its [hostagent] host is a different name", host
+            )
             self._health.ok(CASTS)  # the broker has answered
             return reason
         LOG.warning("the broker did not take an order for host %s: %s", host, error)

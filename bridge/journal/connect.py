@@ -121,7 +121,7 @@ def _safely(cut: Callable[[], object]) -> None:
     try:
         cut()
     except Exception as ex:  # noqa: BLE001 - a call that has just returned may break in any way of its library
-        LOG.debug("a late call could not be broken: %s", ex)
+        LOG.debug("a database call that is late could not be interrupted: %s", ex)
 
 
 DEADLINES: Final = Deadlines()

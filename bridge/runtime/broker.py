@@ -181,7 +181,7 @@ def ensure_agent_exchange(connection: kombu.Connection) -> None:
     except amqp.exceptions.AccessRefused as ex:
         words = " ".join(str(ex).split())
         raise BusError(
-            f"there is no exchange {AGENT_EXCHANGE} yet: the engine makes it once it runs; we may not: {words}"
+            f"there is no exchange {AGENT_EXCHANGE} yet: the engine declares it, this user may not: {words}"
         ) from ex
 
 

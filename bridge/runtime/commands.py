@@ -40,20 +40,22 @@ def add_config_option(parser: argparse.ArgumentParser) -> None:
 
 def add_limit_option(parser: argparse.ArgumentParser) -> None:
     """Add the option --limit of a list."""
-    parser.add_argument("--limit", type=positive, default=100, metavar="N", help="at most so many (default: 100)")
+    parser.add_argument(
+        "--limit", type=positive, default=100, metavar="N", help="show at most N rows (default: 100)"
+    )
 
 
 def positive(text: str) -> int:
     """Return a number of 1 or more from the command line."""
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of 1 or more")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return int(text)
 
 
 def outside(url: str, option: str) -> None:
     """Refuse a bus that is in the memory of a daemon; raises OperatorError."""
     if is_memory(url):
-        raise OperatorError(f"{option} is in the daemon's own memory: nobody outside can look into it")
+        raise OperatorError(f"{option} is in the memory of the daemon, which this command cannot read")
 
 
 def load(parsed: argparse.Namespace, groups: config.OptGroups) -> cfg.ConfigOpts:
@@ -80,7 +82,7 @@ def seconds(text: str, option: str) -> float:
     try:
         return float(text[:-1]) * _UNITS[text[-1:]]
     except (ValueError, KeyError):
-        raise OperatorError(f"{option}: {text!r} is no length of time: 90s, 15m, 2h, 7d") from None
+        raise OperatorError(f"{option}: {text!r} is not a duration such as 90s, 15m, 2h or 7d") from None
 
 
 @contextmanager

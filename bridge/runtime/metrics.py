@@ -101,7 +101,7 @@ class ListenerMetrics:
         )
         self.parked = Counter(
             "extend_bridge_listener_parked",
-            "Events, and messages nobody can act on, kept in the parked lane",
+            "Events and messages that wait for a person, in the parked lane",
             ["reason"],
             registry=registry,
         )
@@ -174,7 +174,7 @@ class EngineMetrics:
         )
         self.unseen = Gauge(
             "extend_bridge_unseen_guests",
-            "Attached volumes of which nobody can tell what their guest sees, by reason",
+            "Attached volumes of which it is not known what their guest sees, by reason",
             ["reason"],
             registry=registry,
         )

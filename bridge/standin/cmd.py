@@ -29,7 +29,7 @@ then:
   curl -X POST -H 'OpenStack-API-Version: volume 3.42' -d '{"os-extend": {"new_size": 2}}' \\
     http://127.0.0.1:8776/v3/demo/volumes/0e63d806-6fe4-4ffc-99bf-f3dd056574c0/action
 
-It asks nobody for a token and keeps everything in memory. It sends no notification: a real Cinder does.
+The stand-in checks no token and keeps everything in memory. It sends no notification; a real Cinder does.
 """
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""os-brick, as a process of its own: `python -m hostagent.brick`. But for encryptor.py nobody else imports it.
+"""os-brick, as a process of its own: `python -m hostagent.brick`. Only encryptor.py is imported beside it.
 
 os-brick waits up to 600 s for a command, and holds a host-wide file lock meanwhile. A process can be killed, and
 its lock goes with it. It speaks JSON lines: the first line in is its set-up, each further one a request

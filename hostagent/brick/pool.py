@@ -221,7 +221,7 @@ class _BrickChild:
         try:
             self._child.wait(_REAP)
         except subprocess.TimeoutExpired:
-            LOG.error("os-brick process %d does not die: a device under it does not answer", self.pid)  # noqa: TRY400
+            LOG.error("os-brick process %d cannot be killed, because a device under it does not answer", self.pid)  # noqa: TRY400
 
     def release(self) -> None:
         """Close the pipes; by the thread that used them last."""

@@ -95,7 +95,7 @@ class ScsiStrategy(ConnectedStrategy):
             raise StepFailedError(
                 Outcome.REFUSED,
                 Reason.WRONG_DEVICE,
-                f"the domain has {disk.source}, the connection {', '.join(names)}",
+                f"the domain has {disk.source}, but the connection names {', '.join(names)}",
             )
 
 

@@ -30,7 +30,7 @@ def check_identity(disk: Disk, connection: Mapping[str, Any] | None) -> None:
     image = data.get("name") if isinstance(data, Mapping) else None
     if disk.kind is SourceKind.NETWORK and isinstance(image, str) and image != disk.source:
         raise StepFailedError(
-            Outcome.REFUSED, Reason.WRONG_DEVICE, f"the domain has {disk.source}, the connection {image}"
+            Outcome.REFUSED, Reason.WRONG_DEVICE, f"the domain has {disk.source}, but the connection names {image}"
         )
     if disk.kind is not SourceKind.BLOCK or disk.source is None:
         return
@@ -40,7 +40,7 @@ def check_identity(disk: Disk, connection: Mapping[str, Any] | None) -> None:
     theirs = _device(named) if isinstance(named, str) and named.startswith("/dev/") else None
     if theirs is not None and theirs != ours:
         raise StepFailedError(
-            Outcome.REFUSED, Reason.WRONG_DEVICE, f"the domain has {disk.source}, the connection {named}"
+            Outcome.REFUSED, Reason.WRONG_DEVICE, f"the domain has {disk.source}, but the connection names {named}"
         )
 
 

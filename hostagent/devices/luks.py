@@ -30,7 +30,7 @@ def payload_offset(header: bytes) -> int:
         raise ValueError("not a LUKS header")
     (version,) = struct.unpack_from(">H", header, _VERSION_AT)
     if version != 1:
-        raise ValueError(f"LUKS version {version}, QEMU opens 1")
+        raise ValueError(f"LUKS version {version}; QEMU opens version 1 only")
     (sectors,) = struct.unpack_from(">I", header, _PAYLOAD_AT)
     return int(sectors) * _SECTOR
 

@@ -5,7 +5,7 @@ import socket
 
 
 def why_not_connected(address: str) -> str | None:
-    """Return why nobody answers at this address, None where a connection can be made."""
+    """Return why no connection can be made to this address; None where one can."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(5)
         try:

@@ -88,7 +88,9 @@ class Lane:
                 ).queue_declare()
                 yield channel
         except amqp.exceptions.ResourceLocked as ex:
-            raise OperatorError("somebody else is looking at the parked lane; try again", code=1) from ex
+            raise OperatorError(
+                "another command is using the parked lane; try again when it has ended", code=1
+            ) from ex
         except NotPublishedError as ex:
             raise OperatorError(f"the parked lane cannot be written: {ex}", code=3) from ex
         except BROKER_ERRORS as ex:
@@ -166,7 +168,7 @@ class _Chosen(_OfLane):
         parser = super().get_parser(prog_name)
         which = parser.add_mutually_exclusive_group(required=True)
         which.add_argument("id", nargs="*", default=[], metavar="ID", help="of `parked list`")
-        which.add_argument("--all", action="store_true", help="every one of them")
+        which.add_argument("--all", action="store_true", help="all parked events")
         return parser
 
     def tell(self, done: Collection[str], parsed: argparse.Namespace, what: str, left: Collection[str] = ()) -> int:

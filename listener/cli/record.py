@@ -164,10 +164,10 @@ class RecordCommand(Command):  # type: ignore[misc,unused-ignore]
             action="append",
             default=[],
             metavar="ID",
-            help="only of this volume or server; several times",
+            help="only events of this volume or server; may be given several times",
         )
         parser.add_argument("--for", dest="seconds", metavar="TIME", help="end after 90s, 15m, 2h, 7d")
-        parser.add_argument("--count", type=commands.positive, metavar="N", help="end after so many")
+        parser.add_argument("--count", type=commands.positive, metavar="N", help="end after N messages")
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> int:

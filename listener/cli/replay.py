@@ -55,17 +55,24 @@ class Replay(Lister):  # type: ignore[misc,unused-ignore]
             "--to", choices=("endpoint", "broker"), default="endpoint",
             help="the HTTP endpoint of [endpoint], or the listener's queue of [notifications] (default: endpoint)",
         )  # fmt: skip
-        parser.add_argument("--endpoint", metavar="URL", help="this endpoint, without authentication")
+        parser.add_argument("--endpoint", metavar="URL", help="send to this URL, without authentication")
         parser.add_argument(
-            "--speed", default="max", metavar="1x|10x|max", help="as recorded, N times faster, or without a limit"
+            "--speed",
+            default="max",
+            metavar="1x|10x|max",
+            help="1x: at the recorded pace; Nx: N times faster; max: without a limit",
         )
-        parser.add_argument("--rate", type=float, metavar="N", help="events a second, at most")
+        parser.add_argument("--rate", type=float, metavar="N", help="send at most this many events a second")
         parser.add_argument(
             "--map", action="append", default=[], metavar="OLD=NEW|FILE",
-            help="another id for a volume or server; a file holds OLD,NEW a line; several times",
+            help="replace an id of a volume or server; a file has OLD,NEW in each line; may be given several times",
         )  # fmt: skip
         parser.add_argument(
-            "--only", action="append", default=[], metavar="ID", help="only of this volume or server; several times"
+            "--only",
+            action="append",
+            default=[],
+            metavar="ID",
+            help="only events of this volume or server; may be given several times",
         )
         parser.add_argument(
             "--multiply", type=_count, default=1, metavar="N",
@@ -86,7 +93,7 @@ class Replay(Lister):  # type: ignore[misc,unused-ignore]
         )  # fmt: skip
         parser.add_argument(
             "--state", type=Path, metavar="FILE",
-            help="where an interrupted replay continues from (default: FILE.replay beside the first recording)",
+            help="position of an interrupted replay (default: FILE.replay beside the first recording)",
         )  # fmt: skip
         return parser
 
@@ -179,7 +186,7 @@ def _speed(text: str) -> float | None:
     except ValueError:
         speed = 0
     if not text.endswith("x") or not 0 < speed < float("inf"):
-        raise OperatorError(f"--speed: {text!r} is neither max nor as 1x, 10x")
+        raise OperatorError(f"--speed: {text!r} is neither max nor a factor such as 1x or 10x")
     return speed
 
 

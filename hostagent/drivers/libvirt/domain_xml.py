@@ -36,7 +36,7 @@ def parse_domain(xml: str) -> tuple[tuple[Disk, ...], str | None]:
     """
     begins = _BEGINS.match(xml)
     if begins is None or xml.startswith(_MARKUP, begins.end() - 1):
-        raise BadDomainError("something before the domain in its XML")
+        raise BadDomainError("the XML does not begin with the domain")
     try:
         root = ET.fromstring(xml)  # noqa: S314 - no document type gets here, hence no entity
     except (ET.ParseError, ValueError) as ex:

@@ -247,7 +247,12 @@ class Session:
             self._abandoned.add(key)
             future.add_done_callback(lambda _: self._abandoned.remove(key))
             self._leave()
-            LOG.warning("libvirt call %s for server %s was given up on after %g s", what, key or "-", self._limit)
+            LOG.warning(
+                "libvirt call %s for server %s did not return within %g s and is abandoned",
+                what,
+                key or "-",
+                self._limit,
+            )
             raise _timed_out(f"{what} took longer than {self._limit:g} s") from ex
 
 
@@ -296,7 +301,7 @@ class _Caller:
         threading.Thread(target=self._work, name="libvirt-calls", daemon=True).start()
 
     def submit(self, job: Job) -> concurrent.futures.Future[Any]:
-        """Run the job after those before it; a libvirtError reaches whoever asks the future."""
+        """Run the job after those before it; the future raises its libvirtError."""
         future: concurrent.futures.Future[Any] = concurrent.futures.Future()
         self._jobs.put((future, job))
         return future

@@ -40,7 +40,7 @@ def libvirt_settings(conf: cfg.ConfigOpts) -> LibvirtSettings:
     """Read the options; raises ConfigError."""
     section = conf.hostagent
     if "://" not in section.libvirt_uri:
-        raise ConfigError(f"[hostagent] libvirt_uri: {section.libvirt_uri!r} is not a URI; as in qemu:///system")
+        raise ConfigError(f"[hostagent] libvirt_uri: {section.libvirt_uri!r} is not a URI such as qemu:///system")
     return LibvirtSettings(
         uri=section.libvirt_uri, limit=section.libvirt_limit, abandoned_max=section.abandoned_max
     )

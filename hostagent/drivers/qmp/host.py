@@ -125,7 +125,7 @@ class QmpSockets:
         here = [m for m in monitors if m.connected and m.server_id == server_id]
         if len(here) > 1:
             paths = ", ".join(sorted(m.path for m in here))
-            raise failed(Reason.HYPERVISOR_RAISED, f"several QEMUs say that they are this guest: {paths}")
+            raise failed(Reason.HYPERVISOR_RAISED, f"several QEMU processes have the UUID of this guest: {paths}")
         if here:
             return here[0]
         silent = [m for m in monitors if not m.connected and not isinstance(m.trouble, _NO_GUESTS)]
@@ -204,7 +204,7 @@ class QmpSockets:
 
 
 _NO_GUESTS: Final = (WireRefusedError, WireForeignError)
-"""Troubles of a socket behind which there is no guest: nobody listens, or somebody else."""
+"""Troubles of a socket behind which there is no guest: no process listens, or another program does."""
 
 
 def is_there(pattern: str) -> bool:

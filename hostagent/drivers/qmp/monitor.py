@@ -134,11 +134,13 @@ class Monitor:
         wire = JsonLines(self.path, deadline, line_max=_LINE_MAX)
         self._wire = wire
         if "QMP" not in json_object(_greeting(wire, deadline)):
-            raise WireForeignError("it does not speak QMP")
+            raise WireForeignError("the other side does not speak QMP")
         self.execute(deadline, "qmp_capabilities")
         server_id = _guest_id(self.execute(deadline, "query-uuid"), self.path)
         if server_id is None:
-            raise WireForeignError("a QEMU without -uuid, and the file's name is not a UUID: whose guest is it?")
+            raise WireForeignError(
+                "QEMU runs without -uuid and the name of the socket is not a UUID, so its guest is unknown"
+            )
         self.run, before, self.server_id = _run_of(wire.peer_pid()), self.server_id, server_id
         self.trouble, self._failures, self._ask_at = None, 0, 0.0
         self._identified = True
@@ -159,7 +161,7 @@ class Monitor:
 
     def _not_asked(self) -> NotAskedError:
         error = failed(
-            Reason.HYPERVISOR_TIMED_OUT, f"{self.path} is asked again soon; it said nothing: {self.trouble}"
+            Reason.HYPERVISOR_TIMED_OUT, f"{self.path} does not answer and is tried again soon: {self.trouble}"
         )
         return NotAskedError(error.outcome, error.reason, error.detail)
 
@@ -177,7 +179,7 @@ class Monitor:
 def _greeting(wire: JsonLines, deadline: QmpDeadline) -> bytes:
     line = wire.line(deadline)
     if len(line) > _GREETING_MAX:
-        raise WireForeignError("it does not speak QMP")
+        raise WireForeignError("the other side does not speak QMP")
     return line
 
 

@@ -55,12 +55,14 @@ def qmp_settings(conf: cfg.ConfigOpts) -> QmpSettings:
     sockets = tuple(pattern.strip() for pattern in section.sockets if pattern.strip())
     for pattern in sockets:
         if not PurePath(pattern).is_absolute() or PurePath(pattern).name in {"", ".."}:
-            raise ConfigError(f"[qmp] sockets: {pattern!r} is not an absolute pattern of files, as /run/qemu/*.qmp")
+            raise ConfigError(
+                f"[qmp] sockets: {pattern!r} is not an absolute pattern of files, such as /run/qemu/*.qmp"
+            )
     if not sockets:
-        raise ConfigError("[qmp] sockets: name at least one pattern, as /run/qemu/*.qmp")
+        raise ConfigError("[qmp] sockets: name at least one pattern, such as /run/qemu/*.qmp")
     suffix = section.agent_suffix
     if not suffix.startswith(".") or "/" in suffix or len(suffix) < 2:  # noqa: PLR2004 - a dot and a letter
-        raise ConfigError(f"[qmp] agent_suffix: {suffix!r} is not a suffix, as .qga")
+        raise ConfigError(f"[qmp] agent_suffix: {suffix!r} is not a suffix such as .qga")
     return QmpSettings(
         sockets=sockets, limit=section.limit, scan_interval=section.scan_interval, agent_suffix=suffix
     )

@@ -16,7 +16,7 @@ class WireError(Exception):
 
 
 class WireRefusedError(WireError):
-    """No connection was made: nobody listens."""
+    """No connection was made, because no process listens."""
 
 
 class WireSilentError(WireError):
@@ -56,7 +56,7 @@ class JsonLines:
             self._socket.connect(path)
         except (BlockingIOError, TimeoutError) as ex:  # the queue of those who wait to be answered is full
             self._socket.close()
-            raise WireSilentError("it does not accept connections") from ex
+            raise WireSilentError("the socket does not accept connections") from ex
         except OSError as ex:
             self._socket.close()
             raise WireRefusedError(ex.strerror or type(ex).__name__) from ex

@@ -112,7 +112,7 @@ def test_alerts_of_parts_that_do_not_move_fire_when_they_should(tmp_path: Path) 
 
 
 def test_promtool_takes_the_scrape_configuration_and_its_ports_are_the_daemons() -> None:
-    """FIELD section 4: rules without a scrape example, and a port that was another at each start."""
+    """Rules without a scrape example, and a port that was another at each start."""
     example = RULES.with_name("prometheus.yml")
     done = run("promtool", "check", "config", str(example))
     assert done.returncode == 0, done.stdout + done.stderr

@@ -178,7 +178,7 @@ def histories(at: float = START) -> tuple[Lines, Lines]:
 def test_an_extend_that_reconciliation_opened_lacks_nothing_and_a_later_post_opens_one_of_its_own(
     tmp_path: Path,
 ) -> None:
-    """FIELD §4: "the API's log is missing or cut" of the first, "no listener sent this" of the second."""
+    """The first is missing or cut in the API's log; no listener sent the second."""
     first, second = histories()
     made = told([*first, *second])
     assert [story.extend_id for story in made] == [made_id(1, 5), made_id(2, 5)]

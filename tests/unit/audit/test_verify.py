@@ -60,7 +60,7 @@ def test_no_honest_log_is_accused_and_each_random_edit_is_named_with_its_line() 
 
 
 def test_an_outcome_that_is_rewritten_is_named(tmp_path: Path) -> None:
-    """FIELD §5: each `resized` rewritten to `already`, or all lines of a volume deleted, went unseen."""
+    """Before, each `resized` rewritten to `already`, or all lines of a volume deleted, went unseen."""
     path = tmp_path / "audit.log"
     written(path)
     lines = read(path)

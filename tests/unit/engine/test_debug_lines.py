@@ -11,7 +11,7 @@ from bridge.runtime.audit import StreamAudit
 
 
 def test_each_audit_record_is_a_debug_line_for_a_person(caplog: pytest.LogCaptureFixture) -> None:
-    """FIELD section 4: debug = true showed other libraries only."""
+    """Before, debug = true showed other libraries only."""
     log = StreamAudit("engine", "/dev/null")
     record = AuditRecord(
         event=AuditEvent.WAITING, at=time.time(), server="s", volume="v", reason="volume_extending", data={"n": 1}

@@ -132,7 +132,7 @@ def test_a_round_casts_each_host_its_orders_with_cinders_size(rig: Rig) -> None:
 def test_under_debug_each_decision_is_told_with_what_cinder_and_the_hosts_said(
     rig: Rig, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """FIELD section 4: hardly any debug message of our own. Never one with connection data."""
+    """Before, there was hardly any debug message of our own. Never one with connection data."""
     sent, waits = rig.extend("h1"), rig.extend("h1")
     rig.cinder.answers[waits.volume_id] = CinderVolume(id=waits.volume_id, size=gib(2), extending=True, attached=())
     with caplog.at_level(logging.DEBUG, "bridge"):

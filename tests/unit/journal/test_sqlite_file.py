@@ -19,7 +19,7 @@ def mode(path: Path) -> int:
 
 
 def test_the_journal_and_the_files_beside_it_are_ours_whatever_the_umask_is(tmp_path: Path) -> None:
-    """FIELD §6: 0644 with a umask of 0."""
+    """A umask of 0 would make it 0644."""
     path = tmp_path / "journal.sqlite3"
     before = os.umask(0)
     try:

@@ -31,7 +31,7 @@ def scrubbed() -> Iterator[None]:
 @pytest.mark.usefixtures("scrubbed")
 @pytest.mark.parametrize("status", [401, 404, 500])
 def test_keystonemiddleware_logs_no_body_of_keystones(status: int, caplog: pytest.LogCaptureFixture) -> None:
-    """FIELD §6: it logs an error's body whole."""
+    """An error's body is logged whole by the library."""
     caplog.set_level(logging.DEBUG, "keystonemiddleware.auth_token")
     kinds = {401: exceptions.Unauthorized, 404: exceptions.NotFound, 500: exceptions.InternalServerError}
     error = kinds[status](ECHO)
