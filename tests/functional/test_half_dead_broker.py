@@ -205,7 +205,9 @@ def test_every_kind_of_connection_speaks_verified_tls_with_a_client_certificate(
     ("kept", "words"),
     [(("ssl_cert_file", "ssl_key_file"), "certificate is not trusted"), (("ssl_ca_file",), "client certificate")],
 )
-def test_what_tls_lacks_is_said(tls: tuple[RabbitNode, int, TlsFiles], kept: tuple[str, ...], words: str) -> None:
+def test_the_check_names_the_missing_tls_option(
+    tls: tuple[RabbitNode, int, TlsFiles], kept: tuple[str, ...], words: str
+) -> None:
     _, port, files = tls
     query = {name: value for name, value in ours(files).items() if name in kept}
     assert words in reason(tls_url(port, **query))

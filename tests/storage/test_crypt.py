@@ -46,7 +46,7 @@ def test_a_key_that_is_wrong_or_cannot_be_had_leaves_the_guest_alone_and_heals(c
 
 
 @pytest.mark.parametrize("state", ["paused", "off"])
-def test_luks2_over_iscsi(case: Case, state: str) -> None:
+def test_luks2_over_iscsi_grows_paused_and_off(case: Case, state: str) -> None:
     """Paused without connection data; off with them, its map open, as it is after a shutdown from inside."""
     grew(case(f"crypt_{state}"), state)
 
@@ -59,7 +59,7 @@ def test_a_second_order_for_the_same_size_asks_for_no_key(case: Case) -> None:
         assert [step["name"] for step in report["steps"]] == ["find", "header", "before", "tell"]
 
 
-def test_luks1_by_the_host(case: Case) -> None:
+def test_luks1_on_the_host_grows_without_a_key(case: Case) -> None:
     """cryptsetup takes the key of the map itself from the kernel: it does not even look at a wrong one."""
     grew(case("crypt_luks1"), "running")
 

@@ -51,7 +51,7 @@ SUITES = {**_suites(STORIES, _open), **_suites(DOOR, _guarded)}
 
 
 @pytest.mark.parametrize("name", sorted(SUITES))
-def test_story(name: str) -> None:
+def test_each_request_of_a_story_is_answered_as_it_says(name: str) -> None:
     """Every request of the file is answered as it says, and as the OpenAPI document says."""
     PROBLEMS.clear()
     result = unittest.TestResult()
@@ -61,7 +61,7 @@ def test_story(name: str) -> None:
     assert PROBLEMS == []
 
 
-def test_every_file_is_run() -> None:
+def test_every_file_of_stories_is_run() -> None:
     """A file that gabbi does not find would pass unseen."""
     assert set(SUITES) == {path.stem for where in (STORIES, DOOR) for path in where.glob("*.yaml")}
 

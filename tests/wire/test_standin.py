@@ -66,7 +66,7 @@ def kinds(value: object) -> object:
 @pytest.mark.parametrize(
     "case", RECORDED, ids=[f"{case['request']['method']} {case['label']}" for case in RECORDED]
 )
-def test_the_form_is_cinders(case: Mapping[str, Any]) -> None:
+def test_the_stand_in_answers_in_the_form_of_a_recorded_cinder(case: Mapping[str, Any]) -> None:
     """Refusals to the word, other bodies by key and type."""
     request, recorded = case["request"], case["response"]
     path, _, query = request["path"].partition("?")
@@ -213,7 +213,7 @@ def test_it_fails_as_told_as_often_as_told_and_counts(fault: Fault, status: int)
     assert cinder.requests["GET", path] == 3
 
 
-def test_an_answer_that_breaks_off() -> None:
+def test_a_fault_makes_the_stand_in_break_off_its_json() -> None:
     """200, and no JSON."""
     cinder = with_volume()
     cinder.fail(Fault.BAD_JSON)

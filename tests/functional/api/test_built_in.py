@@ -25,7 +25,7 @@ from tests.lab.waiting import until
 pytestmark = pytest.mark.functional
 
 
-def test_a_name_and_password_come_in(tmp_path: Path) -> None:
+def test_only_a_good_name_and_password_are_accepted(tmp_path: Path) -> None:
     """And nothing else does; the password is in no log."""
     users = tmp_path / "htpasswd"
     users.write_text("cinder:" + bcrypt.hashpw(b"s3cret-word", bcrypt.gensalt(8)).decode() + "\n")

@@ -152,7 +152,7 @@ def test_it_reads_empties_and_deletes_nothing_of_others(bus: Bus, queue: str) ->
             getattr(channel, method)(queue)
 
 
-def test_it_speaks_to_the_engine(bus: Bus) -> None:
+def test_a_host_may_write_under_its_own_name(bus: Bus) -> None:
     with SafePublisher(bus.liar) as publisher:
         publisher.publish(REPORTS_QUEUE, b"{}", exchange=HOSTS_EXCHANGE, routing_key=LIAR)
     channel = bus.own.default_channel

@@ -159,7 +159,9 @@ def test_a_provider_that_os_brick_cannot_extend_is_unsupported(local: Bench) -> 
     assert error.outcome is Outcome.UNSUPPORTED
 
 
-def test_as_an_ordinary_user(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+def test_an_ordinary_user_fetches_keys_through_sudo(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     """The key goes through os-brick's helper, started by sudo with the arguments etc/sudoers.d allows."""
     if not have_sudo():
         missing("sudo, setpriv, unshare, root")
@@ -183,7 +185,9 @@ def test_as_an_ordinary_user(monkeypatch: pytest.MonkeyPatch, capfd: pytest.Capt
     assert CANARY.hex() not in "".join(capfd.readouterr())
 
 
-def test_barbican(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_castellan_fetches_keys_from_barbican_and_names_each_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """castellan's own driver, as the user of [key_manager]: the key, no such key, refused, and away."""
     with KeystoneStandIn() as keystone, Barbican() as barbican:
         made = bench(

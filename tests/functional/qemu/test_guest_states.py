@@ -70,7 +70,7 @@ def test_a_saved_guest_of_a_grown_image(host: Host, bench: Bench, image: Callabl
 
 
 @pytest.mark.parametrize("kind", [RawFile, Qcow2File])
-def test_a_saved_guest_of_a_file(host: Host, bench: Bench, tmp_path: Path, kind: type) -> None:
+def test_the_extend_of_a_saved_guests_file_stays_open(host: Host, bench: Bench, tmp_path: Path, kind: type) -> None:
     """QEMU grows the file, and is away: open until the guest is restored."""
     disk = kind(tmp_path / "disk", SMALL)
     guest = saved_and_grown(host, bench, disk)
@@ -92,7 +92,9 @@ def test_a_file_that_grew_while_its_guest_was_saved(host: Host, bench: Bench, tm
     assert disk.path.stat().st_size == LARGE
 
 
-def test_a_guest_whose_qemu_died(host: Host, bench: Bench, keep: Keep, tmp_path: Path) -> None:
+def test_a_guest_whose_qemu_died_sees_the_size_at_its_next_start(
+    host: Host, bench: Bench, keep: Keep, tmp_path: Path
+) -> None:
     """Libvirt calls it shut off, crashed; it reads the size at its next start."""
     disk = keep(LoopDevice(tmp_path / "disk", SMALL))
     guest = host.define(disk)
@@ -192,7 +194,9 @@ def test_a_block_job_on_an_image_makes_it_busy(
     assert disk.true_size() == LARGE
 
 
-def test_a_guest_that_has_panicked(host: Host, bench: Bench, keep: Keep, tmp_path: Path) -> None:
+def test_a_panicked_guest_is_told_and_sees_it_after_a_reset(
+    host: Host, bench: Bench, keep: Keep, tmp_path: Path
+) -> None:
     """QEMU holds it and its disk (on_crash preserve): it is told, and sees it when it is reset."""
     disk = keep(LoopDevice(tmp_path / "disk", SMALL))
     guest = host.boot(disk, panics=True)

@@ -110,7 +110,9 @@ def test_a_stale_order_takes_what_is_there(
 
 
 @pytest.mark.parametrize("kind", ["file", "block", "rbd"])
-def test_a_guest_that_is_off(host: Host, bench: Bench, encrypted: Callable[[str], Luks], kind: str) -> None:
+def test_a_guest_that_is_off_gets_the_size_at_its_start(
+    host: Host, bench: Bench, encrypted: Callable[[str], Luks], kind: str
+) -> None:
     """Block and RBD are read at its start; a file is QEMU's to grow, once there is one."""
     disk = encrypted(kind)
     guest = host.define(disk)

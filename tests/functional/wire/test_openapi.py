@@ -40,7 +40,7 @@ def schemathesis(site: Site, directory: Path, *more: str) -> subprocess.Complete
     )  # fmt: skip
 
 
-def test_nothing_is_found(site: Site, tmp_path: Path) -> None:
+def test_schemathesis_finds_no_answer_against_the_document(site: Site, tmp_path: Path) -> None:
     """In examples, coverage of each parameter, and fuzzing."""
     done = schemathesis(site, tmp_path)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]

@@ -80,5 +80,5 @@ def test_a_body_that_a_page_may_send_unasked_is_415(kind: str | None) -> None:
 @pytest.mark.parametrize(
     "kind", ["application/json", "application/json; charset=UTF-8", "application/vnd.openstack.compute+json"]
 )
-def test_json_comes_in(kind: str) -> None:
+def test_a_body_with_a_json_content_type_is_accepted(kind: str) -> None:
     assert outcome({"Host": "127.0.0.1", "Content-Type": kind}) == 200

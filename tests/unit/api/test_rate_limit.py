@@ -91,7 +91,7 @@ def test_a_guesser_is_stopped_before_it_costs_anything(clock: Clock) -> None:
     assert status(lambda: guard.authenticate(request("good-new"))) == 200
 
 
-def test_no_credentials_are_no_guess(clock: Clock) -> None:
+def test_requests_without_credentials_are_not_counted_as_failures(clock: Clock) -> None:
     """keystoneauth asks without a token to learn where Keystone is."""
     guard = Guard(Counted(), requests=NO_LIMIT, failures=Rate(per_second=1, burst=1), clock=clock)
     assert {status(lambda: guard.authenticate(request(None))) for _ in range(5)} == {401}
@@ -105,7 +105,7 @@ def test_a_million_addresses_take_no_more_memory_than_the_first_thousands(clock:
     assert len(buckets) == 100
 
 
-def test_zero_is_no_limit(clock: Clock) -> None:
+def test_a_rate_of_zero_means_no_limit(clock: Clock) -> None:
     buckets = Buckets(NO_LIMIT, clock=clock)
     assert [buckets.take("x") for _ in range(5)] == [0.0] * 5
     assert len(buckets) == 0

@@ -48,7 +48,7 @@ def test_report_speaks_json(log: str, capsys: pytest.CaptureFixture[str]) -> Non
     assert (resized["Section"], resized["Count"]) == ("outcome", 1)
 
 
-def test_trace_tells_a_timeline(log: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_trace_shows_the_lines_of_each_part_in_order(log: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Each part's lines, in order."""
     assert main(["audit", "trace", made_id(1, 1), "--log", log, "-f", "csv", "-c", "Part"]) == 0
     assert capsys.readouterr().out.split() == ['"Part"', *['"listener"', '"api"', '"listener"'], *['"engine"'] * 3]

@@ -83,7 +83,7 @@ def chosen(*arguments: str) -> Options:
     return options(arguments)
 
 
-def test_a_seed_decides_everything() -> None:
+def test_the_same_seed_makes_the_same_plan_and_load() -> None:
     one, same, other = (chosen("--kills", "30", "--seed", seed) for seed in ("7", "7", "8"))
     assert (plan(one), load(one)) == (plan(same), load(same))
     assert plan(one) != plan(other)

@@ -94,7 +94,7 @@ def test_a_file_that_is_not_there_is_said(tmp_path: Path) -> None:
         ("", False, BRIDGE, Code.SUCCESS, "the catalogue does not name for Nova"),
     ],
 )
-def test_where_cinders_own_call_goes(
+def test_a_double_way_of_events_is_named(
     file: Path, nova: str, is_nova: bool, endpoint: str | None, code: Code, words: str
 ) -> None:
     found = double_path(changed(file, "auth_type = password", nova), is_nova=is_nova, endpoint=endpoint)

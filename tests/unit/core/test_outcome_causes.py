@@ -46,7 +46,7 @@ CAUSES: Final[dict[Outcome, tuple[str, str]]] = {
 }
 
 
-def test_every_outcome_has_one() -> None:
+def test_every_outcome_has_a_cause() -> None:
     """A new member of the closed set comes with its cause."""
     assert set(CAUSES) == set(Outcome)
 

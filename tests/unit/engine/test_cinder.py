@@ -96,7 +96,7 @@ _JSON = st.recursive(
 
 
 @given(status=st.integers(100, 599), answer=_JSON)
-def test_no_answer_raises(status: int, answer: object) -> None:
+def test_no_answer_of_cinders_raises(status: int, answer: object) -> None:
     assert isinstance(read_volume(Answer(status=status, body=answer), ID), CinderVolume | Gone | NotNow)
 
 

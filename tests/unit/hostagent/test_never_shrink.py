@@ -76,7 +76,7 @@ def test_no_order_makes_a_disk_smaller(moves: list[tuple[str, int, int, int]]) -
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 2), SIZES, st.integers(1, 5)), min_size=1, max_size=40))
-def test_not_with_real_threads_either(moves: list[tuple[int, int, int]]) -> None:
+def test_no_disk_shrinks_with_real_threads(moves: list[tuple[int, int, int]]) -> None:
     """Four workers on three disks; every attempt is reported, every disk ends at the largest size asked for."""
     hypervisor, server_id, disks = guest()
     orders = [order(server_id, disks[which].volume_id, size, gen=gen) for which, size, gen in moves]

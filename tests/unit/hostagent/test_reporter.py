@@ -136,7 +136,7 @@ def test_reports_kept_are_bounded_and_the_newest_stay() -> None:
     assert [r.attempt_id for r in broker.taken[0].reports] == ["7", "8", "9"]
 
 
-def test_large_gatherings_are_split() -> None:
+def test_many_reports_are_split_into_several_messages() -> None:
     """Nothing is lost between the messages."""
     broker = Broker()
     made, outbox, _ = reporter(broker, kept_max=1000)

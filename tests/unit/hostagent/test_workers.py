@@ -60,7 +60,7 @@ def test_an_older_order_for_more_is_done_as_well() -> None:
     assert done == [10, 30]
 
 
-def test_a_failure_ends_all_that_gathered() -> None:
+def test_a_failure_ends_all_gathered_orders_of_the_volume() -> None:
     """Trying the older ones as well would be the same failure again."""
     orders = [order(S1, V1, 10, gen=1), order(S1, V1, 20, gen=2)]
     reports = work_off(orders, lambda one: report_of(one, Outcome.DEVICE_STALE, 5))
@@ -124,7 +124,7 @@ class Sleeps:
         return self._time.sleep(timeout)
 
 
-def test_a_full_house_says_busy(monkeypatch: object) -> None:
+def test_orders_above_the_limit_are_answered_as_busy(monkeypatch: object) -> None:
     """The attempt is settled, and the journal sends it again."""
     orders = Orders()
     original = worker.WAITING_MAX
@@ -136,7 +136,7 @@ def test_a_full_house_says_busy(monkeypatch: object) -> None:
         worker.WAITING_MAX = original  # type: ignore[misc]
 
 
-def test_closing_drops_what_waits() -> None:
+def test_closing_drops_the_orders_that_wait() -> None:
     """The journal casts it again; nobody hangs in take()."""
     orders = Orders()
     orders.put([order(S1, V1, 1)])

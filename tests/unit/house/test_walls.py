@@ -97,5 +97,5 @@ def test_only_its_driver_names_libvirt() -> None:
         ("bridge/cmd/x.py", "from hostagent.wiring import build"),
     ],
 )
-def test_the_walls_that_matter_most(module: str, source: str) -> None:
+def test_an_import_through_an_important_wall_is_refused(module: str, source: str) -> None:
     assert list(forbidden_imports(Path(module), source))

@@ -36,7 +36,9 @@ def endpoint() -> NovaEventsClient:
     return NovaEventsClient(client)
 
 
-def test_the_request_is_cinders_own(endpoint: NovaEventsClient, requests_mock: requests_mock.Mocker) -> None:
+def test_the_request_has_the_form_of_cinders_own(
+    endpoint: NovaEventsClient, requests_mock: requests_mock.Mocker
+) -> None:
     requests_mock.post(URL, json={"events": []})
     endpoint.post(KEYS[:2], "req-of-the-user")
     (sent,) = requests_mock.request_history

@@ -57,11 +57,11 @@ WRONG = {
 
 
 @pytest.mark.parametrize("kind", WRONG)
-def test_a_wrong_reading_is_found(kind: str) -> None:
+def test_a_wrong_reading_is_reported(kind: str) -> None:
     _, wrong = judged(one_server(), frozenset({"hush"}), WRONG[kind])  # type: ignore[arg-type]
     assert wrong is not None
 
 
-def test_a_right_reading_is_not() -> None:
+def test_a_right_reading_is_not_reported() -> None:
     assert judged(one_server(), frozenset({"hush"})) == ("ResizeEnd", None)
     assert judged(b"{}", frozenset()) == (Other.__name__, None)

@@ -63,7 +63,7 @@ def test_a_run_of_settled_messages_is_acknowledged_at_once_where_the_broker_can(
     assert channel.told == told
 
 
-def test_nothing_settled_is_nothing_told() -> None:
+def test_no_ack_is_sent_while_no_message_is_settled() -> None:
     channel = Channel()
     acks = Acks([Message(1, channel)], multiple=True)
     acks.flush()

@@ -43,7 +43,9 @@ IDS = st.one_of(st.none(), st.from_regex(r"\A[A-Za-z0-9._:-]{1,40}\Z"))
     attempts=st.integers(0, 10**6),
     reason=st.sampled_from(list(Reason)),
 )
-def test_what_goes_in_comes_out(origin: Origin, first_seen: float, attempts: int, reason: Reason) -> None:
+def test_a_deferred_event_is_read_back_as_it_was_written(
+    origin: Origin, first_seen: float, attempts: int, reason: Reason
+) -> None:
     deferred = Deferred(key=KEY, origin=origin, first_seen=first_seen, attempts=attempts, reason=reason)
     assert read_deferred(deferred.to_wire(), NOW) == deferred
 
@@ -112,5 +114,5 @@ def test_keys_of_a_newer_release_are_ignored() -> None:
 
 
 @given(st.one_of(st.binary(max_size=200), JSON.map(lambda value: json.dumps(value).encode())))
-def test_no_body_raises(body: bytes) -> None:
+def test_reading_a_deferred_body_never_raises(body: bytes) -> None:
     read_deferred(body, NOW)

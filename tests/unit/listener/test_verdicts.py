@@ -144,7 +144,9 @@ REQUESTS: dict[str, tuple[Sequence[ExtendKey], Answer | NoAnswer, Judgement]] = 
 
 
 @pytest.mark.parametrize(("sent", "answer", "judgement"), REQUESTS.values(), ids=REQUESTS)
-def test_an_answer_to_a_request(sent: Sequence[ExtendKey], answer: Answer | NoAnswer, judgement: Judgement) -> None:
+def test_each_answer_gives_a_verdict_for_each_event(
+    sent: Sequence[ExtendKey], answer: Answer | NoAnswer, judgement: Judgement
+) -> None:
     assert judge(sent, answer) == judgement
 
 

@@ -51,7 +51,7 @@ def test_a_stop_ends_the_wait() -> None:
     assert keep_trying(stop, slow, Health(), "part", (OSError,), fails(9, OSError("away"))) is None
 
 
-def test_the_words_are_the_callers() -> None:
+def test_the_health_check_shows_the_callers_words() -> None:
     health = Health()
     keep_trying(
         threading.Event(),

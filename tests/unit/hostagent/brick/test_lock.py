@@ -63,7 +63,7 @@ def test_a_file_of_the_directorys_group_is_fine(locks: Path) -> None:
 
 
 @root_only
-def test_a_look_creates_nothing(locks: Path) -> None:
+def test_checking_the_lock_directory_creates_nothing(locks: Path) -> None:
     """The upgrade check looks at the hosts of others, too."""
     assert trouble(str(locks)) is None
     assert list(locks.iterdir()) == []

@@ -395,7 +395,7 @@ def test_another_namespace_than_the_connections_is_refused(fake_sys: FakeSys, da
 @pytest.mark.parametrize(
     "data", [{"nqn": "nqn.a", "ns_id": 10}, {"target_nqn": "nqn.a", "vol_uuid": "0FAA"}, {"target_nqn": "NQN.a"}]
 )
-def test_the_connections_namespace_passes(fake_sys: FakeSys, data: dict[str, Any]) -> None:
+def test_the_namespace_that_the_connection_names_is_accepted(fake_sys: FakeSys, data: dict[str, Any]) -> None:
     """Backends write uuids with and without hyphens, in either case."""
     brick = FakeBrick()
     assert NvmeStrategy(brick, fake_sys.root).refresh(disk("/dev/nvme0n1"), connection("nvmeof", **data)) == SIZE

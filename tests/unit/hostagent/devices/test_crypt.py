@@ -248,7 +248,7 @@ def test_the_inventory_sees_the_volumes_size(host: Host) -> None:
     assert crypt.hidden_bytes(replace(disk, source="/dev/sdc"), None) == 0
 
 
-def test_the_offset_is_the_segments() -> None:
+def test_the_payload_of_luks2_begins_at_its_segment() -> None:
     header = luks2_header("4194304", size=32768)
     assert luks2.header_size(header[: luks2.FIRST]) == 32768
     assert luks2.payload_offset(header) == 4 * MIB

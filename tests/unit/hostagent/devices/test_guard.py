@@ -60,7 +60,7 @@ def domain(*disks: Disk, state: GuestState = GuestState.ACTIVE, run: str | None 
         ("loop0", set()),
     ],
 )
-def test_the_names_of_a_device(fake: FakeSys, device: str, names: set[str]) -> None:
+def test_the_worldwide_names_of_each_kind_of_device_are_read(fake: FakeSys, device: str, names: set[str]) -> None:
     assert sysfs.worldwide_names(NUMBERS[f"/dev/{device}"], fake.root) == names
 
 

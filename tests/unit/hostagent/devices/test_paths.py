@@ -35,7 +35,7 @@ def test_an_iscsi_disk_has_its_sessions_target(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["loop0", "nvme0n1"])
-def test_other_devices_have_none(tmp_path: Path, name: str) -> None:
+def test_devices_other_than_scsi_have_no_address(tmp_path: Path, name: str) -> None:
     made = FakeSys(tmp_path)
     made.nvme("nvme0n1", "nvme0") if name == "nvme0n1" else made.device("loop0")
     assert addresses(NUMBERS[f"/dev/{name}"], made.root) == ()
@@ -57,7 +57,7 @@ def test_other_devices_have_none(tmp_path: Path, name: str) -> None:
         ({}, set()),
     ],
 )
-def test_what_connection_data_name(data: dict[str, Any], named: set[tuple[str, int]]) -> None:
+def test_connection_data_name_targets_and_their_luns(data: dict[str, Any], named: set[tuple[str, int]]) -> None:
     assert connection_targets(data) == named
 
 

@@ -57,7 +57,9 @@ def test_a_disk_that_is_no_volume_has_no_volume_id(inside: str) -> None:
         ("block", "", (SourceKind.BLOCK, None)),
     ],
 )
-def test_where_the_bytes_are(kind: str, source: str, expected: tuple[SourceKind, str | None]) -> None:
+def test_the_kind_of_a_source_and_its_name_are_read(
+    kind: str, source: str, expected: tuple[SourceKind, str | None]
+) -> None:
     """The kind of source, and its name where it has one."""
     [found] = parse_disks(domain(disk(f"<driver name='qemu' type='raw'/>{source}", kind)))
     assert (found.kind, found.source) == expected

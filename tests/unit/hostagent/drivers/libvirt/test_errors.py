@@ -16,7 +16,7 @@ from tests.unit.hostagent.fakes import FakeLibvirtError
 libvirt = pytest.importorskip("libvirt")
 
 
-def test_the_numbers_are_libvirts() -> None:
+def test_our_error_numbers_are_those_of_libvirt() -> None:
     """They never change in libvirt; a typing error here would."""
     assert (errors._NO_DOMAIN, errors._OPERATION_TIMEOUT) == (
         libvirt.VIR_ERR_NO_DOMAIN,
@@ -138,7 +138,9 @@ def test_an_error_of_another_call_says_nothing_of_resizes() -> None:
         ("NOSTATE", 0, GuestState.OFF),
     ],
 )
-def test_states(state: str, reason: int, expected: GuestState) -> None:
+def test_each_state_of_a_domain_says_whether_qemu_has_the_disk_open(
+    state: str, reason: int, expected: GuestState
+) -> None:
     """QEMU has the disk open, or it has not."""
     assert guest_state(getattr(libvirt, f"VIR_DOMAIN_{state}"), reason) is expected
 
