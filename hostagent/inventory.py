@@ -296,8 +296,8 @@ class InventoryKeeper:
     def _size(self, domain: Domain, disk: Disk, capacity: int | None, was: Bytes | None) -> Bytes | None:
         """Return what the guest sees, and what of the volume it is not shown: comparable with the volume's size.
 
-        None where the guest sees nothing now. The last size where QEMU or the header cannot be read: a disk only
-        grows, so a guest is at worst taken for one that is behind.
+        None where the guest sees nothing now. If QEMU or the header cannot be read, it is the last known size. A
+        disk only grows, so at worst the guest counts as behind.
         """
         if domain.state is not GuestState.ACTIVE:
             return None

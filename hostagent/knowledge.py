@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Memory of what each guest knows of its disks' sizes, by run of its QEMU. No effects.
 
-The virtual hardware can have a size that its guest does not know: the guest was restored, migrated or reverted
-while its volume grew, and its driver looks again only when it is interrupted. Each disk counts as not told at the
-first look at a run, and again after each event that brings a guest back within a run.
+The virtual hardware can have a size that its guest does not know, if the guest was restored, migrated or reverted
+while its volume grew. The guest's driver reads the size only after an interrupt. So each disk counts as not told
+when a run of the guest is first seen, and again after each event that brings the guest back within that run.
 """
 
 import threading

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """An order to an agent that only looks: has the guest the size by now? Beside Nova, whose compute extends.
 
-Nothing here can change a disk: it asks for a domain and for its sizes, where possible over a connection
-that the hypervisor opened for reading. An import contract keeps the resize and os-brick out of it.
+This module cannot change a disk. It reads a domain and its sizes, where possible over a read-only connection to the
+hypervisor. An import contract keeps the resize and os-brick out of it.
 """
 
 from collections.abc import Callable

@@ -2,12 +2,12 @@
 """The one call that can destroy a disk, and the guard in front of it.
 
 A resize with a smaller size truncates raw files, qcow2 and RBD images and returns success. So a driver's `resize`
-is called from this file only, never with a size below the capacity read over the same connection in the moment
-before, and only where the disk of that name still is the volume's: a refresh takes minutes, in which a guest can
-get another volume under the name of one that was detached.
+is called from this file only. The size is never below the capacity, which is read over the same connection in the
+moment before. The disk of that name must still be the volume's, because a refresh takes minutes. Meanwhile the
+guest can get another volume under the name of a detached one.
 
-A resize also interrupts the guest, which is how its driver learns of the size. So the same call, with the size the
-disk has, tells a guest that has the size in its virtual hardware and does not know: restored, migrated, reverted.
+A resize also interrupts the guest, which is how its driver learns of the size. So the same call, with the size that
+the disk already has, tells a guest that does not know it, for example after a restore, migration or revert.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -70,8 +70,8 @@ def grow(
     may have grown it further, another guest may use it. So it is read in the moment before; an image smaller than
     `size` is not touched, a larger one is taken in full.
 
-    A raw file that is longer than `size` (its backend grew it further) is taken in full as well, as QEMU itself
-    does with a block device: the smaller size would cut the file, though no byte the guest has seen.
+    A raw file that its backend grew beyond `size` is taken in full, as QEMU does with a block device. The smaller
+    size would cut the file, although only bytes that the guest has never seen.
 
     `tell`: a disk that has exactly this size is resized to it all the same, because that interrupts the guest.
 
@@ -111,8 +111,8 @@ def tell(
 ) -> ToldNow:
     """Tell a running guest the sizes its disks have, by resizing each to exactly that size. Nothing grows.
 
-    A disk whose source has another size by now is left out: that size is a matter for an order, which checks first
-    what the source is. `image_size` reads the size of the only disk's image in its storage (RBD).
+    A disk whose source has another size by now is left out. That size needs an order, which checks first what the
+    source is. `image_size` reads the size of the only disk's image in its storage (RBD).
 
     Raises StepFailedError for everything the hypervisor says or does not say in time.
     """

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reads of storage with a deadline: a share, an array or a path that hangs costs its own volume a moment.
 
-A read that hangs inside the kernel cannot be interrupted. It runs in a thread of its own, which is left behind at
-the deadline; until that thread returns, the same thing is not read again, and `hostagent.storage` is not ready.
+A read that hangs inside the kernel cannot be interrupted. So it runs in a thread of its own, which is abandoned at
+the deadline. Until that thread returns, the same device or file is not read again, and `hostagent.storage` is not
+ready.
 """
 
 import logging

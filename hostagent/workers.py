@@ -2,7 +2,7 @@
 """The orders of this host: one owner per volume, several volumes at once, a report for each attempt.
 
 Orders for a volume that is being worked on wait for its owner. The orders that have gathered by then are one piece
-of work: of those for the same guest the newest is done, and the older ones are settled by its result.
+of work. Of those for the same guest the newest is done, and its result settles the older ones.
 
 Storage that hangs holds the worker of its volume. So more workers are started while volumes wait and none comes
 free; they end once there is nothing to do. Checks show orders that wait too long and workers that do not come back.
@@ -199,8 +199,8 @@ class Orders:
 def work_off(orders: Sequence[Order], do: Do) -> list[Report]:
     """Do the orders that have gathered for one volume; return one report per order, in their order.
 
-    Per guest the newest order (generation, then target) is done. An older one has the same end, unless that end is
-    a success that says nothing about a larger size it asked for: then it is done as well.
+    Per guest the newest order (generation, then target) is done, and older ones get its result. An older order that
+    asked for a larger size is done as well, if that result is a success.
     """
     by_guest: dict[ExtendKey, list[int]] = {}
     for index, order in enumerate(orders):
@@ -229,8 +229,9 @@ def _settled_by(lead: Report, order: Order) -> Report:
 class Workers:
     """A part: threads that work orders off and hand over the reports.
 
-    A thread is started when a volume finds none idle, up to `count`; up to MORE times as many while a volume waits
-    and none has come free for `patience` seconds. Each ends when it finds no order for a while.
+    Up to `count` threads are started, each when a volume finds none idle. While a volume waits and no thread has
+    come free for `patience` seconds, up to MORE times as many are started. Each ends when it finds no order for a
+    while.
 
     `stuck_after`: seconds after which an order in hand is said not to come back. Its volume keeps its owner, lest a
     late resize overtake a newer one, and further orders for it are reported as `busy`.

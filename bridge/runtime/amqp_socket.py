@@ -74,8 +74,8 @@ class _Deadline:
 class _TcpTransport(_Deadline, TCPTransport):
     """A plain socket, each operation of which has a deadline.
 
-    The socket never blocks, because a frame takes three reads, and a timeout set and waited for with each of them
-    costs more than the read itself. Only a read or write that cannot go on waits.
+    The socket never blocks. A frame takes three reads, and a timeout around each costs more than the read itself.
+    Only a read or write that cannot go on waits.
     """
 
     def _setup_transport(self) -> None:

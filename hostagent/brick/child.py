@@ -2,10 +2,10 @@
 """os-brick, as a process of its own: `python -m hostagent.brick`. Only encryptor.py is imported beside it.
 
 os-brick waits up to 600 s for a command, and holds a host-wide file lock meanwhile. A process can be killed, and
-its lock goes with it. It speaks JSON lines: the first line in is its set-up, each further one a request
-{"id", "what", "protocol", "properties"}, each answered by {"id", "size"}, {"id", "paths"}, {"id"} alone (a rescan,
-a dm-crypt map) or {"id", "error": kind, "detail"}. When standard input ends, the agent is gone, and the process
-ends itself with all it has started.
+its lock goes with it. The process speaks JSON lines. The first line in is its set-up. Each further line is a
+request {"id", "what", "protocol", "properties"}. The answer is {"id", "size"}, {"id", "paths"}, {"id"} alone (a
+rescan, a dm-crypt map) or {"id", "error": kind, "detail"}. When standard input ends, the agent is gone. Then the
+process ends itself with all it has started.
 """
 
 import bridge.runtime.threads  # noqa: F401 - before os-brick, which would bring eventlet

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A volume's key, from castellan through os-brick's encryptor into cryptsetup's standard input.
 
-For brick.py alone: the key is in the memory of that process and of what it starts, and the process ends once the
-call is answered (brick_pool.py). It is in no argument, message, log line or error.
+Only os-brick's process (child.py) uses this module. The key is in the memory of that process and of its own child
+processes. The process ends after its answer (pool.py). The key is never in an argument, message, log line or error.
 """
 
 import queue

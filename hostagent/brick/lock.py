@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """os-brick's file lock, seen from outside: its holder, and the rights of each process that needs it.
 
-os-brick lets one extend of SCSI and NVMe-oF at a time pass on a host, ours and nova-compute's alike
-(os_brick/initiator/connectors/base.py: synchronized), and waits for that lock without a limit and without a word.
+os-brick makes one extend of SCSI and NVMe-oF at a time on a host, for the agent and nova-compute together
+(os_brick/initiator/connectors/base.py: synchronized). It waits for that lock without a limit and without a log
+line.
 """
 
 import fcntl
@@ -56,8 +57,8 @@ def prepare(lock_path: str, *, own: bool) -> None:
     """Have a directory that os-brick can lock in; raises ConfigError.
 
     A directory of our own is created. A named one must be there: created with our owner and mode it could shut
-    nova-compute out of its own locks. Where it is another user's (nova-compute's) and this is root, the lock file
-    is created as that user's, because root's first extend would create it as root's.
+    nova-compute out of its own locks. If it belongs to another user (nova-compute's) and the agent is root, the
+    agent creates the lock file for that user. Otherwise root's first extend would create it for root.
     """
     directory = Path(lock_path)
     if own:

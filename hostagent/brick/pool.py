@@ -47,8 +47,9 @@ _ERRORS: Final[Mapping[str, tuple[Outcome, Reason]]] = {
 class BrickPool:
     """Hands each call to a free process. For several threads.
 
-    A process is started when it is needed, which takes half a second, and ended when it had no call for `idle`
-    seconds: os-brick in memory is as large as the whole agent. A part: its thread ends the idle ones.
+    A process is started when it is needed, which takes half a second. It is ended when it had no call for `idle`
+    seconds, because os-brick takes as much memory as the whole agent. As a part, the pool has a thread that ends
+    idle processes.
     """
 
     def __init__(self, settings: BrickSettings, *, command: Sequence[str] = CHILD) -> None:

@@ -4,9 +4,9 @@
 A file has no device to refresh; as in Nova (extend_volume of its NFS driver), the requested size is right. Its
 format is the configured one and is never probed, because a guest can write any header into a raw file.
 
-Cinder grows an RBD image in Ceph. QEMU would resize the image to whatever it is told, up or down, so the true size
-is read first by `qemu-img info`, with the domain's own source and key: no ceph.conf, keyring, Ceph tool or Python
-module is needed, and the image is opened read-only. hostagent/resize.py has the guard.
+Cinder grows an RBD image in Ceph. QEMU would resize the image to any size, up or down. So its true size is read
+first, by `qemu-img info` with the domain's own source and key. That needs no ceph.conf, keyring, Ceph tool or
+Python module, and opens the image read-only. hostagent/resize.py has the guard.
 """
 
 import base64

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Opening libvirt: its event loop before the first connection, and what qemu:///embed wants besides.
 
-embed is libvirt inside this process. It takes a connection only where an event loop is registered, and each open
-registers its drivers anew in a table that is full after about twenty: so an embedded libvirt gets one connection
-per process, shared and kept. There is no wire under it, so sharing costs nothing.
+embed is libvirt inside this process. It accepts a connection only after an event loop is registered. Each open
+registers its drivers again, in a table that is full after about twenty. So an embedded libvirt gets one shared
+connection per process. Sharing costs nothing, because there is no network connection below it.
 """
 
 import logging

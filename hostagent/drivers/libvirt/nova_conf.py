@@ -17,8 +17,8 @@ _LOCKS = [cfg.StrOpt("lock_path")]
 def disagreements(files: Sequence[str], *, use_multipath: bool, lock_path: str) -> list[str]:
     """Return where nova-compute is configured otherwise, each a line to act on; none without a nova.conf.
 
-    Not agreed upon, multipath has os-brick rescan a path and leave its map small, or look for a map that is not
-    there; the lock directory has two processes rescan the same device at once.
+    If multipath differs, os-brick rescans a path and leaves its map small, or looks for a map that does not exist.
+    If the lock directory differs, two processes rescan the same device at once.
     """
     there = [name for name in files if Path(name).exists()]
     if not there:

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sessions with libvirt: one connection per worker, a limit on every call.
 
-A call into libvirt cannot be interrupted (a stopped QEMU holds it for ever), so it runs in a thread of its session;
-past the limit the session leaves thread and connection behind and takes new ones. A guest with such a call is not
-touched until the call has returned: left alone, a late resize could otherwise overtake a newer, larger one.
+A call into libvirt cannot be interrupted, and a stopped QEMU holds it for ever. So it runs in a thread of its
+session. At the limit the session abandons the thread and its connection, and takes new ones. A guest with such a
+call is not touched until the call has returned, because a late resize could otherwise overtake a newer, larger
+one.
 """
 
 import concurrent.futures

@@ -2,8 +2,8 @@
 """The monitor of one guest's QEMU: one connection, one call at a time, its events handed on as they come.
 
 QEMU answers one client at a time on a socket, so all threads of the agent share the connection of a guest. A call
-that was given up drops the connection. QEMU handles the commands of all its monitors one after another, in their
-order: a late resize is over before a call of the next connection is answered, so it cannot overtake one.
+that is abandoned drops the connection. QEMU handles the commands of all its monitors one after another, in their
+order. So a late resize ends before a call of the next connection is answered, and cannot overtake it.
 """
 
 import logging
