@@ -36,7 +36,7 @@ class VolumeOwners(Protocol):
 
 
 @dataclass(slots=True)
-class _Due:
+class _GuestToTell:
     """One guest to be told. `disks`: those it may not know of. `at`: when, 0 for a guest that just came back."""
 
     disks: Sequence[Disk]
@@ -73,7 +73,7 @@ class Teller:
         self._guard = guard
         self._clock = clock
         self._changed = threading.Condition()
-        self._due: dict[str, _Due] = {}
+        self._due: dict[str, _GuestToTell] = {}
         self._closed = False
 
     def want(self, server_id: str, disks: Sequence[Disk], came_back: bool = False) -> None:
@@ -88,7 +88,7 @@ class Teller:
                 return
             due = self._due.get(server_id)
             if due is None or set(due.disks) != set(disks):
-                due = self._due[server_id] = _Due(disks=tuple(disks), at=self._clock())
+                due = self._due[server_id] = _GuestToTell(disks=tuple(disks), at=self._clock())
                 self._changed.notify_all()
             if came_back and due.at > 0:
                 due.at = 0.0
@@ -129,7 +129,7 @@ class Teller:
         if told:
             self._on_told({server_id})
 
-    def _put_off(self, server_id: str, due: _Due, left: Sequence[Disk], *, waits_for_owner: bool) -> None:
+    def _put_off(self, server_id: str, due: _GuestToTell, left: Sequence[Disk], *, waits_for_owner: bool) -> None:
         if not left:
             del self._due[server_id]
             return

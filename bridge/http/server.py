@@ -39,7 +39,7 @@ def trim() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-class _Loop(ConnectionManager):
+class _ConnectionLoop(ConnectionManager):
     """The loop of cheroot, which here waits for writing as well, and ends connections at their deadline."""
 
     def __init__(self, server: "_Server") -> None:
@@ -87,11 +87,11 @@ class _Server(wsgi.Server):
         self._most = 0
 
     def prepare(self) -> None:
-        """Bind the port, and replace cheroot's loop by `_Loop`."""
+        """Bind the port, and replace cheroot's loop by `_ConnectionLoop`."""
         super().prepare()
         self._connections: ConnectionManager
         self._connections.close()
-        self._connections = _Loop(self)
+        self._connections = _ConnectionLoop(self)
 
     def opened(self, conn: Connection) -> None:
         """Count a connection that was accepted."""

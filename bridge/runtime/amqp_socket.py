@@ -40,7 +40,7 @@ class ConnectionBlockedError(amqp.exceptions.RecoverableConnectionError):
     """A broker that takes no messages from this connection: an alarm of memory or disk. The text is its reason."""
 
 
-class _Deadline:
+class _DeadlineTransport:
     """The clock of one socket. `end`: the moment at which every read and write under way gives up."""
 
     end: float | None = None
@@ -71,7 +71,7 @@ class _Deadline:
                 raise TimeoutError from ex
 
 
-class _TcpTransport(_Deadline, TCPTransport):
+class _TcpTransport(_DeadlineTransport, TCPTransport):
     """A plain socket, each operation of which has a deadline.
 
     The socket never blocks. A frame takes three reads, and a timeout around each costs more than the read itself.
@@ -110,7 +110,7 @@ class _TcpTransport(_Deadline, TCPTransport):
             raise TimeoutError("the broker was silent for too long")
 
 
-class _TlsTransport(_Deadline, SSLTransport):
+class _TlsTransport(_DeadlineTransport, SSLTransport):
     """A TLS socket, verified by the context of its bus. Its close sends nothing, because the peer may be frozen."""
 
     def _setup_transport(self) -> None:

@@ -49,14 +49,14 @@ class _Word:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Due:
+class _DueWork:
     oldest: Callable[[], float | None]
     what: str
     limit: float
 
 
 @dataclass(slots=True, kw_only=True)
-class _Loop:
+class _LoopTurn:
     within: float
     turned_at: float  # math.inf while the loop sleeps on purpose
 
@@ -87,8 +87,8 @@ class Health:
         self._clock = clock
         self._lock = threading.RLock()
         self._words: dict[str, _Word] = {}
-        self._due: dict[str, _Due] = {}
-        self._loops: dict[str, _Loop] = {}
+        self._due: dict[str, _DueWork] = {}
+        self._loops: dict[str, _LoopTurn] = {}
         self._logged: dict[str, _Logged] = {}
 
     def expect(self, *names: str) -> None:
@@ -121,12 +121,12 @@ class Health:
         `what` names the item in the reason ("report", "request"). `oldest` must not block and must not raise.
         """
         with self._lock:
-            self._due[name] = _Due(oldest=oldest, what=what, limit=limit)
+            self._due[name] = _DueWork(oldest=oldest, what=what, limit=limit)
 
     def loop(self, name: str, *, within: float = LIMIT) -> None:
         """Watch a loop, which must call `turn` at least once in `within` seconds, or `rest` before it sleeps."""
         with self._lock:
-            self._loops[name] = _Loop(within=within, turned_at=self._clock())
+            self._loops[name] = _LoopTurn(within=within, turned_at=self._clock())
 
     def turn(self, name: str) -> None:
         """Note that the loop has made a turn; for a loop that is not watched do nothing."""
@@ -181,14 +181,14 @@ class Health:
             self._log(name, word.check, word.said_at)
 
     @staticmethod
-    def _loop_check(name: str, loop: _Loop, now: float) -> Check:
+    def _loop_check(name: str, loop: _LoopTurn, now: float) -> Check:
         silent = now - loop.turned_at
         if silent <= loop.within:
             return Check(True, "moving")
         return Check(False, f"{name} has not moved for {silent:.0f} s: one of its calls does not return")
 
     @staticmethod
-    def _due_check(due: _Due) -> Check:
+    def _due_check(due: _DueWork) -> Check:
         age = due.oldest()
         if age is None:
             return Check(True, f"no {due.what} is due")

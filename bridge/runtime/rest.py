@@ -77,13 +77,13 @@ class NoAnswer:
     detail: str = field(default="", compare=False)
 
 
-class _Deadline(threading.local):
+class _ThreadDeadline(threading.local):
     """The moment at which the request of this thread has to be over; None outside a request."""
 
     at: float | None = None
 
 
-_DEADLINE: Final = _Deadline()
+_DEADLINE: Final = _ThreadDeadline()
 
 
 @contextmanager

@@ -252,4 +252,4 @@ def test_a_bus_in_a_daemons_memory_is_nothing_to_look_into(shell: Shell, argv: t
         conf.write("[notifications]\ntransport_url = memory://\n")
     code, _, err = shell.run(*argv)
     assert code == 2
-    assert "in the daemon's own memory" in err
+    assert "in the memory of the daemon" in err

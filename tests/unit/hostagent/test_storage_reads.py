@@ -47,7 +47,7 @@ def test_a_read_that_hangs_is_given_up_and_named_until_it_returns(
         reads.read("volume-1", pipe.read_bytes)
     assert not health.checks()[HEALTH].ok
     assert "volume-1" in health.checks()[HEALTH].reason
-    with pytest.raises(StorageSilentError, match="an earlier read of it hangs"):
+    with pytest.raises(StorageSilentError, match="an earlier read of it has hung for"):
         reads.read("volume-1", lambda: 1, limit=30)
     assert reads.read("volume-2", lambda: 2, limit=30) == 2, "others are read meanwhile"
     with pipe.open("wb") as writer:

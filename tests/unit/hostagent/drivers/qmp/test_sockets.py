@@ -199,7 +199,7 @@ def test_two_qemus_that_say_they_are_one_guest_are_refused(place: Path) -> None:
     PlayedMonitor(place / "b.qmp", server_id=one.server_id)
     session = opened(place).session()
     session.guests()
-    with pytest.raises(StepFailedError, match="several QEMUs say that they are this guest"):
+    with pytest.raises(StepFailedError, match="several QEMU processes have the UUID of this guest"):
         session.domain(one.server_id)
 
 
