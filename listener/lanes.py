@@ -94,6 +94,7 @@ DUE: Final = QueueSpec(name=DUE_QUEUE)
 _ENDS: Final = (QueueSpec(name=PARKED_QUEUE), QueueSpec(name=UNREADABLE_QUEUE, ttl=_WEEK))
 _SLOW: Final = (DUE, *(QueueSpec(name=step.queue, ttl=step.seconds, then=DUE.name) for step in SlowDelay))
 """The queues of the slow lane, with the target queue of the delays first."""
+LANES: Final = (*_ENDS, *_SLOW)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

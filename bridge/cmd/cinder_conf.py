@@ -13,6 +13,7 @@ from oslo_config import cfg
 from oslo_messaging import opts as messaging
 from oslo_upgradecheck.upgradecheck import Code, Result
 
+from bridge.cmd.broker_check import DELIVERIES, BrokerRelease
 from bridge.core.errors import ConfigError
 
 USUAL: Final = Path("/etc/cinder/cinder.conf")
@@ -33,6 +34,8 @@ class CinderConf:
     drivers: frozenset[str]
     topics: tuple[str, ...]
     durable: bool
+    quorum: bool
+    delivery_limit: int
     nova_auth: str | None
     nova_endpoint: str | None
 
@@ -52,6 +55,8 @@ def read(path: Path) -> CinderConf:
             topics=tuple(conf.oslo_messaging_notifications.topics or ()),
             durable=conf.oslo_messaging_rabbit.amqp_durable_queues
             or conf.oslo_messaging_rabbit.rabbit_quorum_queue,
+            quorum=conf.oslo_messaging_rabbit.rabbit_quorum_queue,
+            delivery_limit=conf.oslo_messaging_rabbit.rabbit_quorum_delivery_limit,
             nova_auth=conf.nova.auth_type,
             nova_endpoint=conf.nova.endpoint,
         )
@@ -63,10 +68,10 @@ def read(path: Path) -> CinderConf:
         ) from ex  # the error's text may quote a secret
 
 
-def notifies(conf: CinderConf, topic: str | None) -> Result:
+def notifies(conf: CinderConf, topic: str | None, broker: BrokerRelease | None = None) -> Result:
     """Return whether Cinder's notifications reach us.
 
-    `topic` is our topic, or None when we bind a queue to Cinder's exchange.
+    `topic` is our topic, or None when we bind a queue to Cinder's exchange. `broker`: None when unknown.
     """
     section = "[oslo_messaging_notifications]"
     if not conf.drivers & _NOTIFIES:
@@ -77,11 +82,23 @@ def notifies(conf: CinderConf, topic: str | None) -> Result:
     if topic is not None and topic not in conf.topics:
         said = ", ".join(conf.topics) or "none"
         return Result(Code.FAILURE, f"Cinder does not send to us: add {topic} to {section} topics (now {said})")
+    if not conf.durable and broker is not None and broker.refuses_transient_queues:
+        return Result(
+            Code.WARNING,
+            f"{broker} refuses Cinder's queues, unless it permits transient_nonexcl_queues: set "
+            "[oslo_messaging_rabbit] rabbit_quorum_queue and rabbit_transient_quorum_queue in cinder.conf",
+        )
     if not conf.durable:
         return Result(
             Code.WARNING,
             "notifications come to us, in queues that a restart of the broker empties: set "
             "[oslo_messaging_rabbit] amqp_durable_queues or rabbit_quorum_queue, as README says",
+        )
+    if topic is not None and conf.quorum and not conf.delivery_limit and broker and broker.limits_deliveries:
+        return Result(
+            Code.WARNING,
+            f"{broker} drops a notification after {DELIVERIES} deliveries, each lost connection counts, unless a "
+            "policy or [oslo_messaging_rabbit] rabbit_quorum_delivery_limit says otherwise: see broker.rst",
         )
     return Result(Code.SUCCESS, "notifications come to us, in queues that last")
 

@@ -15,7 +15,6 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Final
 
-import kombu
 from keystoneauth1.exceptions import ClientException
 from oslo_config import cfg
 from oslo_upgradecheck import upgradecheck
@@ -23,7 +22,7 @@ from oslo_upgradecheck.upgradecheck import Code, Result
 
 from bridge.api.request import VOLUME_EXTENDED
 from bridge.api.settings import API_GROUPS, api_settings, refuse_open_door
-from bridge.cmd import cinder_conf
+from bridge.cmd import broker_check, cinder_conf
 from bridge.cmd.cinder_conf import USUAL, CinderConf
 from bridge.core.errors import ConfigError, JournalUnavailableError
 from bridge.engine.cinder import ADMINS_ONLY
@@ -32,8 +31,8 @@ from bridge.journal import migrate
 from bridge.journal.database import Database, missing_file
 from bridge.journal.settings import journal_settings
 from bridge.runtime import config
-from bridge.runtime.broker import BROKER_ERRORS, kombu_connection
-from bridge.runtime.bus_url import check_url, failure_words, is_memory, with_rabbit_options
+from bridge.runtime.broker import DUE_QUEUE, PARKED_QUEUE, REPORTS_QUEUE
+from bridge.runtime.bus_url import with_rabbit_options
 from bridge.runtime.endpoints import open_adapter
 from hostagent.hostcheck import probes
 from hostagent.settings import hostagent_groups, hostagent_settings
@@ -49,6 +48,9 @@ _REFUSED: Final = frozenset({401, 403})
 _NOT_ASKED: Final = "not configured here"
 _NO_KEYSTONE: Final = frozenset({None, "none", "http_basic"})
 _NEEDED: Final = (VOLUME_EXTENDED.major, VOLUME_EXTENDED.minor)
+_BOUND: Final = "extend_bridge.notifications"
+_QUEUES: Final[Mapping[str, Sequence[str]]] = {"listener": (DUE_QUEUE, PARKED_QUEUE), "engine": (REPORTS_QUEUE,)}
+"""The queues from which messages are delivered, by the part that declares them."""
 _CONTROL: Final = frozenset({"listener", "api", "engine"})
 _PARTS: Final[Mapping[str, Callable[[cfg.ConfigOpts], object]]] = {
     "listener": listener_settings,
@@ -153,26 +155,33 @@ class UpgradeChecks(upgradecheck.UpgradeCommands):  # type: ignore[misc,unused-i
         return Result(Code.FAILURE, why_not) if why_not else Result(Code.SUCCESS, migrate.head())
 
     def bus(self) -> Result:
-        """Check that our own bus accepts our user."""
-        return _reached("[bus] transport_url", config.bus_settings(self._conf).transport_url)
+        """Check that our own bus accepts our user, and that its release drops nothing from our queues."""
+        url = config.bus_settings(self._conf).transport_url
+        ours = dict.fromkeys(queue for part in sorted(self._parts) for queue in _QUEUES.get(part, ()))
+        return broker_check.reached("[bus] transport_url", url, list(ours))
 
     def notifications(self) -> Result:
         """Check that Cinder's bus accepts our user and that our queue exists."""
         if not self._conf.notifications.transport_url:
             return Result(Code.SUCCESS, _NOT_ASKED)
         settings = listener_settings(self._conf)
-        reached = _reached("[notifications] transport_url", settings.transport_url)
-        if reached.code is not Code.SUCCESS:
+        topic = settings.intake.value == "topic"
+        name = f"{settings.topic}.info" if topic else _BOUND
+        reached = broker_check.reached(
+            "[notifications] transport_url", settings.transport_url, () if topic else (_BOUND,)
+        )
+        if reached.code is Code.FAILURE:
             return reached
-        name = f"{settings.topic}.info" if settings.intake.value == "topic" else "extend_bridge.notifications"
-        depth = _depth(settings.transport_url, name)
+        depth = broker_check.depth(settings.transport_url, name)
         if depth is None:
             return Result(
                 Code.WARNING,
                 f"no queue {name} yet: Cinder makes it with its first notification; does cinder.conf say "
                 f"[oslo_messaging_notifications] driver = messagingv2, topics = {settings.topic}?",
             )
-        return Result(Code.SUCCESS, f"{name}: {depth[0]} messages, {depth[1]} consumers")
+        if reached.code is not Code.SUCCESS:
+            return reached
+        return Result(Code.SUCCESS, f"{name}: {depth[0]} messages, {depth[1]} consumers; {reached.details}")
 
     def cinder_conf(self) -> Result:
         """Check that cinder.conf, if readable on this node, sends notifications to us in durable queues."""
@@ -184,13 +193,13 @@ class UpgradeChecks(upgradecheck.UpgradeCommands):  # type: ignore[misc,unused-i
             )
         settings = listener_settings(self._conf)
         topic = settings.topic if settings.intake.value == "topic" else None
-        return cinder_conf.notifies(self._cinder, topic)
+        return cinder_conf.notifies(self._cinder, topic, broker_check.release_at(settings.transport_url))
 
     def drained(self) -> Result:
         """Check that Cinder's default queue has a consumer or does not grow."""
         if not self._conf.notifications.transport_url:
             return Result(Code.SUCCESS, _NOT_ASKED)
-        depth = _depth(
+        depth = broker_check.depth(
             with_rabbit_options(self._conf, self._conf.notifications.transport_url), "notifications.info"
         )
         if depth is None or depth[1] or not depth[0]:
@@ -282,31 +291,6 @@ def _is_default(conf: cfg.ConfigOpts, group: str, name: str) -> bool:
     """Return whether an option is not set anywhere."""
     location = conf.get_location(name, group)
     return location is None or not location.location.is_user_controlled
-
-
-def _reached(option: str, url: str) -> Result:
-    check_url(url, option)
-    if is_memory(url):
-        return Result(Code.SUCCESS, "inside the process")
-    try:
-        with kombu_connection(url, heartbeat=0, name=_PROG) as connection:
-            connection.ensure_connection(max_retries=1, timeout=5)
-    except BROKER_ERRORS as ex:
-        return Result(Code.FAILURE, f"{option} cannot be reached: {failure_words(ex)}")
-    return Result(Code.SUCCESS, "takes our user")
-
-
-def _depth(url: str, queue: str) -> tuple[int, int] | None:
-    """Return the numbers of messages and consumers; None when the queue is missing or not shown to us."""
-    if is_memory(url):
-        return None
-    with kombu_connection(url, heartbeat=0, name=_PROG) as connection:
-        try:
-            with connection.channel() as channel:
-                found = kombu.Queue(queue, channel=channel).queue_declare(passive=True)
-        except (*connection.channel_errors, *BROKER_ERRORS):
-            return None
-        return found.message_count, found.consumer_count
 
 
 def _cinders(named: str | None) -> tuple[CinderConf | None, Result | None]:

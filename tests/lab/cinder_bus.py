@@ -54,7 +54,7 @@ class CinderBus:
     """Publishes as oslo.messaging's notifier does: topic exchange and queue declared by the sender.
 
     Neither is durable, unless cinder.conf says so: `durable` is its [oslo_messaging_rabbit] amqp_durable_queues,
-    `quorum` its rabbit_quorum_queue, which a cluster wants.
+    `quorum` its rabbit_quorum_queue, which a cluster wants, and `delivery_limit` its rabbit_quorum_delivery_limit.
     """
 
     def __init__(
@@ -64,12 +64,15 @@ class CinderBus:
         *,
         durable: bool = False,
         quorum: bool = False,
+        delivery_limit: int | None = None,
         timeout: float | None = None,
     ) -> None:
         self._connection = kombu_connection(url, heartbeat=0, name="cinder")
         durable = durable or quorum
         exchange = kombu.Exchange(EXCHANGE, type="topic", durable=durable)
-        arguments = {"x-queue-type": "quorum"} if quorum else {}
+        arguments: dict[str, Any] = {"x-queue-type": "quorum"} if quorum else {}
+        if delivery_limit is not None:
+            arguments["x-delivery-limit"] = delivery_limit
         self._timeout = {} if timeout is None else {"timeout": timeout, "confirm_timeout": timeout}
         self._queues = [
             kombu.Queue(name, exchange=exchange, routing_key=name, durable=durable, queue_arguments=arguments)

@@ -34,6 +34,30 @@ _VERSIONS: Final = (
 )
 
 
+_BROKER: Final = (
+    "tests/functional/listener",
+    "tests/functional/deploying/test_permissions.py",
+    "tests/functional/test_broker_limits.py",
+    "tests/functional/test_bus_beside_cinder.py",
+    "tests/functional/test_orders_upgrade.py",
+    "tests/functional/test_reports_exchange.py",
+)
+_DATABASES: Final = "tests/functional/journal"
+_HYPERVISOR: Final = (
+    "tests/functional/hostagent",
+    "tests/functional/libvirtd",
+    "tests/functional/qemu",
+    "tests/contract/test_promises.py",
+    "tests/contract/test_outside.py",
+    "tests/contract/test_never_shrink.py",
+)
+
+
+def _others() -> str:
+    """Return the options that leave out the functional tests of the other parts."""
+    return " ".join(f"--ignore={path}" for path in (*_BROKER, _DATABASES, *_HYPERVISOR) if "/contract/" not in path)
+
+
 @dataclass(frozen=True, slots=True)
 class Suite:
     """Commands that run in the chroot's tree, and whether pytest counts what passed in them."""
@@ -49,23 +73,22 @@ PARTS: Final = (
     Suite("demo", "tools/demo", short=True, counted=False),
     Suite("checks", "tools/test lint type docs", short=True, counted=False),
     Suite("unit", "{pytest} -n2 -p tests.lab.noeventlet tests/unit tests/wire", short=True),
-    Suite(
-        "broker",
-        "{pytest} -n2 tests/functional/listener tests/functional/test_reports_exchange.py"
-        " tests/functional/test_bus_beside_cinder.py",
-        short=True,
-    ),
+    Suite("broker", f"{{pytest}} -n2 {' '.join(_BROKER)}", short=True),
     Suite("demo over RabbitMQ", "tools/demo --broker rabbitmq", counted=False),
-    Suite("functional", "{pytest} -n2 tests/functional --ignore=tests/functional/listener"),
+    Suite("databases", f"{{pytest}} -n2 {_DATABASES}"),
+    Suite("hypervisor", f"{{pytest}} -n2 {' '.join(_HYPERVISOR)}"),
+    Suite("functional", f"{{pytest}} -n2 tests/functional {_others()}"),
+    Suite("guests", "tools/guests --short", counted=False),
     Suite("chaos", "{pytest} tests/chaos"),
 )
 
 
 @dataclass
 class Counts:
-    """Tests and commands that passed and failed, and the names of the failed."""
+    """Tests and commands that passed, were skipped and failed, and the names of the failed."""
 
     passed: int = 0
+    skipped: int = 0
     failed: list[str] = field(default_factory=list)
 
 
@@ -75,11 +98,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="tools/matrix",
         description="Runs the suites in a chroot of another Debian release (root, apt, about 4 GB, kept in .lab).",
-        epilog="Example: tools/matrix debian13 --short",
+        epilog="Examples: tools/matrix debian13 --short; tools/matrix sid --only set-up --only broker; "
+        "tools/matrix debian13 --run 'CI=true .venv/bin/pytest tests/functional/listener'",
     )
     parser.add_argument("release", choices=sorted(SUITES))
     parser.add_argument("--short", action="store_true", help="only the README's demo, the checks, unit and broker")
     parser.add_argument("--only", metavar="PART", action="append", choices=names, help=f"of {', '.join(names)}")
+    parser.add_argument("--run", metavar="COMMAND", help="only this shell command, in the tree there")
     parser.add_argument("--fresh", action="store_true", help="make the chroot anew")
     options = parser.parse_args(argv)
     if os.geteuid() != 0:
@@ -91,6 +116,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not (root / "usr/bin/python3").exists():
         make_chroot(SUITES[options.release], root, include=_INCLUDED)
     put_tree(root)
+    if options.run is not None:
+        return run_inside(root, f"cd /{_TREE} && {options.run}")
     wanted = [
         part for part in PARTS if (part.name in options.only if options.only else part.short or not options.short)
     ]
@@ -100,7 +127,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     say(f"matrix {options.release}: {_versions(root)}")
     for test in counts.failed:
         say(f"matrix {options.release}: failed {test}")
-    print(f"matrix {options.release}: {counts.passed} passed, {len(counts.failed)} failed")
+    skipped = f"{counts.skipped} skipped, " if counts.skipped else ""
+    print(f"matrix {options.release}: {counts.passed} passed, {skipped}{len(counts.failed)} failed")
     return 1 if counts.failed else 0
 
 
@@ -133,8 +161,9 @@ def _run(part: Suite, root: Path, counts: Counts) -> None:
     code = run_inside(root, f"cd /{_TREE} && {part.command.format(pytest=pytest)}")
     say(f"=== matrix: {part.name} ended with {code} after {time.monotonic() - began:.0f} s")
     if part.counted and results.exists():
-        passed, failed = _read(results)
+        passed, skipped, failed = read_results(results)
         counts.passed += passed
+        counts.skipped += skipped
         counts.failed += failed
         if code != 0 and not failed:
             counts.failed.append(f"{part.name}: exit code {code}")
@@ -144,8 +173,8 @@ def _run(part: Suite, root: Path, counts: Counts) -> None:
         counts.passed += 1
 
 
-def _read(results: Path) -> tuple[int, list[str]]:
-    """Return the number of tests that passed and the names of those that did not."""
+def read_results(results: Path) -> tuple[int, int, list[str]]:
+    """Return how many tests passed, how many were skipped, and the names of those that failed."""
     cases = list(ET.parse(results).iter("testcase"))
     failed = [
         f"{case.get('classname')}.{case.get('name')}"
@@ -153,7 +182,7 @@ def _read(results: Path) -> tuple[int, list[str]]:
         if case.find("failure") is not None or case.find("error") is not None
     ]
     skipped = sum(case.find("skipped") is not None for case in cases)
-    return len(cases) - len(failed) - skipped, failed
+    return len(cases) - len(failed) - skipped, skipped, failed
 
 
 def _versions(root: Path) -> str:

@@ -73,6 +73,14 @@ class RabbitNode(InBlock):
         """The pid of the server's process group, None while it is down."""
         return self._server.pid
 
+    @property
+    def version(self) -> tuple[int, int]:
+        """The release that runs, as (major, minor)."""
+        with kombu.Connection(f"amqp://guest:guest@127.0.0.1:{self.port}//") as connection:
+            connection.connect()
+            major, minor = connection.connection.server_properties["version"].split(".")[:2]
+            return int(major), int(minor)
+
     def start(self) -> Self:
         """Start and wait until a client can log in. Raises RuntimeError with the end of the log."""
         self.directory.mkdir(parents=True, exist_ok=True)

@@ -77,7 +77,16 @@ AT_ONCE: Final = 12
 class Case:
     """A site whose parts have a broker user each."""
 
-    def __init__(self, broker: Broker, name: str, directory: Path, cinder_url: str, endpoint: str = "") -> None:
+    def __init__(
+        self,
+        broker: Broker,
+        name: str,
+        directory: Path,
+        cinder_url: str,
+        endpoint: str = "",
+        *,
+        durable: bool = False,
+    ) -> None:
         self.broker, self.name = broker, name
         self._directory = directory / name
         self._directory.mkdir()
@@ -86,7 +95,7 @@ class Case:
             directory=self._directory, bus_url=broker.own(name, "bridge"), cinder_url=cinder_url, host=HOST,
             extra=extra,
         )  # fmt: skip
-        self.bus = CinderBus(broker.own(name, "cinder"))
+        self.bus = CinderBus(broker.own(name, "cinder"), durable=durable)
         self._running: list[subprocess.Popen[bytes]] = []
 
     def conf(self, user: str, intake: str = "topic") -> Path:
@@ -175,11 +184,18 @@ def reported(case: Case) -> bool:
 
 
 def test_every_part_does_its_work_with_its_own_permissions(rabbit: RabbitNode, tmp_path: Path) -> None:
-    """Notification to report, the slow lane and the unreadable lane; then the operator's commands."""
+    every_part_works(rabbit, tmp_path)
+
+
+def every_part_works(rabbit: RabbitNode, tmp_path: Path, *, durable: bool = False) -> None:
+    """Notification to report, the slow lane and the unreadable lane; then the operator's commands.
+
+    `durable`: Cinder's queues.
+    """
     broker, volume = Broker(rabbit, tmp_path), new_id()
     broker.make({"enough": ALL}, TOPICS)
     with ExitStack() as stack:
-        case = Case(broker, "enough", tmp_path, stack.enter_context(cinder_with(volume)))
+        case = Case(broker, "enough", tmp_path, stack.enter_context(cinder_with(volume)), durable=durable)
         stack.callback(case.close)
         make_exchanges(case)
         for part in MODULES:

@@ -15,8 +15,10 @@ from prometheus_client import CollectorRegistry
 from bridge.core.extend import Bytes, ExtendKey, new_id
 from bridge.core.messages import Order, Report
 from bridge.core.outcome import Outcome
+from bridge.core.reasons import Reason
 from bridge.core.wire import BadMessageError
 from bridge.runtime.metrics import AgentMetrics
+from hostagent.errors import StepFailedError
 from hostagent.extend import extend
 from hostagent.workers import Workers
 from tests.functional.hostagent.conftest import Bench, Host
@@ -104,6 +106,32 @@ def test_single_orders(host: Host, bench: Bench, tmp_path: Path) -> None:
             assert report.outcome is (Outcome.RESIZED if size > before else Outcome.ALREADY)
             assert mark.capacity() == max(before, size)
             mark.check()
+
+
+def test_libvirt_itself_refuses_a_smaller_size_where_it_has_the_flag(
+    host: Host, bench: Bench, tmp_path: Path
+) -> None:
+    """Behind our own guard, for a disk that grows after the guard's look: VIR_DOMAIN_BLOCK_RESIZE_EXTEND."""
+    guest, _disks, marks = two_disks(host, tmp_path)
+    hypervisor, server = bench.tools.hypervisor, guest.server_id
+    domain = hypervisor.domain(server)
+    assert domain is not None
+    found = {disk.target: disk for disk in domain.disks}
+
+    def resize(target: str, size: int) -> None:
+        hypervisor.on_guest(server, lambda handle, _wanted: handle.resize(found[target], size))
+
+    if not hypervisor.on_guest(server, lambda handle, _wanted: handle.never_shrinks):
+        pytest.skip("this libvirt is older than 12.3")
+    for mark in marks:
+        mark.write(0xA5)
+        for size in (START // 2, START - 512):
+            with pytest.raises(StepFailedError) as refused:
+                resize(mark.target, size)
+            assert (refused.value.outcome, refused.value.reason) == (Outcome.REFUSED, Reason.WOULD_SHRINK)
+        assert mark.capacity() == START
+        resize(mark.target, START)
+        mark.check()
 
 
 def test_a_negative_size_does_not_get_through_the_door(host: Host, tmp_path: Path) -> None:

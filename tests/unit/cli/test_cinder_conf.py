@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from oslo_upgradecheck.upgradecheck import Code
 
+from bridge.cmd.broker_check import BrokerRelease
 from bridge.cmd.cinder_conf import CinderConf, double_path, notifies, read
 from bridge.core.errors import ConfigError
 
@@ -59,6 +60,29 @@ def test_what_keeps_notifications_from_us_is_said(file: Path, old: str, new: str
     found = notifies(changed(file, old, new), "extend_bridge")
     assert found.code is code
     assert words in found.details
+
+
+@pytest.mark.parametrize(
+    ("version", "old", "new", "topic", "code", "words"),
+    [
+        ("4.3.0", "rabbit_quorum_queue = true", "", "extend_bridge", Code.WARNING, "rabbit_transient_quorum_queue"),
+        ("4.2.1", "rabbit_quorum_queue = true", "", "extend_bridge", Code.WARNING, "a restart of the broker"),
+        ("4.0.5", "GOOD", "GOOD", "extend_bridge", Code.WARNING, "RabbitMQ 4.0.5 drops a notification after 20"),
+        ("4.0.5", "GOOD", "GOOD", None, Code.SUCCESS, "queues that last"),
+        ("3.13.7", "GOOD", "GOOD", "extend_bridge", Code.SUCCESS, "queues that last"),
+        ("4.3.0", "rabbit_quorum_queue", "amqp_durable_queues", "extend_bridge", Code.SUCCESS, "queues that last"),
+        (
+            "4.3.0", "[nova]", "rabbit_quorum_delivery_limit = 1000000\n[nova]", "extend_bridge", Code.SUCCESS,
+            "queues that last",
+        ),
+    ],
+)  # fmt: skip
+def test_the_brokers_release_decides_on_cinders_queues(
+    file: Path, version: str, old: str, new: str, topic: str | None, code: Code, words: str
+) -> None:
+    conf = read(file) if old == "GOOD" else changed(file, old, new)
+    found = notifies(conf, topic, BrokerRelease(product="RabbitMQ", version=version))
+    assert (found.code, words in found.details) == (code, True), found.details
 
 
 def test_a_queue_of_our_own_needs_no_topic(file: Path) -> None:

@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+"""tools/matrix: its parts name what is there, and what pytest wrote is counted."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.lab import matrix
+from tests.lab.paths import ROOT
+
+
+@pytest.mark.parametrize("part", matrix.PARTS, ids=[part.name for part in matrix.PARTS])
+def test_each_path_of_a_part_is_there(part: matrix.Suite) -> None:
+    words = [word.removeprefix("--ignore=") for word in part.command.split()]
+    assert [word for word in words if word.startswith(("tests/", "tools/")) and not (ROOT / word).exists()] == []
+
+
+def test_every_functional_test_is_in_one_part_only() -> None:
+    parts = [part.command.split() for part in matrix.PARTS if "tests/functional" in part.command]
+    for file in (ROOT / "tests/functional").rglob("test_*.py"):
+        above = {str(path.relative_to(ROOT)) for path in (file, *file.parents) if path.is_relative_to(ROOT)}
+        running = [
+            words
+            for words in parts
+            if above & set(words) and not above & {word.removeprefix("--ignore=") for word in words if "=" in word}
+        ]
+        assert len(running) == 1, file
+
+
+def test_what_passed_was_skipped_and_failed_is_counted(tmp_path: Path) -> None:
+    results = tmp_path / "results.xml"
+    results.write_text(
+        "<testsuites><testsuite><testcase classname='a' name='b'/><testcase classname='a' name='c'><skipped/>"
+        "</testcase><testcase classname='a' name='d'><failure/></testcase><testcase classname='a' name='e'><error/>"
+        "</testcase></testsuite></testsuites>"
+    )
+    assert matrix.read_results(results) == (1, 1, ["a.d", "a.e"])
