@@ -6,7 +6,7 @@ import pytest
 from bridge.core.inventory import GuestState
 from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
-from hostagent.drivers.base import GuestArrival
+from hostagent.drivers.base import AgentTrouble, GuestAgentError, GuestArrival
 from hostagent.drivers.libvirt import agent, errors, guest, watch
 from hostagent.drivers.libvirt.errors import connection_lost, guest_state
 from hostagent.drivers.libvirt.guest import RESIZE, read_capacity
@@ -205,6 +205,22 @@ class AnswersAnything:
 )  # fmt: skip
 def test_what_a_failed_call_says_of_the_guests_agent(code: int, text: str, why: str | None) -> None:
     assert agent.trouble(code, text) == why
+
+
+def test_an_answer_that_the_binding_cannot_decode_is_the_agents_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    def undecodable(*_arguments: object) -> str:
+        raise SystemError("<built-in function virDomainQemuAgentCommand> returned a result with an exception set")
+
+    monkeypatch.setattr("libvirt_qemu.qemuAgentCommand", undecodable)
+    with pytest.raises(GuestAgentError) as caught:
+        agent.ask(None, {"execute": "guest-get-disks"}, 5)
+    assert caught.value.why is AgentTrouble.BAD_ANSWER
+
+
+def test_an_answer_of_too_many_values_is_not_parsed() -> None:
+    with pytest.raises(GuestAgentError) as caught:
+        agent.answer_of('{"return": [' + "{}, " * 1_000_000 + "{}]}")
+    assert caught.value.why is AgentTrouble.BAD_ANSWER
 
 
 def test_an_answer_above_libvirts_limits_is_no_lost_connection() -> None:
