@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 from bridge.core.extend import gib, new_id
 from bridge.standin.cinder import Attachment, StandInCinder
 from tests.functional.conftest import Vhost
+from tests.lab.agent_socket import Reply, SocketAgent
 from tests.lab.cinder_bus import resize_end
 from tests.lab.deploy import Site
 from tests.lab.disks import Disk, Qcow2File
@@ -52,12 +53,20 @@ class SmallCloud:
             print("".join(log.read_text(errors="replace").splitlines(keepends=True)[-40:]))
 
 
-def small_cloud(stack: ExitStack, vhost: Vhost, *, extra: str = "", patience: float = LONGEST) -> SmallCloud:
-    """Return a cloud that lives as long as `stack`. `extra`: lines of the bridge's configuration."""
+def small_cloud(
+    stack: ExitStack, vhost: Vhost, *, extra: str = "", patience: float = LONGEST, agent: Reply | None = None
+) -> SmallCloud:
+    """Return a cloud that lives as long as `stack`. `extra`: lines of the bridge's configuration.
+
+    `agent`: the replies of the guest's agent; without them the guest has none.
+    """
     directory = Path(stack.enter_context(TemporaryDirectory(prefix="eb-")))
+    channel = directory / "agent" if agent is not None else None
+    if agent is not None and channel is not None:
+        stack.enter_context(SocketAgent(channel, agent))
     hypervisor = stack.enter_context(private_hypervisor(directory / "lv"))
     disk = Qcow2File(directory / "volume.qcow2", gib(1))
-    guest = new_guest([disk], directory)
+    guest = new_guest([disk], directory, agent=channel)
     hypervisor.start(guest.xml())
     guest.wait_size(gib(1), seconds=patience)
     cinder, attachment_id = StandInCinder(), new_id()

@@ -13,6 +13,8 @@
  *
  * A guest whose kernel command line has "panic" tells QEMU's pvpanic device so once it has named its disks.
  *
+ * It opens the first port of a virtio-serial device, as a guest does whose agent is up.
+ *
  * One with "interrupt" behaves as Linux' drivers do: it reads a size at its start and when the device says that it
  * has changed, by the interrupt status of virtio-blk or the unit attention of a SCSI disk, and not otherwise.
  */
@@ -164,6 +166,7 @@ static uint64_t capacity(const struct disk *disk)
 }
 
 #include "scsi.h"
+#include "agent_port.h"
 
 static int has_word(const uint32_t *multiboot, const char *word)
 {
@@ -199,6 +202,7 @@ void watch_disks(const uint32_t *multiboot)
     start_ticking();
     find_disks();
     find_scsi();
+    find_agent_port();
     say("GUEST-READY\n");
     for (int i = 0; i < disk_count; i++) {
         disks[i].said = ~0ULL;

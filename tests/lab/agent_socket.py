@@ -62,6 +62,7 @@ class SocketAgent:
         self.asked = 0
         self.waiting = 0
         self._changed = threading.Condition()
+        self._channels: list[socket.socket] = []
         path.unlink(missing_ok=True)
         self._listening = socket.socket(socket.AF_UNIX)
         self._listening.bind(str(path))
@@ -77,15 +78,17 @@ class SocketAgent:
         self.close()
 
     def close(self) -> None:
-        """Stop listening."""
-        with suppress(OSError):
-            self._listening.shutdown(socket.SHUT_RDWR)
+        """Stop listening, and hang up on everybody: libvirtd waits for an agent's answer before it ends."""
+        for connected in (self._listening, *self._channels):
+            with suppress(OSError):
+                connected.shutdown(socket.SHUT_RDWR)
         self._listening.close()
 
     def _serve(self) -> None:
         with suppress(OSError):
             while True:
                 channel, _ = self._listening.accept()
+                self._channels.append(channel)
                 threading.Thread(target=self._talk, args=(channel,), daemon=True).start()
 
     def _talk(self, channel: socket.socket) -> None:

@@ -29,7 +29,7 @@ _GCC = shlex.split(
 def build_guest() -> Path:
     """The multiboot image, compiled where it is missing or older than its sources; two may build at once."""
     image = lab_cache() / "guest"
-    sources = [SOURCES / "start.S", SOURCES / "guest.c", SOURCES / "scsi.h"]
+    sources = [SOURCES / "start.S", SOURCES / "guest.c", SOURCES / "scsi.h", SOURCES / "agent_port.h"]
     if image.exists() and all(source.stat().st_mtime <= image.stat().st_mtime for source in sources):
         return image
     part = image.with_name(f"guest.{os.getpid()}")
@@ -49,6 +49,7 @@ class Guest:
     bus: str = "virtio"
     panics: bool = False
     looks_on_interrupt: bool = True
+    agent: Path | None = None
 
     def xml(self) -> str:
         """The domain, as Nova lays one out where it matters to us: <serial> is the volume id.
@@ -62,6 +63,12 @@ class Guest:
         )
         scsi = "<controller type='scsi' model='virtio-scsi'/>" if self.bus == "scsi" else ""
         panic = "<panic model='isa'/>" if self.panics else ""
+        agent = (
+            f"<channel type='unix'><source mode='connect' path={quoteattr(str(self.agent))}/>"
+            "<target type='virtio' name='org.qemu.guest_agent.0'/></channel>"
+            if self.agent is not None
+            else ""
+        )
         words = [*(["panic"] if self.panics else []), *(["interrupt"] if self.looks_on_interrupt else [])]
         crash, reboot = ("preserve", "restart") if self.panics else ("destroy", "destroy")
         return f"""<domain type='qemu'>
@@ -71,7 +78,7 @@ class Guest:
     {f"<cmdline>{' '.join(words)}</cmdline>" if words else ""}</os>
   <on_poweroff>destroy</on_poweroff><on_reboot>{reboot}</on_reboot><on_crash>{crash}</on_crash>
   <devices>
-    <emulator>/usr/bin/qemu-system-x86_64</emulator>{disks}{scsi}{panic}
+    <emulator>/usr/bin/qemu-system-x86_64</emulator>{disks}{scsi}{panic}{agent}
     <controller type='usb' model='none'/><memballoon model='none'/>
     <serial type='file'><source path={quoteattr(str(self.console))} append='on'/><target port='0'/></serial>
   </devices>
@@ -113,11 +120,13 @@ def new_guest(
     bus: str = "virtio",
     panics: bool = False,
     looks_on_interrupt: bool = True,
+    agent: Path | None = None,
 ) -> Guest:
     """A guest with these disks whose console lies in `directory`.
 
     `bus`: virtio or scsi. `panics`: a second after its start; QEMU then stops it and stays.
     `looks_on_interrupt`: it reads a size only when the device says that it has changed, as Linux does.
+    `agent`: a socket on which a test plays the guest's agent; it must be listened on before the guest starts.
     """
     server_id = server_id or str(uuid.uuid4())
     return Guest(
@@ -128,4 +137,5 @@ def new_guest(
         bus=bus,
         panics=panics,
         looks_on_interrupt=looks_on_interrupt,
+        agent=agent,
     )
