@@ -13,7 +13,7 @@ import kombu
 from bridge.core.errors import ShuttingDownError
 from bridge.core.extend import ExtendKey, new_id
 from bridge.core.reasons import Reason
-from bridge.runtime.health import Health, moving
+from bridge.runtime.health import LIMIT, Health, moving
 from bridge.runtime.raw_messages import COMPRESSION, body_bytes
 from bridge.runtime.retry import Backoff
 from listener.batch import Batch, Bus, PendingMessage
@@ -167,7 +167,7 @@ class Worker:
 
     def _answered(self) -> None:
         self._away_since = None
-        self._health.ok(self._check)
+        self._health.ok(self._check, good_for=LIMIT)
 
     def _moved(self, events: Sequence[ExtendKey], hold: Hold, batch: Batch) -> Away | None:
         """Move events into the slow lane at once.

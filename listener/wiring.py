@@ -7,6 +7,7 @@ from typing import Final
 from bridge.runtime.broker import kombu_connection
 from bridge.runtime.bus_url import check_url, is_memory
 from bridge.runtime.daemon import Part, Supervised
+from bridge.runtime.endpoint_probe import EndpointProbe
 from bridge.runtime.endpoints import open_client
 from bridge.runtime.health import LIMIT
 from bridge.runtime.metrics import ListenerMetrics
@@ -41,12 +42,16 @@ def build(settings: ListenerSettings, process: Process) -> list[Part]:
     parts = [
         _part("listener.loop", settings, process, settings.transport_url, source, reader, NOTIFICATIONS, telemetry)
     ]
+    endpoint_checks = [NOTIFICATIONS.endpoint]
     if not is_memory(settings.bus.transport_url):
+        endpoint_checks.append(DUE.endpoint)
         telemetry = Telemetry(audit, metrics, due=True)
         back = DueSource(DUE_SPEC)
         url = settings.bus.transport_url
         parts.append(_part("listener.due_loop", settings, process, url, back, DueReader(), DUE, telemetry))
-    return parts
+    client = open_client(process.conf, "endpoint", user_agent=_AGENT)
+    probe = EndpointProbe(client.get, process.health, endpoint_checks)
+    return [*parts, Supervised("listener.endpoint_look", probe.run, process.health)]
 
 
 def _part(
@@ -62,7 +67,6 @@ def _part(
     """Return the part of one loop: a thread with its own connections and HTTP session."""
     health, bus = process.health, settings.bus
     health.expect(checks.broker, checks.queue)
-    health.ok(checks.endpoint, "not asked yet")
     lanes = Lanes(
         lambda: kombu_connection(bus.transport_url, heartbeat=0, name=f"{_AGENT} lanes"),
         slow=not is_memory(bus.transport_url),

@@ -18,7 +18,7 @@ from bridge.core.reasons import Reason
 from bridge.engine.upstream import Trouble
 from bridge.journal.states import Extend
 from bridge.runtime.audit import AuditLog
-from bridge.runtime.health import Health
+from bridge.runtime.health import LIMIT, Health
 from bridge.runtime.rest import Answer, NoAnswer, NovaEventsClient, event_codes, event_reason
 
 NOVA_EVENTS: Final = "engine.nova_events"
@@ -50,7 +50,7 @@ class Renotifier:
         self._audit = audit
         self._health = health
         self._clock = clock
-        health.ok(NOVA_EVENTS, "not needed yet")
+        health.ok(NOVA_EVENTS, "not needed yet", good_for=LIMIT)
 
     def __call__(self, extends: Sequence[Extend]) -> Reason | None:
         """Post the events of the guests that were seen behind; return the reason if Nova took none of them."""
@@ -68,7 +68,7 @@ class Renotifier:
         if isinstance(answer, Trouble):
             self._health.bad(NOVA_EVENTS, str(answer))
             return answer.reason
-        self._health.ok(NOVA_EVENTS)
+        self._health.ok(NOVA_EVENTS, good_for=LIMIT)
         reasons = [event_reason(answer.get(extend.key)) for extend in late]
         self._write_audit(late, reasons, posted_as)
         refused = Counter(reason for reason in reasons if reason is not Reason.DELIVERED)

@@ -14,7 +14,7 @@ from bridge.engine.housekeeping import Sweeper
 from bridge.engine.locator import NOVA, InventoryLocator, Locator, NovaLocator
 from bridge.engine.nova import NovaReader
 from bridge.engine.reconcile import RECONCILE, OpenRate, Reconciler
-from bridge.engine.renotify import Renotifier
+from bridge.engine.renotify import NOVA_EVENTS, Renotifier
 from bridge.engine.reports import ReportsConsumer
 from bridge.engine.rpc import OrderSender
 from bridge.engine.settings import EngineSettings, Mode
@@ -36,6 +36,7 @@ from bridge.runtime.broker import kombu_connection
 from bridge.runtime.bus_url import check_url
 from bridge.runtime.config import Driver
 from bridge.runtime.daemon import Part, Supervised
+from bridge.runtime.endpoint_probe import EndpointProbe
 from bridge.runtime.endpoints import open_client
 from bridge.runtime.health import LIMIT, moving
 from bridge.runtime.metrics import EngineMetrics, ReconcileMetrics
@@ -122,6 +123,9 @@ def build(settings: EngineSettings, process: Process) -> list[Part]:
             for name, check in asked.items()
         ),
     ]
+    if settings.mode is Mode.OBSERVE:
+        nova = open_client(process.conf, "nova", user_agent="extend-bridge-engine")
+        parts.append(Supervised(f"{NOVA_EVENTS}.look", EndpointProbe(nova.get, health, [NOVA_EVENTS]).run, health))
     if settings.reconcile_interval:
         reconciler = Reconciler(
             passes=Passes(database, interval=settings.reconcile_interval),
