@@ -9,7 +9,7 @@ from oslo_config import cfg
 from bridge.core.errors import ConfigError
 from bridge.runtime.bus_url import is_memory, with_rabbit_options
 from bridge.runtime.config import OPS_OPTS, BusSettings, OptGroups, bus_settings, section
-from bridge.runtime.endpoints import endpoint_opts, endpoint_sample_opts
+from bridge.runtime.endpoints import EndpointOpts, endpoint_opts, endpoint_sample_opts
 from listener.retry_policy import DeliveryLimits, RetryPolicy
 
 _ENDPOINT_TIMEOUT = 10  # seconds; below half of the heartbeat, because a slow answer must not lose the broker
@@ -111,12 +111,12 @@ class ListenerSettings:
     )
 
 
-def listener_groups() -> OptGroups:
-    """Return the listener's option groups."""
+def listener_groups(endpoint: EndpointOpts = endpoint_opts) -> OptGroups:
+    """Return the listener's option groups. `endpoint` returns the options of an endpoint."""
     return [
         ("notifications", NOTIFICATIONS_OPTS),
         ("listener", LISTENER_OPTS),
-        ("endpoint", endpoint_opts("compute", timeout=_ENDPOINT_TIMEOUT)),
+        ("endpoint", endpoint("compute", timeout=_ENDPOINT_TIMEOUT)),
     ]
 
 
@@ -183,8 +183,4 @@ def _lanes_bus(conf: cfg.ConfigOpts, notifications_url: str) -> BusSettings:
 
 def list_opts() -> OptGroups:
     """Return the options for oslo-config-generator."""
-    return [
-        ("notifications", NOTIFICATIONS_OPTS),
-        ("listener", LISTENER_OPTS),
-        ("endpoint", endpoint_sample_opts("compute", timeout=_ENDPOINT_TIMEOUT)),
-    ]
+    return listener_groups(endpoint_sample_opts)

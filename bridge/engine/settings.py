@@ -17,7 +17,7 @@ from bridge.runtime.config import (
     locator_settings,
     section,
 )
-from bridge.runtime.endpoints import endpoint_opts, endpoint_sample_opts
+from bridge.runtime.endpoints import EndpointOpts, endpoint_opts, endpoint_sample_opts
 from bridge.runtime.retry import Backoff
 
 _CINDER_TIMEOUT = 10  # seconds
@@ -122,14 +122,14 @@ class EngineSettings:
     locator: LocatorSettings = field(default_factory=LocatorSettings)
 
 
-def engine_groups() -> OptGroups:
-    """Return the engine's option groups."""
+def engine_groups(endpoint: EndpointOpts = endpoint_opts) -> OptGroups:
+    """Return the engine's option groups. `endpoint` returns the options of an endpoint."""
     return [
         ("engine", ENGINE_OPTS),
         ("journal", JOURNAL_OPTS),
-        ("cinder", endpoint_opts("block-storage", timeout=_CINDER_TIMEOUT)),
+        ("cinder", endpoint("block-storage", timeout=_CINDER_TIMEOUT)),
         ("locator", LOCATOR_OPTS),
-        ("nova", endpoint_opts("compute", timeout=_NOVA_TIMEOUT)),
+        ("nova", endpoint("compute", timeout=_NOVA_TIMEOUT)),
     ]
 
 
@@ -149,10 +149,4 @@ def engine_settings(conf: cfg.ConfigOpts) -> EngineSettings:
 
 def list_opts() -> OptGroups:
     """List the engine's options for oslo-config-generator."""
-    return [
-        ("engine", ENGINE_OPTS),
-        ("journal", JOURNAL_OPTS),
-        ("cinder", endpoint_sample_opts("block-storage", timeout=_CINDER_TIMEOUT)),
-        ("locator", LOCATOR_OPTS),
-        ("nova", endpoint_sample_opts("compute", timeout=_NOVA_TIMEOUT)),
-    ]
+    return engine_groups(endpoint_sample_opts)

@@ -2,7 +2,7 @@
 """Endpoints in the configuration: the options of a group that names one, and the client of that group."""
 
 import copy
-from typing import Final
+from typing import Final, Protocol
 
 from keystoneauth1 import exceptions as ks_errors
 from keystoneauth1 import loading as ks
@@ -14,6 +14,13 @@ from bridge.core.errors import ConfigError
 from bridge.runtime.rest import DEFAULT_TIMEOUT, LARGEST_ANSWER, RestClient, bounded
 
 _PLUGINS: Final = ("password", "v3applicationcredential", "http_basic", "none")
+
+
+class EndpointOpts(Protocol):
+    """The source of the options of an endpoint."""
+
+    def __call__(self, service_type: str, *, timeout: float) -> list[cfg.Opt]:
+        """Return the options of a group that names an endpoint."""
 
 
 def endpoint_opts(service_type: str, *, timeout: float) -> list[cfg.Opt]:
