@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Wrong usage is one clear line and status 2."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -70,3 +71,15 @@ def test_a_transport_nobody_knows_is_refused_without_its_password(url: str, says
 @pytest.mark.parametrize("url", ["memory://", "rabbit://u:p@h1:5672,u:p@h2:5672/v"])
 def test_a_transport_we_speak_is_accepted(url: str) -> None:
     check_url(url, "[bus] transport_url")
+
+
+@pytest.mark.parametrize(("given", "kept"), [(None, "timeout:2 attempts:2"), ("timeout:9", "timeout:9")])
+def test_address_lookups_end_before_a_check_may_read_ready(
+    given: str | None, kept: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The resolver's own 40 seconds cannot be interrupted; an operator's options are left as they are."""
+    monkeypatch.delenv("RES_OPTIONS", raising=False)
+    if given is not None:
+        monkeypatch.setenv("RES_OPTIONS", given)
+    config.load("x", (), ["--config-file", "/dev/null"], description="")
+    assert os.environ["RES_OPTIONS"] == kept
