@@ -31,7 +31,7 @@ class BehindList(Reads, Listing):
         which.add_argument(
             "--cannot-see",
             action="store_true",
-            help="list volumes for which this is not known, each with the reason",
+            help="list volumes whose size in the guest is not known, each with the reason",
         )
         commands.add_limit_option(parser)
         return parser

@@ -70,10 +70,10 @@ class EventList(Reads, Listing):
             "--state",
             default="open",
             choices=("open", "due", "dispatched", "closed", "failed", "all"),
-            help="only in this state (default: open, which is due and dispatched)",
+            help="only extends in this state (default: open, which is due and dispatched)",
         )
-        parser.add_argument("--server", metavar="ID", help="only of this server")
-        parser.add_argument("--volume", metavar="ID", help="only of this volume")
+        parser.add_argument("--server", metavar="ID", help="only extends of this server")
+        parser.add_argument("--volume", metavar="ID", help="only extends of this volume")
         commands.add_limit_option(parser)
         return parser
 
@@ -108,7 +108,7 @@ class EventShow(Reads, Showing):
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         """Add the options of the command."""
         parser = super().get_parser(prog_name)
-        parser.add_argument("id", metavar="ID", help="of `event list`")
+        parser.add_argument("id", metavar="ID", help="id of an extend from `event list`")
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], tuple[Any, ...]]:
@@ -129,7 +129,7 @@ class _Acts(Reads):
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         """Add the options of the command."""
         parser = super().get_parser(prog_name)
-        parser.add_argument("id", nargs="+", metavar="ID", help="of `event list`")
+        parser.add_argument("id", nargs="+", metavar="ID", help="id of an extend from `event list`")
         return parser
 
     def write(self, parsed: argparse.Namespace, record: AuditRecord) -> None:
@@ -222,7 +222,7 @@ class HostShow(Reads, Listing):
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         """Add the options of the command."""
         parser = super().get_parser(prog_name)
-        parser.add_argument("host", metavar="HOST", help="of `host list`")
+        parser.add_argument("host", metavar="HOST", help="name of a host from `host list`")
         parser.add_argument(
             "--volume-types",
             action="store_true",

@@ -45,7 +45,9 @@ class Reconcile(Reads, Listing):
         parser = super().get_parser(prog_name)
         what = parser.add_mutually_exclusive_group(required=True)
         what.add_argument("--dry-run", action="store_true", help="only list the volumes whose guests are behind")
-        what.add_argument("--once", action="store_true", help="open an extend for each of these volumes")
+        what.add_argument(
+            "--once", action="store_true", help="open an extend for each volume whose guest is behind"
+        )
         parser.add_argument("--volume", metavar="ID", help="this volume alone")
         return parser
 

@@ -150,7 +150,7 @@ class ParkedShow(_OfLane, Showing):
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
-        parser.add_argument("id", metavar="ID", help="of `parked list`")
+        parser.add_argument("id", metavar="ID", help="id of a message from `parked list`")
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], tuple[Any, ...]]:
@@ -167,7 +167,7 @@ class _Chosen(_OfLane):
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
         which = parser.add_mutually_exclusive_group(required=True)
-        which.add_argument("id", nargs="*", default=[], metavar="ID", help="of `parked list`")
+        which.add_argument("id", nargs="*", default=[], metavar="ID", help="id of a message from `parked list`")
         which.add_argument("--all", action="store_true", help="all parked events")
         return parser
 

@@ -151,7 +151,7 @@ def _drain(connection: kombu.Connection) -> None:
 
 
 class RecordCommand(Command):  # type: ignore[misc,unused-ignore]
-    """Record Cinder's extends from the notification bus, without secrets. Others still get every message."""
+    """Record Cinder's extends from the notification bus, without secrets. Other consumers still get all."""
 
     _epilog = "Example: extend-bridge record --for 1h --output resizes.jsonl"
 
@@ -166,7 +166,9 @@ class RecordCommand(Command):  # type: ignore[misc,unused-ignore]
             metavar="ID",
             help="only events of this volume or server; may be given several times",
         )
-        parser.add_argument("--for", dest="seconds", metavar="TIME", help="end after 90s, 15m, 2h, 7d")
+        parser.add_argument(
+            "--for", dest="seconds", metavar="TIME", help="end after this time, such as 90s, 15m, 2h or 7d"
+        )
         parser.add_argument("--count", type=commands.positive, metavar="N", help="end after N messages")
         return parser
 
