@@ -156,6 +156,11 @@ class Story:
             self.standing, self.last = standing, entry
 
 
+def came_by_http(entry: Entry) -> bool:
+    """Return whether a line says that the API accepted an event, not an operator or the engine by itself."""
+    return entry.event == AuditEvent.ACCEPTED and not entry.data.keys() & {"retried", "source"}
+
+
 def is_replayed(request_id: str | None) -> bool:
     """Return whether a request id carries the mark of `extend-bridge replay`."""
     return request_id is not None and request_id.startswith(REPLAY_MARK)
@@ -165,19 +170,22 @@ def _standing(now: StoryState, entry: Entry) -> StoryState | None:
     """Return the new state after a line; None when the line does not change the state."""
     event = entry.event
     match event:
-        case _ if now in {StoryState.CLOSED, StoryState.FAILED} and event != AuditEvent.REOPENED:
-            return None  # another engine still worked on the extend
+        case _ if now in _OVER and event != AuditEvent.REOPENED:
+            return None  # another engine, or a host, still worked on the extend
         case AuditEvent.LATE:
             return _told_late(entry)
         case AuditEvent.POSTED if entry.outcome != "delivered":
             return None
-        case AuditEvent.POSTED | AuditEvent.HELD | AuditEvent.DEFERRED | AuditEvent.REPLAYED if (
-            now not in _UNDELIVERED
-        ):
-            return None
+        case _ if _about_a_message(entry) and now not in _UNDELIVERED:
+            return None  # the journal has the extend
         case AuditEvent.REFUSED if now is not StoryState.REFUSED:
             return None  # the listener that posted the extend retries
     return _PLAIN.get(event)
+
+
+def _about_a_message(entry: Entry) -> bool:
+    """Return whether a line tells of a message at the listener or in a lane, not of an extend in the journal."""
+    return entry.event in _OF_MESSAGES or (entry.event == AuditEvent.DISCARDED and entry.extend_id is None)
 
 
 def _told_late(entry: Entry) -> StoryState | None:
@@ -192,6 +200,9 @@ def _told_late(entry: Entry) -> StoryState | None:
 
 
 _ENDS: Final = {o.value: then for o, then in THEN.items() if then in {Then.CLOSE, Then.FAIL, Then.DROP}}
+_OF_MESSAGES: Final = _SOURCE | {AuditEvent.REPLAYED}
+_OVER: Final = frozenset({StoryState.CLOSED, StoryState.FAILED, StoryState.DISCARDED})
+_SET_ASIDE: Final = frozenset({StoryState.PARKED, StoryState.DISCARDED})
 _UNDELIVERED: Final = frozenset({StoryState.RECEIVED, StoryState.WAITING, StoryState.PARKED, StoryState.REFUSED})
 
 
@@ -227,7 +238,7 @@ class _Disk:
             self._by_extend[entry.extend_id] = story
         if entry.message_id is not None:
             self._by_message[entry.message_id] = story
-        if entry.event == AuditEvent.ACCEPTED and entry.global_request_id is not None:
+        if came_by_http(entry) and entry.global_request_id is not None:
             self._by_request[entry.global_request_id] = story
 
     def _owner(self, entry: Entry) -> Story:
@@ -236,13 +247,13 @@ class _Disk:
             known = self._by_extend.get(entry.extend_id)
             if known is not None:
                 return known
-            if newest is not None and newest.extend_id is None and newest.standing is not StoryState.PARKED:
+            if newest is not None and newest.extend_id is None and newest.standing not in _SET_ASIDE:
                 return newest
             return self._new(entry)
         sent = self._owner_of_a_post(entry)
         if sent is not None:
             return sent
-        if newest is None or newest.ended is not None:
+        if newest is None or newest.ended is not None or newest.standing is StoryState.DISCARDED:
             return self._new(entry)
         return newest
 

@@ -10,7 +10,7 @@ from bridge.audit import logfiles
 from bridge.audit.entry import Entry, read_entry
 from bridge.audit.grouping import by_volume
 from bridge.audit.logfiles import Reading
-from bridge.audit.story import Story, is_replayed, stories
+from bridge.audit.story import Story, came_by_http, is_replayed, stories
 from bridge.core.audit import AuditEvent
 from bridge.core.reasons import Reason
 
@@ -65,14 +65,14 @@ def unknown(traced: Traced) -> Iterator[str]:
         about = f"volume {story.volume} on server {story.server}"
         if (
             story.first(AuditEvent.RECEIVED, AuditEvent.POSTED) is None
-            and story.first(AuditEvent.ACCEPTED) is not None
+            and any(came_by_http(entry) for entry in story.entries)
             and not story.replayed
         ):
             if "listener" in traced.parts:
                 yield f"{about}: no listener sent this; another client posted it, or the listener's log is missing"
             else:
                 yield f"{about}: no listener's log is here: when Cinder sent it is not known"
-        opened = story.first(AuditEvent.ACCEPTED, AuditEvent.BEHIND) is not None  # by the API, or by reconciliation
+        opened = story.first(AuditEvent.ACCEPTED, AuditEvent.BEHIND) is not None  # by API, operator, engine
         if not opened and story.extend_id is not None:
             yield f"{about}: no API's line says that it was accepted: the API's log is missing or cut"
         if (

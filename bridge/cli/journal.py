@@ -148,17 +148,19 @@ class EventRetry(_Acts):
         with self.look(parsed_args) as look:
             for extend_id in parsed_args.id:
                 request_id = f"req-{new_id()}"
-                key = look.retry(extend_id, request_id=request_id)
-                if key is None:
+                opened = look.retry(extend_id, request_id=request_id)
+                if opened is None:
                     self.app.stderr.write(f"the journal holds no extend {extend_id}\n")
                     code = 1
                     continue
+                key, opened_id = opened
                 self.write(
                     parsed_args,
                     AuditRecord.of(
-                        key, AuditEvent.ACCEPTED, time.time(), request_id=request_id, data={"retried": extend_id}
+                        key, AuditEvent.ACCEPTED, time.time(), extend_id=opened_id, request_id=request_id,
+                        data={"retried": extend_id},
                     ),
-                )
+                )  # fmt: skip
                 self.app.stdout.write(f"volume {key.volume_id} on server {key.server_id} is due now\n")
         return code
 

@@ -53,11 +53,16 @@ def groups() -> OptGroups:
     ]
 
 
-def settings(conf: cfg.ConfigOpts) -> AllInOneSettings:
-    """Read the settings of all parts, with the defaults of a single process."""
+def set_defaults(conf: cfg.ConfigOpts) -> None:
+    """Set the defaults of a single process: a bus in its memory, its own API, tables that it makes itself."""
     conf.set_default("transport_url", MEMORY, group="bus")
     conf.set_default("sync_on_startup", True, group="journal")
     conf.set_default("endpoint_override", f"http://127.0.0.1:{conf.api.bind_port}/v2.1", group="endpoint")
+
+
+def settings(conf: cfg.ConfigOpts) -> AllInOneSettings:
+    """Read the settings of all parts, with the defaults of a single process."""
+    set_defaults(conf)
     return AllInOneSettings(
         api=api_settings(conf),
         engine=engine_settings(conf),

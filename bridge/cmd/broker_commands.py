@@ -16,6 +16,9 @@ from bridge.core.errors import OperatorError
 _HOST_MAX: Final = 255
 _PLAIN: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_")
 _PREFIX: Final = "extend-bridge-"
+_NOTHING: Final = "^$"
+OUR_VHOST: Final = "extend_bridge"
+"""The virtual host of the samples."""
 
 
 class Vhost(StrEnum):
@@ -134,14 +137,25 @@ def _user(user: str, names: set[str], vhosts: dict[Vhost, str], host: str) -> It
     yield f"\n# {user}"
     yield _line("add_user", user)
     name = literal(host)
+    rights: dict[str, list[tuple[str, str, str]]] = {}
     for grant in GRANTS:
         if grant.name in names:
-            rights = (each.replace("HOST", name) for each in (grant.configure, grant.write, grant.read))
-            yield _line("set_permissions", "-p", vhosts[grant.vhost], user, *rights)
+            rights.setdefault(vhosts[grant.vhost], []).append((grant.configure, grant.write, grant.read))
+    for vhost, given in rights.items():  # set_permissions replaces what the user had at this virtual host
+        together = (_either(each).replace("HOST", name) for each in zip(*given, strict=True))
+        yield _line("set_permissions", "-p", vhost, user, *together)
     for topic in TOPIC_GRANTS:
         if topic.name in names:
-            rights = (each.replace("HOST", name) for each in (topic.write, topic.read))
-            yield _line("set_topic_permissions", "-p", vhosts[topic.vhost], user, topic.exchange, *rights)
+            keys = (each.replace("HOST", name) for each in (topic.write, topic.read))
+            yield _line("set_topic_permissions", "-p", vhosts[topic.vhost], user, topic.exchange, *keys)
+
+
+def _either(rules: Sequence[str]) -> str:
+    """Return the rule that allows what any of these rules allows."""
+    some = [rule for rule in rules if rule != _NOTHING] or [_NOTHING]
+    return (
+        some[0] if len(some) == 1 else f"^({'|'.join(rule.removeprefix('^').removesuffix('$') for rule in some)})$"
+    )
 
 
 def _check(host: str) -> None:

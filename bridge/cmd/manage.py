@@ -1,17 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """The program extend-bridge-manage: the journal's tables, the broker's users, and sample files."""
 
+import os
+import pwd
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 from oslo_config import cfg, generator
 
-from bridge.cmd.broker_commands import BrokerPart, commands, virtual_host
+from bridge.cmd.broker_commands import OUR_VHOST, BrokerPart, commands, virtual_host
 from bridge.cmd.sample import NAMESPACES, PARTS, Deployment, sample
 from bridge.core.errors import ConfigError, JournalUnavailableError, OperatorError
 from bridge.journal import migrate
-from bridge.journal.database import Database
+from bridge.journal.database import Database, missing_file
 from bridge.journal.retention import Retention
 from bridge.journal.settings import JOURNAL_OPTS, JournalSettings, journal_settings
 from bridge.runtime import config
@@ -41,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _print_broker_commands(conf)
         config.setup_logging(conf, _PROG)
         settings = config.read(conf, journal_settings)
+        _not_by_root(settings.connection)
         database = Database(settings)
         try:
             sys.stdout.write(f"{_ACTIONS[conf.command.action](database, settings)}\n")
@@ -70,13 +74,24 @@ def _commands(parsers: Any) -> None:
         _SAMPLE,
         help="a configuration file to begin with",
         description="Prints the configuration file of one part, for one deployment.",
+        epilog=f"Example: {_PROG} sample --part engine --deployment stand-alone",
     )
-    samples.add_argument("--part", choices=PARTS)
-    samples.add_argument("--deployment", choices=[way.value for way in Deployment])
+    samples.add_argument("--part", choices=PARTS, help="the part that reads the file")
+    samples.add_argument(
+        "--deployment",
+        choices=[way.value for way in Deployment],
+        help="stand-alone: Cinder and libvirt hosts, no Nova; beside-nova: Nova extends the disks; all-in-one: one "
+        "node, one process",
+    )
     samples.add_argument(
         "--every-option", action="store_true", help="print all options of all parts, with their help"
     )
-    db = parsers.add_parser("db", help="the journal's tables", description="The journal's tables.")
+    db = parsers.add_parser(
+        "db",
+        help="the journal's tables",
+        description="Makes, upgrades and tidies the journal's tables.",
+        epilog=f"Example: sudo -u extend-bridge {_PROG} db sync",
+    )
     db.add_argument(
         "action",
         choices=sorted(_ACTIONS),
@@ -88,6 +103,7 @@ def _commands(parsers: Any) -> None:
         help="the rabbitmqctl commands that make the parts' users",
         description="Prints the rabbitmqctl commands that give each part, and the host agent of each --host, a "
         "broker user of its own with the permissions it needs. Runs none; rabbitmqctl asks for each password.",
+        epilog=f"Example: {_PROG} {_BROKER} --host compute-1 --host compute-2",
     )
     broker.add_argument(
         "--host", action="append", default=[], metavar="NAME", help="the [hostagent] host of an agent; repeatable"
@@ -112,7 +128,9 @@ def _print_broker_commands(conf: cfg.ConfigOpts) -> int:
     parts = [BrokerPart(part) for part in chosen.part or []]
     if not parts and not chosen.host:
         parts = [part for part in BrokerPart if part is not BrokerPart.HOSTAGENT]
-    vhost = chosen.vhost or virtual_host(conf.bus.transport_url)
+    where = conf.get_location("transport_url", "bus")
+    named = where is not None and where.location.is_user_controlled
+    vhost = chosen.vhost or (virtual_host(conf.bus.transport_url) if named else OUR_VHOST)
     try:
         for line in commands(parts, chosen.host, bridge=vhost, cinder=chosen.cinder_vhost, intake=chosen.intake):
             sys.stdout.write(f"{line}\n")
@@ -127,7 +145,28 @@ def _sync(database: Database, _settings: JournalSettings) -> str:
         newer = " (made by a newer release)" if after != migrate.head() else ""
         return f"the journal's tables are at version {after} already{newer}: nothing was changed"
     was = f"from version {before}" if before else "from nothing"
-    return f"the journal's tables were brought {was} to version {after}"
+    return f"the journal's tables were brought {was} to version {after} ({database.name})"
+
+
+def _not_by_root(connection: str) -> None:
+    """Refuse to make an SQLite file as root in another user's directory, because the daemons could not write it."""
+    file = missing_file(connection)
+    if file is None or os.geteuid() != 0 or not Path(file).parent.is_dir():
+        return
+    owner = Path(file).parent.stat().st_uid
+    if owner != 0:
+        name = _user_name(owner)
+        raise ConfigError(
+            f"{file} would belong to root, and the daemons of user {name} could not write it: run `sudo -u {name} "
+            f"{_PROG} db sync`"
+        )
+
+
+def _user_name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"#{uid}"  # as sudo takes the number of a user without a name
 
 
 def _purge(database: Database, settings: JournalSettings) -> str:

@@ -30,7 +30,7 @@ from bridge.engine.settings import engine_groups, engine_settings
 from bridge.journal import migrate
 from bridge.journal.database import Database, missing_file
 from bridge.journal.settings import journal_settings
-from bridge.runtime import config
+from bridge.runtime import config, one_process
 from bridge.runtime.broker import DUE_QUEUE, PARKED_QUEUE, REPORTS_QUEUE
 from bridge.runtime.bus_url import with_rabbit_options
 from bridge.runtime.endpoints import open_adapter
@@ -52,6 +52,7 @@ _BOUND: Final = "extend_bridge.notifications"
 _QUEUES: Final[Mapping[str, Sequence[str]]] = {"listener": (DUE_QUEUE, PARKED_QUEUE), "engine": (REPORTS_QUEUE,)}
 """The queues from which messages are delivered, by the part that declares them."""
 _CONTROL: Final = frozenset({"listener", "api", "engine"})
+_ALL: Final = "all-in-one"
 _PARTS: Final[Mapping[str, Callable[[cfg.ConfigOpts], object]]] = {
     "listener": listener_settings,
     "api": lambda conf: refuse_open_door(api_settings(conf), built_in=True),
@@ -66,10 +67,11 @@ _CINDER_CONF: Final = cfg.StrOpt(
     help=f"Cinder's own configuration, to see whether its notifications come to us. Default: {USUAL}, where it "
     "can be read.",
 )
-_PART: Final = cfg.MultiOpt(
+_PART: Final = cfg.MultiStrOpt(
     "part",
-    item_type=cfg.types.String(choices=list(_PARTS)),
-    help="A part that runs on this node; may be given several times. Default: listener, api and engine.",
+    metavar="PART",
+    help=f"A part that runs on this node: {', '.join(_PARTS)} or {_ALL}; may be given several times. Default: listener, api and "
+    "engine.",
 )
 
 
@@ -81,6 +83,11 @@ class UpgradeChecks(upgradecheck.UpgradeCommands):  # type: ignore[misc,unused-i
         self._conf = conf
         self._named = bool(conf.part)
         self._parts = frozenset(conf.part or ()) or _CONTROL
+        self._one_process = _ALL in self._parts
+        if self._one_process:
+            self._parts = frozenset(_PARTS)
+            one_process.set_defaults(conf)
+        own_api = _is_default(conf, "endpoint", "endpoint_override")
         self._cinder, self._cinder_problem = _cinders(conf.cinder_conf)
         known: tuple[tuple[str, Callable[[UpgradeChecks], Result], str], ...] = (
             ("Configuration", UpgradeChecks.configuration, "listener api engine hostagent"),
@@ -96,8 +103,11 @@ class UpgradeChecks(upgradecheck.UpgradeCommands):  # type: ignore[misc,unused-i
             ("Double path", UpgradeChecks.double_path, "listener"),
             ("This host", UpgradeChecks.host, "hostagent"),
         )
+        not_yet = {"Endpoint", "Double path"} if self._one_process and own_api else set()  # it is not running yet
         self._upgrade_checks = tuple(
-            (name, check) for name, check, parts in known if self._parts & set(parts.split())
+            (name, check)
+            for name, check, parts in known
+            if self._parts & set(parts.split()) and name not in not_yet
         )
 
     def configuration(self) -> Result:
@@ -142,6 +152,8 @@ class UpgradeChecks(upgradecheck.UpgradeCommands):  # type: ignore[misc,unused-i
         if (file := missing_file(settings.connection)) is not None:
             if not self._named and _is_default(self._conf, "journal", "connection"):
                 return Result(Code.WARNING, f"[journal] is not configured: {_ONLY}")
+            if self._conf.journal.sync_on_startup:
+                return Result(Code.SUCCESS, f"{file} will be made at the first start")
             return Result(
                 Code.FAILURE, f"there is no {file} yet: run `extend-bridge-manage db sync` as the daemons' user"
             )
@@ -316,16 +328,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     def body() -> int:
         words = list(sys.argv[1:] if argv is None else argv)
         if words[-2:] != ["upgrade", "check"] and "--help" not in words and "-h" not in words:
-            raise ConfigError("the command is missing: [--config-file FILE] upgrade check")
+            raise ConfigError(f"the command comes last: {_PROG} --part listener upgrade check")
         conf = config.load(
             _PROG,
             _groups(),
             [word for word in words if word not in {"upgrade", "check"}],
             description="Says whether this node has what its configuration needs.",
-            epilog=f"Example: {_PROG} --config-dir /etc/extend-bridge upgrade check; on a "
-            f"hypervisor: {_PROG} --part hostagent upgrade check",
+            epilog=f"Example: {_PROG} --part listener --part api --part engine upgrade check; on a hypervisor: "
+            f"{_PROG} --part hostagent upgrade check",
             cli=[_PART, _CINDER_CONF],
         )
+        if unknown := [part for part in conf.part or () if part not in {*_PARTS, _ALL}]:
+            raise ConfigError(f"--part {unknown[0]}: the parts are {', '.join(_PARTS)} and {_ALL}")
         config.setup_logging(conf, _PROG)
         for name in _LOUD:  # the table shows the problems
             logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -50,7 +50,7 @@ class AuditEvent(StrEnum):
     PARKED = "parked"  # listener: the event was put into the parked lane
     REPLAYED = "replayed"  # an operator sent the event again, from a recording or from the parked lane
     DISCARDED = "discarded"  # an operator removed the event, from the parked lane or from the journal
-    ACCEPTED = "accepted"  # API: the event is committed to the journal
+    ACCEPTED = "accepted"  # API: the event is committed to the journal; also `event retry`, and a guest that moved
     REFUSED = "refused"  # API: the event got another code than 200
     WAITING = "waiting"  # engine: the extend cannot go on now; reason says what it waits for
     BEHIND = "behind"  # engine: reconciliation found the guest behind its volume and opened an extend

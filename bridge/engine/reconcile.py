@@ -242,7 +242,7 @@ def open_found(
 ) -> None:
     """Open an extend for each guest that is behind, and audit that. Raises JournalUnavailableError."""
     traces = {each.key: made_by("engine", None) for each in behind}
-    journal.accept(
+    ids = journal.accept(
         [
             Arrival(key=key, request_id=request_id, traceparent=traceparent, source=ArrivalSource.RECONCILE)
             for key, traceparent in traces.items()
@@ -255,6 +255,7 @@ def open_found(
                 AuditEvent.BEHIND,
                 now,
                 host=each.host,
+                extend_id=ids.get(each.key),
                 request_id=request_id,
                 traceparent=traces[each.key],
                 data={"size": each.size, "wanted": each.wanted, "source": ArrivalSource.RECONCILE.value},

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from bridge.core.audit import AuditEvent, AuditRecord
 from bridge.core.file_systems import FileSystemSeen
+from bridge.journal.handover import OpenedByMove
 from bridge.journal.reports import SettledReport
 from bridge.journal.states import Move
 
@@ -56,6 +57,20 @@ def report_records(settled: SettledReport, now: float) -> list[AuditRecord]:
         **common,
     )
     return [*steps, end]
+
+
+def opening_record(moved: OpenedByMove, now: float) -> AuditRecord:
+    """Return the audit record of an extend that was opened because its guest moved."""
+    return AuditRecord.of(
+        moved.key,
+        AuditEvent.ACCEPTED,
+        now,
+        host=moved.host,
+        extend_id=moved.extend_id,
+        global_request_id=moved.global_request_id,
+        traceparent=moved.traceparent,
+        data={"source": "moved"},
+    )
 
 
 def file_system_records(host: str, seen: FileSystemSeen, now: float) -> list[AuditRecord]:

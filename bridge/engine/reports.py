@@ -17,7 +17,7 @@ from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
 from bridge.core.wire import BadMessageError
 from bridge.engine.alarms import HostAlarms, Seldom
-from bridge.engine.report_records import file_system_records, report_records
+from bridge.engine.report_records import file_system_records, opening_record, report_records
 from bridge.journal.portions import portions
 from bridge.journal.reports import BatchResult, Reported, SettledReport
 from bridge.journal.states import Move, not_its_order
@@ -280,6 +280,7 @@ class ReportsConsumer:
                     return [*self._take(messages[:half], stop), *self._take(messages[half:], stop)]
 
     def _follow_up(self, taken: BatchResult) -> None:
+        self._audit.write(*(opening_record(moved, time.time()) for moved in taken.opened))
         for settled in taken.settled:
             self._say(settled)
         for host, seen in taken.file_systems:

@@ -97,10 +97,13 @@ class Admin:
 
         return self._database.read(ask)
 
-    def retry(self, extend_id: str, *, request_id: str) -> ExtendKey | None:
-        """Make an open extend due now, or reopen an ended one; return None if the extend does not exist."""
+    def retry(self, extend_id: str, *, request_id: str) -> tuple[ExtendKey, str] | None:
+        """Make an open extend due now, or open an ended one again.
 
-        def work(connection: sa.Connection) -> ExtendKey | None:
+        Return the disk and the id of its open extend; None if the extend does not exist.
+        """
+
+        def work(connection: sa.Connection) -> tuple[ExtendKey, str] | None:
             row = connection.execute(sa.select(extends).where(extends.c.id == extend_id)).mappings().one_or_none()
             if row is None:
                 return None
@@ -112,8 +115,7 @@ class Admin:
                 traceparent=row["traceparent"],
                 source=ArrivalSource.OPERATOR,
             )
-            open_extends(connection, [arrival], self._clock())
-            return key
+            return key, open_extends(connection, [arrival], self._clock())[key]
 
         return self._database.write(work)
 

@@ -2,6 +2,7 @@
 """Extends that become due because a host came up, or because guests moved to it."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import sqlalchemy as sa
@@ -13,6 +14,17 @@ from bridge.journal.states import State
 from bridge.journal.tables import attempts, extends
 
 _MIGRATION: Final = 3600.0  # seconds a live migration may take for a resize on its source to be looked at again
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenedByMove:
+    """An extend that was opened because its guest came to another host than the one that closed the last extend."""
+
+    extend_id: str
+    key: ExtendKey
+    host: str
+    global_request_id: str | None
+    traceparent: str | None
 
 
 def hand_over(connection: sa.Connection, heard: HostUpdate, now: float) -> None:
@@ -32,12 +44,8 @@ def hand_over(connection: sa.Connection, heard: HostUpdate, now: float) -> None:
         )
 
 
-def look_again(connection: sa.Connection, host: str, moved_in: Sequence[str], now: float) -> int:
-    """Make the extends of guests due that have just become active on a host; return their number.
-
-    A guest may have left a resize behind on the host it came from. So an extend which that host closed a short
-    while ago is opened again. The extend ends as `already` if all is well.
-    """
+def look_again(connection: sa.Connection, moved_in: Sequence[str], now: float) -> int:
+    """Make the extends of guests due that have just become active on a host; return their number."""
     back = connection.execute(
         sa.update(extends)
         .where(
@@ -46,6 +54,14 @@ def look_again(connection: sa.Connection, host: str, moved_in: Sequence[str], no
         )
         .values(due_at=now)
     )  # fmt: skip
+    return int(back.rowcount)
+
+
+def open_again(connection: sa.Connection, host: str, moved_in: Sequence[str], now: float) -> list[OpenedByMove]:
+    """Open the extends again that another host closed a short while ago, before their guests came to this host.
+
+    A guest may have left a resize behind on the host it came from. The extend ends as `already` if all is well.
+    """
     elsewhere = connection.execute(
         sa.select(extends.c.server_id, extends.c.volume_id, extends.c.global_request_id, extends.c.traceparent)
         .join(attempts, sa.and_(attempts.c.extend_id == extends.c.id, attempts.c.gen == extends.c.wanted_gen))
@@ -56,16 +72,22 @@ def look_again(connection: sa.Connection, host: str, moved_in: Sequence[str], no
             attempts.c.outcome == extends.c.outcome,
             attempts.c.host != host,
         )
+        .order_by(extends.c.closed_at)
     )
-    arrivals = [
-        Arrival(
-            key=ExtendKey(server_id, volume_id),
+    arrivals = {
+        (key := ExtendKey(server_id, volume_id)): Arrival(
+            key=key,
             global_request_id=request_id,
             traceparent=traceparent,
             source=ArrivalSource.RECONCILE,
         )
         for server_id, volume_id, request_id, traceparent in elsewhere
-    ]
-    if arrivals:
-        open_extends(connection, arrivals, now)
-    return int(back.rowcount) + len(arrivals)
+    }
+    ids = open_extends(connection, list(arrivals.values()), now) if arrivals else {}
+    return [
+        OpenedByMove(
+            extend_id=extend_id, key=key, host=host, global_request_id=arrivals[key].global_request_id,
+            traceparent=arrivals[key].traceparent,
+        )
+        for key, extend_id in ids.items()
+    ]  # fmt: skip

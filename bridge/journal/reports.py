@@ -24,7 +24,7 @@ from bridge.journal import hosts as host_rows
 from bridge.journal.claims import EXTEND_COLUMNS, extend_of
 from bridge.journal.database import Database, Prepared, PreparedForRows, names
 from bridge.journal.file_systems import write_file_systems
-from bridge.journal.handover import hand_over, look_again
+from bridge.journal.handover import OpenedByMove, hand_over, look_again, open_again
 from bridge.journal.portions import slices, weight
 from bridge.journal.states import Attempt, Extend, Move, SettleDecision, State, is_final, settle
 from bridge.journal.tables import attempts, extends, transitions
@@ -213,6 +213,7 @@ def write_decisions(connection: sa.Connection, settled: Sequence[SettledReport],
 class BatchResult:
     """The result of a batch: each report's effect, hosts that came up, names that two agents share.
 
+    `back`: extends made due, because their guests came to a host; `opened`: those of them that were opened anew.
     `file_systems`: those that changed, each with its host.
     """
 
@@ -220,6 +221,7 @@ class BatchResult:
     came_up: list[str]
     duplicate: list[str]
     back: int = 0
+    opened: list[OpenedByMove] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
     lost: Mapping[str, int] = field(default_factory=dict)
     file_systems: list[tuple[str, FileSystemSeen]] = field(default_factory=list)
@@ -265,6 +267,7 @@ class Reported:
         came_up: list[str] = []
         duplicate: list[str] = []
         back = 0
+        opened: list[OpenedByMove] = []
         refused: list[str] = []
         lost: dict[str, int] = {}
         believed: list[HostMessage] = []
@@ -287,7 +290,8 @@ class Reported:
             if heard.duplicate:
                 duplicate.append(heard.host)
             if came := (*moved_in, *heard.moved_in):
-                back += look_again(connection, heard.host, came, now)
+                back += look_again(connection, came, now)
+                opened += open_again(connection, heard.host, came, now)
         settled = list(self._settle(connection, believed, now))
         write_decisions(connection, settled, now)
         changed = [
@@ -297,8 +301,8 @@ class Reported:
             for each in write_file_systems(connection, message.host, message.file_systems, now)
         ]
         return BatchResult(
-            settled=settled, came_up=came_up, duplicate=duplicate, back=back, refused=refused, lost=lost,
-            file_systems=changed,
+            settled=settled, came_up=came_up, duplicate=duplicate, back=back + len(opened), opened=opened,
+            refused=refused, lost=lost, file_systems=changed,
         )  # fmt: skip
 
     def _settle(

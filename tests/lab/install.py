@@ -14,7 +14,8 @@ import sysconfig
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+import tomllib
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,8 +42,10 @@ LEFT_OUT: Final = VENV / ".left-out"
 """The extras that could not be installed, one a line."""
 LIBVIRT_PACKAGES: Final = ("libvirt-dev", "gcc", "libc6-dev", "pkg-config")
 """What building libvirt-python takes; no hypervisor."""
-_BUILDING: Final = frozenset({*LIBVIRT_PACKAGES, "libcrypt-dev", "python3-venv", "python3-dev"})
+_VENV_PACKAGE: Final = "python3-venv"
 """What pip needs before it can begin."""
+_BUILT: Final = ("libvirt-python", "uwsgi")
+"""Requirements that pip compiles: they wait for apt's compiler and headers, all others do not."""
 BROKER_PACKAGES: Final = ("rabbitmq-server",)
 DATABASE_PACKAGES: Final = ("mariadb-server", "postgresql", "pgbouncer", "galera-4", "rsync")
 """rsync carries the state of one Galera node to the next."""
@@ -78,12 +81,10 @@ def ensure(*, packages: Sequence[str], extras: Sequence[str]) -> Path:
     Ends the process with one line that says what to do where it cannot.
     """
     wanted = [*packages, *_python_packages()]
-    add_packages([package for package in wanted if package in _BUILDING])
-    with ThreadPoolExecutor(1) as pool:  # pip builds and downloads while apt does the same
+    add_packages([package for package in wanted if package == _VENV_PACKAGE])
+    with ThreadPoolExecutor(1) as pool:  # pip downloads and unpacks while apt does the same
         others = pool.submit(add_packages, wanted)
-        python = _virtualenv(extras)
-        others.result()
-    return python
+        return _virtualenv(extras, others.result)
 
 
 def run_in_venv(python: Path, module: str, argv: Sequence[str]) -> NoReturn:
@@ -106,7 +107,7 @@ def _python_packages() -> list[str]:
     """Debian splits what building a virtualenv and libvirt-python needs off its python3."""
     if Path(sys.executable).resolve().parent != Path("/usr/bin"):
         return []
-    packages = [] if _has_ensurepip() else ["python3-venv"]
+    packages = [] if _has_ensurepip() else [_VENV_PACKAGE]
     header = Path(sysconfig.get_paths()["include"]) / "Python.h"
     return packages if header.exists() else [*packages, "python3-dev"]
 
@@ -179,18 +180,22 @@ def _installed(package: str) -> bool:
         return False
 
 
-def _virtualenv(extras: Sequence[str]) -> Path:
+def _virtualenv(extras: Sequence[str], compiler: Callable[[], None]) -> Path:
+    """Have the project with these extras in .venv; `compiler` returns when apt has what pip builds with."""
     python = VENV / "bin" / "python"
     fingerprint = hashlib.sha256((TREE / "pyproject.toml").read_bytes() + sys.version.encode()).hexdigest()
     stamp = _STAMP.read_text().split() if _STAMP.exists() else []
     current = stamp[:1] == [fingerprint] and python.exists()
     have = set(stamp[1:]) if current else set()
     if current and set(extras) <= have:
+        compiler()
         return python
     if not python.exists():
         _step("virtualenv .venv", [sys.executable, "-m", "venv", str(VENV)])
     every = sorted(have | set(extras))
     without = [extra for extra in every if extra not in OPTIONAL_EXTRAS]
+    _step("Python packages", [*_pip_install(python), *_downloaded(every)], may_fail=True)  # else the next tells why
+    compiler()
     left_out: list[str] = []
     if not _install(python, every, may_fail=every != without):
         left_out = [extra for extra in every if extra not in without]
@@ -201,9 +206,21 @@ def _virtualenv(extras: Sequence[str]) -> Path:
     return python
 
 
+def _downloaded(extras: Sequence[str]) -> list[str]:
+    """Return the requirements of the project with these extras that need no compiler."""
+    project = tomllib.loads((TREE / "pyproject.toml").read_text())["project"]
+    optional = project["optional-dependencies"]
+    every = [*project["dependencies"], *(requirement for extra in extras for requirement in optional[extra])]
+    return [requirement for requirement in every if not requirement.lower().startswith(_BUILT)]
+
+
+def _pip_install(python: Path) -> list[str]:
+    return [str(python), "-m", "pip", "install", "-q", "--no-compile"]
+
+
 def _install(python: Path, extras: Sequence[str], *, may_fail: bool) -> bool:
     target = f"{TREE}[{','.join(extras)}]" if extras else str(TREE)
-    command = [str(python), "-m", "pip", "install", "-q", "--no-compile", "-e", target]
+    command = [*_pip_install(python), "-e", target]
     return _step(f"project with {', '.join(extras) or 'no extras'}", command, may_fail=may_fail)
 
 

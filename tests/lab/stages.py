@@ -86,7 +86,13 @@ STAGES: Final = (
         thorough=(
             ("{bin}/pytest", SIDE_BY_SIDE, "tests/functional"),
             ("env", "EXTEND_BRIDGE_STEPS=2100", "{bin}/pytest", "-s", "tests/functional/qemu/test_never_shrink.py"),
-            ("env", "EXTEND_BRIDGE_LONG=1", "{bin}/pytest", "tests/functional/audit/test_scale.py"),
+            (
+                "env",
+                "EXTEND_BRIDGE_LONG=1",
+                "{bin}/pytest",
+                "tests/functional/audit/test_scale.py",
+                "tests/unit/audit/test_told_as_kept.py",
+            ),
         ),
         packages=CEPH_PACKAGES,
         real=True,

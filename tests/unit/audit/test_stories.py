@@ -198,3 +198,39 @@ def test_an_acceptance_that_no_listener_posted_is_still_said_to_have_come_from_e
     assert "no listener sent this" in said
     log.write_text("".join(f"{line}\n" for line in lines(first[3:])))
     assert "missing or cut" in "; ".join(trace.unknown(trace.trace([log], made_id(1, 1))))
+
+
+def test_a_retry_by_an_operator_opens_a_story_that_no_listener_had_to_send(tmp_path: Path) -> None:
+    """After a discard as well; "it came by HTTP from somebody else" was said of it."""
+    both: dict[str, Any] = {"volume": made_id(1, 1), "server": made_id(1, 2)}
+    first = extend(1, result="open")
+    discarded = AuditRecord(event=AuditEvent.DISCARDED, at=START + 50, extend_id=made_id(1, 5), **both)
+    retried = AuditRecord(
+        event=AuditEvent.ACCEPTED, at=START + 60, extend_id=made_id(2, 5), data={"retried": made_id(1, 5)}, **both
+    )
+    records: Lines = [*first, ("operator", discarded), ("operator", retried)]
+    assert [story.standing for story in told(records)] == [StoryState.DISCARDED, StoryState.ACCEPTED]
+    log = tmp_path / "audit.log"
+    log.write_text("".join(f"{line}\n" for line in lines(records)))
+    assert list(trace.unknown(trace.trace([log], made_id(1, 1)))) == []
+
+
+def test_what_a_host_reports_after_a_discard_changes_nothing() -> None:
+    both: dict[str, Any] = {"volume": made_id(1, 1), "server": made_id(1, 2), "extend_id": made_id(1, 5)}
+    ends = [
+        ("operator", AuditRecord(event=AuditEvent.DISCARDED, at=START + 50, **both)),
+        ("engine", AuditRecord(event=AuditEvent.STEP, at=START + 55, outcome="ok", **both)),
+    ]
+    (story,) = told([*extend(1, result="open"), *ends])
+    assert story.standing is StoryState.DISCARDED
+
+
+def test_a_message_that_is_parked_and_discarded_does_not_end_the_extend_that_the_journal_works_on() -> None:
+    """The API accepted an earlier post, whose answer was lost."""
+    message: dict[str, Any] = {"volume": made_id(1, 1), "server": made_id(1, 2), "message_id": made_id(1, 4)}
+    ends = [
+        ("listener", AuditRecord(event=AuditEvent.PARKED, at=START + 50, **message)),
+        ("operator", AuditRecord(event=AuditEvent.DISCARDED, at=START + 55, **message)),
+    ]
+    (story,) = told([*extend(1, result="open"), *ends])
+    assert story.standing is StoryState.WORKING

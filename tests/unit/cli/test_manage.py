@@ -3,6 +3,7 @@
 
 import configparser
 import logging
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,7 @@ from bridge.runtime.metrics import new_registry
 from bridge.runtime.ops import OpsServer
 from hostagent.settings import hostagent_groups, hostagent_settings
 from listener.settings import listener_groups, listener_settings
+from tests.conftest import missing
 
 _GROUPS = dict([*engine_groups(), *listener_groups(), *API_GROUPS, *hostagent_groups(), ("all_in_one", [])])
 _READERS = {
@@ -85,10 +87,26 @@ def test_db_sync_says_what_it_did(tmp_path: Path, capsys: pytest.CaptureFixture[
     newest = migrate.head()
     assert said == [
         f"the journal has no tables yet; this release wants version {newest}: run db sync",
-        f"the journal's tables were brought from nothing to version {newest}",
+        f"the journal's tables were brought from nothing to version {newest} (sqlite:///{tmp_path}/journal)",
         f"the journal's tables are at version {newest} already: nothing was changed",
         f"the journal's tables are at version {newest}; this release wants version {newest}",
     ]
+
+
+def test_root_makes_no_journal_that_the_daemons_cannot_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In the directory of the daemons' user, which an operator finds out only at their start."""
+    if os.geteuid() != 0:
+        missing("root")
+    os.chown(tmp_path, 64646, 64646)
+    conf = tmp_path / "bridge.conf"
+    conf.write_text(f"[journal]\nconnection = sqlite:///{tmp_path / 'journal'}\n")
+    assert main(["--config-file", str(conf), "db", "sync"]) == 2
+    assert "sudo -u #64646 extend-bridge-manage db sync" in capsys.readouterr().err
+    assert not (tmp_path / "journal").exists()
+    monkeypatch.setattr("os.geteuid", lambda: 64646)
+    assert main(["--config-file", str(conf), "db", "sync"]) == 0
 
 
 def test_the_policy_of_a_configuration_is_validated(tmp_path: Path) -> None:

@@ -69,6 +69,30 @@ def test_a_check_of_a_hypervisor_creates_nothing(
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_one_process_needs_no_broker_no_tables_and_no_endpoint_of_its_own(
+    conf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """README: `--part all-in-one`, before its first start."""
+    conf.write_text(
+        f"[journal]\nconnection = sqlite:///{tmp_path / 'new'}\n[cinder]\nauth_type = none\n"
+        "endpoint_override = http://127.0.0.1:9/v3\n[notifications]\ntransport_url = memory://\n"
+        f"[hostagent]\nlibvirt_uri = test:///default\nlock_path = {tmp_path}\n"
+    )
+    _, said = said_by(conf, capsys, "--part", "all-in-one")
+    assert "will be made at the first start" in said
+    assert "Check: Our bus Result: Success Details: inside the process" in said
+    assert "Check: Endpoint" not in said
+    assert "Check: This host" in said
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_part_that_does_not_exist_is_refused_with_the_names_of_those_that_do(
+    conf: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert status(["--config-file", str(conf), "--part", "agent", "upgrade", "check"]) == 2
+    assert "the parts are listener, api, engine, hostagent and all-in-one" in capsys.readouterr().err
+
+
 def test_a_configuration_no_part_would_start_with_is_said(conf: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """By the part's own words."""
     with conf.open("a") as file:

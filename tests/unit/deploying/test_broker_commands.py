@@ -77,3 +77,28 @@ def test_the_command_prints_the_control_planes_users_or_those_of_hosts(
     assert users == ["extend-bridge-hostagent-a", "extend-bridge-hostagent-b"]
     assert manage(["--config-file", str(conf), "broker-commands", "--host", "a b"]) == 2
     assert "--host" in capsys.readouterr().err
+
+
+def test_before_any_configuration_our_virtual_host_is_that_of_the_samples(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The guide prints these commands before it writes a file; each was for Cinder's virtual host."""
+    monkeypatch.setattr(config, "keep_to_ourselves", lambda: None)
+    assert manage(["--config-file", "/dev/null", "broker-commands"]) == 0
+    printed = capsys.readouterr().out
+    assert "rabbitmqctl add_vhost extend_bridge" in printed
+    assert "set_permissions -p extend_bridge extend-bridge-engine" in printed
+    assert "set_permissions -p / extend-bridge-listener" in printed
+
+
+def test_where_both_virtual_hosts_are_one_a_user_keeps_all_its_rights() -> None:
+    """The second set_permissions of a user replaced the first."""
+    printed = commands((BrokerPart.LISTENER,), (), bridge="/", cinder="/", intake="topic")
+    (line,) = (line for text in printed for line in text.splitlines() if "set_permissions" in line)
+    _, _, _, vhost, _, configure, write, read = shlex.split(line)
+    assert vhost == "/"
+    assert re.search(configure, "extend_bridge.due")
+    assert write == "^amq\\.default$"
+    assert re.search(read, "extend_bridge.info")
+    assert re.search(read, "extend_bridge.slow.30s")
+    assert not re.search(read, "notifications.info")
