@@ -15,8 +15,8 @@ from bridge.api.settings import API_OPTS, ApiSettings, api_settings
 from bridge.api.wiring import build as build_api
 from bridge.engine.settings import EngineSettings, engine_groups, engine_settings
 from bridge.engine.wiring import build as build_engine
+from bridge.runtime import one_process
 from bridge.runtime import process as processes
-from bridge.runtime.bus_url import MEMORY
 from bridge.runtime.config import OPS_OPTS, OptGroups
 from bridge.runtime.daemon import Daemon, Part
 from bridge.runtime.process import Process
@@ -53,16 +53,9 @@ def groups() -> OptGroups:
     ]
 
 
-def set_defaults(conf: cfg.ConfigOpts) -> None:
-    """Set the defaults of a single process: a bus in its memory, its own API, tables that it makes itself."""
-    conf.set_default("transport_url", MEMORY, group="bus")
-    conf.set_default("sync_on_startup", True, group="journal")
-    conf.set_default("endpoint_override", f"http://127.0.0.1:{conf.api.bind_port}/v2.1", group="endpoint")
-
-
 def settings(conf: cfg.ConfigOpts) -> AllInOneSettings:
     """Read the settings of all parts, with the defaults of a single process."""
-    set_defaults(conf)
+    one_process.set_defaults(conf)
     return AllInOneSettings(
         api=api_settings(conf),
         engine=engine_settings(conf),

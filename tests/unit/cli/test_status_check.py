@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 import pytest
+import requests
 import requests_mock
 import sqlalchemy as sa
 
@@ -161,6 +162,21 @@ def test_cinders_own_configuration_is_looked_at_where_it_is_named(
     code, said = said_by(conf, capsys, "--part", "listener", "--cinder-conf", str(tmp_path / "gone"))
     assert code == 2
     assert "cannot be read: No such file" in said
+
+
+def test_a_connection_that_is_reset_once_is_no_failure_and_no_library_logs_above_the_table(
+    conf: Path, requests_mock: requests_mock.Mocker, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """FIELD section 4: a kept-alive connection that Cinder had just closed, and 500 characters of warnings."""
+    requests_mock.get(
+        "http://127.0.0.1:9/v3/volumes/detail", [{"exc": requests.ConnectionError}, {"json": {"volumes": []}}]
+    )
+    requests_mock.get("http://127.0.0.1:9/v3/volumes", exc=requests.ConnectionError)
+    requests_mock.get("http://127.0.0.1:9/v3/os-services", json={})
+    status(["--config-file", str(conf), "--part", "engine", "upgrade", "check"])
+    said, logged = capfd.readouterr()
+    assert "shows volumes of every project" in said
+    assert logged == ""
 
 
 def test_a_broker_that_is_away_is_a_failure(conf: Path, capsys: pytest.CaptureFixture[str]) -> None:
