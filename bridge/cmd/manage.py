@@ -114,7 +114,9 @@ def _commands(parsers: Any) -> None:
         choices=[p.value for p in BrokerPart if p is not BrokerPart.HOSTAGENT],
         help="commands for this part only; repeatable (default: all parts; with --host alone: the agents)",
     )
-    broker.add_argument("--vhost", help="the bridge's own virtual host (default: that of [bus] transport_url)")
+    broker.add_argument(
+        "--vhost", help=f"the bridge's own virtual host (default: that of [bus] transport_url, or {OUR_VHOST})"
+    )
     broker.add_argument(
         "--cinder-vhost", default="/", help="the virtual host of Cinder's notifications (default: /)"
     )

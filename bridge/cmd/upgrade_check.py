@@ -70,8 +70,8 @@ _CINDER_CONF: Final = cfg.StrOpt(
 _PART: Final = cfg.MultiStrOpt(
     "part",
     metavar="PART",
-    help=f"A part that runs on this node: {', '.join(_PARTS)} or {_ALL}; may be given several times. Default: listener, api and "
-    "engine.",
+    help=f"A part that runs on this node: {', '.join(_PARTS)} or {_ALL}; may be given several times. Default: "
+    "listener, api and engine.",
 )
 
 

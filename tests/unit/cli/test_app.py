@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The shell around the operator's commands."""
 
+import re
 import shlex
+from collections.abc import Iterator
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 import pytest
 
 from bridge.cli.app import NAMESPACE, OperatorApp, behind_the_command, main
+from tests.lab.paths import ROOT
 
 
 @pytest.mark.parametrize(
@@ -39,3 +42,29 @@ def test_the_example_in_the_help_of_a_command_is_one(point: EntryPoint) -> None:
     assert example.startswith(name)
     assert example in parser.format_help()
     parser.parse_args(shlex.split(example.removeprefix(name)))
+
+
+def _commands_of_the_docs() -> Iterator[str]:
+    """Yield what follows `extend-bridge` in the README's and the pages' examples and sentences."""
+    for page in (ROOT / "README.md", *sorted((ROOT / "doc" / "source").glob("*.rst"))):
+        text = page.read_text()
+        for line in text.splitlines():
+            if match := re.match(r"\s+extend-bridge (\S.*)", line):
+                yield re.split(r"\s+#|\s[|>]\s", match[1])[0].strip()
+        for quoted in re.findall(r"`+extend-bridge ([^`]+?)`+", text, re.DOTALL):
+            yield " ".join(quoted.split())
+
+
+@pytest.mark.parametrize("command", sorted(set(_commands_of_the_docs())))
+def test_a_command_in_the_docs_exists_with_its_options(command: str) -> None:
+    if command.startswith("-"):
+        pytest.skip("options of the program itself")
+    names = sorted((point.name.replace("_", " ") for point in entry_points(group=NAMESPACE)), key=len, reverse=True)
+    name = next((name for name in names if f"{command} ".startswith(f"{name} ")), None)
+    if name is None:
+        assert any(each.startswith(f"{command} ") for each in names)  # a group of commands
+        return
+    words = command.removeprefix(name).split()
+    if words:
+        (point,) = (point for point in entry_points(group=NAMESPACE) if point.name == name.replace(" ", "_"))
+        point.load()(OperatorApp(), None).get_parser(f"extend-bridge {name}").parse_args(words)
