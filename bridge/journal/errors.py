@@ -47,6 +47,10 @@ FAILING_DISK: Final[frozenset[str | int]] = frozenset(
     for part in ("", "_READ", "_SHORT_READ", "_WRITE", "_FSYNC", "_DIR_FSYNC", "_TRUNCATE", "_SHMMAP", "_SHMOPEN")
 )
 CROWDED: Final[frozenset[str | int]] = frozenset({"53300", 1040, 1203})
+_CROWDED_WORDS: Final = re.compile(
+    "too many clients|too many connections|connection slots are reserved|no more connections allowed"
+)
+"""PostgreSQL's and PgBouncer's words, because libpq gives no code for a connection that could not be made."""
 
 
 _BROKEN: Final = re.compile(r"08(?!004)\w{3}$")
@@ -60,7 +64,9 @@ def error_code(ex: BaseException | None) -> str | int | None:
     first = ex.args[0] if ex is not None and ex.args else None
     if isinstance(first, int):
         return first  # PyMySQL; its SQLSTATE is HY000 for most errors
-    code = getattr(ex, "sqlstate", None) or getattr(ex, "sqlite_errorname", None) or first
+    code = getattr(ex, "sqlstate", None) or getattr(ex, "sqlite_errorname", None)
+    if code is None and isinstance(first, str):
+        code = "53300" if _CROWDED_WORDS.search(first) else first
     return code if isinstance(code, str) else None
 
 

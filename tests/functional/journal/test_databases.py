@@ -21,6 +21,9 @@ from tests.unit.journal.test_many_hosts import *  # noqa: F403 - the same
 
 pytestmark = pytest.mark.functional
 
+_MANY = 1000
+"""More connections than any of the servers takes."""
+
 
 def test_arrivals_of_one_disk_from_many_writers_at_once_share_one_open_row(bench: Bench, key: ExtendKey) -> None:
     together = threading.Barrier(8)
@@ -101,3 +104,35 @@ def test_a_value_no_row_can_hold_is_refused_for_good_and_not_waited_for(
     with pytest.raises(JournalRefusedError) as refused:
         database.write(write)
     assert name not in str(refused.value)
+
+
+def test_a_server_without_a_free_connection_is_an_error_that_says_what_to_do_and_heals(
+    server: Server, database: Database, key: ExtendKey
+) -> None:
+    journal = Journal(database)
+    journal.accept([Arrival(key=key)])
+    database.dispose()
+    others = sa.create_engine(database.engine.url, poolclass=sa.NullPool)
+    taken: list[sa.Connection] = []
+    with sa.create_engine(database.engine.url, isolation_level="AUTOCOMMIT").connect() as admin:
+        if isinstance(server, MariaDB):
+            admin.exec_driver_sql("SET GLOBAL max_connections = 10")
+        try:
+            with pytest.raises(sa.exc.OperationalError):
+                taken.extend(others.connect() for _ in range(_MANY))
+            with pytest.raises(JournalUnavailableError, match="raise the server's limit of connections"):
+                journal.accept([Arrival(key=key)])
+        finally:
+            for connection in taken:
+                connection.close()
+            if isinstance(server, MariaDB):
+                admin.exec_driver_sql("SET GLOBAL max_connections = 151")
+
+    def works() -> bool:
+        try:
+            journal.accept([Arrival(key=key)])
+        except JournalUnavailableError:
+            return False
+        return True
+
+    until(works, "the journal works again")
