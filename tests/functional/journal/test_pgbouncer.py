@@ -8,6 +8,7 @@ from functools import partial
 import pytest
 import sqlalchemy as sa
 
+from bridge.core.errors import JournalUnavailableError
 from bridge.core.extend import Arrival, ExtendKey, new_id
 from bridge.journal import migrate
 from bridge.journal.accept import Journal
@@ -71,6 +72,25 @@ def test_many_clients_of_one_pooler_get_their_own_values(pooled: str) -> None:
     prepared = sa.text("SELECT COUNT(*) FROM pg_prepared_statements")
     assert databases[0].read(lambda c: c.scalar(prepared)) == 0
     for database in databases:
+        database.dispose()
+
+
+def test_a_pooler_that_is_restarted_is_an_error_in_words_and_then_works_again(server: PostgreSQL) -> None:
+    url = server.new_url()
+    with PgBouncer(server, pool=2) as bouncer:
+        bouncer.start(url)
+        database = Database(JournalSettings(connection=bouncer.url(url)))
+        migrate.upgrade(database)
+        journal, key = Journal(database), ExtendKey(new_id(), new_id())
+        opened = journal.accept([Arrival(key=key)])
+        bouncer.stop()
+        with pytest.raises(JournalUnavailableError, match="cannot be used"):
+            journal.accept([Arrival(key=key)])
+        bouncer.start(url)
+        assert journal.accept([Arrival(key=key)]) == opened
+        bouncer.stop()
+        bouncer.start(url)
+        assert journal.accept([Arrival(key=key)]) == opened, "the pool's broken connection is replaced unseen"
         database.dispose()
 
 
