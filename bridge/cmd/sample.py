@@ -110,8 +110,5 @@ def sample(part: str, deployment: Deployment) -> str:
         parts = ", ".join(name for where, name in _SAMPLES if where is deployment)
         raise ValueError(f"no {part} runs in the deployment {deployment.value}: its parts are {parts}")
     head = f"# Extend Bridge: {part}, deployment {deployment.value}. Replace each PASSWORD and host name.\n"
-    return (
-        head
-        + "\n"
-        + "\n".join(section.format(user="compute-1" if part == "hostagent" else part) for section in sections)
-    )
+    user = "hostagent-compute-1" if part == "hostagent" else part
+    return head + "\n" + "\n".join(section.format(user=user) for section in sections)

@@ -51,6 +51,8 @@ DATABASE_PACKAGES: Final = ("mariadb-server", "postgresql", "pgbouncer", "galera
 """rsync carries the state of one Galera node to the next."""
 CEPH_PACKAGES: Final = ("ceph-mon", "ceph-osd", "ceph-common", "qemu-block-extra", "cryptsetup-bin")
 """A Ceph of one's own and QEMU's way to it (52 packages, 35 s), and what makes a LUKS header."""
+LIVE_PACKAGES: Final = ("python3-rados", "python3-rbd")
+"""Ceph's libraries for Python, which PyPI does not have and Cinder's RBD driver needs."""
 MODEL_PACKAGES: Final = ("spin", "gcc", "libc6-dev")
 OPERATOR_PACKAGES: Final = ("chromium", "jq", "prometheus", "sudo", "systemd")
 """What looks at the report's page, the recipes, the alert rules, the sudo rules and the units."""

@@ -76,6 +76,19 @@ class Keystone(InBlock):
                 self._ask("PUT", f"projects/{self.projects[project]}/users/{user}/roles/{roles[role]}")
         return self
 
+    @property
+    def password(self) -> str:
+        """The password of each user."""
+        return _PASSWORD
+
+    def offer(self, kind: str, url: str) -> None:
+        """Put an endpoint of a service into the catalogue, public, internal and admin."""
+        self._admin = self.token("admin", "admin")
+        made = self._ask("POST", "services", service={"name": kind, "type": kind})["service"]["id"]
+        for interface in ("public", "internal", "admin"):
+            endpoint = {"service_id": made, "interface": interface, "region_id": "RegionOne", "url": url}
+            self._ask("POST", "endpoints", endpoint=endpoint)
+
     def token(self, user: str, project: str | None, *, system: bool = False) -> str:
         """A token of this user, scoped to the project, to the system, or to nothing."""
         domain = {"id": "default"}
@@ -97,6 +110,11 @@ class Keystone(InBlock):
         """End a token before its time."""
         headers = {"X-Auth-Token": self._admin, "X-Subject-Token": token}
         requests.delete(f"{self.url}/auth/tokens", headers=headers, timeout=120).raise_for_status()
+
+    def knows(self, token: str) -> bool:
+        """Whether a token is valid now."""
+        headers = {"X-Auth-Token": self.token("admin", "admin"), "X-Subject-Token": token}
+        return bool(requests.head(f"{self.url}/auth/tokens", headers=headers, timeout=120).ok)
 
     def authtoken(self) -> str:
         """[keystone_authtoken] for an API in front of it."""

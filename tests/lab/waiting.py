@@ -16,15 +16,22 @@ LONGEST: Final = float(os.environ.get("EXTEND_BRIDGE_LONGEST", "300"))
 _LOOK_EVERY: Final = 0.02
 
 
-def until(condition: Callable[[], T], what: str | Callable[[], str], *, seconds: float | None = None) -> T:
+def until(
+    condition: Callable[[], T],
+    what: str | Callable[[], str],
+    *,
+    seconds: float | None = None,
+    every: float = _LOOK_EVERY,
+) -> T:
     """Return the first true value of `condition()`; raises AssertionError naming `what` when it never comes.
 
     `seconds` is for a wait that is longer than LONGEST by its nature, or for a condition that must not come.
+    `every`: seconds between two looks, where a look is dear.
     """
     limit = LONGEST if seconds is None else seconds
     deadline = time.monotonic() + limit
     while not (value := condition()):
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {limit:g} s: {what if isinstance(what, str) else what()}")
-        time.sleep(_LOOK_EVERY)
+        time.sleep(every)
     return value

@@ -4,6 +4,7 @@
 import configparser
 import logging
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -54,6 +55,14 @@ def test_a_sample_holds_options_that_exist_and_that_its_part_can_read(
         for option in set(read[section]) - auth:
             assert option in conf[section], f"[{section}] {option}"
     assert "notifications,extend_bridge" not in text
+
+
+def test_a_sample_names_the_broker_user_that_the_broker_commands_make(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["broker-commands", "--host", "compute-1", "--part", "listener", "--part", "engine"]) == 0
+    made = set(re.findall(r"^rabbitmqctl add_user (\S+)", capsys.readouterr().out, re.MULTILINE))
+    for part, user in (("listener", "listener"), ("engine", "engine"), ("hostagent", "hostagent-compute-1")):
+        assert f"extend-bridge-{user}" in made
+        assert f"rabbit://extend-bridge-{user}:" in sample(part, Deployment.STAND_ALONE)
 
 
 def test_a_part_that_a_deployment_does_not_have_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The steps of tools/live: each extends volumes as a user does, disturbs something, and asks the guest."""
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+from bridge.core.extend import gib
+from tests.lab.guest import Guest
+from tests.lab.waiting import until
+from tests.live.bridge import PARTS
+from tests.live.cloud import TOKEN_SECONDS, LiveCloud
+from tests.live.volumes import LiveVolume
+
+_SHUTOFF: Final = 5  # VIR_DOMAIN_SHUTOFF
+
+
+@dataclass(frozen=True, kw_only=True)
+class LiveStep:
+    """One step. `play` returns the words for its line; it raises where the guest stays behind."""
+
+    name: str
+    about: str
+    play: Callable[[LiveCloud], str]
+
+
+@contextmanager
+def _guest(cloud: LiveCloud) -> Iterator[tuple[Guest, LiveVolume]]:
+    guest, volume = cloud.new_guest()
+    yield guest, volume
+    cloud.wait_closed()
+    cloud.remove(guest, volume)
+
+
+def _sees(guest: Guest, volume: LiveVolume) -> str:
+    took = guest.wait_size(gib(volume.size))
+    return f"the guest sees {volume.size} GiB {took:.1f} s after Cinder was done"
+
+
+def by_client(cloud: LiveCloud, *, client: str) -> str:
+    """Extend by a client of users."""
+    with _guest(cloud) as (guest, volume):
+        cloud.user.extend(volume, by=client)
+        cloud.user.extended(volume)
+        return _sees(guest, volume)
+
+
+def many(cloud: LiveCloud) -> str:
+    """Extend one volume three times, each as soon as Cinder takes it."""
+    with _guest(cloud) as (guest, volume):
+        for _ in range(3):
+            cloud.user.extend(volume)
+            cloud.user.extended(volume)
+        return _sees(guest, volume)
+
+
+def part_killed(cloud: LiveCloud, *, part: str) -> str:
+    """Extend while a part of ours is dead, then start it."""
+    with _guest(cloud) as (guest, volume):
+        cloud.bridge.stop(part, signal.SIGKILL)
+        cloud.user.extend(volume)
+        cloud.user.extended(volume)
+        cloud.bridge.start(part)
+        words = _sees(guest, volume)
+        cloud.bridge.wait_ready()
+        return words
+
+
+def part_frozen(cloud: LiveCloud, *, part: str) -> str:
+    """Extend while a part of ours is stopped, then let it go on."""
+    with _guest(cloud) as (guest, volume):
+        cloud.bridge.send(part, signal.SIGSTOP)
+        cloud.user.extend(volume)
+        cloud.user.extended(volume)
+        cloud.bridge.send(part, signal.SIGCONT)
+        words = _sees(guest, volume)
+        cloud.bridge.wait_ready()
+        return words
+
+
+def service_restarted(
+    cloud: LiveCloud, *, stop: Callable[[LiveCloud], object], start: Callable[[LiveCloud], object]
+) -> str:
+    """Extend, take a service away as soon as Cinder has answered, and start it again."""
+    with _guest(cloud) as (guest, volume):
+        cloud.user.extend(volume)
+        stop(cloud)
+        start(cloud)
+        cloud.user.extended(volume)
+        words = _sees(guest, volume)
+        cloud.bridge.wait_ready()
+        return words
+
+
+def paused(cloud: LiveCloud) -> str:
+    """Extend while the guest is paused."""
+    with _guest(cloud) as (guest, volume):
+        cloud.domain(guest).suspend()
+        cloud.user.extend(volume)
+        cloud.user.extended(volume)
+        cloud.wait_closed()
+        cloud.domain(guest).resume()
+        return _sees(guest, volume)
+
+
+def off(cloud: LiveCloud) -> str:
+    """Extend while the guest is off."""
+    with _guest(cloud) as (guest, volume):
+        cloud.domain(guest).destroy()
+        until(lambda: cloud.domain(guest).state()[0] == _SHUTOFF, "the guest is off")
+        cloud.user.extend(volume)
+        cloud.user.extended(volume)
+        cloud.wait_closed()
+        cloud.domain(guest).create()
+        return _sees(guest, volume)
+
+
+def saved(cloud: LiveCloud) -> str:
+    """Extend while the guest is saved, as Nova suspends it."""
+    with _guest(cloud) as (guest, volume):
+        cloud.domain(guest).managedSave(0)
+        cloud.user.extend(volume)
+        cloud.user.extended(volume)
+        cloud.domain(guest).create()
+        return _sees(guest, volume)
+
+
+def detached(cloud: LiveCloud) -> str:
+    """Extend, and detach and delete right after: nothing stays open, and nothing is grown."""
+    guest, volume = cloud.new_guest()
+    cloud.user.extend(volume)
+    cloud.user.extended(volume)
+    cloud.remove(guest, volume)
+    cloud.wait_closed()
+    return "no extend is open after the volume was detached and deleted"
+
+
+def tokens(cloud: LiveCloud) -> str:
+    """Extend once more after every token of the walk's beginning has ended."""
+    with _guest(cloud) as (guest, volume):
+        token = cloud.keystone.token("cinder", "service")
+        cloud.user.extend(volume)
+        cloud.user.extended(volume)
+        _sees(guest, volume)
+        until(lambda: not cloud.keystone.knows(token), "the tokens have ended", seconds=TOKEN_SECONDS * 5)
+        cloud.user.extend(volume)
+        cloud.user.extended(volume)
+        return _sees(guest, volume)
+
+
+def _restart_libvirtd(cloud: LiveCloud) -> None:
+    cloud.libvirtd.start()
+    cloud.reconnect()
+
+
+_SERVICES: Final[dict[str, tuple[str, Callable[[LiveCloud], object], Callable[[LiveCloud], object]]]] = {
+    "broker": ("RabbitMQ", lambda c: c.broker.kill(), lambda c: c.broker.start()),
+    "database": ("MariaDB", lambda c: c.database.kill(), lambda c: c.database.start()),
+    "keystone": (
+        "Keystone",
+        lambda c: c.keystone.stop(),
+        lambda c: c.keystone.start(token_seconds=TOKEN_SECONDS) and None,
+    ),
+    "cinder-api": ("Cinder's API", lambda c: c.cinder.stop_part("api"), lambda c: c.cinder.start_part("api")),
+    "libvirtd": ("libvirtd", lambda c: c.libvirtd.stop(signal.SIGKILL), _restart_libvirtd),
+}
+
+STEPS: Final = (
+    LiveStep(name="cinderclient", about="extended by `cinder extend`", play=partial(by_client, client="cinder")),
+    LiveStep(name="openstacksdk", about="extended by openstacksdk", play=partial(by_client, client="sdk")),
+    LiveStep(name="many", about="extended three times in a row", play=many),
+    *(
+        LiveStep(name=f"{part}-killed", about=f"{part} is dead meanwhile", play=partial(part_killed, part=part))
+        for part in PARTS
+    ),
+    *(
+        LiveStep(name=f"{part}-frozen", about=f"{part} is stopped meanwhile", play=partial(part_frozen, part=part))
+        for part in PARTS
+    ),
+    *(
+        LiveStep(
+            name=f"{name}-killed", about=f"{about} dies with an extend on its way",
+            play=partial(service_restarted, stop=stop, start=start),
+        )
+        for name, (about, stop, start) in _SERVICES.items()
+    ),
+    LiveStep(name="paused", about="the guest is paused", play=paused),
+    LiveStep(name="off", about="the guest is off", play=off),
+    LiveStep(name="saved", about="the guest is saved to disk, as by a suspend", play=saved),
+    LiveStep(name="detached", about="detached and deleted right after", play=detached),
+    LiveStep(name="tokens", about=f"tokens of {TOKEN_SECONDS} s have ended", play=tokens),
+)  # fmt: skip
