@@ -13,6 +13,7 @@ import tempfile
 import uuid
 from abc import abstractmethod
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
@@ -20,6 +21,7 @@ import sqlalchemy as sa
 
 from tests.lab.ports import steady_port
 from tests.lab.process import InBlock, ServerProcess
+from tests.lab.waiting import until
 
 
 def have_mariadb() -> bool:
@@ -152,6 +154,11 @@ class PostgreSQL(Server):
             check=True, capture_output=True, cwd="/",
         )  # fmt: skip
 
+    def kill(self) -> None:
+        """As a power cut does, once every process of the server is gone: each is in a group of its own."""
+        super().kill()
+        until(lambda: not _lives_in(self._data), "the server's processes are gone")
+
     def _command(self) -> Sequence[str]:
         return [
             *self._as_user(), f"{_postgres_bin()}/postgres", "-D", str(self._data), "-h", "127.0.0.1",
@@ -166,6 +173,15 @@ class PostgreSQL(Server):
         if os.geteuid() != 0:
             return []
         return ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups", "--"]
+
+
+def _lives_in(directory: Path) -> bool:
+    """Return whether a process has this working directory."""
+    for pid in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it ended meanwhile
+            if (pid / "cwd").resolve(strict=True) == directory.resolve():
+                return True
+    return False
 
 
 def _postgres_bin() -> Path | None:
