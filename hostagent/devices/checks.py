@@ -109,9 +109,9 @@ def same_volume(disk: Disk, read_anew: Callable[[Nudge], None], root: Path = sys
     except StepFailedError as ex:
         if ex.outcome in {Outcome.PATHS_DOWN, Outcome.BRICK_FAILED, Outcome.DEVICE_STALE}:
             _check_wwids(disk, before, number, root)
-            if ex.reason not in _GIVEN_UP:
+            if ex.reason not in _GIVEN_UP and (working := sysfs.answering(number, root)) != Nudge():
                 with suppress(StepFailedError):
-                    read_anew(sysfs.answering(number, root))
+                    read_anew(working)
                 _check_wwids(disk, before, number, root)
         raise
     _check_wwids(disk, before, number, root)

@@ -475,6 +475,8 @@ def test_a_map_whose_paths_are_all_gone_is_down(fake_sys: FakeSys) -> None:
     for path in (fake_sys.root / "block" / "dm-0" / "slaves").iterdir():
         path.unlink()
     for strategy, data in ((LocalStrategy, None), (ScsiStrategy, ISCSI)):
+        brick = FakeBrick()
         with pytest.raises(StepFailedError, match=r"dm-0 .a map without paths") as info:
-            strategy(FakeBrick(), fake_sys.root).refresh(disk("/dev/dm-0"), data)
+            strategy(brick, fake_sys.root).refresh(disk("/dev/dm-0"), data)
         assert info.value.outcome is Outcome.PATHS_DOWN
+        assert not brick.read, "os-brick's lock is not taken for nothing"
