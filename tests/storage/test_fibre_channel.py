@@ -88,4 +88,10 @@ def test_a_map_never_outgrows_its_smallest_path(case: Case) -> None:
 
 @long_form
 def test_a_map_whose_lun_was_given_to_another_volume_is_refused_at_every_order(case: Case) -> None:
-    refused_always(case("fcmp_reused"))
+    """The rescan makes multipathd take every path out of the map, which then has no name of its own."""
+    refused_always(case("fcmp_reused"), "naa.")
+
+
+@long_form
+def test_a_maps_stranger_that_was_rescanned_before_any_order_is_refused(case: Case) -> None:
+    refused_always(case("fcmp_rescanned"), "naa.")

@@ -85,6 +85,7 @@ def run_multipath(results: Results, compute: Compute, agent: Agent, plain: Agent
     target = FibreChannel(2, first=1)
     volume, stranger = target.add("fcm-a", START), target.add("fcm-b", START)
     uneven = target.add("fcm-c", START, apart=True)
+    third, fourth = target.add("fcm-d", START), target.add("fcm-e", START)
     target.connect()
     for fabric in (0, 1):
         target.patience(fabric, fail=3, loss=_OUTLIVES_THE_CABLE)
@@ -140,5 +141,9 @@ def run_multipath(results: Results, compute: Compute, agent: Agent, plain: Agent
     results.run("fcmp_dev_loss", dev_loss)
     results.run("fcmp_uneven", partial(matrix.uneven_paths, half, uneven.backings))
 
+    quiet = Bench(compute, agent, third, lambda: connect(third, multipath=True))
+    quiet.guest.prints(START)  # now, because a map that has lost its paths holds up what looks at every device
     give = partial(_give, target, volume, stranger, bench)
     results.run("fcmp_reused", lambda: reused(bench, give, rescan_scsi(bench)))
+    give_quiet = partial(_give, target, third, fourth, quiet)
+    results.run("fcmp_rescanned", lambda: rescanned_first(quiet, give_quiet, rescan_scsi(quiet)))
