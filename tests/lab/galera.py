@@ -49,6 +49,13 @@ class GaleraNode(MariaDB):
         """Return a status variable."""
         return str(self.run(f"SHOW STATUS LIKE '{name}'")[0][1])
 
+    def isolate(self, on: bool) -> None:
+        """Cut the node off from the other nodes, or let it back. MariaDB 11 has a variable for each option."""
+        try:
+            self.run(f"SET GLOBAL wsrep_provider_options = 'gmcast.isolate={on:d}'")
+        except pymysql.err.MySQLError:
+            self.run(f"SET GLOBAL wsrep_provider_gmcast_isolate = '{on:d}'")
+
     def _user(self) -> list[str]:
         """As root: the package's user, because the state transfer does not run as root."""
         if os.geteuid() != 0:
@@ -76,6 +83,7 @@ class GaleraNode(MariaDB):
             "--innodb-flush-log-at-trx-commit=0", "--wsrep-on=ON", f"--wsrep-provider={_PROVIDER}",
             "--wsrep-cluster-name=eb", f"--wsrep-cluster-address=gcomm://{peers}",
             f"--wsrep-node-address=127.0.0.1:{self.cluster_port}", f"--wsrep-node-name=n{self.number}",
+            "--loose-plugin-wsrep-provider=OFF",  # since 11, it makes the options unchangeable at run time
             f"--wsrep-provider-options={options}", f"--wsrep-sst-receive-address=127.0.0.1:{self._state}",
             "--wsrep-sst-method=rsync", "--wsrep-slave-threads=2",
         ]  # fmt: skip

@@ -8,6 +8,7 @@ import logging
 import os
 import threading
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 import sqlalchemy as sa
@@ -46,7 +47,18 @@ def name(cluster: Galera) -> str:
     database = Database(JournalSettings(connection=cluster.nodes[0].url_of(made)))
     migrate.upgrade(database)
     database.dispose()
+    for node in cluster.nodes:
+        database = Database(JournalSettings(connection=node.url_of(made)))
+        until(partial(_has_tables, database), "every node has applied the migrations")
+        database.dispose()
     return made
+
+
+def _has_tables(database: Database) -> bool:
+    try:
+        return migrate.problem(database) is None
+    except JournalUnavailableError:
+        return False
 
 
 def test_writers_of_the_same_rows_on_every_node_lose_nothing(cluster: Galera, name: str) -> None:
@@ -94,7 +106,7 @@ def test_a_node_that_left_the_primary_component_is_left_without_a_traceback(
         try:
             until(health.ready, "ready")
             caplog.set_level(logging.INFO)
-            first.run("SET GLOBAL wsrep_provider_options = 'gmcast.isolate=1'")
+            first.isolate(on=True)
             until(lambda: not health.ready(), "not ready", seconds=HEALED)
             reason = health.checks()["api.database"].reason
             proxy.retarget(last.port)
@@ -103,7 +115,7 @@ def test_a_node_that_left_the_primary_component_is_left_without_a_traceback(
         finally:
             part.stop()
             assert part.join(HEALED)
-            first.run("SET GLOBAL wsrep_provider_options = 'gmcast.isolate=0'")
+            first.isolate(on=False)
             until(lambda: first.status("wsrep_ready") == "ON", "the node is back", seconds=HEALED)
             database.dispose()
     assert "127.0.0.1" in reason
