@@ -80,9 +80,13 @@ def copy_of(root: Path, target: Path) -> Path:
 
 
 def command_inside(root: Path, command: str) -> list[str]:
-    """Return the command that runs a shell command in the chroot, in namespaces that end with it."""
+    """Return the command that runs a shell command in the chroot, in namespaces that end with it.
+
+    The shell stays the first process there, because it collects children whose parents have ended. Without that a
+    killed QEMU remains as a zombie, and libvirt says that the process cannot be terminated.
+    """
     unshare = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--propagation", "private"]
-    return [*unshare, "bash", "-c", _ENTER, "enter", "bash", "-c", command]
+    return [*unshare, "bash", "-c", _ENTER, "enter", "bash", "-c", f"{command}\nexit $?"]
 
 
 def environment_inside(root: Path, more: Mapping[str, str] | None = None) -> dict[str, str]:

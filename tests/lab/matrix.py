@@ -47,6 +47,8 @@ _HYPERVISOR: Final = (
     "tests/functional/hostagent",
     "tests/functional/libvirtd",
     "tests/functional/qemu",
+)
+_CONTRACT: Final = (
     "tests/contract/test_promises.py",
     "tests/contract/test_outside.py",
     "tests/contract/test_never_shrink.py",
@@ -55,7 +57,7 @@ _HYPERVISOR: Final = (
 
 def _others() -> str:
     """Return the options that leave out the functional tests of the other parts."""
-    return " ".join(f"--ignore={path}" for path in (*_BROKER, _DATABASES, *_HYPERVISOR) if "/contract/" not in path)
+    return " ".join(f"--ignore={path}" for path in (*_BROKER, _DATABASES, *_HYPERVISOR))
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,7 @@ PARTS: Final = (
     Suite("demo over RabbitMQ", "tools/demo --broker rabbitmq", counted=False),
     Suite("databases", f"{{pytest}} -n2 {_DATABASES}"),
     Suite("hypervisor", f"{{pytest}} -n2 {' '.join(_HYPERVISOR)}"),
+    Suite("contract", f"{{pytest}} {' '.join(_CONTRACT)}"),
     Suite("functional", f"{{pytest}} -n2 tests/functional {_others()}"),
     Suite("guests", "tools/guests --short", counted=False),
     Suite("chaos", "{pytest} tests/chaos"),
