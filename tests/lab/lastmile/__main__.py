@@ -48,12 +48,16 @@ def main() -> int:
             tell("grow")
             mile.grow("grow")
             mile.grow("again")
+            mile.helper_again()
             mile.frozen()
             for number in () if chosen.short else range(1 + max(layout.cuts for layout in layouts)):
                 tell(f"power cut after {number} commands")
                 mile.cut(number)
             tell("helper")
             mile.helper()
+            if not chosen.short:
+                tell("helper again")
+                mile.helper_again()
         finally:
             mile.close()
     tell("end")

@@ -29,6 +29,7 @@ _MODULES: Final = ("virtio_pci", "virtio_blk", "ext4")
 _INIT: Final = Path(__file__).with_name("init.sh")
 _BUSYBOX: Final = Path("/bin/busybox")
 ROOT_MIB: Final = 1100
+ROOT_OFFSET: Final = 1 << 20  # bytes before its file system
 _TABLE: Final = "label: gpt\nstart=2048\n"
 RULE: Final = "/etc/udev/rules.d/90-extend-bridge-grow.rules"
 """A link to nothing here switches the helper off."""
@@ -101,7 +102,7 @@ def _make(root: Path, directory: Path) -> None:
     with disk.open("wb") as out:
         out.truncate(ROOT_MIB << 20)
     blocks = ROOT_MIB * 1024 - 2048  # KiB: the partition begins and ends a MiB inside
-    made = ("mke2fs", "-q", "-t", "ext4", "-d", root, "-E", "offset=1048576", "-F", disk, f"{blocks}k")
+    made = ("mke2fs", "-q", "-t", "ext4", "-d", root, "-E", f"offset={ROOT_OFFSET}", "-F", disk, f"{blocks}k")
     subprocess.run(made, check=True)
     subprocess.run(("sfdisk", "-q", disk), input=_TABLE.encode(), check=True)
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Final
 
 TOOL: Final = "tools/lastmile"
-TIERS: Final = ("see", "grow", "again", "helper")
 
 _EPILOG: Final = """\
 A Debian guest with its stock kernel has a volume of each layout, on virtio-blk and virtio-scsi. Each tier:
@@ -14,6 +13,9 @@ A Debian guest with its stock kernel has a volume of each layout, on virtio-blk 
   grow     the agent's commands grow what can follow; the rest is refused before it is touched
   again    a second run changes nothing
   helper   every volume grows once more, and the helper in the guest does the work by itself
+  helper2  the helper by hand, where the work is done already: it changes nothing
+A second run must leave partition tables, LVM's and LUKS' metadata, and disks that nobody writes, as they are, byte
+for byte; file systems keep their size.
 Without --short: QEMU is killed before each command of the growth, the file systems are checked after the next
 boot, and the growth is completed.
 
