@@ -13,11 +13,12 @@ A Debian guest with its stock kernel has a volume of each layout, on virtio-blk 
   grow     the agent's commands grow what can follow; the rest is refused before it is touched
   again    a second run changes nothing
   helper   every volume grows once more, and the helper in the guest does the work by itself
+Without --short:
   helper2  the helper by hand, where the work is done already: it changes nothing
-A second run must leave partition tables, LVM's and LUKS' metadata, and disks that nobody writes, as they are, byte
-for byte; file systems keep their size.
-Without --short: QEMU is killed before each command of the growth, the file systems are checked after the next
-boot, and the growth is completed.
+  A second run must leave partition tables, the metadata of LVM and LUKS, and disks that nobody writes, as they
+  are, byte for byte.
+  cut N    QEMU is killed before each command of the growth and after the last; the file systems are checked, and
+           the growth is completed after the next boot.
 
 The last line
   grown G refused R lied 0 touched 0

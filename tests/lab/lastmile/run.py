@@ -79,10 +79,14 @@ class CutAgents:
 class LastMile:
     """One guest with a volume of each layout."""
 
-    def __init__(self, image: GuestImage, directory: Path, layouts: Sequence[GuestLayout]) -> None:
+    def __init__(
+        self, image: GuestImage, directory: Path, layouts: Sequence[GuestLayout], *, compares: bool = True
+    ) -> None:
+        """`compares`: the bytes that a growth alone may change, which reads each disk a few times."""
         self._image, self._directory = image, directory
         self.layouts = layouts
         self.counts = Counts()
+        self._compares = compares
         self.sizes = {each.name: (ROOT_MIB if each.name == ROOT else FIRST_MIB) * MIB for each in layouts}
         ids = {each.name: str(uuid.uuid5(uuid.NAMESPACE_DNS, f"volume-{each.name}")) for each in layouts}
         self.disks = {each.name: self._disk(each, ids[each.name]) for each in layouts}
@@ -139,6 +143,8 @@ class LastMile:
     def _still(self, layout: GuestLayout, end: int) -> str:
         """Return the digest of the places of a disk that only its growth writes, as QEMU has written them."""
         digest = hashlib.sha256()
+        if not self._compares:
+            return ""
         with self.disks[layout.name].image.open("rb") as image:
             for offset, length in layout.still:
                 start = offset if offset >= 0 else end + offset
@@ -242,7 +248,7 @@ class LastMile:
             after = self.facts(layout)
             self._count(layout, before, after, said=": grown: " in said)
             expected = ": nothing to do: " if layout.grows else ": left alone: "
-            self._note("helper2", layout, said.splitlines()[-1:][0], ok=expected in said and before == after)
+            self._note("helper2", layout, (said.splitlines() or [""])[-1], ok=expected in said and before == after)
 
     def _end_of_unit(self, layout: GuestLayout) -> str:
         """The first words of the helper's last line for a disk; empty while there is none."""
