@@ -52,6 +52,7 @@ osd objectstore = memstore
 memstore device bytes = 2147483648
 osd memory target = 939524096
 osd class load list = *
+{classes}
 """
 
 
@@ -59,6 +60,11 @@ def have_ceph() -> bool:
     """Whether Ceph's daemons, its tools and QEMU's RBD driver are installed."""
     tools = all(shutil.which(tool) for tool in ("ceph-mon", "ceph-osd", "rbd", "qemu-img"))
     return tools and any(Path("/usr/lib").glob("*/qemu/block-rbd.so"))
+
+
+def _class_directory() -> str:
+    """Return the line that names the directory of the OSD's classes, whose default of Ceph 18 is relative."""
+    return "".join(f"osd class dir = {path}" for path in sorted(Path("/usr/lib").glob("*/rados-classes"))[:1])
 
 
 class CephCluster:
@@ -74,7 +80,9 @@ class CephCluster:
     def start(self) -> Self:
         """From nothing to a pool that takes images. Raises CalledProcessError or AssertionError."""
         fsid = str(uuid.uuid4())
-        self.conf.write_text(_CONF.format(fsid=fsid, port=self.port, directory=self.directory))
+        self.conf.write_text(
+            _CONF.format(fsid=fsid, port=self.port, directory=self.directory, classes=_class_directory())
+        )
         self._start_monitor(fsid)
         self._start_osd()
         self.ceph("osd", "pool", "create", POOL, "8", "8")
