@@ -6,14 +6,16 @@ import bridge.runtime.threads  # noqa: F401, I001 - native threads, before anyth
 import sys
 from collections.abc import Sequence
 
-from tests.guests.lab import GuestLab, Verdict, running_lab
+from tests.guests.lab import GuestLab, running_lab
 from tests.guests.options import KINDS, SHORT_KINDS, options
 from tests.guests.stock import lacking
+from tests.guests.verdict import Verdict, slowest_lines
 from tests.guests.volumes import BOOT_ONLY, QEMU_GROWS, GuestVolume
 from tests.guests.way import Played, Way
 from tests.guests.ways import WAYS
 
 _EXIT_UNREACHABLE = 3
+_LONG = 1.0  # seconds of one resize of the hypervisor
 
 
 def main() -> int:
@@ -41,21 +43,11 @@ def main() -> int:
         for way in ways:
             verdicts += played(lab, way)
     told = sum(verdict.told for verdict in verdicts)
-    slow = _show_slowest(verdicts, chosen.within)
+    lines, slow = slowest_lines(verdicts, chosen.within)
+    for line in lines:
+        print(line)
     print(f"told {told} of {len(verdicts)}")
     return 0 if told == len(verdicts) and not slow else 1
-
-
-def _show_slowest(verdicts: Sequence[Verdict], within: float | None) -> bool:
-    """Print the disk that was told last after its guest was back; return whether any took longer than `within`."""
-    seconds = {verdict: verdict.seconds for verdict in verdicts if verdict.seconds is not None}
-    if not seconds:
-        return False
-    slowest = max(seconds, key=lambda verdict: seconds[verdict])
-    late = [took for took in seconds.values() if within is not None and took > within]
-    more = f", {len(late)} later than {within:g} s" if late else ""
-    print(f"slowest {seconds[slowest]:.2f} s ({slowest.way}, {slowest.volume}){more}")
-    return bool(late)
 
 
 def played(lab: GuestLab, way: Way) -> list[Verdict]:
@@ -67,6 +59,7 @@ def played(lab: GuestLab, way: Way) -> list[Verdict]:
         if ended.silent:
             lab.send_events()
         lab.wait_ended()
+        verdicts = lab.with_held(verdicts, ended.since)
     except Exception as ex:  # noqa: BLE001 - whatever it is, the other ways are played
         verdicts = [
             Verdict(way=way.name, volume=volume.name, told=False, seconds=None, words=f"the way failed: {ex}")
@@ -88,8 +81,10 @@ def _show(way: Way, verdicts: Sequence[Verdict]) -> None:
     named = sum(verdict.told and verdict.seconds is None for verdict in verdicts)
     told = sum(verdict.told for verdict in verdicts)
     slowest = f"slowest {max(seconds):.2f} s" if seconds else ""
+    held = max((verdict.held for verdict in verdicts), default=0.0)
     print(
-        f"{way.name:24} {told:2} of {len(verdicts):2}  {slowest:16} {f'{named} at restart' if named else ''}",
+        f"{way.name:24} {told:2} of {len(verdicts):2}  {slowest:16} {f'{named} at restart' if named else '':13}"
+        f"{f'  the hypervisor {held:.2f} s' if held > _LONG else ''}".rstrip(),
         flush=True,
     )
     wrong = [verdict for verdict in verdicts if not verdict.told]

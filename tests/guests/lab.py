@@ -2,6 +2,7 @@
 """The stage of every way: two hosts with an agent each, one guest with all its volumes, Cinder, API, engine."""
 
 import base64
+import json
 import os
 import shutil
 import tempfile
@@ -9,7 +10,7 @@ import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,6 +22,7 @@ from bridge.journal.tables import extends
 from bridge.standin.cinder import Attachment, StandInCinder
 from hostagent.drivers.libvirt.connect import open_libvirt
 from tests.guests.stock import StockGuest, stock_kernel
+from tests.guests.verdict import Verdict, overlap, resizes
 from tests.guests.volumes import BOOT_ONLY, GuestVolume, Volumes
 from tests.lab.agent import Agent, wait_for
 from tests.lab.ceph import CephCluster, RbdImage
@@ -42,17 +44,6 @@ class Row:
     open: bool
     outcome: str | None
     reason: str | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """What became of one volume in one way. `seconds`: from the guest being back until it saw the size."""
-
-    way: str
-    volume: str
-    told: bool
-    seconds: float | None
-    words: str
 
 
 class GuestLab:
@@ -116,8 +107,12 @@ class GuestLab:
         self._stack.callback(self.processes.stop)
         self.processes.start("api", "engine")
         self.agents = [
-            Agent(self.directory, url=node.url, libvirt_uri=host.uri, host=host.name) for host in self.hosts
-        ]
+            Agent(
+                self.directory, url=node.url, libvirt_uri=host.uri, host=host.name,
+                more=f"state_path = {self.directory / f'state-{host.name}'}",
+            )
+            for host in self.hosts
+        ]  # fmt: skip
         for agent in self.agents:
             agent.start()
             self._stack.callback(agent.end, 9)
@@ -250,6 +245,18 @@ class GuestLab:
                 )
             )  # fmt: skip
         return verdicts
+
+    def with_held(self, verdicts: Sequence[Verdict], since: float) -> list[Verdict]:
+        """Return the verdicts of closed extends with the seconds that QEMU spent in a resize, by the audit log."""
+        began = time.time() - (time.monotonic() - since)
+        steps = [json.loads(text) for text in self.site.audit_file.read_text().split("\n")[:-1]]
+        stood = resizes([line for line in steps if line["event"] == "step"])
+        return [
+            replace(verdict, held=overlap(stood, began, began + verdict.seconds))
+            if verdict.seconds is not None
+            else verdict
+            for verdict in verdicts
+        ]
 
     @staticmethod
     def _verdict(way: str, volume: GuestVolume, seconds: float | None, words: str) -> Verdict:

@@ -74,6 +74,12 @@ class Volumes:
         """Return the <disk> elements and their controllers."""
         return "".join(volume.xml() for volume in self.all) + _CONTROLLERS
 
+    def shift(self, bus: str, by: int) -> None:
+        """Give the disks of a bus the names that are so many letters further."""
+        for volume in self.all:
+            if volume.bus == bus:
+                volume.target = volume.target[:-1] + chr(ord(volume.target[-1]) + by)
+
     def next_sizes(self) -> None:
         """Give each volume its next size, which no other volume has had."""
         self._step += 1

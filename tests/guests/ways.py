@@ -5,19 +5,23 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 import libvirt
 
+from bridge.core.extend import gib
 from tests.guests import job_ways
 from tests.guests.lab import GuestLab
 from tests.guests.migration import LiveMigration
-from tests.guests.volumes import QEMU_GROWS
+from tests.guests.volumes import BOOT_ONLY, QEMU_GROWS
 from tests.guests.way import Played, Way, now
 from tests.lab.agent import wait_for
+from tests.lab.disks import RawFile
 from tests.lab.waiting import until
 
+_RESCUE: Final = 1 << 20
 _PAUSED_AT_START: Final = 4  # VIR_DOMAIN_SAVE_PAUSED
 _BYTES: Final = 1  # VIR_DOMAIN_BLOCK_RESIZE_BYTES
 
@@ -153,6 +157,34 @@ def _crashed(lab: GuestLab) -> Played:
     lab.guest.wait_boot(boots + 1)
     lab.wait_ended()
     return now(booted=True)
+
+
+def _rescued(lab: GuestLab) -> Played:
+    """Another disk takes the first name, so that the volumes have other names, and later their own again."""
+    rescue = RawFile(lab.directory / "rescue", _RESCUE)
+    try:
+        _start_as(lab, +1, rescue.xml("vda"))
+        lab.extend()
+        lab.wait_ended()
+        seen = [volume for volume in lab.volumes.all if volume.bus not in BOOT_ONLY]
+        until(lambda: all(lab.guest.sees(gib(volume.size)) for volume in seen), "it is told in its rescue")
+        lab.domain.destroy()
+        lab.extend()
+    finally:
+        _start_as(lab, -1)
+    lab.wait_ended()
+    return now(booted=True)
+
+
+def _start_as(lab: GuestLab, shift: int, more: str = "") -> None:
+    """Start the guest anew with its virtio disks' names shifted, and with one more disk."""
+    boots = lab.guest.boots()
+    if lab.domain.isActive():
+        lab.domain.destroy()
+    lab.volumes.shift("virtio", shift)
+    lab.connection.defineXML(replace(lab.guest, devices=more + lab.volumes.devices()).xml())
+    lab.domain.create()
+    lab.guest.wait_boot(boots + 1)
 
 
 def _agent_down(lab: GuestLab) -> Played:
@@ -296,6 +328,9 @@ WAYS: Final = (
     Way(name="rebooted-later", about="extended, then rebooted", play=_rebooted_later),
     Way(name="panicked", about="extended while its kernel panics and reboots", play=_panicked),
     Way(name="replugged", about="grown while it was unplugged, plugged in again", play=_replugged),
+    Way(name="rescued", about="extended in a rescue under other disk names, and as it ends", play=_rescued),
+    Way(name="copied", about="extended after a disk was copied and the guest moved onto the copy, and back",
+        play=job_ways.copied),
     Way(name="mirrored", about="extended while a disk is being copied", play=job_ways.mirrored),
     Way(name="dumped", about="extended while its memory is being dumped", play=job_ways.dumped),
     Way(name="throttled", about="extended with a limit on each disk's I/O", play=job_ways.throttled),
