@@ -31,7 +31,9 @@ def keystone_python() -> Path:
 class Keystone(InBlock):
     """The server. Users cinder (service and admin), svconly (service), demo (member); project `service`, `demo`."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, cached: bool = False) -> None:
+        """`cached`: as operators have it; a revoked token then lives on for a while."""
+        self._cached = cached
         self.directory = Path(tempfile.mkdtemp(prefix="eb-keystone-"))
         self.port = steady_port()
         self.url = f"http://127.0.0.1:{self.port}/v3"
@@ -159,7 +161,8 @@ key_repository = {self.directory}/fernet
 [credential]
 key_repository = {self.directory}/credential
 [cache]
-enabled = false
+enabled = {str(self._cached).lower()}
+backend = dogpile.cache.memory
 [identity]
 password_hash_rounds = 4
 [token]

@@ -31,7 +31,7 @@ class LiveCloud:
 
     def __init__(self, directory: Path, stack: ExitStack, *, programs: Path | None) -> None:
         self.directory, self._stack = directory, stack
-        self.keystone = Keystone()
+        self.keystone = Keystone(cached=True)
         stack.callback(self.keystone.close)
         self.keystone.start(token_seconds=TOKEN_SECONDS).populate()
         self.database = stack.enter_context(MariaDB())
