@@ -2,7 +2,7 @@
 """The guard between a disk and its device: refuses one whose storage shows another volume than the one it was."""
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -18,14 +18,23 @@ from hostagent.storage_reads import StorageReads, StorageSilentError
 
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 _UDEV: Final = 0.5  # seconds
+_LEAVES_WITHIN: Final = 10  # looks, _UDEV apart, at a device that has lost its name
 _REMEDY: Final = "detach the volume and attach it again once its storage is right"
 
 
 class RememberedDevices:
     """The guard of ports.DeviceGuard over a DeviceMemory; for several threads."""
 
-    def __init__(self, memory: DeviceMemory, reads: StorageReads, root: Path = sysfs.SYS) -> None:
+    def __init__(
+        self,
+        memory: DeviceMemory,
+        reads: StorageReads,
+        root: Path = sysfs.SYS,
+        *,
+        sleep: Callable[[float], object] = time.sleep,
+    ) -> None:
         self._memory = memory
+        self._sleep = sleep
         self._reads = reads
         self._root = root
         self._boot = sysfs.text(_BOOT_ID)
@@ -34,7 +43,7 @@ class RememberedDevices:
         """Refuse a disk that is known to be another volume."""
         if (key := _key(domain, disk)) is None:
             return
-        if (names := self._names(disk)) is None:
+        if (names := self._settled_names(key, domain, disk)) is None:
             self._check_gone(key, domain, disk)
             return
         verdict = self._memory.judge(key, names, self._evidence(domain, disk, attachment_id))
@@ -69,6 +78,21 @@ class RememberedDevices:
         """Note which guests are on this host."""
         self._memory.observe_host(server_ids)
 
+    def _settled_names(self, key: ExtendKey, domain: Domain, disk: Disk) -> frozenset[str] | None:
+        """Return the names of a device, after some more looks at one that has lost the names that are known.
+
+        The kernel takes an NVMe namespace away whose names have changed: first its names are gone, then the device.
+        """
+        names = self._names(disk)
+        if not self._memory.known_names(key) or domain.state is not GuestState.ACTIVE:
+            return names
+        for _ in range(_LEAVES_WITHIN):
+            if names is None or names:
+                break
+            self._sleep(_UDEV)
+            names = self._names(disk)
+        return names
+
     def _check_gone(self, key: ExtendKey, domain: Domain, disk: Disk) -> None:
         """Raise StepFailedError where a running guest has a device that its host no longer has.
 
@@ -78,7 +102,7 @@ class RememberedDevices:
         known = self._memory.known_names(key)
         if not known or domain.state is not GuestState.ACTIVE or disk.device.kind is not SourceKind.BLOCK:
             return
-        time.sleep(_UDEV)
+        self._sleep(_UDEV)
         if self._names(disk) is None:
             was = ", ".join(sorted(known))
             detail = f"{disk.device.source} is gone from this host; the volume was {was}: {_REMEDY}"

@@ -2,6 +2,7 @@
 """Names by which storage knows its devices, and the guard that compares them, on a small sysfs of our own."""
 
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -35,9 +36,10 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSys:
     return made
 
 
-def guard(fake: FakeSys) -> RememberedDevices:
+def guard(fake: FakeSys, sleep: Callable[[float], object] = lambda _: None) -> RememberedDevices:
     """The guard of an agent that has just started."""
-    return RememberedDevices(DeviceMemory(fake.root.parent / "state", Health()), storage_reads(), fake.root)
+    memory = DeviceMemory(fake.root.parent / "state", Health())
+    return RememberedDevices(memory, storage_reads(), fake.root, sleep=sleep)
 
 
 def disk(source: str = "/dev/sda", alias: str | None = None) -> Disk:
@@ -156,6 +158,23 @@ def test_a_running_guests_device_that_its_host_lost_is_refused(
         guard(fake).check(domain(disk("/dev/nvme0n1")), disk("/dev/nvme0n1"))
     assert (info.value.outcome, info.value.reason) == (Outcome.REFUSED, Reason.WRONG_DEVICE)
     guard(fake).check(domain(disk("/dev/nvme0n1"), state=GuestState.OFF, run=None), disk("/dev/nvme0n1"))
+
+
+def test_a_device_that_is_about_to_leave_its_host_is_refused_as_one_that_left(
+    fake: FakeSys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel takes the names of a namespace away first; the order that meets this waits for the rest."""
+    attached = disk("/dev/nvme0n1")
+    guard(fake).observe(domain(attached))
+    for name in ("uuid", "wwid"):
+        (fake.root / "block" / "nvme0n1" / name).write_text("\n")
+
+    def leaves(_seconds: float) -> None:
+        monkeypatch.setattr(sysfs, "device_number", lambda _path: None)
+
+    with pytest.raises(StepFailedError, match="gone from this host") as info:
+        guard(fake, leaves).check(domain(attached), attached)
+    assert info.value.outcome is Outcome.REFUSED
 
 
 def test_a_new_attachment_of_cinders_is_a_new_attach(fake: FakeSys) -> None:
