@@ -91,6 +91,9 @@ def service_restarted(
         start(cloud)
         cloud.user.extended(volume)
         words = _sees(guest, volume)
+        cloud.user.extend(volume)  # Cinder's queue died with the broker and is made by its next message
+        cloud.user.extended(volume)
+        _sees(guest, volume)
         cloud.bridge.wait_ready()
         return words
 
