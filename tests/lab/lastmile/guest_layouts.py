@@ -118,4 +118,4 @@ LAYOUTS: Final = (
     ),
     GuestLayout(name=ROOT, bus="virtio", make="true", mount="true", short=True, cuts=2, still=_GPT_TABLE),
 )  # fmt: skip
-"""The root disk is made with the guest and cannot be checked from inside."""
+"""The root disk is made with the guest and is checked from outside."""
