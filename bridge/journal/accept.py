@@ -22,6 +22,8 @@ from bridge.journal.watch import prove_write
 _COUNT_EVERY: Final = 1.0  # seconds; the limit is still kept if the count is a second old
 _FULL_RETRY: Final = 30.0
 
+_KIND: Final = "accept"
+"""The kind of transaction for readiness: a success in one way ends the failure in another."""
 Choice = Callable[[Mapping[str, ServerState]], Sequence[Arrival]]
 """A function that decides which arrivals are accepted, from the states of their servers."""
 
@@ -84,7 +86,7 @@ class Journal:
                 raise self._full()
             return open_extends(connection, arrivals, self._clock())
 
-        return self.database.write_prepared(work)
+        return self.database.write_prepared(work, kind=_KIND)
 
     def _open_alone(self, server_ids: Collection[str], choose: Choice) -> Mapping[ExtendKey, str]:
         """Open the only extend of a request in one round trip to PostgreSQL; {} if nothing was opened."""
@@ -94,7 +96,7 @@ class Journal:
         if arrival is None:
             return {}
         statement = _UPSERT_ON_HOST["postgresql"] if server_ids else _UPSERT["postgresql"]
-        rows = self.database.write_alone(statement, _new_row(new_id(), arrival, self._clock()))
+        rows = self.database.write_alone(statement, _new_row(new_id(), arrival, self._clock()), kind=_KIND)
         return {arrival.key: rows[0][0]} if rows else {}
 
     def _is_full(self) -> bool:

@@ -260,23 +260,26 @@ class Database:
         """
         return self._run(work, write=True)
 
-    def write_prepared(self, work: Callable[[DriverConnection], T]) -> T:
-        """Do the same for work with prepared statements alone, without the cost of SQLAlchemy's own connection."""
-        return self._run(work, write=True, once=self._once_prepared)
+    def write_prepared(self, work: Callable[[DriverConnection], T], *, kind: str | None = None) -> T:
+        """Do the same for work with prepared statements alone, without the cost of SQLAlchemy's own connection.
 
-    def write_alone(self, statement: Prepared, values: Mapping[str, Any]) -> list[Any]:
+        `kind`: the kind of transaction for `results`, where several functions do the same; by default the function.
+        """
+        return self._run(work, write=True, once=self._once_prepared, kind=kind)
+
+    def write_alone(self, statement: Prepared, values: Mapping[str, Any], *, kind: str) -> list[Any]:
         """Run one statement that may write in a transaction of its own; return its rows after the commit.
 
         psycopg does so in one round trip. Raises the errors of `write`.
         """
         begin = self._begin if self.engine.driver == "psycopg" else None
         if begin is None:
-            return self.write_prepared(lambda connection: statement.rows(connection, values))
+            return self.write_prepared(lambda connection: statement.rows(connection, values), kind=kind)
 
         def work(connection: DriverConnection) -> list[Any]:
             return statement.alone(connection, begin, values)
 
-        return self._run(work, write=True, once=self._once_alone)
+        return self._run(work, write=True, once=self._once_alone, kind=kind)
 
     def read(self, work: Callable[[sa.Connection], T]) -> T:
         """Run `work` in a transaction that only reads. Raises JournalUnavailableError."""
@@ -291,11 +294,16 @@ class Database:
         self.engine.dispose()
 
     def _run(
-        self, work: Callable[[Any], T], *, write: bool, once: Callable[[Callable[[Any], T]], T] | None = None
+        self,
+        work: Callable[[Any], T],
+        *,
+        write: bool,
+        once: Callable[[Callable[[Any], T]], T] | None = None,
+        kind: str | None = None,
     ) -> T:
         once = once or self._once
         until = time.monotonic() + (self._limits.total if self._limits is not None else float("inf"))
-        kind = getattr(work, "__qualname__", type(work).__name__)
+        kind = kind or str(getattr(work, "__qualname__", type(work).__name__))
         self._current.write = write
         for attempt in range(1, _TRIES + 1):
             began = time.monotonic()

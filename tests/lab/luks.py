@@ -66,19 +66,27 @@ class Luks:
         self.volume.close()
 
 
+def make_luks_image(path: Path, size: str, *, inside: str = "luks") -> None:
+    """Make an image with LUKS1 that opens with PASSPHRASE; `inside`: luks, or qcow2.
+
+    Tried a few times, see _TRIES.
+    """
+    secret = ["--object", f"secret,id=s,data={PASSPHRASE.decode()}"]
+    options = "key-secret=s,iter-time=10"
+    if inside == "qcow2":
+        options = "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10"
+    create = ["qemu-img", "create", "-q", *secret, "-f", inside, "-o", options, str(path), size]
+    for _ in range(_TRIES - 1):
+        if subprocess.run(create, check=False, capture_output=True).returncode == 0:
+            return
+    subprocess.run(create, check=True)
+
+
 def luks_header() -> bytes:
     """A fresh LUKS1 header, up to its payload, with PASSPHRASE."""
     with tempfile.TemporaryDirectory() as directory:
-        passphrase, made = Path(directory) / "passphrase", Path(directory) / "luks"
-        passphrase.write_bytes(PASSPHRASE)
-        secret = ["--object", f"secret,id=s,file={passphrase}"]
-        options = "key-secret=s,iter-time=10"
-        create = ["qemu-img", "create", "-q", *secret, "-f", "luks", "-o", options, str(made), "1M"]
-        for _ in range(_TRIES - 1):
-            if subprocess.run(create, check=False, capture_output=True).returncode == 0:
-                break
-        else:
-            subprocess.run(create, check=True)
+        made = Path(directory) / "luks"
+        make_luks_image(made, "1M")
         info = subprocess.run(
             ["qemu-img", "info", "--output=json", str(made)], check=True, capture_output=True, text=True
         )

@@ -22,7 +22,7 @@ from tests.conftest import missing
 from tests.functional.libvirtd.conftest import GIB, Machine
 from tests.lab.agent import wait_for
 from tests.lab.guest import new_guest
-from tests.lab.luks import PASSPHRASE
+from tests.lab.luks import PASSPHRASE, make_luks_image
 from tests.lab.waiting import until
 
 pytestmark = pytest.mark.functional
@@ -63,11 +63,10 @@ def _share(directory: Path, names: Sequence[str]) -> Iterator["subprocess.Popen[
     for number, name in enumerate(names):
         image, mount = kept / name, served / name
         mount.touch()
-        subprocess.run(
-            ["qemu-img", "create", "-q", "--object", f"secret,id=s,data={PASSPHRASE.decode()}", "-f", "luks", "-o",
-             "key-secret=s,iter-time=10", image, "64M"],
-            check=True,
-        ) if number == 0 else shutil.copy(kept / names[0], image)  # fmt: skip
+        if number == 0:
+            make_luks_image(image, "64M")
+        else:
+            shutil.copy(kept / names[0], image)
         command += ["--blockdev", f"driver=file,node-name=f{number},filename={image},locking=off"]
         export = f"type=fuse,id=e{number},node-name=f{number},mountpoint={mount},writable=on,growable=on"
         command += ["--export", f"{export},allow-other=off"]

@@ -2,7 +2,6 @@
 """LUKS1 that QEMU opens: the guest gets the volume less its header, the report speaks of the volume."""
 
 import os
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from tests.functional.qemu.conftest import Bench, Host
 from tests.lab.ceph import RbdImage
 from tests.lab.disks import LoopDevice, Qcow2File, RawFile
 from tests.lab.guest import Guest
-from tests.lab.luks import PASSPHRASE, Luks, luks_header
+from tests.lab.luks import PASSPHRASE, Luks, luks_header, make_luks_image
 
 pytestmark = pytest.mark.functional
 MIB = 1 << 20
@@ -141,11 +140,7 @@ def test_luks_inside_of_qcow2_takes_the_size_that_the_guest_sees(
     """The header lies beside the payload: nothing is hidden, libvirt takes the plain size."""
     volume = keep(Qcow2File(tmp_path / "disk", SMALL))
     volume.path.unlink()
-    subprocess.run(
-        ["qemu-img", "create", "-q", "--object", f"secret,id=s,data={PASSPHRASE.decode()}", "-f", "qcow2", "-o",
-         "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10", volume.path, str(SMALL)],
-        check=True,
-    )  # fmt: skip
+    make_luks_image(volume.path, str(SMALL), inside="qcow2")
     disk = Luks(volume, host.secret(PASSPHRASE, usage="volume"), 0)
     guest = host.boot(disk)
     report = bench(order(guest, disk, LARGE))
