@@ -357,7 +357,12 @@ class BusGround:
         whole = (self.directory / "audit.jsonl").read_text().rpartition("\n")[0]  # a line may be on its way
         for text in whole.splitlines():
             line = json.loads(text)
-            if line.get("host") == LIAR and line.get("volume") in theirs and line["event"] != "alarm":
+            looked_at = (
+                line["event"] == "accepted" and line.get("source") == "moved"
+            )  # Cinder then says whose it is
+            if line.get("host") != LIAR or line.get("volume") not in theirs or looked_at:
+                continue
+            if line["event"] != "alarm":
                 wrong[line["event"]] += 1
         return [f"the audit log says that the liar did {dict(wrong)} to honest disks"] if wrong else []
 
