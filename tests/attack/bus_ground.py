@@ -357,9 +357,8 @@ class BusGround:
         whole = (self.directory / "audit.jsonl").read_text().rpartition("\n")[0]  # a line may be on its way
         for text in whole.splitlines():
             line = json.loads(text)
-            looked_at = (
-                line["event"] == "accepted" and line.get("source") == "moved"
-            )  # Cinder then says whose it is
+            # a claim has the extend looked at once more, and Cinder then says which host has the guest
+            looked_at = line["event"] == "accepted" and line.get("data", {}).get("source") == "moved"
             if line.get("host") != LIAR or line.get("volume") not in theirs or looked_at:
                 continue
             if line["event"] != "alarm":
