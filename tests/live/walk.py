@@ -11,7 +11,7 @@ from typing import Final
 from bridge.core.extend import gib
 from tests.lab.guest import Guest
 from tests.lab.waiting import until
-from tests.live.bridge import PARTS
+from tests.live.bridge import PARTS, BridgeSite
 from tests.live.cloud import TOKEN_SECONDS, LiveCloud
 from tests.live.volumes import LiveVolume
 
@@ -35,6 +35,12 @@ def _guest(cloud: LiveCloud) -> Iterator[tuple[Guest, LiveVolume]]:
     cloud.remove(guest, volume)
 
 
+def _grown(cloud: LiveCloud, volume: LiveVolume) -> None:
+    """Extend the volume and wait until Cinder has done it."""
+    cloud.user.extend(volume)
+    cloud.user.extended(volume)
+
+
 def _sees(guest: Guest, volume: LiveVolume) -> str:
     took = guest.wait_size(gib(volume.size))
     return f"the guest sees {volume.size} GiB {took:.1f} s after Cinder was done"
@@ -52,30 +58,24 @@ def many(cloud: LiveCloud) -> str:
     """Extend one volume three times, each as soon as Cinder takes it."""
     with _guest(cloud) as (guest, volume):
         for _ in range(3):
-            cloud.user.extend(volume)
-            cloud.user.extended(volume)
+            _grown(cloud, volume)
         return _sees(guest, volume)
 
 
-def part_killed(cloud: LiveCloud, *, part: str) -> str:
-    """Extend while a part of ours is dead, then start it."""
+def part_away(
+    cloud: LiveCloud,
+    *,
+    part: str,
+    stop: Callable[[BridgeSite, str], object],
+    start: Callable[[BridgeSite, str], object],
+) -> str:
+    """Extend while a part of ours is dead or stopped, then have it back; it is back also where the step fails."""
     with _guest(cloud) as (guest, volume):
-        cloud.bridge.stop(part, signal.SIGKILL)
-        cloud.user.extend(volume)
-        cloud.user.extended(volume)
-        cloud.bridge.start(part)
-        words = _sees(guest, volume)
-        cloud.bridge.wait_ready()
-        return words
-
-
-def part_frozen(cloud: LiveCloud, *, part: str) -> str:
-    """Extend while a part of ours is stopped, then let it go on."""
-    with _guest(cloud) as (guest, volume):
-        cloud.bridge.send(part, signal.SIGSTOP)
-        cloud.user.extend(volume)
-        cloud.user.extended(volume)
-        cloud.bridge.send(part, signal.SIGCONT)
+        stop(cloud.bridge, part)
+        try:
+            _grown(cloud, volume)
+        finally:
+            start(cloud.bridge, part)
         words = _sees(guest, volume)
         cloud.bridge.wait_ready()
         return words
@@ -91,8 +91,7 @@ def service_restarted(
         start(cloud)
         cloud.user.extended(volume)
         words = _sees(guest, volume)
-        cloud.user.extend(volume)  # Cinder's queue died with the broker and is made by its next message
-        cloud.user.extended(volume)
+        _grown(cloud, volume)  # Cinder's queue died with the broker and is made by its next message
         _sees(guest, volume)
         cloud.bridge.wait_ready()
         return words
@@ -102,8 +101,7 @@ def paused(cloud: LiveCloud) -> str:
     """Extend while the guest is paused."""
     with _guest(cloud) as (guest, volume):
         cloud.domain(guest).suspend()
-        cloud.user.extend(volume)
-        cloud.user.extended(volume)
+        _grown(cloud, volume)
         cloud.wait_closed()
         cloud.domain(guest).resume()
         return _sees(guest, volume)
@@ -114,8 +112,7 @@ def off(cloud: LiveCloud) -> str:
     with _guest(cloud) as (guest, volume):
         cloud.domain(guest).destroy()
         until(lambda: cloud.domain(guest).state()[0] == _SHUTOFF, "the guest is off")
-        cloud.user.extend(volume)
-        cloud.user.extended(volume)
+        _grown(cloud, volume)
         cloud.wait_closed()
         cloud.domain(guest).create()
         return _sees(guest, volume)
@@ -125,8 +122,7 @@ def saved(cloud: LiveCloud) -> str:
     """Extend while the guest is saved, as Nova suspends it."""
     with _guest(cloud) as (guest, volume):
         cloud.domain(guest).managedSave(0)
-        cloud.user.extend(volume)
-        cloud.user.extended(volume)
+        _grown(cloud, volume)
         cloud.domain(guest).create()
         return _sees(guest, volume)
 
@@ -134,8 +130,7 @@ def saved(cloud: LiveCloud) -> str:
 def detached(cloud: LiveCloud) -> str:
     """Extend, and detach and delete right after: nothing stays open, and nothing is grown."""
     guest, volume = cloud.new_guest()
-    cloud.user.extend(volume)
-    cloud.user.extended(volume)
+    _grown(cloud, volume)
     cloud.remove(guest, volume)
     cloud.wait_closed()
     return "no extend is open after the volume was detached and deleted"
@@ -145,12 +140,10 @@ def tokens(cloud: LiveCloud) -> str:
     """Extend once more after every token of the walk's beginning has ended."""
     with _guest(cloud) as (guest, volume):
         token = cloud.keystone.token("cinder", "service")
-        cloud.user.extend(volume)
-        cloud.user.extended(volume)
+        _grown(cloud, volume)
         _sees(guest, volume)
         until(lambda: not cloud.keystone.knows(token), "the tokens have ended", seconds=TOKEN_SECONDS * 5)
-        cloud.user.extend(volume)
-        cloud.user.extended(volume)
+        _grown(cloud, volume)
         return _sees(guest, volume)
 
 
@@ -171,16 +164,24 @@ _SERVICES: Final[dict[str, tuple[str, Callable[[LiveCloud], object], Callable[[L
     "libvirtd": ("libvirtd", lambda c: c.libvirtd.stop(signal.SIGKILL), _restart_libvirtd),
 }
 
+_AWAY: Final[dict[str, tuple[Callable[[BridgeSite, str], object], Callable[[BridgeSite, str], object]]]] = {
+    "killed": (lambda site, part: site.stop(part, signal.SIGKILL), lambda site, part: site.start(part)),
+    "frozen": (
+        lambda site, part: site.send(part, signal.SIGSTOP),
+        lambda site, part: site.send(part, signal.SIGCONT),
+    ),
+}
+
 STEPS: Final = (
     LiveStep(name="cinderclient", about="extended by `cinder extend`", play=partial(by_client, client="cinder")),
     LiveStep(name="openstacksdk", about="extended by openstacksdk", play=partial(by_client, client="sdk")),
     LiveStep(name="many", about="extended three times in a row", play=many),
     *(
-        LiveStep(name=f"{part}-killed", about=f"{part} is dead meanwhile", play=partial(part_killed, part=part))
-        for part in PARTS
-    ),
-    *(
-        LiveStep(name=f"{part}-frozen", about=f"{part} is stopped meanwhile", play=partial(part_frozen, part=part))
+        LiveStep(
+            name=f"{part}-{name}", about=f"{part} is {name} meanwhile",
+            play=partial(part_away, part=part, stop=stop, start=start),
+        )
+        for name, (stop, start) in _AWAY.items()
         for part in PARTS
     ),
     *(
