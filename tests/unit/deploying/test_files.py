@@ -102,6 +102,12 @@ def test_every_reason_code_says_in_the_documentation_what_to_do(reason: Reason) 
     assert f"``{reason.value}`` {text[0].upper()}{text[1:]}. *Do:* " in page
 
 
+def test_no_reason_code_has_two_entries_in_the_documentation() -> None:
+    """An operator finds one answer, and none for a code that no part of the bridge gives."""
+    page = (ROOT / "doc" / "source" / "reason-codes.rst").read_text()
+    assert sorted(re.findall(r"^``(\w+)``$", page, re.MULTILINE)) == sorted(Reason)
+
+
 @pytest.mark.parametrize("part", ["audit", "event", "host", "parked", "record", "replay", "status"])
 def test_every_command_is_registered_by_the_part_that_owns_it(part: str) -> None:
     """The listener's under listener, the journal's under bridge."""
