@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from tests.lab import leftovers
+from tests.lab.first_process import stay_first
 
 TREE: Final = Path(__file__).resolve().parents[2]
 VENV: Final = TREE / ".venv"
@@ -82,6 +83,7 @@ def ensure(*, packages: Sequence[str], extras: Sequence[str]) -> Path:
 
     Ends the process with one line that says what to do where it cannot.
     """
+    stay_first()
     wanted = [*packages, *_python_packages()]
     add_packages([package for package in wanted if package == _VENV_PACKAGE])
     with ThreadPoolExecutor(1) as pool:  # pip downloads and unpacks while apt does the same

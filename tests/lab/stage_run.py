@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The run of tools/test's stages: in order, then in two lanes side by side. Standard library only."""
+"""The run of tools/test's stages: some alone, then two at a time. Standard library only."""
 
 import json
 import os
@@ -10,12 +10,11 @@ import sys
 import tempfile
 import threading
 import time
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from enum import Enum
 from pathlib import Path
 from typing import IO, Final
 
@@ -36,14 +35,7 @@ _SILENT: Final = 7200.0
 _LOOK_EVERY: Final = 0.2  # seconds
 _SAY_EVERY: Final = 60.0  # seconds
 _SLOWEST: Final = 10
-
-
-class Lane(Enum):
-    """Places of a stage in a run."""
-
-    ALONE = 0  # before all others, one after another: what fails soonest
-    LEFT = 1  # beside the stages of the right lane
-    RIGHT = 2  # beside the stages of the left lane
+_LANES: Final = (1, 2)
 
 
 @dataclass(frozen=True)
@@ -58,7 +50,7 @@ class Stage:
     real: bool = False  # needs the hypervisor and the broker
     again: bool = False  # a few tests that fail are run once more, by themselves, and named
     packages: tuple[str, ...] = ()  # Debian packages that only this stage needs
-    lane: Lane = Lane.ALONE
+    beside: bool = False  # runs beside another stage, after those that run alone
 
 
 @dataclass(slots=True)
@@ -137,7 +129,7 @@ class _Run:
         """Whether a stage failed, which outside CI keeps the later stages from running."""
         return bool(self._failed) and os.environ.get("CI") != "true"
 
-    def in_order(self, stages: Sequence[Stage], *, lane: Lane | None = None) -> None:
+    def in_order(self, stages: Iterable[Stage], *, lane: int | None = None) -> None:
         """Run stages one after another; in a lane each one's output is shown when it has ended."""
         for stage in stages:
             if self.stopped:
@@ -150,13 +142,11 @@ class _Run:
                 with self._lock:
                     self._note(run, time.monotonic() - self._under_way.pop(stage.name), tests.read())
 
-    def side_by_side(self, left: Sequence[Stage], right: Sequence[Stage]) -> None:
-        """Run two lanes at once, and say each minute which stages are under way."""
-        with ThreadPoolExecutor(2, thread_name_prefix="lane") as pool:
-            lanes = [
-                pool.submit(self.in_order, left, lane=Lane.LEFT),
-                pool.submit(self.in_order, right, lane=Lane.RIGHT),
-            ]
+    def side_by_side(self, stages: Sequence[Stage]) -> None:
+        """Run the stages in two lanes, of which each takes the next one; say each minute what is under way."""
+        waiting = deque(stages)
+        with ThreadPoolExecutor(len(_LANES), thread_name_prefix="lane") as pool:
+            lanes = [pool.submit(self.in_order, _taken_from(waiting), lane=lane) for lane in _LANES]
             while wait(lanes, _SAY_EVERY).not_done:
                 now = time.monotonic()
                 say("=== " + ", ".join(f"{n} for {now - s:.0f} s" for n, s in list(self._under_way.items())))
@@ -171,7 +161,7 @@ class _Run:
                 return
 
     @contextmanager
-    def _output(self, lane: Lane | None) -> Iterator[IO[bytes] | None]:
+    def _output(self, lane: int | None) -> Iterator[IO[bytes] | None]:
         """Yield the file for a stage's output in a lane, None for the terminal; show the file at the end."""
         if lane is None:
             yield None
@@ -186,9 +176,9 @@ class _Run:
                     shutil.copyfileobj(output, sys.stdout.buffer)
                     sys.stdout.flush()
 
-    def _environment(self, tests: str, lane: Lane | None) -> dict[str, str]:
+    def _environment(self, tests: str, lane: int | None) -> dict[str, str]:
         path = f"{self._bin}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
-        ports = {} if lane is None else {PORTS: str(lane.value)}
+        ports = {} if lane is None else {PORTS: str(lane)}
         return dict(os.environ, PYTHONPATH=str(TREE), PATH=path, **{TIMES: tests}, **ports)
 
     def _note(self, run: StageRun, took: float, tests: str) -> None:
@@ -217,19 +207,25 @@ class _Run:
 def run_stages(stages: Sequence[Stage], bin_directory: Path, *, long: bool, lanes: bool) -> int:
     """Run stages; in CI a stage that fails does not keep the others from running.
 
-    With `lanes` the stages of the two lanes run beside one another, after those that run alone: real parts are
-    mostly waited for, and one lane alone leaves half of two cores idle.
+    With `lanes` stages that may do so run two at a time, after those that run alone: real parts are mostly waited
+    for, and one lane alone leaves half of two cores idle.
     """
     run, began = _Run(bin_directory, long=long), time.monotonic()
-    apart = {lane: [stage for stage in stages if stage.lane is lane] for lane in Lane}
-    if not (lanes and apart[Lane.LEFT] and apart[Lane.RIGHT]):
-        run.in_order(stages)
-    else:
-        run.in_order(apart[Lane.ALONE])
-        run.side_by_side(apart[Lane.LEFT], apart[Lane.RIGHT])
+    beside = [stage for stage in stages if stage.beside]
+    if not lanes or len(beside) < len(_LANES):
+        beside = []
+    run.in_order(stage for stage in stages if stage not in beside)
+    run.side_by_side(beside)
     code = run.summary()
     say(f"=== {time.monotonic() - began:.1f} s in all")
     return code
+
+
+def _taken_from(waiting: "deque[Stage]") -> Iterator[Stage]:
+    """Yield the stages that no other lane has taken."""
+    with suppress(IndexError):
+        while True:
+            yield waiting.popleft()
 
 
 def seconds_of(ended: str) -> Counter[str]:

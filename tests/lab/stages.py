@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""tools/test: the stages of a run, cheapest first. Standard library only."""
+"""tools/test: the stages of a run. Standard library only.
+
+First those that run alone, cheapest first. Then those that run beside another one, longest first.
+"""
 
 import argparse
 import subprocess
@@ -21,7 +24,7 @@ from tests.lab.install import (
     STORAGE_PACKAGES,
     TREE,
 )
-from tests.lab.stage_run import SIDE_BY_SIDE, Lane, Stage, run_stages
+from tests.lab.stage_run import SIDE_BY_SIDE, Stage, run_stages
 
 STAGES: Final = (
     Stage(
@@ -68,19 +71,6 @@ STAGES: Final = (
         ),
     ),
     Stage(
-        "demo",
-        "the README's demo, each way",
-        (
-            ("tools/demo",),
-            ("tools/demo", "--disk", "raw"),
-            ("tools/demo", "--disk", "qcow2"),
-            ("tools/demo", "--broker", "rabbitmq"),
-            ("tools/demo", "--driver", "qmp"),
-        ),
-        real=True,
-        lane=Lane.RIGHT,
-    ),
-    Stage(
         "functional",
         "real RabbitMQ, libvirt, Ceph and guests",
         (("{bin}/pytest", SIDE_BY_SIDE, "tests/functional"),),
@@ -98,7 +88,29 @@ STAGES: Final = (
         packages=CEPH_PACKAGES,
         real=True,
         again=True,
-        lane=Lane.LEFT,
+        beside=True,
+    ),
+    Stage(
+        "storage",
+        "iSCSI, multipath, NVMe, Fibre Channel, RDMA and NFS on Debian's kernel in a throw-away VM",
+        (("{bin}/pytest", "tests/storage"),),
+        thorough=(("env", "EXTEND_BRIDGE_STORAGE=long", "{bin}/pytest", "tests/storage"),),
+        packages=STORAGE_PACKAGES,
+        again=True,
+        beside=True,
+    ),
+    Stage(
+        "demo",
+        "the README's demo, each way",
+        (
+            ("tools/demo",),
+            ("tools/demo", "--disk", "raw"),
+            ("tools/demo", "--disk", "qcow2"),
+            ("tools/demo", "--broker", "rabbitmq"),
+            ("tools/demo", "--driver", "qmp"),
+        ),
+        real=True,
+        beside=True,
     ),
     Stage(
         "contract",
@@ -117,7 +129,7 @@ STAGES: Final = (
             ("env", "EXTEND_BRIDGE_STEPS=2100", "{bin}/pytest", "-s", "tests/contract/test_never_shrink.py"),
         ),
         real=True,
-        lane=Lane.RIGHT,
+        beside=True,
     ),
     Stage(
         "failover",
@@ -125,16 +137,7 @@ STAGES: Final = (
         (("env", "EXTEND_BRIDGE_LONG=1", "{bin}/pytest", "tests/functional/journal"),),
         packages=DATABASE_PACKAGES,
         only_long=True,
-        lane=Lane.LEFT,
-    ),
-    Stage(
-        "storage",
-        "iSCSI, multipath, NVMe, Fibre Channel, RDMA and NFS on Debian's kernel in a throw-away VM",
-        (("{bin}/pytest", "tests/storage"),),
-        thorough=(("env", "EXTEND_BRIDGE_STORAGE=long", "{bin}/pytest", "tests/storage"),),
-        packages=STORAGE_PACKAGES,
-        again=True,
-        lane=Lane.RIGHT,
+        beside=True,
     ),
     Stage(
         "guests",
@@ -143,16 +146,24 @@ STAGES: Final = (
         thorough=(("{bin}/python", "-m", "tests.guests"),),
         packages=(*GUESTS_PACKAGES, *CEPH_PACKAGES),
         real=True,
-        lane=Lane.RIGHT,
+        beside=True,
     ),
     Stage(
         "packages",
-        "Debian package, Ansible role, OCI images and the README's install, on bare chroots of Debian 13",
-        (("{bin}/pytest", "tests/packages"),),
+        "Debian package, Ansible role and the README's install, on bare chroots of Debian 13",
+        (("{bin}/pytest", "tests/packages", "--ignore", "tests/packages/test_image.py"),),
         packages=PACKAGING_PACKAGES,
         only_long=True,
         real=True,
-        lane=Lane.RIGHT,
+        beside=True,
+    ),
+    Stage(
+        "image",
+        "an extend through OCI images, which are built and run without Docker",
+        (("{bin}/pytest", "tests/packages/test_image.py"),),
+        packages=PACKAGING_PACKAGES,
+        real=True,
+        beside=True,
     ),
     Stage(
         "live",
@@ -161,7 +172,7 @@ STAGES: Final = (
         packages=(*CEPH_PACKAGES, *LIVE_PACKAGES),
         only_long=True,
         real=True,
-        lane=Lane.RIGHT,
+        beside=True,
     ),
     Stage(
         "lastmile",
@@ -169,7 +180,7 @@ STAGES: Final = (
         (("{bin}/python", "-m", "tests.lab.lastmile", "--short"),),
         thorough=(("{bin}/python", "-m", "tests.lab.lastmile"),),
         packages=LASTMILE_PACKAGES,
-        lane=Lane.RIGHT,
+        beside=True,
     ),
     Stage(
         "chaos",
@@ -187,7 +198,7 @@ STAGES: Final = (
             ),
         ),
         real=True,
-        lane=Lane.RIGHT,
+        beside=True,
     ),
     Stage(
         "attack",
@@ -195,7 +206,7 @@ STAGES: Final = (
         (("{bin}/python", "-m", "tests.attack", "--short", "--p99", "0"),),
         thorough=(("{bin}/python", "-m", "tests.attack", "--p99", "0"),),
         real=True,
-        lane=Lane.RIGHT,
+        beside=True,
     ),
 )
 
@@ -207,7 +218,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     names = [stage.name for stage in STAGES]
     parser = argparse.ArgumentParser(
         prog="tools/test",
-        description="Runs what CI runs, cheapest stage first, and installs what it needs (apt as root, PyPI).",
+        description="Runs what CI runs, cheap stages first, and installs what it needs (apt as root, PyPI).",
         epilog="Example: tools/test lint unit",
     )
     parser.add_argument("stage", nargs="*", help=f"stages to run, of {', '.join(names)}; all by default")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.lab import stage_run
-from tests.lab.stage_run import Lane, Stage, StageRun, run_stages
+from tests.lab.stage_run import Stage, StageRun, run_stages
 
 ONCE = """
 from pathlib import Path
@@ -71,14 +71,34 @@ def test_the_stages_of_two_lanes_run_side_by_side_and_each_output_is_shown_whole
     left, right, last = tree / "left", tree / "right", tree / "last"
     stages = (
         Stage("lint", "", (("true",),)),
-        Stage("functional", "", (waits_for(right, left), waits_for(last, left)), lane=Lane.LEFT),
-        Stage("storage", "", (waits_for(left, right),), lane=Lane.RIGHT),
-        Stage("chaos", "", (waits_for(left, last),), lane=Lane.RIGHT),
+        Stage("functional", "", (waits_for(right, left), waits_for(last, left)), beside=True),
+        Stage("storage", "", (waits_for(left, right),), beside=True),
+        Stage("chaos", "", (waits_for(left, last),), beside=True),
     )
     assert run_stages(stages, tree, long=False, lanes=True) == 0
     output = capfd.readouterr().out.splitlines()
     assert sorted(output) == ["last", "left", "left", "right"]
     assert output.index("left") + 1 == len(output) - 1 - output[::-1].index("left")
+
+
+def test_a_lane_that_is_free_takes_the_next_stage(tree: Path) -> None:
+    """Three in one lane while the other one still has its first."""
+    begun, ended = tree / "begun", tree / "ended"
+    stages = (
+        Stage("functional", "", (waits_for(ended, begun),), beside=True),
+        Stage("storage", "", (("true",),), beside=True),
+        Stage("guests", "", (("true",),), beside=True),
+        Stage("attack", "", (("touch", str(ended)),), beside=True),
+    )
+    assert run_stages(stages, tree, long=False, lanes=True) == 0
+
+
+def test_a_stage_that_is_run_by_itself_shows_its_output_as_it_comes(
+    tree: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A person waits for it."""
+    assert run_stages((Stage("demo", "", (("true",),), beside=True),), tree, long=False, lanes=True) == 0
+    assert "follows at its end" not in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(("ci", "ran"), [("true", True), ("", False)])
