@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.lab import matrix
+from tests.lab.matrix_results import PartResult, ReleaseResults, keep_results, kept_results, read_results
 from tests.lab.paths import ROOT
 
 
@@ -34,4 +35,28 @@ def test_what_passed_was_skipped_and_failed_is_counted(tmp_path: Path) -> None:
         "</testcase><testcase classname='a' name='d'><failure/></testcase><testcase classname='a' name='e'><error/>"
         "</testcase></testsuite></testsuites>"
     )
-    assert matrix.read_results(results) == (1, 1, ["a.d", "a.e"])
+    assert read_results(results) == (1, 1, ["a.d", "a.e"])
+
+
+def test_the_results_of_parts_that_ran_at_other_times_make_one_table(tmp_path: Path) -> None:
+    kept = tmp_path / "sid.json"
+    keep_results(kept, [PartResult("unit", passed=2, skipped=1), PartResult("broker", failed=("t.a",))])
+    keep_results(kept, [PartResult("broker", passed=3, unsteady=("t.a",), ended="2026-11-28 08:10", tree="abc+")])
+    results = ReleaseResults(
+        "sid", "python3 3.14", ("serving",), tuple(kept_results(kept, ["broker", "unit", "x"]))
+    )
+    assert results.as_table().splitlines() == [
+        "versions: python3 3.14",
+        "part    passed  skipped  failed  seconds  ended             tree",
+        "broker       3        0       0        0  2026-11-28 08:10  abc+",
+        "unit         2        1       0        0",
+        "passed at the second try only: broker: t.a",
+        "left out, since it cannot be built there: serving",
+    ]
+    assert results.last_line() == "matrix sid: 5 passed, 1 skipped, 0 failed"
+
+
+def test_a_failed_part_is_named_with_its_test() -> None:
+    results = ReleaseResults("sid", "", (), (PartResult("unit", failed=("t.a", "t.b")),))
+    assert results.failed == ["unit: t.a", "unit: t.b"]
+    assert results.last_line() == "matrix sid: 0 passed, 2 failed"
