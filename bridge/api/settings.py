@@ -42,33 +42,34 @@ API_OPTS = [
         "max_connections",
         default=400,
         min=10,
-        help="Connections the built-in server keeps open; above this the one that has been sending its request "
-        "longest is closed.",
+        help="Connections the built-in server keeps open. Above this number it disconnects the client that has been "
+        "sending its request, or reading its answer, for longest.",
     ),
     cfg.IntOpt(
         "request_timeout",
         default=10,
         min=1,
-        help="Seconds in which a request has to arrive as a whole at the built-in server, and in which its answer "
-        "has to be taken.",
+        help="Seconds that a client of the built-in server has to send its whole request, and the same time to read "
+        "the answer.",
     ),
     cfg.StrOpt(
         "cert_file",
-        help="Certificate chain of the built-in server, PEM. Set, it speaks TLS only; read again on SIGHUP.",
+        help="Certificate chain of the built-in server, PEM. When it is set, the server accepts TLS only. SIGHUP reads "
+        "it again.",
     ),
     cfg.StrOpt("key_file", help="Private key of cert_file, PEM, without a passphrase; may be in cert_file."),
     cfg.StrOpt(
         "tls_minimum_version",
         default="1.2",
         choices=sorted(MINIMUM),
-        help="The oldest TLS version the built-in server speaks.",
+        help="The oldest TLS version that the built-in server accepts.",
     ),
     cfg.ListOpt(
         "trusted_proxies",
         default=[],
         help="Addresses and networks of the proxies in front of this API, and `unix` for proxies on a Unix socket "
-        "of the WSGI server. Their forwarding headers say where a request comes from; those of all others are "
-        "removed. Where several proxies stand in a row, list each: the caller is the last address that is not in "
+        "of the WSGI server. Forwarding headers from these addresses set the caller's address; from all other "
+        "addresses they are removed. List every proxy of a chain: the caller is the last address that is not in "
         "this list.",
     ),
     cfg.StrOpt(
@@ -78,51 +79,51 @@ API_OPTS = [
             (ForwardedHeaders.X_FORWARDED.value, "X-Forwarded-For, -Proto, -Host and -Prefix."),
             (ForwardedHeaders.FORWARDED.value, "Forwarded, as in RFC 7239."),
         ],
-        help="The headers that the trusted proxies set. The other kind is removed: a proxy hands it on as its "
-        "caller made it up.",
+        help="The headers that the trusted proxies set. Headers of the other kind are removed, because a proxy "
+        "forwards them unchanged from the caller.",
     ),
     cfg.StrOpt(
         "auth_strategy",
         default=AuthStrategy.NOAUTH.value,
         choices=[
-            (AuthStrategy.KEYSTONE.value, "By Keystone's tokens; set [keystone_authtoken]."),
-            (AuthStrategy.HTTP_BASIC.value, "By names and passwords; set http_basic_auth_user_file, and use TLS."),
-            (AuthStrategy.NOAUTH.value, "Every caller may send events; for a loopback address only."),
+            (AuthStrategy.KEYSTONE.value, "With a Keystone token; set [keystone_authtoken]."),
+            (AuthStrategy.HTTP_BASIC.value, "With name and password; set http_basic_auth_user_file, and use TLS."),
+            (AuthStrategy.NOAUTH.value, "Not at all: every caller may send events. On a loopback address only."),
         ],
-        help="The proof that callers bring.",
+        help="Authentication of callers.",
     ),
     cfg.FloatOpt(
         "keystone_timeout",
         default=10,
         min=1,
-        help="Seconds for a question to Keystone about one token, all its requests together; then the answer is "
-        "503. At most half of the threads ask at a time. Under an external WSGI server set `threads` to the number "
-        "of threads of one process.",
+        help="Seconds to validate one token with Keystone, all requests together. Then the answer is 503. At most half "
+        "of the threads validate tokens at a time. Under an external WSGI server set `threads` to the number of "
+        "threads of one process.",
     ),
     cfg.StrOpt(
         "http_basic_auth_user_file",
         default="/etc/extend-bridge/htpasswd",
-        help="Users of auth_strategy=http_basic, name:bcrypt-hash, made with `htpasswd -B -C 12`. Not readable by "
-        "others; read again when it has changed.",
+        help="File with the users of auth_strategy=http_basic, name:bcrypt-hash, made with `htpasswd -B -C 12`. Other "
+        "users must not be able to read it. It is read again after a change.",
     ),
     cfg.FloatOpt(
         "rate_limit",
         default=200,
         min=0,
-        help="Requests per second of one caller, in one process; above it the answer is 429. A request may carry "
-        "some 700 events. 0: no limit.",
+        help="Requests per second of one caller, in one process. Above it the answer is 429. A request can have about "
+        "700 events. 0: no limit.",
     ),
     cfg.IntOpt(
-        "rate_burst", default=400, min=1, help="Requests a caller may make at once before rate_limit counts."
+        "rate_burst", default=400, min=1, help="Requests that a caller may make at once before rate_limit applies."
     ),
     cfg.FloatOpt(
         "failure_limit",
         default=5,
         min=0,
-        help="Failed attempts to authenticate per second of one address, in one process; above it the answer is "
-        "429 without a look at the credentials, unless they were good before. 0: no limit.",
+        help="Failed attempts to authenticate per second of one address, in one process. Above it the answer is 429, "
+        "except with credentials that were valid before. 0: no limit.",
     ),
-    cfg.IntOpt("failure_burst", default=20, min=1, help="Failed attempts at once before failure_limit counts."),
+    cfg.IntOpt("failure_burst", default=20, min=1, help="Failed attempts at once before failure_limit applies."),
     cfg.BoolOpt(
         "access_log",
         default=True,
@@ -130,21 +131,21 @@ API_OPTS = [
     ),
     cfg.StrOpt(
         "healthcheck_disable_file",
-        help="While this file exists, GET /healthcheck answers 503: takes this API out of a load balancer.",
+        help="While this file exists, GET /healthcheck answers 503, so that load balancers stop using this API.",
     ),
     cfg.BoolOpt(
         "force_noauth",
         default=False,
-        help="Accept auth_strategy=noauth on any address and under an external WSGI server. Whoever reaches the "
-        "port can then make compute hosts act.",
+        help="Accept auth_strategy=noauth on any address and under an external WSGI server. Every caller that can "
+        "connect to the port can then start work on compute hosts.",
     ),
     cfg.HostAddressOpt(
         "wake_host",
         default="127.0.0.1",
-        help="Address of the engine that is told by a datagram that there is work. It may get lost: the engine "
-        "looks by itself every second.",
+        help="Address of the engine to which the API sends a datagram when there is work. A lost datagram does no "
+        "harm, because the engine polls the journal every second.",
     ),
-    cfg.PortOpt("wake_port", default=9786, help="UDP port of the same; 0 sends none."),
+    cfg.PortOpt("wake_port", default=9786, help="UDP port of the engine for these datagrams; 0 sends none."),
     *OPS_OPTS,
 ]
 
