@@ -42,20 +42,20 @@ API_OPTS = [
         "max_connections",
         default=400,
         min=10,
-        help="Connections the built-in server keeps open. Above this number it disconnects the client that has been "
-        "sending its request, or reading its answer, for longest.",
+        help="Connections the built-in server keeps open. Above this number it disconnects the client that has "
+        "been sending its request, or reading its answer, for longest.",
     ),
     cfg.IntOpt(
         "request_timeout",
         default=10,
         min=1,
-        help="Seconds that a client of the built-in server has to send its whole request, and the same time to read "
-        "the answer.",
+        help="Seconds that a client of the built-in server has to send its whole request, and the same time to "
+        "read the answer.",
     ),
     cfg.StrOpt(
         "cert_file",
-        help="Certificate chain of the built-in server, PEM. When it is set, the server accepts TLS only. SIGHUP reads "
-        "it again.",
+        help="Certificate chain of the built-in server, PEM. When it is set, the server accepts TLS only. SIGHUP "
+        "reads it again.",
     ),
     cfg.StrOpt("key_file", help="Private key of cert_file, PEM, without a passphrase; may be in cert_file."),
     cfg.StrOpt(
@@ -96,22 +96,22 @@ API_OPTS = [
         "keystone_timeout",
         default=10,
         min=1,
-        help="Seconds to validate one token with Keystone, all requests together. Then the answer is 503. At most half "
-        "of the threads validate tokens at a time. Under an external WSGI server set `threads` to the number of "
-        "threads of one process.",
+        help="Seconds to validate one token with Keystone, all requests together. Then the answer is 503. At most "
+        "half of the threads validate tokens at a time. Under an external WSGI server set `threads` to the "
+        "number of threads of one process.",
     ),
     cfg.StrOpt(
         "http_basic_auth_user_file",
         default="/etc/extend-bridge/htpasswd",
-        help="File with the users of auth_strategy=http_basic, name:bcrypt-hash, made with `htpasswd -B -C 12`. Other "
-        "users must not be able to read it. It is read again after a change.",
+        help="File with the users of auth_strategy=http_basic, name:bcrypt-hash, made with `htpasswd -B -C 12`. "
+        "Other users must not be able to read it. It is read again after a change.",
     ),
     cfg.FloatOpt(
         "rate_limit",
         default=200,
         min=0,
-        help="Requests per second of one caller, in one process. Above it the answer is 429. A request can have about "
-        "700 events. 0: no limit.",
+        help="Requests per second of one caller, in one process. Above it the answer is 429. A request can have "
+        "about 700 events. 0: no limit.",
     ),
     cfg.IntOpt(
         "rate_burst", default=400, min=1, help="Requests that a caller may make at once before rate_limit applies."
@@ -120,8 +120,8 @@ API_OPTS = [
         "failure_limit",
         default=5,
         min=0,
-        help="Failed attempts to authenticate per second of one address, in one process. Above it the answer is 429, "
-        "except with credentials that were valid before. 0: no limit.",
+        help="Failed attempts to authenticate per second of one address, in one process. Above it the answer is "
+        "429, except with credentials that were valid before. 0: no limit.",
     ),
     cfg.IntOpt("failure_burst", default=20, min=1, help="Failed attempts at once before failure_limit applies."),
     cfg.BoolOpt(
