@@ -17,6 +17,9 @@
  *
  * One with "interrupt" behaves as Linux' drivers do: it reads a size at its start and when the device says that it
  * has changed, by the interrupt status of virtio-blk or the unit attention of a SCSI disk, and not otherwise.
+ *
+ * One with "hotplug" takes virtio-blk disks that are attached while it runs, under the first free name, and lets go of
+ * those that are to be detached. Firmware and ACPI do that in other guests.
  */
 
 #include <stdint.h>
@@ -41,6 +44,10 @@ enum {
     CAPACITY_HIGH = 0x18,
     PANIC = 0x505,
     MULTIBOOT_CMDLINE = 4, /* bit of the flags; the pointer lies 16 bytes behind them */
+    PLUGGED = 0xAE00,      /* QEMU's ACPI hotplug of machine type "pc", a bit a slot; reading it takes it back */
+    UNPLUG_WANTED = 0xAE04,
+    EJECT = 0xAE08,
+    FREE_PORTS = 0xE000, /* above those the firmware gives out; 256 a slot, of which a legacy window takes 128 */
 };
 
 static const uint32_t VIRTIO_BLK = 0x10011AF4; /* device 1001, vendor 1AF4 */
@@ -57,7 +64,8 @@ struct table {
 } __attribute__((packed));
 
 struct disk {
-    uint16_t port;
+    uint16_t port; /* 0: the name is free */
+    uint32_t slot;
     uint64_t said; /* bytes last printed */
 };
 
@@ -127,16 +135,59 @@ static uint32_t pci_read(uint32_t slot, uint32_t function, uint32_t reg)
     return inl(PCI_DATA);
 }
 
+static void take_disk(struct disk *disk, uint32_t slot, uint32_t function)
+{
+    uint32_t command = pci_read(slot, function, 0x04);
+    outl(PCI_DATA, command | 1); /* I/O space on */
+    disk->port = (uint16_t)(pci_read(slot, function, 0x10) & ~3U);
+    disk->slot = slot;
+    disk->said = ~0ULL;
+}
+
 static void find_disks(void)
 {
+    for (uint32_t slot = 0; slot < 32; slot++)
+        for (uint32_t function = 0; function < 8 && disk_count < MAX_DISKS; function++)
+            if (pci_read(slot, function, 0x00) == VIRTIO_BLK)
+                take_disk(&disks[disk_count++], slot, function);
+}
+
+static void start_driving(const struct disk *disk)
+{
+    outb(disk->port + STATUS, 1 | 2 | 4); /* seen, a driver, ready: from now on it is interrupted */
+}
+
+static void plug(uint32_t slot)
+{
+    int free = 0;
+    while (free < disk_count && disks[free].port)
+        free++;
+    if (pci_read(slot, 0, 0x00) != VIRTIO_BLK || free == MAX_DISKS)
+        return;
+    pci_read(slot, 0, 0x10);
+    outl(PCI_DATA, FREE_PORTS + 0x100 * slot);
+    take_disk(&disks[free], slot, 0);
+    start_driving(&disks[free]);
+    if (free == disk_count)
+        disk_count++;
+}
+
+static void unplug(uint32_t slot)
+{
+    for (int i = 0; i < disk_count; i++)
+        if (disks[i].slot == slot)
+            disks[i].port = 0;
+    outl(EJECT, 1U << slot);
+}
+
+static void follow_plugs(void)
+{
+    uint32_t plugged = inl(PLUGGED), leaving = inl(UNPLUG_WANTED);
     for (uint32_t slot = 0; slot < 32; slot++) {
-        for (uint32_t function = 0; function < 8 && disk_count < MAX_DISKS; function++) {
-            if (pci_read(slot, function, 0x00) != VIRTIO_BLK)
-                continue;
-            uint32_t command = pci_read(slot, function, 0x04);
-            outl(PCI_DATA, command | 1); /* I/O space on */
-            disks[disk_count++].port = (uint16_t)(pci_read(slot, function, 0x10) & ~3U);
-        }
+        if (leaving >> slot & 1)
+            unplug(slot);
+        if (plugged >> slot & 1)
+            plug(slot);
     }
 }
 
@@ -195,7 +246,7 @@ static void say_size(char bus, int number, uint64_t size)
 
 void watch_disks(const uint32_t *multiboot)
 {
-    int panic = has_word(multiboot, "panic");
+    int panic = has_word(multiboot, "panic"), hotplug = has_word(multiboot, "hotplug");
     on_interrupt = has_word(multiboot, "interrupt");
     uint64_t said_scsi[LUNS] = {0};
     unsigned ticks = 0;
@@ -204,12 +255,14 @@ void watch_disks(const uint32_t *multiboot)
     find_scsi();
     find_agent_port();
     say("GUEST-READY\n");
-    for (int i = 0; i < disk_count; i++) {
-        disks[i].said = ~0ULL;
-        outb(disks[i].port + STATUS, 1 | 2 | 4); /* seen, a driver, ready: from now on it is interrupted */
-    }
+    for (int i = 0; i < disk_count; i++)
+        start_driving(&disks[i]);
     for (;;) {
+        if (hotplug)
+            follow_plugs();
         for (int i = 0; i < disk_count; i++) {
+            if (!disks[i].port)
+                continue;
             int changed = inb(disks[i].port + INTERRUPT_STATUS) & CONFIG_CHANGED;
             if (on_interrupt && disks[i].said != ~0ULL && !changed)
                 continue;

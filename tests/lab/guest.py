@@ -49,6 +49,7 @@ class Guest:
     bus: str = "virtio"
     panics: bool = False
     looks_on_interrupt: bool = True
+    hotplug: bool = False
     agent: Path | None = None
 
     def xml(self) -> str:
@@ -69,7 +70,8 @@ class Guest:
             if self.agent is not None
             else ""
         )
-        words = [*(["panic"] if self.panics else []), *(["interrupt"] if self.looks_on_interrupt else [])]
+        said = {"panic": self.panics, "interrupt": self.looks_on_interrupt, "hotplug": self.hotplug}
+        words = [word for word, chosen in said.items() if chosen]
         crash, reboot = ("preserve", "restart") if self.panics else ("destroy", "destroy")
         return f"""<domain type='qemu'>
   <name>{escape(self.name)}</name><uuid>{self.server_id}</uuid>
@@ -120,12 +122,14 @@ def new_guest(
     bus: str = "virtio",
     panics: bool = False,
     looks_on_interrupt: bool = True,
+    hotplug: bool = False,
     agent: Path | None = None,
 ) -> Guest:
     """A guest with these disks whose console lies in `directory`.
 
     `bus`: virtio or scsi. `panics`: a second after its start; QEMU then stops it and stays.
     `looks_on_interrupt`: it reads a size only when the device says that it has changed, as Linux does.
+    `hotplug`: it takes disks that are attached while it runs.
     `agent`: a socket on which a test plays the guest's agent; it must be listened on before the guest starts.
     """
     server_id = server_id or str(uuid.uuid4())
@@ -137,5 +141,6 @@ def new_guest(
         bus=bus,
         panics=panics,
         looks_on_interrupt=looks_on_interrupt,
+        hotplug=hotplug,
         agent=agent,
     )

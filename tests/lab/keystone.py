@@ -83,12 +83,12 @@ class Keystone(InBlock):
         """The password of each user."""
         return _PASSWORD
 
-    def offer(self, kind: str, url: str) -> None:
-        """Put an endpoint of a service into the catalogue, public, internal and admin."""
+    def offer(self, kind: str, url: str, *, region: str = "RegionOne") -> None:
+        """Put an endpoint of a service into the catalogue of a region, public, internal and admin."""
         self._admin = self.token("admin", "admin")
         made = self._ask("POST", "services", service={"name": kind, "type": kind})["service"]["id"]
         for interface in ("public", "internal", "admin"):
-            endpoint = {"service_id": made, "interface": interface, "region_id": "RegionOne", "url": url}
+            endpoint = {"service_id": made, "interface": interface, "region": region, "url": url}
             self._ask("POST", "endpoints", endpoint=endpoint)
 
     def token(self, user: str, project: str | None, *, system: bool = False) -> str:

@@ -167,8 +167,8 @@ STAGES: Final = (
     ),
     Stage(
         "live",
-        "a real Cinder extends volumes of real guests; every part is killed and frozen meanwhile",
-        (("{bin}/python", "-m", "tests.live"),),
+        "a real Cinder extends volumes of real guests, without Nova and beside one; every part is killed meanwhile",
+        (("{bin}/python", "-m", "tests.live"), ("{bin}/python", "-m", "tests.live", "--nova")),
         packages=(*CEPH_PACKAGES, *LIVE_PACKAGES),
         only_long=True,
         real=True,

@@ -51,6 +51,7 @@ WALLS: Final = {
     ),
     "bridge/audit": _wall("bridge.core", "tqdm"),
     "bridge/standin": _wall("bridge.core bridge.http bridge.runtime", "falcon kombu pytest"),
+    "bridge/tempest": _wall("", "oslo_config tempest"),
     "bridge/cli": _wall(
         "bridge.core bridge.runtime bridge.journal bridge.engine bridge.audit",
         "amqp cliff kombu oslo_config requests tqdm",

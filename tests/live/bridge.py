@@ -8,7 +8,7 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
@@ -43,16 +43,25 @@ def install(directory: Path) -> None:
 class BridgeSite:
     """The configuration of each part, from the sample it prints, and its daemon."""
 
-    def __init__(self, directory: Path, programs: Path | None, node: RabbitNode, host: str) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        programs: Path | None,
+        node: RabbitNode,
+        host: str,
+        *,
+        parts: Sequence[str] = PARTS,
+        deployment: str = "stand-alone",
+    ) -> None:
         """`programs`: a virtualenv's bin with everything, for trying; None for those that `install` made."""
-        self.directory = directory
+        self.directory, self.parts, self._deployment = directory, tuple(parts), deployment
         self.host = host
         self.api_port = steady_port()
         self._programs = programs
         self._node = node
         self.users: list[str] = []
-        self._ports = {part: steady_port() for part in PARTS}
-        self._servers = {part: ServerProcess(part, directory / f"{part}.log") for part in PARTS}
+        self._ports = {part: steady_port() for part in self.parts}
+        self._servers = {part: ServerProcess(part, directory / f"{part}.log") for part in self.parts}
         for name in ("etc", "log", "state"):
             (directory / name).mkdir()
 
@@ -71,8 +80,8 @@ class BridgeSite:
         `options`: by section, used where the sample has the section. `url`: [bus] transport_url by part.
         """
         own = {"audit": {"file": str(self.audit_log)}, "api": {"bind_port": str(self.api_port)}}
-        for part in PARTS:
-            sample = self.run("extend-bridge-manage", "sample", "--part", part, "--deployment", "stand-alone")
+        for part in self.parts:
+            sample = self.run("extend-bridge-manage", "sample", "--part", part, "--deployment", self._deployment)
             conf = configparser.RawConfigParser()
             conf.read_string(sample)
             filled: dict[str, dict[str, str]] = {**own, **{name: dict(given) for name, given in options.items()}}
@@ -101,14 +110,20 @@ class BridgeSite:
 
     def start(self, *parts: str) -> None:
         """Start daemons, and wait until each has an ops port."""
-        for part in parts or PARTS:
+        for part in parts or self.parts:
             command = [str(self._program(part, f"extend-bridge-{part}")), "--config-file", str(self.conf(part))]
             self._servers[part].start(command, answers=lambda part=part: self._lives(part))  # type: ignore[misc]
 
     def wait_ready(self, *parts: str) -> None:
         """Wait until daemons say that they are ready."""
-        for part in parts or PARTS:
+        for part in parts or self.parts:
             until(lambda part=part: self.ready(part), lambda part=part: f"{part} is ready: {self.words(part)}")  # type: ignore[misc]
+
+    def pid(self, part: str) -> int:
+        """Return the pid of a daemon that runs."""
+        pid = self._servers[part].pid
+        assert pid is not None
+        return pid
 
     def stop(self, part: str, number: int = signal.SIGTERM) -> None:
         """End a daemon."""
@@ -144,6 +159,10 @@ class BridgeSite:
         if check and done.returncode != 0:
             raise RuntimeError(f"{program} {' '.join(arguments)}: {done.returncode}\n{done.stdout}{done.stderr}")
         return done.stdout
+
+    def operator_command(self, part: str) -> str:
+        """Return the operator CLI with the configuration of a part, as a line of a shell."""
+        return shlex.join([str(self._program(part, "extend-bridge")), "--config-file", str(self.conf(part))])
 
     def _program(self, part: str, name: str) -> Path:
         place = self.directory / ("hypervisor" if part == "hostagent" else "control") / "bin"

@@ -9,6 +9,8 @@ import shutil
 import signal
 import subprocess
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final, Self
 
@@ -49,6 +51,7 @@ volume_backend_name = ceph
 rbd_pool = {pool}
 rbd_user = {user}
 rbd_ceph_conf = {ceph}
+rbd_secret_uuid = {secret}
 [database]
 connection = {database}
 [oslo_messaging_notifications]
@@ -68,7 +71,7 @@ password = {password}
 project_name = service
 user_domain_id = default
 project_domain_id = default
-region_name = RegionOne
+region_name = {nova_region}
 {authtoken}
 """
 
@@ -76,30 +79,42 @@ region_name = RegionOne
 class RealCinder(InBlock):
     """The three services. `bus` and `rabbit`: the transport_url and the options of [oslo_messaging_rabbit].
 
-    Its own call to Nova goes where the catalogue's compute endpoint points.
+    Its own call to Nova goes where the catalogue's compute endpoint of `nova_region` points. `secret_id`: the
+    libvirt secret that connection data name.
     """
 
-    def __init__(self, *, keystone: Keystone, ceph: CephCluster, database: str, bus: str, rabbit: str) -> None:
+    def __init__(
+        self,
+        *,
+        keystone: Keystone,
+        ceph: CephCluster,
+        database: str,
+        bus: str,
+        rabbit: str,
+        nova_region: str,
+        secret_id: str,
+    ) -> None:
         self._python = own_python("cinder", REQUIREMENTS)
         self.directory = Path(tempfile.mkdtemp(prefix="eb-cinder-"))
         self.port = steady_port()
         self.url = f"http://127.0.0.1:{self.port}/v3"
         self._conf = self.directory / "cinder.conf"
-        self._conf.write_text(
-            _CONF.format(
-                bus=bus,
-                rabbit=rabbit,
-                directory=self.directory,
-                etc=self._python.parents[1] / "etc" / "cinder",
-                pool=POOL,
-                user=USER,
-                ceph=ceph.conf,
-                database=database,
-                keystone=keystone.url,
-                password=keystone.password,
-                authtoken=keystone.authtoken(),
-            )
+        self._configure: Callable[..., str] = partial(
+            _CONF.format,
+            bus=bus,
+            rabbit=rabbit,
+            directory=self.directory,
+            etc=self._python.parents[1] / "etc" / "cinder",
+            pool=POOL,
+            user=USER,
+            ceph=ceph.conf,
+            secret=secret_id,
+            database=database,
+            keystone=keystone.url,
+            password=keystone.password,
+            authtoken=keystone.authtoken(),
         )
+        self._conf.write_text(self._configure(nova_region=nova_region))
         self._servers = {
             name: ServerProcess(f"cinder-{name}", self.directory / f"{name}.log") for name in ("api", *PARTS)
         }
@@ -125,6 +140,18 @@ class RealCinder(InBlock):
     def stop_part(self, name: str, number: int = signal.SIGKILL) -> None:
         """Stop one service."""
         self._servers[name].stop(number)
+
+    def look_for_nova_in(self, region: str) -> None:
+        """Restart the volume service, which from now on calls the Nova of this region."""
+        self._servers["volume"].stop()
+        self._conf.write_text(self._configure(nova_region=region))
+        self.start_part("volume")
+
+    def pid(self, name: str) -> int:
+        """Return the pid of a service that runs."""
+        pid = self._servers[name].pid
+        assert pid is not None
+        return pid
 
     def close(self) -> None:
         """Stop the services and remove what they wrote."""

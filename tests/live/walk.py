@@ -4,7 +4,6 @@
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
@@ -13,18 +12,10 @@ from tests.lab.guest import Guest
 from tests.lab.waiting import until
 from tests.live.bridge import PARTS, BridgeSite
 from tests.live.cloud import TOKEN_SECONDS, LiveCloud
+from tests.live.step import LiveStep
 from tests.live.volumes import LiveVolume
 
 _SHUTOFF: Final = 5  # VIR_DOMAIN_SHUTOFF
-
-
-@dataclass(frozen=True, kw_only=True)
-class LiveStep:
-    """One step. `play` returns the words for its line; it raises where the guest stays behind."""
-
-    name: str
-    about: str
-    play: Callable[[LiveCloud], str]
 
 
 @contextmanager

@@ -42,9 +42,9 @@ class Host:
     connection: Any
     directory: Path
 
-    def boot(self, *disks: Disk, bus: str = "virtio", panics: bool = False) -> Guest:
+    def boot(self, *disks: Disk, bus: str = "virtio", panics: bool = False, hotplug: bool = False) -> Guest:
         """A running guest that has printed its disks' sizes."""
-        guest = new_guest(disks, self.directory, bus=bus, panics=panics)
+        guest = new_guest(disks, self.directory, bus=bus, panics=panics, hotplug=hotplug)
         self.connection.createXML(guest.xml(), 0)
         guest.wait_ready()
         return guest

@@ -78,6 +78,22 @@ def test_the_extend_of_a_saved_guests_file_stays_open(host: Host, bench: Bench, 
     guest.wait_size(LARGE)
 
 
+def test_a_volume_attached_to_a_running_guest(host: Host, bench: Bench, tmp_path: Path) -> None:
+    """Attached, extended, detached, and attached again under the same name: each size is the volume's own."""
+    root, disk = RawFile(tmp_path / "root", SMALL), RawFile(tmp_path / "disk", SMALL)
+    guest = host.boot(root, hotplug=True)
+    for printed, size in ((1, LARGE), (3, 2 * LARGE)):
+        host.domain(guest).attachDevice(disk.xml("vdb"))
+        until(lambda printed=printed: len(guest.sizes("vdb")) == printed, "the guest has the volume")  # type: ignore[misc]
+        assert bench(order(guest, disk, size)).outcome is Outcome.RESIZED
+        guest.wait_size(size, "vdb")
+        host.domain(guest).detachDevice(disk.xml("vdb"))
+        until(lambda: disk.volume_id not in host.domain(guest).XMLDesc(0), "the guest has let go of the volume")
+        assert bench(order(guest, disk, 2 * size)).outcome is Outcome.NOT_ATTACHED
+    assert guest.sizes("vdb") == [SMALL, LARGE, LARGE, 2 * LARGE]
+    assert guest.sizes("vda") == [SMALL]
+
+
 def test_a_file_that_grew_while_its_guest_was_saved(host: Host, bench: Bench, tmp_path: Path) -> None:
     """Its backend made it longer; the order finds the size there and tells the guest."""
     disk = RawFile(tmp_path / "disk", SMALL)
