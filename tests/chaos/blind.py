@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The invariant of gray faults: the oldest due thing never stands still for 30 s in which every part reads ready.
+"""The invariants of gray faults, in which a second that breaks one is blind.
 
-Looked at from outside, as an operator's monitoring does: readiness over HTTP, sizes in the ledgers.
+The oldest due thing never stands still for 30 s in which every part reads ready. No process reads ready for more
+than 30 s while nothing at all gets through one of its links, due work or not. Looked at from outside, as an
+operator's monitoring does: readiness over HTTP, sizes in the ledgers.
 """
 
 import json
@@ -17,6 +19,8 @@ from tests.chaos.ledger import DiskId
 
 PATIENCE: Final = 30.0
 """Seconds the oldest due thing may stand still before somebody has to say why."""
+DEAD_LINK: Final = 36.0
+"""Seconds after which a process must say that nothing gets through a link: a word is good for 30, plus a look."""
 _LOOK_EVERY: Final = 1.0
 _ANSWER: Final = 3.0  # seconds a readiness may take; none is an answer too
 
@@ -46,12 +50,18 @@ class BlindSecond:
     seconds: float
     standing: float
     faults: tuple[str, ...]
+    silent: tuple[str, ...] = ()  # processes that read ready behind a dead link
+
+    def __str__(self) -> str:
+        what = f"{', '.join(self.silent)} ready behind a dead link" if self.silent else "nothing moved"
+        return f"BLIND at {self.at:.0f} s: {self.standing:.0f} s, {what}; {', '.join(self.faults)}"
 
 
 class BlindWatch:
     """A thread that looks once a second.
 
-    `ports`: the ops port of each process; `behind`: each disk that is behind with its size; `in_force`: the faults.
+    `ports`: the ops port of each process; `behind`: each disk that is behind with its size; `in_force`: the faults;
+    `cut`: the processes behind a link on which nothing gets through, and the moment (monotonic) since when.
     """
 
     def __init__(
@@ -59,10 +69,12 @@ class BlindWatch:
         ports: Mapping[str, int],
         behind: Callable[[], Mapping[DiskId, int]],
         in_force: Callable[[], tuple[str, ...]],
+        cut: Callable[[], Mapping[str, float]] = dict,
     ) -> None:
         self._ports = ports
         self._behind = behind
         self._in_force = in_force
+        self._cut = cut
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="blind-watch", daemon=True)
         self.blind: list[BlindSecond] = []
@@ -91,12 +103,25 @@ class BlindWatch:
             standing = standing_still.look(self._behind(), now)
             self.longest = max(self.longest, standing)
             since, last = now - last, now
+            self._look_at_links(now, at=now - began, seconds=since)
             if not standing or not all(self._ready(name, port) for name, port in self._ports.items()):
                 silent_since = now  # something was said, or there is nothing to say
             elif min(standing, now - silent_since) > PATIENCE:
                 self.blind.append(
                     BlindSecond(at=now - began, seconds=since, standing=standing, faults=self._in_force())
                 )
+
+    def _look_at_links(self, now: float, *, at: float, seconds: float) -> None:
+        """Note the processes that should have said by now that a link of theirs is dead."""
+        late = {name: now - since for name, since in self._cut().items() if now - since > DEAD_LINK}
+        silent = [name for name in late if self._ready(name, self._ports[name])]
+        if still := [name for name in silent if name in self._cut()]:  # the fault may have ended meanwhile
+            longest = max(late[name] for name in still)
+            self.blind.append(
+                BlindSecond(
+                    at=at, seconds=seconds, standing=longest, faults=self._in_force(), silent=tuple(still)
+                )
+            )  # fmt: skip
 
     def _ready(self, name: str, port: int) -> bool:
         try:

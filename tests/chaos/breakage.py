@@ -184,6 +184,29 @@ def _no_read_timeout() -> None:
     )
 
 
+def _no_http_deadline() -> None:
+    """Gives every HTTP service an hour: Cinder, Nova, Keystone, the endpoint."""
+    from bridge.runtime import rest  # noqa: PLC0415
+
+    def left(at: float | None) -> float:
+        del at
+        return _HOUR
+
+    _put(rest, "_left", left)
+
+
+def _no_call_limit() -> None:
+    """Gives libvirt an hour for each call."""
+    from hostagent.drivers.libvirt.session import Session  # noqa: PLC0415
+
+    make = Session.__init__
+
+    def patient(self: Session, *arguments: Any, **named: Any) -> None:
+        make(self, *arguments, **{**named, "limit": _HOUR})
+
+    _put(Session, "__init__", patient)
+
+
 def _polite_close() -> None:
     """Says goodbye to a broker that may not listen before it drops the socket."""
     from bridge.runtime.amqp_socket import BoundedConnection  # noqa: PLC0415
@@ -209,9 +232,24 @@ def _last_word() -> None:
         return {name: word.check for name, word in self._words.items()}
 
     _put(Health, "checks", checks)
-    _no_read_timeout()
 
 
+def _all(*bugs: Callable[[], None]) -> Callable[[], None]:
+    """Return the planting of several bugs."""
+
+    def put() -> None:
+        for bug in bugs:
+            bug()
+
+    return put
+
+
+_NO_TIMEOUTS: Final[Mapping[str, tuple[Callable[[], None], ...]]] = {
+    "listener": (_no_read_timeout, _no_http_deadline),
+    "api": (_no_http_deadline,),
+    "engine": (_no_read_timeout, _no_http_deadline),
+    "hostagent": (_no_read_timeout, _no_call_limit),
+}
 _ON_THE_BUS: Final = ("listener", "engine", "hostagent")
 _BUGS: Final[Mapping[Break, Mapping[str, Callable[[], None]]]] = {
     Break.ACK_EARLY: {"listener": _ack_early},
@@ -220,7 +258,7 @@ _BUGS: Final[Mapping[Break, Mapping[str, Callable[[], None]]]] = {
     Break.NO_MANDATORY: {"listener": _no_mandatory, "hostagent": _no_mandatory},
     Break.CAST_ONLY: {"engine": _cast_only},
     Break.BLIND: {"engine": _blind},
-    Break.NO_READ_TIMEOUT: dict.fromkeys(_ON_THE_BUS, _no_read_timeout),
+    Break.NO_READ_TIMEOUT: {part: _all(*bugs) for part, bugs in _NO_TIMEOUTS.items()},
     Break.POLITE_CLOSE: dict.fromkeys(_ON_THE_BUS, _polite_close),
-    Break.LAST_WORD: dict.fromkeys(_ON_THE_BUS, _last_word),
+    Break.LAST_WORD: {part: _all(_last_word, *bugs) for part, bugs in _NO_TIMEOUTS.items()},
 }

@@ -7,7 +7,7 @@ take a while; now and then one hangs for longer than the agent waits, and then d
 
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,11 +24,14 @@ from hostagent.errors import StepFailedError
 from hostagent.settings import HostAgentSettings
 from hostagent.wiring import HostAccess
 from tests.chaos.ledger import Ledger
+from tests.chaos.libvirt_socket import LibvirtWire, socket_of
 
 LEDGER: Final = "disks.ledger"
 HANG: Final = 3.5  # seconds; longer than the agent's libvirt_limit
 
 _NO_DOMAIN: Final = 42
+_SYSTEM_ERROR: Final = 38
+_FROM_RPC: Final = 7
 _RUNNING: Final = (1, 1)
 _SECTOR: Final = 512
 _LIBVIRT: Final = 9_000_000  # 9.0: takes sizes in bytes, knows no flag against shrinking
@@ -37,9 +40,9 @@ _LIBVIRT: Final = 9_000_000  # 9.0: takes sizes in bytes, knows no flag against 
 class FakeLibvirtError(libvirt.libvirtError):
     """An error with a code, as the binding makes them from libvirt's thread-local one."""
 
-    def __init__(self, code: int, message: str) -> None:
+    def __init__(self, code: int, message: str, source: int = 10) -> None:
         super().__init__(message)
-        self.err = (code, 10, message, 2, None, None, None, -1, -1)
+        self.err = (code, source, message, 2, None, None, None, -1, -1)
 
 
 class Manners:
@@ -57,19 +60,41 @@ class Manners:
         return self._rng.random() < share
 
 
+def _asked(wire: LibvirtWire) -> None:
+    """Wait for libvirtd, as every call does; raises FakeLibvirtError."""
+    try:
+        wire.call()
+    except OSError as ex:
+        raise FakeLibvirtError(_SYSTEM_ERROR, f"Cannot recv data: {ex}", _FROM_RPC) from ex
+
+
 class FakeDomain:
     """A virDomain: a running guest and its disks."""
 
-    def __init__(self, server_id: str, volumes: Sequence[str], ledger: Ledger, manners: Manners) -> None:
+    def __init__(
+        self,
+        server_id: str,
+        volumes: Sequence[str],
+        ledger: Ledger,
+        manners: Manners,
+        wire: LibvirtWire | None = None,
+    ) -> None:
+        self._wire = wire or LibvirtWire(None)
+        self._of = server_id, volumes, ledger, manners
         self._server_id = server_id
         self._volumes = {f"vd{n}": volume_id for n, volume_id in enumerate(volumes)}
         self._ledger = ledger
         self._manners = manners
 
+    def over(self, wire: LibvirtWire) -> "FakeDomain":
+        """Return the same domain of another connection."""
+        return FakeDomain(*self._of, wire)
+
     def UUIDString(self) -> str:  # noqa: N802 - libvirt's name
         return self._server_id
 
     def state(self, _flags: int) -> tuple[int, int]:
+        _asked(self._wire)
         return _RUNNING
 
     def XMLDesc(self, _flags: int) -> str:  # noqa: N802 - libvirt's name
@@ -82,6 +107,7 @@ class FakeDomain:
         return f"<domain><devices>{disks}</devices></domain>"
 
     def blockInfo(self, target: str) -> list[int]:  # noqa: N802 - libvirt's name
+        _asked(self._wire)
         self._manners.take(0.02)
         return [self._ledger.size((self._server_id, self._volumes[target])), 0, 0]
 
@@ -92,6 +118,7 @@ class FakeDomain:
         return {"type": 0}
 
     def blockResize(self, target: str, size: int, flags: int) -> int:  # noqa: N802 - libvirt's name
+        _asked(self._wire)
         if self._manners.fails(0.02):
             raise FakeLibvirtError(1, "unable to execute QEMU command 'block_resize': Device is in use")
         self._manners.take(0.2)
@@ -104,28 +131,32 @@ class FakeDomain:
 class FakeConnection:
     """A virConnect."""
 
-    def __init__(self, domains: Mapping[str, FakeDomain]) -> None:
+    def __init__(self, domains: Mapping[str, FakeDomain], wire: LibvirtWire | None = None) -> None:
         self._domains = domains
+        self._wire = wire or LibvirtWire(None)
 
     def lookupByUUIDString(self, server_id: str) -> FakeDomain:  # noqa: N802 - libvirt's name
+        _asked(self._wire)
         try:
-            return self._domains[server_id]
+            return self._domains[server_id].over(self._wire)
         except KeyError as ex:
             raise FakeLibvirtError(_NO_DOMAIN, "Domain not found") from ex
 
     def listAllDomains(self, _flags: int) -> list[FakeDomain]:  # noqa: N802 - libvirt's name
-        return list(self._domains.values())
+        _asked(self._wire)
+        return [domain.over(self._wire) for domain in self._domains.values()]
 
     def domainEventRegisterAny(self, *_arguments: Any) -> int:  # noqa: N802 - libvirt's name
         return 0
 
     def isAlive(self) -> int:  # noqa: N802 - libvirt's name
-        return 1
+        return int(self._wire.alive)
 
     def getLibVersion(self) -> int:  # noqa: N802 - libvirt's name
         return _LIBVIRT
 
     def close(self) -> int:
+        self._wire.close()
         return 0
 
 
@@ -146,7 +177,8 @@ class SlowFiles(FileStrategy):
 def fake_host(settings: HostAgentSettings, manners: Manners | None = None) -> HostAccess:
     """The host of this agent: its ledger lies in its state_path, which the URI names."""
     libvirt_settings = settings.driver.settings
-    ledger = Ledger(Path(libvirt_settings.uri.removeprefix("chaos://")) / LEDGER)
+    state = Path(libvirt_settings.uri.removeprefix("chaos://"))
+    ledger = Ledger(state / LEDGER)
     manners = manners or Manners(random.Random())
     attached: dict[str, list[str]] = {}
     for server_id, volume_id in ledger.disks():
@@ -154,7 +186,12 @@ def fake_host(settings: HostAgentSettings, manners: Manners | None = None) -> Ho
     domains = {
         server_id: FakeDomain(server_id, volumes, ledger, manners) for server_id, volumes in attached.items()
     }
-    connect: Callable[[str], Any] = lambda _uri: FakeConnection(domains)  # noqa: E731
+
+    def connect(_uri: str) -> FakeConnection:
+        try:
+            return FakeConnection(domains, LibvirtWire(socket_of(state)))
+        except OSError as ex:
+            raise FakeLibvirtError(_SYSTEM_ERROR, f"Failed to connect socket: {ex}", _FROM_RPC) from ex
 
     def played(tools: DriverTools) -> HypervisorHost:
         abandoned = Abandoned(libvirt_settings.abandoned_max, tools.health, tools.hanging)

@@ -12,7 +12,8 @@ from typing import Final
 
 from tests.chaos.blind import BlindWatch
 from tests.chaos.gray_faults import blocked, full, locked, read_only
-from tests.chaos.gray_plan import Gray, GrayFault, gray_plan
+from tests.chaos.gray_plan import DEAD, Gray, GrayFault, Service, gray_plan
+from tests.chaos.known_caller import KnownCaller
 from tests.chaos.ledger import DiskId
 from tests.chaos.links import Links
 from tests.chaos.options import Options
@@ -28,6 +29,8 @@ _LOOK_EVERY: Final = 0.25
 _SHOWN: Final = 12
 _DRIP: Final = 3.0  # bytes a second
 _DELAY: Final = 1.5  # seconds for each piece
+_AFTER_OTHERS: Final = 20.0  # seconds from the end of another fault until a known caller is judged
+_USED_WITHIN: Final = 30.0  # seconds from the end of a fault until its link must have had traffic
 
 
 class GrayRun(Run):
@@ -41,30 +44,41 @@ class GrayRun(Run):
         self._done: list[GrayFault] = []
         self._not_done: list[str] = []
         self._names = processes(options.agents)
+        self._cut: dict[tuple[str, Service], float] = {}
+        self._unused: list[str] = []
+        self._others_ended = -_AFTER_OTHERS
         self._watch = BlindWatch(
-            {name: daemon.ops_port for name, daemon in self._daemons.items()}, self._behind_now, self._faults_now
-        )
+            {name: daemon.ops_port for name, daemon in self._daemons.items()}, self._behind_now, self._faults_now,
+            self._cut_now,
+        )  # fmt: skip
         stack.callback(self._watch.close)
+        self._caller = KnownCaller(self._site.api_urls, self._only_keystone)
+        stack.callback(self._caller.close)
 
     @property
     def clean(self) -> bool:
-        """Whether no second was blind, nothing ended by itself, and every fault was done."""
-        return not (self._watch.blind or self._faults.by_itself or self._not_done)
+        """Whether no second was blind, nothing ended by itself, and every fault was done, on a link in use."""
+        return not (
+            self._watch.blind
+            or self._faults.by_itself
+            or self._not_done
+            or self._unused
+            or self._caller.refused
+        )  # fmt: skip
 
     def go(self, bar: Bar) -> tuple[Verdict, Summary, Seen]:
         """Play load and faults to the end, then wait for the disks."""
+        self._caller.start()
         self._watch.start()
         verdict, summary, seen = super().go(bar)
         self._watch.close()
+        self._caller.close()
         restarts = self._faults.by_itself.total()
         return verdict, replace(summary, blind=round(self._watch.seconds, 1), restarts=restarts), seen
 
     def about(self) -> Sequence[str]:
         """Return what was done, in lines for a person."""
-        blind = [
-            f"BLIND at {second.at:.0f} s: {second.standing:.0f} s without a move; {', '.join(second.faults)}"
-            for second in self._watch.blind[:_SHOWN]
-        ]
+        blind = [str(second) for second in self._watch.blind[:_SHOWN]]
         faults = ", ".join(sorted({fault.fault.value for fault in self._done})) or "none"
         return [
             *super().about(),
@@ -73,6 +87,9 @@ class GrayRun(Run):
             *(f"said by {name}: {reason[:300]}" for name, reason in sorted(self._watch.reasons.items())),
             *blind,
             *(f"FAULT NOT DONE {why}" for why in self._not_done),
+            *(f"LINK WITHOUT TRAFFIC {why}" for why in self._unused),
+            f"known caller: {self._caller.asked} requests while only Keystone was in trouble",
+            *(f"KNOWN CALLER NOT SERVED {why}" for why in self._caller.refused[:_SHOWN]),
         ]
 
     def _play(self, bar: Bar) -> None:
@@ -113,6 +130,8 @@ class GrayRun(Run):
             self._not_done.append(f"{fault}: {ex}")
         finally:
             self._in_force.pop(number, None)
+            if fault.service is not Service.KEYSTONE:
+                self._others_ended = time.monotonic()
             LOG.info("end of %s", fault)
 
     @contextmanager
@@ -125,13 +144,20 @@ class GrayRun(Run):
         if fault.copies:
             names = [name for name in names if int(name.rpartition("-")[2]) in fault.copies]
         proxies = list(self._links.of(fault.service, names))
+        before, links = _traffic(proxies), [(name, fault.service) for name in names]
+        self._mend(links)
         for proxy in proxies:
             _begin(fault.fault, proxy)
+        if fault.fault in DEAD:
+            self._cut |= dict.fromkeys(links, time.monotonic())
         try:
             yield
         finally:
+            self._mend(links)
             for proxy in proxies:
-                _end(fault.fault, proxy)
+                _end(fault, proxy)
+        if not _moves(proxies, before):
+            self._unused.append(str(fault).strip())
 
     @contextmanager
     def _of_a_server(self, fault: Gray) -> Iterator[None]:
@@ -155,6 +181,23 @@ class GrayRun(Run):
         disks = self._observer.disks()
         told = self._cinder.told.sizes.copy()
         return {disk: disks[disk].size for disk, size in told.items() if disks[disk].size < size}
+
+    def _cut_now(self) -> Mapping[str, float]:
+        """Return the processes behind a link on which nothing gets through, and since when."""
+        cut: dict[str, float] = {}
+        for (name, _), since in self._cut.copy().items():
+            cut[name] = min(since, cut.get(name, since))
+        return cut
+
+    def _mend(self, links: Sequence[tuple[str, Service]]) -> None:
+        """Judge these links no longer: a fault that begins or ends there replaces an earlier one."""
+        for link in links:
+            self._cut.pop(link, None)
+
+    def _only_keystone(self) -> bool:
+        """Return whether links to Keystone have faults now, and nothing else has."""
+        services = {fault.service for fault in self._in_force.copy().values()}
+        return services == {Service.KEYSTONE} and time.monotonic() - self._others_ended > _AFTER_OTHERS
 
     def _faults_now(self) -> tuple[str, ...]:
         return tuple(str(fault).strip() for fault in self._in_force.copy().values())
@@ -181,6 +224,32 @@ def _begin(fault: Gray, proxy: Proxy) -> None:
             raise ValueError(fault)
 
 
-def _end(fault: Gray, proxy: Proxy) -> None:
-    """End a fault. Connections that were frozen or lost bytes stay as they are: only new ones work again."""
-    proxy.heal(Which.ALL if fault in {Gray.DRIP, Gray.DELAY} else Which.NEW)
+def _end(fault: GrayFault, proxy: Proxy) -> None:
+    """End a fault. Connections that were frozen or lost bytes stay as they are: only new ones work again.
+
+    A libvirtd goes on with its clients, or ends and with it their connections: its socket leads over no network.
+    """
+    if fault.service is Service.LIBVIRT:
+        proxy.heal()
+        if fault.fault is Gray.LOSE:
+            proxy.reset()
+        return
+    proxy.heal(Which.ALL if fault.fault in {Gray.DRIP, Gray.DELAY} else Which.NEW)
+
+
+def _traffic(proxies: Sequence[Proxy]) -> list[tuple[int, int, int]]:
+    """Return the connections made and refused, and the bytes moved, of each proxy."""
+    return [
+        (proxy.accepted, proxy.refused, sum(moved for link in list(proxy.links) for moved in link.moved.values()))
+        for proxy in proxies
+    ]
+
+
+def _moves(proxies: Sequence[Proxy], before: Sequence[tuple[int, int, int]]) -> bool:
+    """Wait for traffic on each proxy since then; return whether it came."""
+    end = time.monotonic() + _USED_WITHIN
+    while any(now == then for now, then in zip(_traffic(proxies), before, strict=True)):
+        if time.monotonic() > end:
+            return False
+        time.sleep(_LOOK_EVERY)
+    return True

@@ -23,13 +23,16 @@ class Service(StrEnum):
     JOURNAL = "journal"  # the database
     CINDER = "cinder"  # Cinder's API
     ENDPOINT = "endpoint"  # os-server-external-events
+    KEYSTONE = "keystone"  # tokens: one's own, and in the API those of callers
+    NOVA = "nova"  # the locator's reads
+    LIBVIRT = "libvirt"  # the socket of a played libvirtd
 
 
 USES: Final[Mapping[str, Sequence[Service]]] = {
-    "listener": (Service.NOTIFICATIONS, Service.BUS, Service.ENDPOINT),
-    "api": (Service.JOURNAL,),
-    "engine": (Service.JOURNAL, Service.BUS, Service.CINDER),
-    "hostagent": (Service.BUS,),
+    "listener": (Service.NOTIFICATIONS, Service.BUS, Service.ENDPOINT, Service.KEYSTONE),
+    "api": (Service.JOURNAL, Service.KEYSTONE),
+    "engine": (Service.JOURNAL, Service.BUS, Service.CINDER, Service.KEYSTONE, Service.NOVA),
+    "hostagent": (Service.BUS, Service.LIBVIRT),
 }
 """By kind of process."""
 
@@ -59,6 +62,8 @@ LINK_FAULTS: Final = (
     Gray.DELAY,
     Gray.RESET,
 )
+DEAD: Final = frozenset({Gray.FREEZE, Gray.LOSE, Gray.REFUSE})
+"""Faults under which nothing at all gets through, neither on the old connections nor on new ones."""
 _JOURNAL_FAULTS: Final = {
     "sqlite": (Gray.LOCKED, Gray.FULL),
     "postgresql": (Gray.READ_ONLY, Gray.LOCKED),
@@ -98,7 +103,8 @@ def gray_plan(options: Options) -> list[GrayFault]:
     at, faults = _HEAD, []
     for n in range(options.kills):
         fault, kind, service = next(deck)
-        seconds = 0.0 if fault in _AT_ONCE else rng.uniform(*_LASTS)
+        seconds = rng.uniform(*_LASTS) if options.lasts is None else options.lasts
+        seconds = 0.0 if fault in _AT_ONCE else seconds
         together = n >= alone
         copies = (rng.randrange(2),) if together and service is not None and rng.random() < 0.5 else ()
         faults.append(GrayFault(at=at, seconds=seconds, fault=fault, kind=kind, service=service, copies=copies))
@@ -109,6 +115,16 @@ def gray_plan(options: Options) -> list[GrayFault]:
 def gray_spread(options: Options) -> float:
     """Return the seconds from the first fault to the end of the last."""
     return max((fault.at + fault.seconds for fault in gray_plan(options)), default=_HEAD)
+
+
+def link_name(kind: str, service: Service) -> str:
+    """Return the name of a link on the command line."""
+    return f"{kind}:{service.value}"
+
+
+def link_names() -> list[str]:
+    """Return the names of all links."""
+    return [link_name(kind, service) for kind, services in USES.items() for service in services]
 
 
 def show_gray(options: Options) -> None:
@@ -128,6 +144,8 @@ def _deck(options: Options, rng: random.Random) -> Iterator[tuple[Gray, str, Ser
     rng.shuffle(links)
     servers: list[tuple[Gray, str, Service | None]] = [(Gray.BLOCKED, "broker", None)]
     servers += [(fault, "database", None) for fault in _JOURNAL_FAULTS[options.db]]
+    if options.links:
+        links, servers = [link for link in links if link_name(*link) in options.links], []
     cards: list[tuple[Gray, str, Service | None]] = []
     for turn in range(len(LINK_FAULTS)):
         at_first = len(cards)

@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """A proxy between every process of a run and everything it speaks to."""
 
+import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import sqlalchemy as sa
 
 from tests.chaos.gray_plan import Service
+from tests.chaos.libvirt_socket import SOCKET, PlayedLibvirtd
 from tests.lab.proxy import Proxy
 
 
@@ -34,14 +37,18 @@ class Links:
         host = url.partition("//")[2].partition("/")[0]
         return self._proxy(process, service, 0, int(host.rpartition(":")[2])).url(url)
 
+    def libvirt(self, process: str, state: Path) -> None:
+        """Give a host agent a played libvirtd, and a proxy before it."""
+        directory = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="eb-chaos-")))
+        server, proxy = directory / "libvirtd", directory / "proxy"
+        self._stack.enter_context(PlayedLibvirtd(server))
+        self._proxies[process, Service.LIBVIRT, 0] = self._stack.enter_context(Proxy(server, listen=proxy))
+        (state / SOCKET).symlink_to(proxy)
+
     def of(self, service: Service, processes: Iterable[str]) -> Iterator[Proxy]:
         """Return the proxies between these processes and a service."""
         wanted = set(processes)
         return (proxy for (process, to, _), proxy in self._proxies.items() if to is service and process in wanted)
-
-    def services(self) -> set[Service]:
-        """Return the services that are reached through a proxy in this run."""
-        return {service for _, service, _ in self._proxies}
 
     def _host(self, process: str, service: Service, number: int, host: str) -> str:
         login, at, address = host.rpartition("@")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 TOOL: Final = "tools/chaos"
 _CONTROL_PROCESSES: Final = 6  # two each of listener, API, engine
@@ -39,14 +39,16 @@ One guest more is on a host without an agent. The last line is then
 lost: disks behind that had neither an extend nor a reason when the first whole pass after the fault had ended
 stuck: disks behind when --patience is over; named: guests that cannot be healed, with their reason in the journal
 
---gray lets things be half alive instead of dead: a proxy stands between every process and every service it uses,
-and freezes, loses, drips, delays, resets or refuses connections; the broker has a memory alarm; the database is
-read-only, locked, or its disk is full. The first half of the --kills faults comes alone, the others overlap. The
-last line is then
+--gray lets things be half alive instead of dead: a proxy stands between every process and every service it uses
+(both buses, database, Cinder, Nova, Keystone, the endpoint, the socket of a played libvirtd), and freezes, loses,
+drips, delays, resets or refuses connections; the broker has a memory alarm; the database is read-only, locked, or
+its disk is full. The first half of the --kills faults comes alone, the others overlap. The last line is then
   lost 0 shrunk 0 stuck 0 blind 0 s parked P duplicates D restarts 0 recovered_in S s
-blind       seconds beyond 30 on end in which every part read ready and the oldest due disk did not move
+blind       seconds beyond 30 on end in which every part read ready and the oldest due disk did not move, or in
+            which a process read ready and nothing at all got through one of its links
 restarts    processes that ended by themselves
-stuck counts what is behind 60 s after the last fault; nothing is restarted.
+stuck counts what is behind 60 s after the last fault; nothing is restarted. The exit code is also 1 where a link
+with a fault had no traffic, and where an API did not serve a caller it knows because Keystone hung.
 
 --break plants a bug in the parts, which the run must then report (exit code 1):
   ack-early      the listener acknowledges before it has posted
@@ -55,7 +57,7 @@ stuck counts what is behind 60 s after the last fault; nothing is restarted.
   no-mandatory   lanes and reports are published neither mandatory nor confirmed (faults delete these queues)
   cast-only      the engine closes an extend once the order is sent
   blind          reconciliation takes every guest for fine (with --fault)
-  no-read-timeout  the broker may take an hour for each answer (with --gray)
+  no-read-timeout  broker, HTTP services and libvirt may take an hour for each answer (with --gray)
   polite-close   a connection that is given up is closed with a word to the broker first (with --gray)
   last-word      the same as no-read-timeout, and a check reads ready until a part says otherwise (with --gray)
 
@@ -64,6 +66,8 @@ examples:
   tools/chaos --events 2000 --kills 60 --seed 1 --db mariadb --cluster 3
   tools/chaos --events 1000 --rolling
   tools/chaos --events 300 --fault weekend
+  tools/chaos --gray --events 2000 --seed 1 --db postgresql
+  tools/chaos --gray --events 40 --kills 1 --link engine:keystone --break no-read-timeout
   tools/chaos --seed 7 --dry-run
 """
 
@@ -111,6 +115,8 @@ class Options:
     rolling: bool = False
     fault: Fault | None = None
     gray: bool = False
+    links: tuple[str, ...] = ()
+    lasts: float | None = None
 
 
 def options(argv: Sequence[str] | None = None) -> Options:
@@ -141,6 +147,13 @@ def options(argv: Sequence[str] | None = None) -> Options:
         help="instead of faults: SIGTERM to each process of the bridge in turn, and a start once it has ended",
     )
     parser.add_argument("--gray", action="store_true", help="instead of kills: half-alive connections and servers")
+    parser.add_argument(
+        "--link", dest="links", action="append", default=[], metavar="KIND:SERVICE",
+        help="with --gray: faults of this link only, such as engine:nova; may be given several times",
+    )  # fmt: skip
+    parser.add_argument(
+        "--lasts", type=float, metavar="SECONDS", help="with --gray: length of each fault (default 35 to 50)"
+    )
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep logs and configuration here")
     parser.add_argument("--dry-run", action="store_true", help="print the faults of this seed and end")
     parser.add_argument("--json", action="store_true", help="a JSON object before the last line")
@@ -148,6 +161,11 @@ def options(argv: Sequence[str] | None = None) -> Options:
     gray = given["gray"]
     if gray and (given["fault"] or given["rolling"] or given["cluster"] > 1):
         parser.error("--gray goes with none of --fault, --rolling, --cluster")
+    if given["planted"] is Break.BLIND and given["fault"] is None:
+        parser.error("--break blind goes with --fault: without it reconciliation is off")
+    given["links"] = tuple(given["links"])
+    if given["links"] and (wrong := _wrong_links(given)) is not None:
+        parser.error(wrong)
     given["kills"] = (12 if gray else 20) if given["kills"] is None else given["kills"]
     given["patience"] = given["patience"] or (60.0 if gray else 150.0)
     if gray and given["spread"] is None:
@@ -165,6 +183,19 @@ def options(argv: Sequence[str] | None = None) -> Options:
         if given["keep"].exists() and any(given["keep"].iterdir()):
             parser.error(f"--keep {given['keep']} is not empty")
     return Options(**given)
+
+
+def _wrong_links(given: dict[str, Any]) -> str | None:
+    """Return what is wrong with the links that were named, None where nothing is."""
+    from tests.chaos.gray_plan import link_names  # noqa: PLC0415 - it reads this module's names
+
+    if not given["gray"]:
+        return "--link goes with --gray only"
+    if unknown := sorted(set(given["links"]) - set(link_names())):
+        return f"--link {unknown[0]}: expected one of {', '.join(link_names())}"
+    if given["db"] == "sqlite" and any(link.endswith(":journal") for link in given["links"]):
+        return "--link: SQLite is a file, not a connection; choose another --db"
+    return None
 
 
 def _at_least(least: int) -> "_Number":

@@ -25,14 +25,16 @@ from tests.chaos.ledger import Ledger
 from tests.chaos.links import Links
 from tests.chaos.load import Growth, Load, load
 from tests.chaos.members import Member, Server
+from tests.chaos.nova_side import NovaSide
 from tests.chaos.observe import Observer, delivered_again
 from tests.chaos.options import Options
 from tests.chaos.plan import plan, processes
 from tests.chaos.progress import Bar
-from tests.chaos.site import Site, straight
+from tests.chaos.site import HOST, Site, straight
 from tests.chaos.verdict import Seen, Summary, Verdict, behind, judge
 from tests.lab.cinder_bus import CinderBus
 from tests.lab.databases import MariaDB, PostgreSQL
+from tests.lab.keystone_standin import KeystoneStandIn
 from tests.lab.rabbitmq import RabbitNode
 from tests.lab.waiting import until
 
@@ -43,6 +45,8 @@ _ASK_EVERY: Final = 3.0  # seconds between questions to the broker, which are de
 _LISTED_WITHIN: Final = 20.0  # seconds
 _QUIET: Final = 2  # questions in a row that find nothing on its way anywhere: then no more will come
 _PUBLISH: Final = 10.0  # seconds
+_TOKEN: Final = 123.0
+"""Seconds a token lives: keystoneauth gets a new one in the last 120, so that Keystone is asked all the time."""
 _STEP: Final = 2.0  # seconds
 
 
@@ -90,12 +94,17 @@ class Run:
         api.start()
         stack.callback(api.join, 2)
         stack.callback(api.stop)
+        keystone = stack.enter_context(KeystoneStandIn(token_seconds=_TOKEN)).url if links else None
+        located_by = stack.enter_context(NovaSide(self._hosts())).url if links else None
         self._site = Site(
             directory=directory, bus=bus, journal=journal, cinder=str(api.url), planted=options.planted,
             reconcile=reconcile, nova=nova, through=links.through if links else straight,
-            heartbeat=30 if links else 8,
+            heartbeat=30 if links else 8, keystone=keystone, located_by=located_by,
         )  # fmt: skip
         daemons = self._site.daemons(processes(options.agents))
+        if links:
+            for n in range(options.agents):
+                links.libvirt(f"hostagent-{n}", self._site.state(n))
         members.update(daemons)
         self._daemons = daemons
         self._ledgers = self._disks()
@@ -218,6 +227,10 @@ class Run:
             to_lanes=self._cinder.told.to_lanes,
             in_lanes=self._observer.in_lanes(depths),
         )
+
+    def _hosts(self) -> dict[str, str]:
+        """Return the host of each server."""
+        return {server_id: f"{HOST}{n}" for n, servers in enumerate(self._load.hosts) for server_id in servers}
 
     def _disks(self) -> list[Ledger]:
         """Each disk with its volume's first size, on its server's host."""

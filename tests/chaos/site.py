@@ -3,7 +3,7 @@
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -73,6 +73,27 @@ heartbeat_interval = 1
 ops_port = {ops_port}
 """
 
+_KEYSTONE_CONF: Final = """\
+[api]
+auth_strategy = keystone
+[locator]
+driver = nova
+cache_seconds = 1
+[nova]
+timeout = 3
+"""
+_LOGIN: Final = """\
+[{group}]
+auth_type = password
+auth_url = {keystone}
+username = u
+password = p
+user_domain_id = default
+project_name = service
+project_domain_id = default
+"""
+_LOGINS: Final = ("endpoint", "cinder", "nova", "keystone_authtoken")
+
 
 def straight(_process: str, _service: Service, url: str) -> str:
     """Return the URL as it is: no proxy."""
@@ -92,6 +113,9 @@ class Site:
     nova: str | None = None  # URL of a Nova that extends, beside which the bridge only looks
     through: Callable[[str, Service, str], str] = straight  # the way of a process to a service
     heartbeat: int = 8
+    keystone: str | None = None  # URL; None: no tokens
+    located_by: str | None = None  # URL of the Nova that the engines ask where a server is, None: by inventory
+    api_urls: dict[str, str] = field(default_factory=dict)  # of each API, once its configuration is written
 
     def daemons(self, names: Sequence[str]) -> dict[str, Daemon]:
         """A process for each name, its configuration written, not started."""
@@ -109,7 +133,7 @@ class Site:
             state = self.state(numbers[name])
             state.mkdir(exist_ok=True)
             conf, ops_port = self.directory / f"{name}.conf", steady_port()
-            conf.write_text(
+            text = (
                 _CONF.format(
                     bus=self.through(name, Service.BUS, self.bus), audit=self.audit(name),
                     notifications=self.through(name, Service.NOTIFICATIONS, self.bus), heartbeat=self.heartbeat,
@@ -125,8 +149,20 @@ class Site:
                     ),
                 )
             )  # fmt: skip
+            conf.write_text(text + self._with_keystone(name))
+            if name.startswith("api-"):
+                self.api_urls[name] = f"http://127.0.0.1:{api_ports[numbers[name]]}/v2.1"
             daemons[name] = Daemon(name, conf, self.directory / f"{name}.log", environment, ops_port)
         return daemons
+
+    def _with_keystone(self, name: str) -> str:
+        """Return what a process needs besides, where there are tokens and a Nova."""
+        if self.keystone is None or self.located_by is None:
+            return ""
+        keystone = self.through(name, Service.KEYSTONE, self.keystone)
+        logins = "".join(_LOGIN.format(group=group, keystone=keystone) for group in _LOGINS)
+        nova = self.through(name, Service.NOVA, self.located_by)
+        return f"{_KEYSTONE_CONF}endpoint_override = {nova}\n{logins}"
 
     @property
     def dropping(self) -> Path:

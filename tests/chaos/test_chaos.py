@@ -6,7 +6,6 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Final
 
 import pytest
 
@@ -50,8 +49,6 @@ GRAY_LINE = re.compile(
     r"recovered_in [\d.]+ s"
 )
 LONG = pytest.mark.skipif(not os.environ.get("EXTEND_BRIDGE_GRAY"), reason="the long form: tools/test --long chaos")
-_FROZEN_CASTS: Final = "5"
-"""A seed whose first fault freezes the connections that orders are cast over."""
 
 
 def test_a_rolling_restart_of_every_part_loses_nothing(tmp_path: Path) -> None:
@@ -129,12 +126,38 @@ def test_frozen_connections_are_replaced_and_no_second_is_blind(tmp_path: Path) 
     assert "gray faults: 1 (freeze-old)" in said
 
 
+def test_a_request_without_a_deadline_is_found(tmp_path: Path) -> None:
+    """The kept connections to Keystone freeze: an engine that waits for an hour there extends nothing any more."""
+    code, numbers, said = chaos(
+        "--gray", "--events", "30", "--kills", "1", "--link", "engine:keystone", "--lasts", "8", "--agents", "1",
+        "--patience", "10", "--break", "no-read-timeout", keep=tmp_path / "run", line=GRAY_LINE,
+    )  # fmt: skip
+    assert code == 1, said
+    assert numbers[2] > 0, said
+
+
 @LONG
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("bug", ["no-read-timeout", "polite-close", "last-word"])
-def test_a_wait_without_an_end_is_found(tmp_path: Path, bug: str) -> None:
+@pytest.mark.parametrize(
+    ("bug", "links"),
+    [
+        ("cast-only", ("hostagent:libvirt",)),
+        ("no-read-timeout", ("engine:bus",)),
+        ("no-read-timeout", ("listener:keystone",)),
+        ("no-read-timeout", ("engine:nova",)),
+        ("no-read-timeout", ("engine:cinder",)),
+        ("polite-close", ("engine:bus",)),
+        ("last-word", ("engine:bus",)),
+        ("last-word", ("engine:keystone",)),
+        ("last-word", ("engine:nova",)),
+        ("last-word", ("hostagent:libvirt",)),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value[0],
+)
+def test_a_planted_bug_is_found_by_half_dead_links(tmp_path: Path, bug: str, links: tuple[str, ...]) -> None:
+    chosen = [word for link in links for word in ("--link", link)]
     code, numbers, said = chaos(
-        "--gray", "--events", "60", "--kills", "1", "--seed", _FROZEN_CASTS, "--agents", "1", "--patience", "40",
+        "--gray", "--events", "60", "--kills", "1", *chosen, "--lasts", "45", "--agents", "1", "--patience", "30",
         "--break", bug, keep=tmp_path / "run", line=GRAY_LINE, seconds=800,
     )  # fmt: skip
     assert code == 1, said

@@ -3,14 +3,26 @@
 
 import subprocess
 import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from http import HTTPStatus
+from pathlib import Path
 
 import pytest
 
-from tests.chaos.blind import StandingStill
+from tests.chaos import blind
+from tests.chaos.blind import BlindWatch, StandingStill
 from tests.chaos.gray_plan import LINK_FAULTS, USES, Gray, GrayFault, Service, gray_plan, gray_spread
 from tests.chaos.ledger import DiskId
+from tests.chaos.libvirt_socket import SOCKET, LibvirtWire, PlayedLibvirtd, socket_of
 from tests.chaos.options import options
+from tests.lab.http_standin import HttpStandIn, QuietHandler
 from tests.lab.paths import ROOT
+from tests.lab.proxy import Proxy
+from tests.lab.waiting import until
 
 ONE: DiskId = ("server-1", "volume-1")
 TWO: DiskId = ("server-2", "volume-2")
@@ -67,3 +79,86 @@ def test_the_oldest_disk_that_does_not_move_counts() -> None:
     assert standing.look({TWO: 1}, 50) == 20
     assert standing.look({}, 60) == 0
     assert standing.look({TWO: 1}, 70) == 0, "it is behind anew"
+
+
+def test_faults_of_one_link_are_of_every_kind_and_of_no_other_link() -> None:
+    every = faults("--kills", "7", "--link", "engine:nova", "--lasts", "4")
+    assert {(fault.kind, fault.service) for fault in every} == {("engine", Service.NOVA)}
+    assert {fault.fault for fault in every} == set(LINK_FAULTS)
+    assert {fault.seconds for fault in every} == {4.0, 0.0}
+
+
+@pytest.mark.parametrize(
+    "wrong", [("--link", "engine:libvirt"), ("--link", "engine"), ("--link", "engine:journal")], ids=str
+)
+def test_a_link_that_is_not_there_is_refused_in_words(
+    wrong: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        options(["--gray", *wrong])
+    assert "--link" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        options(["--link", "engine:nova"])
+
+
+@contextmanager
+def serving(status: HTTPStatus) -> Iterator[int]:
+    """Answer every request with this status, for a readiness page; yield the port."""
+
+    class Page(HttpStandIn):
+        def handler(self) -> type[QuietHandler]:
+            class Handler(QuietHandler):
+                def do_GET(self) -> None:  # noqa: N802 - the name of http.server
+                    self.send(status.value, "application/json", b'{"checks": {}}')
+
+            return Handler
+
+    with Page() as page:
+        yield int(page.root.rpartition(":")[2])
+
+
+def test_a_process_that_reads_ready_behind_a_dead_link_is_blind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where nothing is due, which is when nobody else would notice."""
+    monkeypatch.setattr(blind, "DEAD_LINK", 0.5)
+    monkeypatch.setattr(blind, "_LOOK_EVERY", 0.02)
+    with serving(HTTPStatus.OK) as ready, serving(HTTPStatus.SERVICE_UNAVAILABLE) as honest:
+        cut = time.monotonic()
+        watch = BlindWatch(
+            {"engine-0": ready, "engine-1": honest, "api-0": ready}, dict, lambda: ("freeze",),
+            lambda: {"engine-0": cut, "engine-1": cut},
+        )  # fmt: skip
+        watch.start()
+        until(lambda: bool(watch.blind), "a blind second", seconds=30)
+        watch.close()
+    assert all(second.silent == ("engine-0",) for second in watch.blind)
+    assert watch.seconds > 0
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as opened:
+        yield opened
+
+
+def test_a_played_libvirtd_answers_and_its_frozen_socket_holds_the_caller(tmp_path: Path, stack: ExitStack) -> None:
+    directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="eb-")))  # a socket's path is short
+    server, proxied = directory / "server", directory / "proxy"
+    with PlayedLibvirtd(server), Proxy(server, listen=proxied) as proxy:
+        (tmp_path / SOCKET).symlink_to(proxied)
+        path = socket_of(tmp_path)
+        wire = LibvirtWire(path)
+        wire.call()
+        proxy.freeze()
+        caller = threading.Thread(target=wire.call, daemon=True)
+        caller.start()
+        caller.join(0.2)
+        assert caller.is_alive()
+        proxy.heal()
+        caller.join(30)
+        assert not caller.is_alive()
+        proxy.reset()
+        with pytest.raises(ConnectionError):
+            wire.call()
+        assert not wire.alive
+    assert socket_of(directory) is None
+    LibvirtWire(None).call()
