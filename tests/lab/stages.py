@@ -60,6 +60,7 @@ STAGES: Final = (
         "model",
         "the model of the way of an extend, checked exhaustively by Spin",
         (("{bin}/pytest", "-q", SIDE_BY_SIDE, "tests/model"),),
+        thorough=(("env", "EXTEND_BRIDGE_GRAY=1", "{bin}/pytest", "-q", SIDE_BY_SIDE, "tests/model"),),
         packages=MODEL_PACKAGES,
     ),
     Stage(

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The model of doc/model/, checked exhaustively by Spin: as it is, and with planted bugs, which must be found."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -52,6 +53,31 @@ def test_every_run_is_safe_and_ends_with_the_guest_told(tmp_path: Path, budgets:
     assert errors(tmp_path, **budgets) == (0, "")
 
 
+ALONE = ("NO_RECONCILE",)
+LONG = pytest.mark.skipif(not os.environ.get("EXTEND_BRIDGE_GRAY"), reason="the long form: tools/test --long")
+
+
+@pytest.mark.parametrize(
+    ("defined", "budgets"),
+    [
+        (ALONE, {"CRASHES": 1, "LATE": 1}),
+        (ALONE, {"MIGRATIONS": 1}),
+        (ALONE, {"MIGRATIONS": 1, "STALE": 1, "ENGINES": 1}),
+        (ALONE, {"MIGRATIONS": 1, "LATE": 1, "ENGINES": 1}),
+        pytest.param((), {"MIGRATIONS": 1, "ENGINES": 1}, marks=LONG),
+        pytest.param(ALONE, {"MIGRATIONS": 1, "CRASHES": 1, "ENGINES": 1}, marks=LONG),
+        pytest.param(ALONE, {"MIGRATIONS": 1, "DOUBLES": 1, "ENGINES": 1}, marks=LONG),
+        pytest.param(ALONE, {"CRASHES": 1, "DOUBLES": 1}, marks=LONG),
+    ],
+    ids=lambda value: "+".join(value).lower() if isinstance(value, dict) else "",
+)
+def test_two_disturbances_at_once_or_a_migration_are_safe_and_end_with_the_guest_told(
+    tmp_path: Path, defined: tuple[str, ...], budgets: dict[str, int]
+) -> None:
+    """Without reconcile: nothing here depends on it."""
+    assert errors(tmp_path, *defined, **budgets) == (0, "")
+
+
 @pytest.mark.parametrize(
     ("planted", "budgets", "violated"),
     [
@@ -62,6 +88,7 @@ def test_every_run_is_safe_and_ends_with_the_guest_told(tmp_path: Path, budgets:
         (("BREAK_NO_MANDATORY", "NO_RECONCILE"), {"LANES": 1}, "(told==cinder)"),
         (("BREAK_BLIND",), {"LOSSES": 1}, "(told==cinder)"),
         (("BREAK_BELIEVE",), {"LIES": 1}, "(told>=need)"),
+        (("BREAK_NOT_TOLD", "NO_RECONCILE"), {"MIGRATIONS": 1, "ENGINES": 1}, "(told>=need)"),
     ],
     ids=lambda value: value[0].removeprefix("BREAK_").lower() if isinstance(value, tuple) else "",
 )
