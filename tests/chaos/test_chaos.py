@@ -126,6 +126,7 @@ def test_frozen_connections_are_replaced_and_no_second_is_blind(tmp_path: Path) 
     assert "gray faults: 1 (freeze-old)" in said
 
 
+@LONG
 def test_a_request_without_a_deadline_is_found(tmp_path: Path) -> None:
     """The kept connections to Keystone freeze: an engine that waits for an hour there extends nothing any more."""
     code, numbers, said = chaos(
