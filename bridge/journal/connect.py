@@ -205,26 +205,6 @@ def _session_of_mariadb(limits: DatabaseLimits | None) -> str:
     return f"SET SESSION {', '.join(parts)} /*M!100300 , {more} */"
 
 
-def begin_of_postgresql(url: sa.URL, limits: DatabaseLimits | None) -> str:
-    """Return the opening of a transaction: its limits travel with BEGIN in one round trip, and end with it.
-
-    A SET for the session would reach the next client of the same server connection through a pooler.
-    """
-    waits = limits or LIMITS
-    wanted = {
-        "statement_timeout": waits.statement if limits is not None else 0,
-        "lock_timeout": waits.lock,
-        "idle_in_transaction_session_timeout": waits.abandoned if limits is not None else 0,
-    }
-    options = str(url.query.get("options", ""))
-    return "; ".join(
-        [
-            "BEGIN",
-            *(f"SET LOCAL {name} = {round(value * 1000)}" for name, value in wanted.items() if name not in options),
-        ]
-    )
-
-
 def listen(
     engine: sa.Engine, url: sa.URL, *, limits: DatabaseLimits | None, current: Callable[[], Deadline | None]
 ) -> None:

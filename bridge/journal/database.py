@@ -1,43 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The journal's engine, transactions and statements: one code path for SQLite, PostgreSQL and MariaDB.
+"""The journal's engine and transactions: one code path for SQLite, PostgreSQL and MariaDB.
 
 A transaction is a function that may run more than once. A deadlock, a serialisation failure or a lost connection
 leads to another try. So do two inserts of the same open row. A lasting error becomes JournalUnavailableError. Every
 transaction ends: limits of drivers and servers stand in connect.py, a total deadline here.
-
-Statements of every request and host message are compiled once for each kind of database. They are then given to its
-driver as text, because SQLAlchemy's path (cache key, parameters, result) costs more than SQLite's work. The text is
-SQLAlchemy's own.
 """
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy import event
-from sqlalchemy.engine import Dialect
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.pool import PoolProxiedConnection
 
 from bridge.core.errors import ConfigError, JournalRefusedError, JournalUnavailableError
 from bridge.core.redact import safe_url
-from bridge.journal.connect import (
-    DEADLINES,
-    LIMITS,
-    DatabaseLimits,
-    Deadline,
-    begin_of_postgresql,
-    engine_options,
-    listen,
-)
+from bridge.journal.begin import begin_of, leave_begin_to_us
+from bridge.journal.connect import DEADLINES, LIMITS, DatabaseLimits, Deadline, engine_options, listen
 from bridge.journal.errors import explain, is_general, is_useless, is_worth_another_try
 from bridge.journal.settings import JournalSettings
 from bridge.journal.sqlite_file import listen_for_file
+from bridge.journal.statements import DriverConnection, Prepared, PreparedBlock
 from bridge.runtime.retry import Backoff
 
 T = TypeVar("T")
@@ -45,149 +32,6 @@ T = TypeVar("T")
 _TRIES: Final = 6
 _BETWEEN: Final = Backoff(first=0.01, cap=0.5)
 """Delays between two tries of a transaction."""
-_STEP: Final = 4  # rows to which a statement for rows is padded
-
-
-class Connected(Protocol):
-    """The part of a connection that a prepared statement needs: sa.Connection has it, and DriverConnection."""
-
-    @property
-    def connection(self) -> PoolProxiedConnection:
-        """The driver's connection, in its place of the pool."""
-
-    @property
-    def dialect(self) -> Dialect:
-        """The kind of database."""
-
-
-@dataclass(frozen=True, slots=True)
-class DriverConnection:
-    """A connection of the pool without SQLAlchemy's own around it, for prepared statements alone."""
-
-    connection: PoolProxiedConnection
-    dialect: Dialect
-
-
-@dataclass(frozen=True, slots=True)
-class _Text:
-    """One statement as a driver takes it: `order` of positional values, `constant` values, `returns` rows."""
-
-    text: str
-    order: list[str] | None
-    constant: dict[str, Any]
-    returns: bool
-
-    def values(self, given: Mapping[str, Any]) -> Any:
-        """Return the values in the form of the driver."""
-        whole = {**self.constant, **given} if self.constant else given
-        return [whole[name] for name in self.order] if self.order is not None else whole
-
-
-class Prepared:
-    """One statement; its values are given by the names of its bind parameters.
-
-    Columns of the journal's tables need no conversion on any of the three databases (a test holds that). So values
-    go to the driver and come from it unchanged.
-    """
-
-    def __init__(self, statement: sa.Executable) -> None:
-        self._statement = statement
-        self._texts: dict[str, _Text] = {}
-
-    def run(self, connection: sa.Connection, values: Mapping[str, Any]) -> sa.CursorResult[Any]:
-        """Run the statement once with `values`."""
-        text = self._text(connection)
-        given = text.values(values)
-        return connection.exec_driver_sql(text.text, tuple(given) if text.order is not None else given)
-
-    def rows(self, connection: Connected, values: Mapping[str, Any]) -> list[Any]:
-        """Run the statement once on the driver's own cursor, and return its rows: half the cost of `run`.
-
-        Errors are the driver's; Database makes SQLAlchemy's of them.
-        """
-        text = self._text(connection)
-        cursor = connection.connection.cursor()
-        try:
-            cursor.execute(text.text, text.values(values))
-            return list(cursor.fetchall()) if text.returns else []
-        finally:
-            cursor.close()
-
-    def alone(self, connection: Connected, begin: str, values: Mapping[str, Any]) -> list[Any]:
-        """Run the statement as a whole transaction in one message to PostgreSQL, and return its rows.
-
-        psycopg binds the values, because a message of several statements has no parameters of its own. After an
-        error the transaction is still open, and the caller rolls it back.
-        """
-        text = self._text(connection)
-        client = connection.dialect.loaded_dbapi.ClientCursor(connection.connection.driver_connection)
-        with client as cursor:
-            cursor.execute(f"{begin}; {text.text}; COMMIT", text.values(values))
-            while cursor.description is None and cursor.nextset():
-                pass
-            return list(cursor.fetchall())
-
-    def run_many(self, connection: Connected, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Run the statement for each row, on the driver's own cursor; without rows, do nothing."""
-        if not rows:
-            return
-        text = self._text(connection)
-        cursor = connection.connection.cursor()
-        try:
-            cursor.executemany(text.text, [text.values(row) for row in rows])
-        finally:
-            cursor.close()
-
-    def _text(self, connection: Connected) -> _Text:
-        known = self._texts.get(connection.dialect.name)
-        if known is None:
-            compiled = self._statement.compile(dialect=connection.dialect)  # type: ignore[attr-defined]
-            known = _Text(
-                str(compiled),
-                list(compiled.positiontup) if compiled.positional else None,
-                {name: value for name, value in compiled.params.items() if value is not None},
-                bool(self._statement.is_select or compiled.effective_returning),
-            )
-            self._texts[connection.dialect.name] = known
-        return known
-
-
-class PreparedForRows:
-    """One statement for a list of rows; `make(n)` returns its form for n rows, whose names end in 0 … n-1.
-
-    Unless `exact`, lists are padded to a multiple of four with the last row, so that there are few texts. Repeating
-    a row must then not change the result. `most` rows go in one statement. psycopg reads a text of more than 50
-    parameters or 4 kB anew each time. That costs more than a second statement.
-    """
-
-    def __init__(self, make: Callable[[int], sa.Executable], *, most: int, exact: bool = False) -> None:
-        self._make = make
-        self._most = most
-        self._exact = exact
-        self._by_size: dict[int, Prepared] = {}
-
-    def run(self, connection: Connected, rows: Sequence[Mapping[str, Any]], values: Mapping[str, Any]) -> list[Any]:
-        """Run the statement over the rows, with `values` for all of them; return the rows it returns, if any."""
-        found: list[Any] = []
-        for start in range(0, len(rows), self._most):
-            part = rows[start : start + self._most]
-            size = len(part) if self._exact else -(-len(part) // _STEP) * _STEP
-            given = dict(values)
-            for number in range(size):
-                for name, value in part[min(number, len(part) - 1)].items():
-                    given[f"{name}{number}"] = value
-            found.extend(self._of(size).rows(connection, given))
-        return found
-
-    def _of(self, size: int) -> Prepared:
-        if size not in self._by_size:
-            self._by_size[size] = Prepared(self._make(size))
-        return self._by_size[size]
-
-
-def names(prefix: str, size: int, kind: sa.types.TypeEngine[Any]) -> list[sa.BindParameter[Any]]:
-    """Return the bind parameters `prefix0` … of a statement for rows."""
-    return [sa.bindparam(f"{prefix}{number}", type_=kind) for number in range(size)]
 
 
 class Results(Protocol):
@@ -228,6 +72,7 @@ class Database:
                 hide_parameters=True,
                 connect_args=arguments,
                 pool_reset_on_return=None,  # each transaction ends in its block; saves a round trip
+                pool_use_lifo=True,  # the same connection again, whose pages SQLite still has in memory
                 **pool,
             )
         except (ArgumentError, NoSuchModuleError, ImportError) as ex:
@@ -237,16 +82,11 @@ class Database:
         self._name = url.set(query={}).render_as_string(hide_password=True)
         self._current = threading.local()
         listen(self.engine, url, limits=limits, current=self._deadline)
-        self._begin: str | None = None
         if url.get_backend_name() == "sqlite":
-            self._begin = "BEGIN IMMEDIATE"
             listen_for_file(self.engine, url)
-            event.listen(self.engine, "connect", _on_sqlite_connect)
-            event.listen(self.engine, "begin", self._begin_sqlite)
-        elif url.get_driver_name() == "psycopg":
-            self._begin = begin = begin_of_postgresql(url, limits)
-            event.listen(self.engine, "connect", _on_psycopg_connect)
-            event.listen(self.engine, "begin", lambda connection: _on_psycopg_begin(connection, begin))
+        leave_begin_to_us(self.engine, url)
+        self._begin = begin_of(url, limits)
+        sa.event.listen(self.engine, "begin", self._on_begin)
 
     @property
     def name(self) -> str:
@@ -267,17 +107,16 @@ class Database:
         """
         return self._run(work, write=True, once=self._once_prepared, kind=kind)
 
-    def write_alone(self, statement: Prepared, values: Mapping[str, Any], *, kind: str) -> list[Any]:
-        """Run one statement that may write in a transaction of its own; return its rows after the commit.
+    def write_alone(
+        self, statement: Prepared | PreparedBlock, values: Mapping[str, Any], *, kind: str
+    ) -> list[Any]:
+        """Run a statement that is a transaction of its own in one round trip; return its rows after the commit.
 
-        psycopg does so in one round trip. Raises the errors of `write`.
+        For psycopg and for MariaDB by PyMySQL. Raises the errors of `write`.
         """
-        begin = self._begin if self.engine.driver == "psycopg" else None
-        if begin is None:
-            return self.write_prepared(lambda connection: statement.rows(connection, values), kind=kind)
 
         def work(connection: DriverConnection) -> list[Any]:
-            return statement.alone(connection, begin, values)
+            return statement.alone(connection, self._begin.write if self._begin is not None else None, values)
 
         return self._run(work, write=True, once=self._once_alone, kind=kind)
 
@@ -345,24 +184,26 @@ class Database:
                 raise self._wrapped(connection, ex) from ex
 
     def _once_prepared(self, work: Callable[[DriverConnection], T]) -> T:
-        return self._once_begun(work, self._begin)
+        return self._once_on_driver(work, alone=False)
 
     def _once_alone(self, work: Callable[[DriverConnection], T]) -> T:
-        return self._once_begun(work, None)
+        return self._once_on_driver(work, alone=True)
 
-    def _once_begun(self, work: Callable[[DriverConnection], T], begin: str | None) -> T:
+    def _once_on_driver(self, work: Callable[[DriverConnection], T], *, alone: bool) -> T:
+        """Run `work` on the driver's connection; `alone`: the work begins and commits by itself."""
         dialect = self.engine.dialect
         try:
             connection = self.engine.raw_connection()
         except dialect.loaded_dbapi.Error as ex:
             raise self._wrapped(None, ex) from ex
         try:
-            if begin is not None:
+            if self._begin is not None and not alone:
                 cursor = connection.cursor()
-                cursor.execute(begin)
+                cursor.execute(self._begin.write)
                 cursor.close()
             result = work(DriverConnection(connection, dialect))
-            connection.commit()
+            if not alone:
+                connection.commit()
         except BaseException as ex:
             error = self._wrapped(connection, ex) if isinstance(ex, dialect.loaded_dbapi.Error) else ex
             _roll_back(connection)
@@ -388,11 +229,6 @@ class Database:
         )  # fmt: skip
         return wrapped if isinstance(wrapped, Exception) else ex
 
-    def _begin_sqlite(self, connection: sa.Connection) -> None:
-        # IMMEDIATE takes the write lock at once. A transaction that read first cannot take the lock later
-        # (SQLITE_BUSY).
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if getattr(self._current, "write", True) else "BEGIN")
-
     def _within(self, until: float) -> AbstractContextManager[Deadline | None]:
         """Limit one try; the connection's events find the deadline by the thread."""
         if self._limits is None:
@@ -400,6 +236,11 @@ class Database:
         deadline = DEADLINES.within(min(self._limits.statement, until - time.monotonic()))
         self._current.deadline = deadline
         return deadline
+
+    def _on_begin(self, connection: sa.Connection) -> None:
+        if self._begin is not None:
+            text = self._begin.write if getattr(self._current, "write", True) else self._begin.read
+            connection.exec_driver_sql(text, execution_options={"no_parameters": True})
 
     def _deadline(self) -> Deadline | None:
         return getattr(self._current, "deadline", None)
@@ -422,19 +263,3 @@ def missing_file(url: str) -> str | None:
         if name and not name.startswith((":memory:", "file:")) and not Path(name).exists():
             return name
     return None
-
-
-def _on_sqlite_connect(connection: Any, _record: object) -> None:
-    connection.isolation_level = None  # BEGIN is sent here, because the driver sends it too late
-    cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode=WAL")
-    cursor.execute("PRAGMA synchronous=FULL")
-    cursor.close()
-
-
-def _on_psycopg_connect(connection: Any, _record: object) -> None:
-    connection.autocommit = True  # BEGIN is sent here, with the limits of the transaction
-
-
-def _on_psycopg_begin(connection: sa.Connection, begin: str) -> None:
-    connection.exec_driver_sql(begin, execution_options={"no_parameters": True})

@@ -25,7 +25,7 @@ from oslo_log import log as oslo_log
 
 from bridge import VERSION
 from bridge.core.errors import ConfigError
-from bridge.runtime import log_output, log_scrub, rabbit_options
+from bridge.runtime import log_lines, log_output, log_scrub, rabbit_options
 from bridge.runtime.bus_url import with_rabbit_options
 
 S = TypeVar("S")
@@ -267,6 +267,7 @@ def setup_logging(conf: cfg.ConfigOpts, prog: str) -> None:
     conf.set_default("default_log_levels", [f"{name}=WARNING" for name in _QUIET])
     log_scrub.install(conf)
     oslo_log.setup(conf, prog, version=VERSION)
+    log_lines.install()
     log_output.install()
     for name in rabbit_options.unused_options(conf):
         LOG.warning("[oslo_messaging_rabbit] %s is set, but the bridge does not use it", name)

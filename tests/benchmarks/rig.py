@@ -75,6 +75,11 @@ class Rig:
         """Disks drawn from all of them: neighbours in a request are none in an index."""
         return self._random.sample(self.keys, min(count, len(self.keys)))
 
+    def arriving(self, count: int) -> list[ExtendKey]:
+        """Disks of a request: one alone has no open extend yet, as nearly all that arrive."""
+        keys = self.some(count)
+        return [ExtendKey(keys[0].server_id, new_id())] if count == 1 else keys
+
     def wire(self, reports: tuple[Report, ...], inventory: Inventory | None = None) -> bytes:
         """A message of the host, as it travels."""
         self._seq += 1

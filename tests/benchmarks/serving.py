@@ -46,7 +46,7 @@ def rows(workspace: Workspace) -> Iterator[Row]:
                     yield Row(
                         what=f"API under uWSGI, {what} per request, {auth}",
                         value=median(costs), budget=many if size > 1 else 2 * bare[size], bare=bare[size],
-                        bare_what="uWSGI, falcon, json, the same statements",
+                        bare_what="uWSGI, falcon, json, one INSERT, commit",
                     )  # fmt: skip
             rig.close()
 
@@ -64,7 +64,7 @@ def _bare(workspace: Workspace, size: int, full: int) -> float:
 
 def _cost(rig: Rig, port: int, pid: int, count: int, size: int) -> float:
     """µs of the worker's CPU per event."""
-    requests = [_body(rig.some(size)) for _ in range(count // size)]
+    requests = [_body(rig.arriving(size)) for _ in range(count // size)]
     _send(port, requests[:5])
     before = cpu_of(pid)
     _send(port, requests)

@@ -36,7 +36,7 @@ WALLS: Final = {
     "bridge/http": _wall("bridge.core", "cheroot"),
     "bridge/runtime": _wall(
         "bridge.core bridge.http",
-        "amqp cachetools cliff keystoneauth1 kombu oslo_config oslo_log oslo_messaging oslo_service "
+        "amqp cachetools cliff keystoneauth1 kombu oslo_config oslo_context oslo_log oslo_messaging oslo_service "
         "oslo_utils prometheus_client requests tenacity urllib3 yaml",
     ),
     "bridge/runtime/otlp.py": _wall("bridge.core bridge.runtime", "opentelemetry"),

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One request is one transaction: the states of its servers, the choice, and the rows it opens."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -11,38 +11,45 @@ from sqlalchemy.dialects import mysql
 
 from bridge.core.errors import JournalRefusedError, JournalUnavailableError
 from bridge.core.extend import Arrival, ExtendKey, ServerState, new_id
-from bridge.journal import accept
+from bridge.journal import opening
 from bridge.journal.accept import Journal
-from bridge.journal.database import Connected, Database, Prepared
+from bridge.journal.database import Database
 from bridge.journal.inventory import GONE
 from bridge.journal.settings import JournalSettings
+from bridge.journal.statements import Prepared, PreparedBlock
 from tests.lab.ports import steady_port
 from tests.unit.journal.conftest import Bench
 
 
-def test_a_request_with_one_event_takes_no_more_than_three_statements(
+def test_a_request_with_one_event_takes_the_fewest_statements(
     bench: Bench, key: ExtendKey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """PostgreSQL needs one, alone in its message; SQLite the row and its line; MariaDB the state before them."""
+    """PostgreSQL and MariaDB need one message; SQLite the row and its line, and one more for a row that is open."""
     bench.has("h1", key)
-    bench.journal.admit([key.server_id], lambda _: [Arrival(key=key)])  # counts the backlog, once a second
+    bench.journal.admit([key.server_id], lambda _: [Arrival(key=ExtendKey(key.server_id, new_id()))])  # counts
     said: list[str] = []
-    run, run_alone = Prepared.rows, Prepared.alone
-
-    def noted(prepared: Prepared, connection: Connected, values: Mapping[str, Any]) -> list[Any]:
-        said.append("prepared")
-        return run(prepared, connection, values)
-
-    def noted_alone(prepared: Prepared, connection: Connected, begin: str, values: Mapping[str, Any]) -> list[Any]:
-        said.append("alone")
-        return run_alone(prepared, connection, begin, values)
-
-    monkeypatch.setattr(Prepared, "rows", noted)
-    monkeypatch.setattr(Prepared, "alone", noted_alone)
+    for owner in (Prepared, PreparedBlock):
+        for name in ("rows", "changed", "alone", "run_many"):
+            if hasattr(owner, name):
+                monkeypatch.setattr(owner, name, noted(getattr(owner, name), name, said))
     event.listen(bench.database.engine, "before_cursor_execute", lambda *about: said.append(about[2]))
+    alone = {"postgresql": ["alone"], "mysql": ["alone", "rows"], "mariadb": ["alone", "rows"]}
+    dialect = bench.database.engine.dialect.name
     bench.journal.admit([key.server_id], lambda _: [Arrival(key=key)])
-    expected = {"postgresql": ["alone"], "sqlite": ["prepared"] * 2}
-    assert said == expected.get(bench.database.engine.dialect.name, ["prepared"] * 3)
+    assert said == alone.get(dialect, ["changed", "rows"])
+    said.clear()
+    bench.journal.admit([key.server_id], lambda _: [Arrival(key=key)])
+    assert said == alone.get(dialect, ["changed", "rows", "rows"])
+
+
+def noted(method: Callable[..., Any], name: str, said: list[str]) -> Callable[..., Any]:
+    """Return the method, which also notes its name."""
+
+    def run(*given: Any) -> Any:
+        said.append(name)
+        return method(*given)
+
+    return run
 
 
 def test_a_server_on_no_host_or_unknown_is_told_to_the_choice(bench: Bench, key: ExtendKey) -> None:
@@ -154,10 +161,10 @@ def test_a_value_that_no_row_can_hold_is_refused_and_leaves_the_connection_usabl
     assert set(bench.journal.admit([key.server_id], lambda _: [Arrival(key=key)])) == {key}
 
 
-@pytest.mark.parametrize("name", ["_OPEN", "_RAISE_BY_INSERT", "_ACCEPTED"])
+@pytest.mark.parametrize("name", ["_OPEN", "_RAISE_BY_INSERT", "ACCEPTED"])
 def test_pymysql_sends_the_rows_of_a_request_in_one_statement(name: str) -> None:
     """It does so only for rows of bound values alone; else each row costs a round trip."""
     cursors = pytest.importorskip("pymysql.cursors")
-    statement = getattr(accept, name)._statement
+    statement = getattr(opening, name)._statement
     text = str(statement.compile(dialect=mysql.pymysql.dialect()))
     assert cursors.RE_INSERT_VALUES.match(text)

@@ -8,7 +8,8 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.exc import OperationalError
 
-from bridge.journal.connect import LIMITS, begin_of_postgresql, engine_options
+from bridge.journal.begin import begin_of_postgresql
+from bridge.journal.connect import LIMITS, engine_options
 from bridge.journal.errors import error_code, explain, is_general, is_useless, is_worth_another_try
 
 PG = "postgresql+psycopg://eb:pw@db/journal"
