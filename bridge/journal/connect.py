@@ -195,13 +195,17 @@ def _defaults(url: sa.URL, limits: DatabaseLimits | None) -> dict[str, Any]:
 
 
 def _session_of_mariadb(limits: DatabaseLimits | None) -> str:
-    """Set the limits of a session in one round trip; the text in `/*M! */` is for MariaDB alone."""
+    """Set the limits of a session in one round trip; the text in `/*M! */` is for MariaDB alone.
+
+    The mode ORACLE is dropped, because it has another grammar for a block (one_event.py).
+    """
     waits = limits or LIMITS
     parts = [f"innodb_lock_wait_timeout={round(waits.lock)}"]
     if limits is None:
         return f"SET SESSION {parts[0]}"
     parts += [f"lock_wait_timeout={round(limits.lock)}"]
     more = f"max_statement_time={round(limits.statement)}, idle_transaction_timeout={round(limits.abandoned)}"
+    more += ", sql_mode=REPLACE(@@sql_mode, 'ORACLE', '')"
     return f"SET SESSION {', '.join(parts)} /*M!100300 , {more} */"
 
 

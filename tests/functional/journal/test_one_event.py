@@ -126,6 +126,15 @@ def test_the_line_that_cannot_be_written_takes_its_row_with_it(bench: Bench, key
     assert _admit(bench, key) == {key}
 
 
+def test_a_server_in_the_mode_oracle_takes_an_event(server: Server, database: Database, key: ExtendKey) -> None:
+    if not isinstance(server, MariaDB):
+        pytest.skip("a mode of MariaDB")
+    Bench(database).has("h1", key)
+    oracle = Database(JournalSettings(connection=f"{_url(database)}&sql_mode=ORACLE"))
+    assert _admit(Bench(oracle), key) == {key}
+    oracle.dispose()
+
+
 def test_a_server_without_blocks_takes_the_statements_of_several_events(
     server: Server, bench: Bench, key: ExtendKey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
