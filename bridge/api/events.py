@@ -246,6 +246,9 @@ class EventsResource:
             if decision.reason is not None
         ]
         self._audit.write(*taken, *refused)
+        if len(decisions) == 1:
+            self._counter(decisions[0].code).inc()
+            return
         for code, count in Counter(decision.code for decision in decisions).items():
             self._counter(code).inc(count)
 

@@ -108,15 +108,16 @@ class Database:
         return self._run(work, write=True, once=self._once_prepared, kind=kind)
 
     def write_alone(
-        self, statement: Prepared | PreparedBlock, values: Mapping[str, Any], *, kind: str
+        self, statement: Prepared | PreparedBlock, values: Callable[[], Mapping[str, Any]], *, kind: str
     ) -> list[Any]:
         """Run a statement that is a transaction of its own in one round trip; return its rows after the commit.
 
-        For psycopg and for MariaDB by PyMySQL. Raises the errors of `write`.
+        For psycopg and for MariaDB by PyMySQL. `values` gives the values of each try. Raises the errors of `write`.
         """
 
         def work(connection: DriverConnection) -> list[Any]:
-            return statement.alone(connection, self._begin.write if self._begin is not None else None, values)
+            begin = self._begin.write if self._begin is not None else None
+            return statement.alone(connection, begin, values())
 
         return self._run(work, write=True, once=self._once_alone, kind=kind)
 

@@ -62,7 +62,11 @@ def open_alone(
     The answer is empty where nothing was written: with `on_host` the server is not on a host, or this database has
     no such way. `kind` is the kind of transaction for readiness.
     """
-    row = row_of(new_id(), arrival, now)
+
+    def row() -> dict[str, object]:
+        """Return the values with a new id, because a try whose answer was lost may have used the id before."""
+        return row_of(new_id(), arrival, now)
+
     driver, dialect = database.engine.driver, database.engine.dialect
     if driver == "psycopg":
         rows = database.write_alone(_OF_POSTGRESQL[on_host], row, kind=kind)
@@ -70,7 +74,7 @@ def open_alone(
         rows = database.write_alone(_OF_MARIADB[on_host], row, kind=kind)
     elif driver == "pysqlite":
         line = line_of("", arrival, now)
-        rows = database.write_prepared(lambda connection: _by_sqlite(connection, row, line, on_host), kind=kind)
+        rows = database.write_prepared(lambda connection: _by_sqlite(connection, row(), line, on_host), kind=kind)
     else:
         return {}
     extend_id = rows[0][0] if rows else None
@@ -108,7 +112,7 @@ END IF;
 COMMIT;
 SELECT opened_id;
 END"""
-"""A SELECT INTO takes no locks, but a query as the condition of IF does. The id is selected after the commit."""
+"""A SELECT INTO reads the inventory without a lock. The last SELECT runs only after the commit."""
 
 
 def _block_of_mariadb(*, on_host: bool) -> PreparedBlock:

@@ -2,7 +2,8 @@
 """One request is one transaction: the states of its servers, the choice, and the rows it opens."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import sqlalchemy as sa
@@ -15,6 +16,7 @@ from bridge.journal import opening
 from bridge.journal.accept import Journal
 from bridge.journal.database import Database
 from bridge.journal.inventory import GONE
+from bridge.journal.one_event import open_alone
 from bridge.journal.settings import JournalSettings
 from bridge.journal.statements import Prepared, PreparedBlock
 from tests.lab.ports import steady_port
@@ -68,6 +70,25 @@ def test_a_server_on_no_host_or_unknown_is_told_to_the_choice(bench: Bench, key:
     bench.database.write(lambda c: c.exec_driver_sql(f"UPDATE domains SET state = '{GONE}'"))
     assert bench.journal.admit([key.server_id], choose) == {}
     assert seen[-1] == {key.server_id: ServerState.NO_HOST}
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "pymysql"])
+def test_each_try_of_an_event_has_an_id_of_its_own(driver: str, key: ExtendKey) -> None:
+    """A try whose answer was lost may have opened a row that is closed by now."""
+    seen: list[Any] = []
+
+    class Tried:
+        engine = SimpleNamespace(driver=driver, dialect=SimpleNamespace(is_mariadb=True))
+
+        def write_alone(
+            self, _statement: object, values: Callable[[], Mapping[str, Any]], *, kind: str
+        ) -> list[Any]:
+            seen.extend(values()["id"] for _ in kind)
+            return [(seen[-1],)]
+
+    tried = cast("Database", Tried())
+    assert open_alone(tried, Arrival(key=key), on_host=True, now=1.0, kind="ab") == {key: seen[-1]}
+    assert len(set(seen)) == 2
 
 
 def test_a_choice_that_raises_leaves_no_open_transaction(bench: Bench, key: ExtendKey) -> None:
