@@ -27,8 +27,8 @@ REQUIREMENTS: Final = (
 APIS: Final = ("placement", "nova")
 DAEMONS: Final = ("conductor", "scheduler", "compute")
 COMPUTE: Final = "compute"
-QUEUE: Final = f"compute.{HOST}"
-"""The queue of the casts to nova-compute."""
+QUEUE: Final = f"compute-alt.{HOST}"
+"""The queue of the casts with external events to nova-compute; others go to its queue `compute`."""
 _HERE: Final = Path(__file__).parent
 _PLACEMENT: Final = """\
 [placement_database]
