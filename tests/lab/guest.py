@@ -78,6 +78,7 @@ class Guest:
   <memory unit='MiB'>16</memory><vcpu>1</vcpu>
   <os><type arch='x86_64' machine='pc'>hvm</type><kernel>{escape(str(build_guest()))}</kernel>
     {f"<cmdline>{' '.join(words)}</cmdline>" if words else ""}</os>
+  {"<features><acpi/></features>" if self.hotplug else ""}
   <on_poweroff>destroy</on_poweroff><on_reboot>{reboot}</on_reboot><on_crash>{crash}</on_crash>
   <devices>
     <emulator>/usr/bin/qemu-system-x86_64</emulator>{disks}{scsi}{panic}{agent}

@@ -86,7 +86,8 @@ class Keystone(InBlock):
     def offer(self, kind: str, url: str, *, region: str = "RegionOne") -> None:
         """Put an endpoint of a service into the catalogue of a region, public, internal and admin."""
         self._admin = self.token("admin", "admin")
-        made = self._ask("POST", "services", service={"name": kind, "type": kind})["service"]["id"]
+        there = self._ask("GET", f"services?type={kind}")["services"]
+        made = (there or [self._ask("POST", "services", service={"name": kind, "type": kind})["service"]])[0]["id"]
         for interface in ("public", "internal", "admin"):
             endpoint = {"service_id": made, "interface": interface, "region": region, "url": url}
             self._ask("POST", "endpoints", endpoint=endpoint)
