@@ -25,7 +25,6 @@ import functools
 import hashlib
 import hmac
 import json
-import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -116,9 +115,10 @@ class AuditRecord:
         second, fraction = f"{self.at:.6f}".split(".")
         stamp = f"{_until_second(int(second))}.{fraction}Z"
         pairs = [f'{{"schema":{SCHEMA},"time":"{stamp}","part":{_quoted(part)},"event":{_quoted(self.event.value)}']
-        pairs += [
-            f"{key}{_json(value)}" for key, value in zip(_KEYS, _values_of(self), strict=True) if value is not None
-        ]
+        for name in _OPTIONAL:
+            value = getattr(self, name)
+            if value is not None:
+                pairs.append(f'"{name}":{_json(value)}')
         if self.traceparent is not None:
             pairs.append(f'"trace_id":{_quoted(trace_id(self.traceparent))}')
         if self.data:
@@ -138,9 +138,6 @@ _OPTIONAL: Final = (
     "server", "volume", "host", "project", "extend_id", "message_id", "request_id", "global_request_id",
     "attempt", "attempt_id", "outcome", "reason", "seconds",
 )  # fmt: skip
-
-_KEYS: Final = tuple(f'"{name}":' for name in _OPTIONAL)
-_values_of: Final = operator.attrgetter(*_OPTIONAL)
 
 
 def _json(value: str | float) -> str:
