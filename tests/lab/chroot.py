@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Final
 
 from tests.lab.install import say
-from tests.lab.leftovers import RUN
+from tests.lab.leftovers import OUTSIDE, RUN, TIMES
+from tests.lab.paths import LAB
 
 _PASSED_ON: Final = (
     "CI",
@@ -80,18 +81,21 @@ def copy_of(root: Path, target: Path) -> Path:
 
 
 def command_inside(root: Path, command: str) -> list[str]:
-    """Return the command that runs a shell command in the chroot, in namespaces that end with it.
+    """Return the command that runs a shell command in the chroot, in namespaces that end with it and its caller.
 
     The shell stays the first process there, because it collects children whose parents have ended. Without that a
     killed QEMU remains as a zombie, and libvirt says that the process cannot be terminated.
     """
     unshare = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--propagation", "private"]
-    return [*unshare, "bash", "-c", _ENTER, "enter", "bash", "-c", f"{command}\nexit $?"]
+    tied = ["setpriv", "--pdeathsig", "KILL"]
+    return [*tied, *unshare, "bash", "-c", _ENTER, "enter", "bash", "-c", f"{command}\nexit $?"]
 
 
 def environment_inside(root: Path, more: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return the environment of a command in the chroot."""
-    environment = {name: value for name, value in os.environ.items() if name.startswith(_PASSED_ON) and name != RUN}
+    environment = {name: value for name, value in os.environ.items() if name.startswith(_PASSED_ON)}
+    for path in (RUN, OUTSIDE, TIMES, LAB):  # they are not there
+        environment.pop(path, None)
     environment |= {"HOME": "/root", "TERM": "dumb", "LANG": "C.UTF-8", "R": str(root.resolve())}
     environment["PATH"] = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     return environment | dict(more or {})

@@ -60,6 +60,16 @@ _CONTRACT: Final = (
     "tests/contract/test_never_shrink.py",
 )
 
+_QUICK: Final = (
+    "tests/unit/core",
+    "tests/unit/http",
+    "tests/unit/runtime",
+    "tests/unit/listener",
+    "tests/unit/engine",
+    "tests/unit/hostagent",
+)
+_BROKER_QUICK: Final = ("tests/functional/listener/test_flow.py", "tests/functional/test_reports_exchange.py")
+
 
 def _others() -> str:
     """Return the options that leave out the functional tests of the other parts."""
@@ -72,16 +82,15 @@ class Suite:
 
     name: str
     command: str
-    short: bool = False
     counted: bool = True
 
 
 PARTS: Final = (
-    Suite("set-up", "tools/test --prepare", short=True, counted=False),
-    Suite("demo", "tools/demo", short=True, counted=False),
-    Suite("checks", "tools/test lint type docs", short=True, counted=False),
-    Suite("unit", "{pytest} -n2 -p tests.lab.noeventlet tests/unit tests/wire", short=True),
-    Suite("broker", f"{{pytest}} -n2 {' '.join(_BROKER)}", short=True),
+    Suite("set-up", "tools/test --prepare", counted=False),
+    Suite("demo", "tools/demo", counted=False),
+    Suite("checks", "tools/test lint type docs", counted=False),
+    Suite("unit", "{pytest} -n2 -p tests.lab.noeventlet tests/unit tests/wire"),
+    Suite("broker", f"{{pytest}} -n2 {' '.join(_BROKER)}"),
     Suite("demo over RabbitMQ", "tools/demo --broker rabbitmq", counted=False),
     Suite("databases", f"{{pytest}} -n2 {_DATABASES}"),
     *(Suite(path.rpartition("/")[2], f"{{pytest}} -n2 {path}") for path in _HYPERVISOR),
@@ -90,6 +99,12 @@ PARTS: Final = (
     Suite("guests", "tools/guests --short", counted=False),
     Suite("chaos", "{pytest} tests/chaos"),
 )
+SHORT: Final = (
+    Suite("short: demo", "tools/demo --broker rabbitmq", counted=False),
+    Suite("short: unit", f"tools/test --prepare unit && {{pytest}} -n2 -p tests.lab.noeventlet {' '.join(_QUICK)}"),
+    Suite("short: broker", f"{{pytest}} -n2 {' '.join(_BROKER_QUICK)}"),
+)
+"""The part of it that fits into CI. It has set-up and results of its own."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -104,7 +119,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "tools/matrix debian13 --run 'CI=true .venv/bin/pytest tests/functional/listener'",
     )
     parser.add_argument("release", choices=sorted(SUITES))
-    parser.add_argument("--short", action="store_true", help="only the README's demo, the checks, unit and broker")
+    parser.add_argument(
+        "--short", action="store_true", help="what CI runs: the demo over RabbitMQ, some of the tests"
+    )
     parser.add_argument("--only", metavar="PART", action="append", choices=names, help=f"of {', '.join(names)}")
     parser.add_argument("--run", metavar="COMMAND", help="only this shell command, in the tree there")
     parser.add_argument("--results", action="store_true", help="run nothing; print the last result of each part")
@@ -112,9 +129,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--list", action="store_true", help="run nothing; print the commands of the parts")
     parser.add_argument("--fresh", action="store_true", help="make the chroot anew")
     options = parser.parse_args(argv)
-    wanted = [
-        part for part in PARTS if (part.name in options.only if options.only else part.short or not options.short)
-    ]
+    if options.short and options.only:
+        parser.error("--short is a choice of parts of its own: leave out --only")
+    wanted = [part for part in (SHORT if options.short else PARTS) if part.name in (options.only or part.name)]
     if options.list:
         print("\n".join(f"{part.name:18} {part.command.format(pytest=_PYTEST)}" for part in wanted))
         return 0

@@ -4,13 +4,16 @@
 import os
 import tempfile
 from pathlib import Path
+from typing import Final
 
 ROOT = Path(__file__).resolve().parents[2]
+LAB: Final = "EXTEND_BRIDGE_LAB"
+"""The environment variable with the directory for what is kept."""
 
 
 def lab_cache() -> Path:
     """`.lab` in the working tree (git ignores it), or a directory of this user's where the tree is read-only."""
-    named = os.environ.get("EXTEND_BRIDGE_LAB")
+    named = os.environ.get(LAB)
     if named:
         path = Path(named)
     elif os.access(ROOT, os.W_OK):

@@ -167,6 +167,14 @@ STAGES: Final = (
         beside=True,
     ),
     Stage(
+        "debian13",
+        "the demo over RabbitMQ, unit and broker tests on Debian 13, in a chroot; every suite there with --long",
+        (("tools/matrix", "debian13", "--short"),),
+        thorough=(("tools/matrix", "debian13"),),
+        packages=PACKAGING_PACKAGES,
+        beside=True,
+    ),
+    Stage(
         "live",
         "a real Cinder extends volumes of real guests, without Nova and beside one; every part is killed meanwhile",
         (("{bin}/python", "-m", "tests.live"), ("{bin}/python", "-m", "tests.live", "--nova")),

@@ -9,8 +9,10 @@ from tests.lab import matrix
 from tests.lab.matrix_results import PartResult, ReleaseResults, keep_results, kept_results, read_results
 from tests.lab.paths import ROOT
 
+EVERY = (*matrix.PARTS, *matrix.SHORT)
 
-@pytest.mark.parametrize("part", matrix.PARTS, ids=[part.name for part in matrix.PARTS])
+
+@pytest.mark.parametrize("part", EVERY, ids=[part.name for part in EVERY])
 def test_each_path_of_a_part_is_there(part: matrix.Suite) -> None:
     words = [word.removeprefix("--ignore=") for word in part.command.split()]
     assert [word for word in words if word.startswith(("tests/", "tools/")) and not (ROOT / word).exists()] == []
