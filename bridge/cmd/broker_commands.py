@@ -4,6 +4,7 @@
 etc/rabbitmq holds the same rules as files; a test compares the two sets.
 """
 
+import json
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -102,6 +103,9 @@ TOPIC_GRANTS: Final = (
     TopicGrant(name="hostagent", vhost=Vhost.BRIDGE, exchange="extend_bridge.hosts", write="^HOST$", read="^$"),
 )  # fmt: skip
 
+EXCHANGES: Final = {"extend_bridge": False, "extend_bridge.hosts": True}
+"""The topic exchanges of TOPIC_GRANTS, and whether each is durable, as the engine declares them."""
+
 
 def commands(
     parts: Sequence[BrokerPart], hosts: Sequence[str], *, bridge: str, cinder: str, intake: str
@@ -118,9 +122,27 @@ def commands(
         if part is not BrokerPart.HOSTAGENT:
             names = {part.value, f"{part.value}-{intake}"}
             yield from _user(f"{_PREFIX}{part.value}", names, vhosts, "")
+    if hosts:
+        yield _exchanges(bridge)
     for host in hosts:
         _check(host)
         yield from _user(f"{_PREFIX}hostagent-{host}", {BrokerPart.HOSTAGENT.value}, vhosts, host)
+
+
+def _exchanges(vhost: str) -> str:
+    """Return the line that makes the exchanges of the topic permissions, unless they exist.
+
+    RabbitMQ 4.3 refuses a topic permission for an exchange that does not exist. rabbitmqctl may change to another
+    user, which has to read the file.
+    """
+    kind = {"type": "topic", "auto_delete": False, "internal": False, "arguments": {}}
+    made = [{"name": name, "vhost": vhost, "durable": durable, **kind} for name, durable in EXCHANGES.items()]
+    told = shlex.quote(json.dumps({"exchanges": made}))
+    return (
+        "\n# RabbitMQ 4.3 wants the exchanges of topic permissions to exist; the engine declares them as well\n"
+        f'exchanges=$(mktemp) && chmod 644 "$exchanges" && printf %s {told} > "$exchanges" && '
+        'rabbitmqctl import_definitions "$exchanges" && rm "$exchanges"'
+    )
 
 
 def literal(host: str) -> str:

@@ -28,16 +28,24 @@ def make_users(node: RabbitNode, conf: Path, hosts: Sequence[str], *, more: Sequ
     command += [word for part in ("listener", "engine", "operator") for word in ("--part", part)]
     printed = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True).stdout
     definitions = conf.with_name("definitions.json")
-    definitions.write_text(json.dumps(_definitions([*printed.splitlines(), *more])))
-    node.ctl("import_definitions", str(definitions))
+    told = _definitions([*printed.splitlines(), *more])
+    first = {"vhosts": told["vhosts"], "exchanges": told.pop("exchanges")}
+    for part in (first, told):  # RabbitMQ 4.3 takes topic permissions only for exchanges that exist
+        definitions.write_text(json.dumps(part))
+        node.ctl("import_definitions", str(definitions))
 
 
 def _definitions(lines: Sequence[str]) -> dict[str, Any]:
-    told: dict[str, Any] = {"vhosts": [], "users": [], "permissions": [], "topic_permissions": []}
+    told: dict[str, Any] = {
+        "vhosts": [], "users": [], "permissions": [], "topic_permissions": [], "exchanges": [],
+    }  # fmt: skip
     hashed = base64.b64encode(_SALT + hashlib.sha256(_SALT + WORD.encode()).digest()).decode()
     for line in lines:
         words = shlex.split(line, comments=True)
         if not words:
+            continue
+        if "import_definitions" in words:
+            told["exchanges"] += json.loads(words[words.index("%s") + 1])["exchanges"]
             continue
         assert words[0] == "rabbitmqctl", line
         match words[1:]:

@@ -23,7 +23,7 @@ struct control {
     uint16_t event, value;
 };
 
-static uint8_t control_ring[4 * PAGE] __attribute__((aligned(4096)));
+static uint8_t control_ring[RING_BYTES] __attribute__((aligned(4096)));
 static struct control controls[] = {
     {~0U, DEVICE_READY, 1}, {FIRST_PORT, PORT_READY, 1}, {FIRST_PORT, PORT_OPEN, 1}};
 

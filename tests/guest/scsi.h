@@ -16,7 +16,8 @@ enum {
     DEVICE_STATUS = 0x12,
     REQUEST_QUEUE = 2, /* after control and event */
     PAGE = 4096,
-    QUEUE_MAX = 1024, /* QEMU 10 has as many entries, older ones 256 */
+    QUEUE_MAX = 1024, /* QEMU 10 has as many entries, older ones fewer */
+    RING_BYTES = 9 * PAGE, /* of QUEUE_MAX entries */
     NEXT = 1,     /* descriptor: another follows */
     WRITABLE = 2, /* descriptor: the device writes it */
     SPINS = 50000000,
@@ -44,7 +45,7 @@ struct response {
     uint8_t status, response, sense[96];
 } __attribute__((packed));
 
-static uint8_t ring[9 * PAGE] __attribute__((aligned(4096)));
+static uint8_t ring[RING_BYTES] __attribute__((aligned(4096)));
 static struct request request;
 static struct response response;
 static uint8_t answer[32];

@@ -55,8 +55,10 @@ CEPH_PACKAGES: Final = ("ceph-mon", "ceph-osd", "ceph-common", "qemu-block-extra
 LIVE_PACKAGES: Final = ("python3-rados", "python3-rbd")
 """Ceph's libraries for Python, which PyPI does not have and Cinder's RBD driver needs."""
 MODEL_PACKAGES: Final = ("spin", "gcc", "libc6-dev")
-OPERATOR_PACKAGES: Final = ("chromium", "jq", "prometheus", "sudo", "systemd")
-"""What looks at the report's page, the recipes, the alert rules, the sudo rules and the units."""
+RECIPE_PACKAGES: Final = ("jq",)
+"""What runs the recipes for audit logs in the unit tests."""
+OPERATOR_PACKAGES: Final = ("chromium", "prometheus", "sudo", "systemd")
+"""What looks at the report's page, the alert rules, the sudo rules and the units."""
 PACKAGING_PACKAGES: Final = ("buildah", "mmdebstrap")
 """What makes OCI images and the chroots in which packages are built and installed."""
 STORAGE_PACKAGES: Final = (

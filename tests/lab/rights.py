@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+from bridge.cmd.broker_commands import EXCHANGES
 from tests.lab.paths import ROOT
 from tests.lab.rabbitmq import RabbitNode
 
@@ -65,6 +66,10 @@ def each_less(rights: Rights) -> Iterator[tuple[str, Rights]]:
             yield f"{column} {name}", replace(rights, **{column: f"^({rest})$" if rest else _NOTHING})
 
 
+NEEDS_EXCHANGES: Final = (4, 3)
+"""The release of RabbitMQ that refuses a topic permission for an exchange that does not exist."""
+
+
 class Broker:
     """Users and virtual hosts of a node, made many at a time: rabbitmqctl takes a second for each call."""
 
@@ -110,8 +115,18 @@ class Broker:
                 for case in cases for (user, vhost), every in topics.items() for rights in every
             ],
         }  # fmt: skip
-        self._file.write_text(json.dumps(told))
-        self._node.ctl("import_definitions", str(self._file))
+        exchanges = [
+            {
+                "name": name, "vhost": f"{case}-bridge", "type": "topic", "durable": durable, "auto_delete": False,
+                "internal": False, "arguments": {},
+            }
+            for case in cases for name, durable in EXCHANGES.items()
+        ]  # fmt: skip
+        if self._node.version < NEEDS_EXCHANGES:
+            exchanges = []  # the engine declares them with its own rights
+        for part in ({"vhosts": told["vhosts"], "exchanges": exchanges}, told):
+            self._file.write_text(json.dumps(part))
+            self._node.ctl("import_definitions", str(self._file))
 
     def url(self, case: str, user: str, vhost: str) -> str:
         """Of a user of a case."""

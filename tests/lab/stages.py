@@ -21,6 +21,7 @@ from tests.lab.install import (
     MODEL_PACKAGES,
     OPERATOR_PACKAGES,
     PACKAGING_PACKAGES,
+    RECIPE_PACKAGES,
     STORAGE_PACKAGES,
     TREE,
 )
@@ -42,6 +43,7 @@ STAGES: Final = (
         "unit",
         "unit tests, with every import of eventlet and greenlet blocked",
         (("{bin}/pytest", "-q", SIDE_BY_SIDE, "-p", "tests.lab.noeventlet", "tests/unit"),),
+        packages=RECIPE_PACKAGES,
     ),
     Stage("wire", "the API's contract, in this process", (("{bin}/pytest", "-q", "tests/wire"),)),
     Stage(

@@ -148,10 +148,15 @@ def test_no_delivery_is_counted_when_the_listener_ends_while_the_endpoint_is_awa
 @pytest.fixture
 def eager_broker(lab: Lab) -> Iterator[None]:
     """What expired while its next queue was gone is tried again every second, not every three minutes."""
-    setting = "application:{}_env(rabbit, dead_letter_worker_publisher_confirm_timeout{})."
-    lab.vhost.node.ctl("eval", setting.format("set", ", 1000"))
+    node, setting = lab.vhost.node, "rabbit, dead_letter_worker_publisher_confirm_timeout"
+    before = node.ctl("eval", f"application:get_env({setting}).").strip()
+    node.ctl("eval", f"application:set_env({setting}, 1000).")
     yield
-    lab.vhost.node.ctl("eval", setting.format("unset", ""))
+    if before == "undefined":  # until 3.10; later releases declare no lane without a value
+        node.ctl("eval", f"application:unset_env({setting}).")
+    else:
+        value = before.removeprefix("{ok,").removesuffix("}")
+        node.ctl("eval", f"application:set_env({setting}, {value}).")
 
 
 def test_what_expires_while_the_next_queue_is_gone_is_kept_by_the_broker_and_comes_back(

@@ -1,16 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """The printed rabbitmqctl commands are the rules of etc/rabbitmq, and safe to paste into a shell."""
 
+import json
+import os
 import re
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from bridge.cmd.broker_commands import GRANTS, TOPIC_GRANTS, BrokerPart, commands, literal
+from bridge.cmd.broker_commands import EXCHANGES, GRANTS, TOPIC_GRANTS, BrokerPart, commands, literal
 from bridge.cmd.manage import main as manage
 from bridge.core.errors import OperatorError
 from bridge.runtime import config
+from bridge.runtime.broker import AGENT_EXCHANGE, HOSTS_EXCHANGE
 from tests.lab.paths import ROOT
 
 PERMISSIONS = ROOT / "etc" / "rabbitmq" / "permissions"
@@ -41,6 +45,21 @@ def test_a_host_gets_a_user_that_may_write_its_own_routing_key_alone() -> None:
     assert re.fullmatch(key, "cmp-1.example")
     assert not re.fullmatch(key, "cmp-1xexample")
     assert not re.search(key, "cmp-1.example.evil")
+
+
+def test_the_exchanges_of_topic_permissions_are_made_before_any_host_is_held_to_its_keys(tmp_path: Path) -> None:
+    """RabbitMQ 4.3 refuses a topic permission for an exchange that does not exist."""
+    printed = list(commands((), ("a", "b"), bridge="it's", cinder="/", intake="topic"))
+    (line,) = (line for line in printed if "import_definitions" in line)
+    assert printed.index(line) < min(n for n, each in enumerate(printed) if "set_topic_permissions" in each)
+    told = tmp_path / "told"
+    script = f"rabbitmqctl() {{ cp $2 {told}; }}\n{line}"
+    subprocess.run(["sh", "-c", script], check=True, env={"PATH": os.defpath, "TMPDIR": str(tmp_path)})
+    made = json.loads(told.read_text())["exchanges"]
+    assert {each["name"]: each["durable"] for each in made} == EXCHANGES
+    assert {each["vhost"] for each in made} == {"it's"}
+    assert set(EXCHANGES) == {grant.exchange for grant in TOPIC_GRANTS} == {AGENT_EXCHANGE, HOSTS_EXCHANGE}
+    assert list(tmp_path.iterdir()) == [told]
 
 
 def test_each_part_gets_its_users_rights_at_both_virtual_hosts() -> None:
