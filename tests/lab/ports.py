@@ -1,36 +1,41 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ports for servers of a test: below those the kernel lends to outgoing connections before the server has begun."""
+"""Ports for servers of a test: below those the kernel lends to outgoing connections before the server has begun.
 
-import os
+A port that is given out is kept by the name of an abstract socket, so that no other test process of this machine
+takes it: neither another worker, nor another stage, nor another run.
+"""
+
 import random
 import socket
 from typing import Final
 
 _FIRST: Final = 20_000
 _LAST: Final = 32_000
-_WORKERS: Final = 4
-"""Parts of the range: tests that run in several processes at once take their ports from different parts."""
-PORTS: Final = "EXTEND_BRIDGE_PORTS"
-"""The environment variable that tells apart runs of tests side by side, each of up to two processes: 1, 2."""
-_given: set[int] = set()
+_kept: dict[int, socket.socket] = {}
 
 
 def steady_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
-    """A port of loopback that nobody listens on, and that this process has not given out before."""
+    """A port of loopback that nobody listens on, and that no living test process has been given before."""
     while True:
-        port = random.randrange(_FIRST, _LAST) // _WORKERS * _WORKERS + _worker() % _WORKERS
-        if port in _given:
+        port = random.randrange(_FIRST, _LAST)
+        if (kept := _keep(port)) is None:
             continue
         with socket.socket(socket.AF_INET, kind) as probe:
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:
+                kept.close()
                 continue
-        _given.add(port)
+        _kept[port] = kept
         return port
 
 
-def _worker() -> int:
-    """Return the number of this process among those that run tests side by side."""
-    lane = int(os.environ.get(PORTS, "1")) - 1
-    return 2 * lane + int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+def _keep(port: int) -> socket.socket | None:
+    """Keep a port for this process; None when a process has it."""
+    name = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    try:
+        name.bind(f"\0extend-bridge-test-port-{port}")
+    except OSError:
+        name.close()
+        return None
+    return name

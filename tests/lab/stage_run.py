@@ -20,7 +20,6 @@ from typing import IO, Final
 
 from tests.lab.install import TREE, say
 from tests.lab.leftovers import TIMES
-from tests.lab.ports import PORTS
 
 SIDE_BY_SIDE: Final = "-n2"
 """Tests in two processes: real parts are mostly waited for. Each process has real parts of its own."""
@@ -35,7 +34,7 @@ _SILENT: Final = 7200.0
 _LOOK_EVERY: Final = 0.2  # seconds
 _SAY_EVERY: Final = 60.0  # seconds
 _SLOWEST: Final = 10
-_LANES: Final = (1, 2)
+_LANES: Final = 2
 
 
 @dataclass(frozen=True)
@@ -129,15 +128,15 @@ class _Run:
         """Whether a stage failed, which outside CI keeps the later stages from running."""
         return bool(self._failed) and os.environ.get("CI") != "true"
 
-    def in_order(self, stages: Iterable[Stage], *, lane: int | None = None) -> None:
+    def in_order(self, stages: Iterable[Stage], *, shown_whole: bool = False) -> None:
         """Run stages one after another; in a lane each one's output is shown when it has ended."""
         for stage in stages:
             if self.stopped:
                 return
             self._under_way[stage.name] = time.monotonic()
-            with self._output(lane) as output, tempfile.NamedTemporaryFile("r", prefix="eb-times-") as tests:
-                say(f"=== {stage.name}: {stage.about}{'' if lane is None else ' (its output follows at its end)'}")
-                run = StageRun(stage, self._environment(tests.name, lane), output)
+            with self._output(shown_whole) as output, tempfile.NamedTemporaryFile("r", prefix="eb-times-") as tests:
+                say(f"=== {stage.name}: {stage.about}{' (its output follows at its end)' if shown_whole else ''}")
+                run = StageRun(stage, self._environment(tests.name), output)
                 self._run(run)
                 with self._lock:
                     self._note(run, time.monotonic() - self._under_way.pop(stage.name), tests.read())
@@ -145,8 +144,8 @@ class _Run:
     def side_by_side(self, stages: Sequence[Stage]) -> None:
         """Run the stages in two lanes, of which each takes the next one; say each minute what is under way."""
         waiting = deque(stages)
-        with ThreadPoolExecutor(len(_LANES), thread_name_prefix="lane") as pool:
-            lanes = [pool.submit(self.in_order, _taken_from(waiting), lane=lane) for lane in _LANES]
+        with ThreadPoolExecutor(_LANES, thread_name_prefix="lane") as pool:
+            lanes = [pool.submit(self.in_order, _taken_from(waiting), shown_whole=True) for _ in range(_LANES)]
             while wait(lanes, _SAY_EVERY).not_done:
                 now = time.monotonic()
                 say("=== " + ", ".join(f"{n} for {now - s:.0f} s" for n, s in list(self._under_way.items())))
@@ -161,9 +160,9 @@ class _Run:
                 return
 
     @contextmanager
-    def _output(self, lane: int | None) -> Iterator[IO[bytes] | None]:
+    def _output(self, shown_whole: bool) -> Iterator[IO[bytes] | None]:
         """Yield the file for a stage's output in a lane, None for the terminal; show the file at the end."""
-        if lane is None:
+        if not shown_whole:
             yield None
             return
         with tempfile.TemporaryFile() as output:
@@ -176,10 +175,9 @@ class _Run:
                     shutil.copyfileobj(output, sys.stdout.buffer)
                     sys.stdout.flush()
 
-    def _environment(self, tests: str, lane: int | None) -> dict[str, str]:
+    def _environment(self, tests: str) -> dict[str, str]:
         path = f"{self._bin}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
-        ports = {} if lane is None else {PORTS: str(lane)}
-        return dict(os.environ, PYTHONPATH=str(TREE), PATH=path, **{TIMES: tests}, **ports)
+        return dict(os.environ, PYTHONPATH=str(TREE), PATH=path, **{TIMES: tests})
 
     def _note(self, run: StageRun, took: float, tests: str) -> None:
         name = run.stage.name
@@ -212,7 +210,7 @@ def run_stages(stages: Sequence[Stage], bin_directory: Path, *, long: bool, lane
     """
     run, began = _Run(bin_directory, long=long), time.monotonic()
     beside = [stage for stage in stages if stage.beside]
-    if not lanes or len(beside) < len(_LANES):
+    if not lanes or len(beside) < _LANES:
         beside = []
     run.in_order(stage for stage in stages if stage not in beside)
     run.side_by_side(beside)

@@ -208,7 +208,8 @@ def every_part_works(rabbit: RabbitNode, tmp_path: Path, *, durable: bool = Fals
         until(lambda: case.waiting(UNREADABLE_QUEUE) == 1, "the unreadable lane")
         conf = str(case.conf("operator"))
         assert main(["parked", "list", "--config-file", conf]) == 0
-        assert main(["status", "--config-file", str(case.site.conf), "--config-file", conf]) == 0
+        status = ["status", "--config-file", str(case.site.conf), "--config-file", conf]
+        until(lambda: main(status) == 0, "every part is ready: the listener looks at the API every ten seconds")
         assert main(["record", "--for", "1s", "--config-file", conf]) == 0
         assert not case.refused(), case.said()
 

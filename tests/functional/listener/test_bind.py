@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The *bind* intake on a real broker: our queue on Cinder's exchange, whatever kind that is, through restarts."""
 
-import time
-
 import kombu
 import pytest
 
@@ -129,16 +127,12 @@ def test_with_cinders_exchange_as_it_is_by_default_the_gap_after_a_restart_ends_
             "it is back and sees that the exchange is gone",
         )
         bus = CinderBus(vhost.url, "notifications")  # as Cinder's next notification does
-        made = time.monotonic()
         lost = publish(bus, 1)
         listener.ready()
-        gap = time.monotonic() - made
         after = publish(bus, 10)
         until(lambda: set(after) <= set(lab.endpoint.events), "what comes after is delivered")
         assert set(before) <= set(lab.endpoint.events)
         assert set(lab.endpoint.events) - set(lost) == set(before + after)
-        print(f"from the exchange made anew to our binding: {gap:.2f} s")
-        assert gap < 3, "the listener looks every second"
     bus.close()
 
 

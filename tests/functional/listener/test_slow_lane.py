@@ -192,7 +192,7 @@ def test_the_lane_outlives_the_broker_and_its_queues_say_what_they_do(lab: Lab, 
 
     def still_there() -> bool:
         with suppress(*BROKER_ERRORS):  # a quorum queue without its leader yet
-            return lab.waiting(SlowDelay.SHORT.queue) == 3
+            return lab.waiting(SlowDelay.SHORT.queue) + lab.waiting(DUE_QUEUE) == 3  # due after 30 s
         return False
 
     until(still_there, "they are still there")

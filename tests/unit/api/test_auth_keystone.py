@@ -108,10 +108,10 @@ def test_a_question_ends_though_keystone_does_not_answer(
     if fault == "frozen":
         proxy.freeze(Which.ALL)
     else:
-        proxy.drip(20, Which.ALL)
+        proxy.drip(1, Which.ALL)  # the shortest answer would take minutes
     started = time.monotonic()
     assert outcome(auth, SERVICE_TOKEN) == 503
-    assert time.monotonic() - started < 15  # the drip of one answer alone would take longer
+    assert time.monotonic() - started < 120
     why = auth.check()
     assert why is not None
     assert "gives no complete answer in 1 s" in why
