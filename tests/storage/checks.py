@@ -18,6 +18,10 @@ long_form = pytest.mark.skipif(not LONG, reason="tools/test storage --long")
 """Cases that the short form leaves out: they take the VM minutes."""
 
 
+RUNNING_CELLS = [cell if cell.startswith("running") else pytest.param(cell, marks=long_form) for cell in CELLS]
+"""The cells, of which the short form takes those of a running guest."""
+
+
 def grew(seen: dict[str, Any], state: str) -> None:
     """The report says so, and the guest itself printed it once it ran."""
     report = seen["report"]

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.storage.checks import grew, in_the_vm
+from tests.storage.checks import grew, in_the_vm, long_form
 from tests.storage.conftest import Case
 
 pytestmark = in_the_vm
@@ -45,6 +45,7 @@ def test_a_key_that_is_wrong_or_cannot_be_had_leaves_the_guest_alone_and_heals(c
     )
 
 
+@long_form
 @pytest.mark.parametrize("state", ["paused", "off"])
 def test_luks2_over_iscsi_grows_paused_and_off(case: Case, state: str) -> None:
     """Paused without connection data; off with them, its map open, as it is after a shutdown from inside."""
@@ -72,7 +73,9 @@ def test_plain_dm_crypt_is_unsupported(case: Case) -> None:
     kept(seen)
 
 
-@pytest.mark.parametrize("beneath", ["nvme", "multipath_connection", "multipath_local"])
+@pytest.mark.parametrize(
+    "beneath", [pytest.param("nvme", marks=long_form), "multipath_connection", "multipath_local"]
+)
 def test_luks2_over_other_devices(case: Case, beneath: str) -> None:
     """The device beneath is extended as without encryption."""
     grew(case(f"crypt_{beneath}"), "running")

@@ -3,16 +3,13 @@
 
 import pytest
 
-from tests.storage.checks import CELLS, grew, healed, held_back, in_the_vm, long_form, refused_always
+from tests.storage.checks import CELLS, RUNNING_CELLS, grew, healed, held_back, in_the_vm, long_form, refused_always
 from tests.storage.conftest import Case
 
 pytestmark = in_the_vm
-_LONG_CELLS = [cell for cell in CELLS if not cell.startswith("running")]
 
 
-@pytest.mark.parametrize(
-    "cell", [cell if cell not in _LONG_CELLS else pytest.param(cell, marks=long_form) for cell in CELLS]
-)
+@pytest.mark.parametrize("cell", RUNNING_CELLS)
 def test_the_guest_prints_the_new_size(case: Case, cell: str) -> None:
     """One path."""
     grew(case(f"fc_{cell}"), cell.partition("_")[0])

@@ -58,8 +58,8 @@ def main(port: str, form: str, *named: str) -> None:
     groups: dict[str, Callable[[], None]] = {
         "iscsi": lambda: cases_iscsi.run(results, compute, single, long=long),
         "nvme": lambda: cases_nvme.run(results, compute, single),
-        "crypt": lambda: cases_crypt.run(results, compute, single),
-        "multipath": lambda: cases_multipath.run(results, compute, multi, plain=single),
+        "crypt": lambda: cases_crypt.run(results, compute, single, long=long),
+        "multipath": lambda: cases_multipath.run(results, compute, multi, plain=single, long=long),
         "crypt_multipath": lambda: cases_crypt.run_multipath(results, compute, multi),
         "fc": lambda: cases_fc.run(results, compute, single, long=long),
         "nfs": lambda: cases_nfs.run(results, compute, single, long=long),
