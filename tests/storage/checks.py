@@ -8,7 +8,7 @@ import pytest
 
 CELLS = [f"{state}_{way}" for state in ("running", "paused", "off") for way in ("connection", "local")]
 
-in_the_vm = [pytest.mark.functional, pytest.mark.timeout(3600)]
+in_the_vm = [pytest.mark.functional, pytest.mark.timeout(7200)]
 """Tests wait for the VM, on a busy machine for minutes; its silence ends them, see conftest."""
 
 

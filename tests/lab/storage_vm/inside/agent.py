@@ -31,6 +31,7 @@ from hostagent.workers import Workers
 from tests.lab.key_manager import BACKEND
 from tests.lab.storage_vm.inside.targets import STATE
 
+_REPORTS: Final = 1200.0  # seconds: for a report that never comes; on a busy machine the VM is ten times slower
 KEYS: Final = STATE / "keys"
 
 
@@ -111,7 +112,7 @@ class Agent:
             connection=connection, encryption=encryption,
         )  # fmt: skip
         self._submit([Order.from_wire(order.to_wire())])
-        return self._reports.get(timeout=180)
+        return self._reports.get(timeout=_REPORTS)
 
     def _take(self, reports: Sequence[Report]) -> None:
         for report in reports:
