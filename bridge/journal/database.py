@@ -66,13 +66,14 @@ class Database:
         try:
             url = sa.make_url(settings.connection)
             driver_url, arguments = engine_options(url, limits)
-            pool = {} if url.get_backend_name() == "sqlite" else {"pool_timeout": (limits or LIMITS).checkout}
+            pool: dict[str, Any] = {"pool_timeout": (limits or LIMITS).checkout}
+            if url.get_backend_name() == "sqlite":
+                pool = {"pool_use_lifo": True}  # the same connection again, which still has its pages in memory
             self.engine = sa.create_engine(
                 driver_url,
                 hide_parameters=True,
                 connect_args=arguments,
                 pool_reset_on_return=None,  # each transaction ends in its block; saves a round trip
-                pool_use_lifo=True,  # the same connection again, whose pages SQLite still has in memory
                 **pool,
             )
         except (ArgumentError, NoSuchModuleError, ImportError) as ex:
