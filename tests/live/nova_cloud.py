@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The cloud of tools/live --nova: a whole Nova extends; the bridge posts to it and observes."""
 
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from enum import StrEnum
@@ -63,15 +64,14 @@ class NovaCloud(CloudGround):
     @contextmanager
     def stand_alone(self) -> Iterator[BridgeSite]:
         """Run a bridge that extends by itself, without Nova, in the place of the bridge that observes."""
-        self.bridge.close()
-        home = self.directory / "stand-alone"
-        home.mkdir()
+        home = Path(tempfile.mkdtemp(prefix="stand-alone-", dir=self.directory))
         for place in ("control", "hypervisor"):
             (home / place).symlink_to(self.bridge.directory / place)
         site = BridgeSite(home, self._programs, self.broker, HOST)
         site.users = self.bridge.users
         self.configure_stand_alone(site)
         site.run("extend-bridge-manage", "--config-file", str(site.conf("api")), "db", "sync")
+        self.bridge.close()
         try:
             site.start()
             site.wait_ready()
