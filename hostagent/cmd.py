@@ -31,7 +31,8 @@ def main() -> int:
         hostagent_groups(),
         hostagent_settings,
         build,
-        description="Extend Bridge host agent: brings guests' disks up to their volumes' sizes on this hypervisor.",
+        description="Extend Bridge host agent: grows guests' disks to the size of their volumes on this "
+        "hypervisor.",
     )
 
 

@@ -248,7 +248,9 @@ class _ExtendAttempt:
             self.before = self.after = self._capacity("before", disk)
             if self.after < self.order.target:
                 raise StepFailedError(
-                    Outcome.DEVICE_STALE, Reason.DOMAIN_OFF, "QEMU itself grows the file, once the guest runs"
+                    Outcome.DEVICE_STALE,
+                    Reason.DOMAIN_OFF,
+                    "only QEMU can grow the file, and only while the guest runs",
                 )
         elif size < self.order.target:
             self._refresh(strategy, disk)

@@ -148,7 +148,9 @@ class DeviceMemory:
             gone = {key for key in self._known if key.server_id == server_id and key.volume_id not in disks}
             gone |= {ExtendKey(server_id, volume_id) for volume_id in detached} & self._known.keys()
             for key in gone:
-                LOG.info("server %s volume %s: detached, its device is forgotten", key.server_id, key.volume_id)
+                LOG.info(
+                    "server %s volume %s: detached, its device's identity is removed", key.server_id, key.volume_id
+                )
                 del self._known[key]
             changed, verdicts = bool(gone), {}
             for volume_id, (names, evidence) in disks.items():
@@ -213,7 +215,7 @@ class DeviceMemory:
             return {}
         except (OSError, ValueError, TypeError, RecursionError) as ex:
             why = ex.strerror if isinstance(ex, OSError) else str(ex)
-            LOG.error("%s cannot be read (%s): disks are learned anew, the old file is kept beside it", file, why)  # noqa: TRY400 - one line
+            LOG.error("%s cannot be read (%s): it is renamed, and identities are stored anew", file, why)  # noqa: TRY400 - one line
             _set_aside(file)
             return {}
 

@@ -72,7 +72,7 @@ class ToEngine:
             taken = "the default exchange"
         if self._logged != taken:
             self._logged = taken
-            LOG.warning("reports go to %s, which does not prove this host's name: %s", taken, why)
+            LOG.warning("reports are sent to %s, where the broker does not verify this host's name: %s", taken, why)
 
     def _publish_default_exchange(self, body: bytes, why: NotPublishedError) -> None:
         try:

@@ -44,7 +44,7 @@ class WouldShrinkError(StepFailedError):
 
     def __init__(self, capacity: int, size: int) -> None:
         super().__init__(
-            Outcome.REFUSED, Reason.WOULD_SHRINK, f"the disk has {capacity} bytes, {size} were asked for"
+            Outcome.REFUSED, Reason.WOULD_SHRINK, f"the disk has {capacity} bytes, the requested size is {size}"
         )
 
 
@@ -156,9 +156,7 @@ def _check_same(guest: GuestHandle, disks: Sequence[Disk]) -> str | None:
     now = guest.look()
     here = {_which(disk) for disk in now.disks}
     if other := [disk.target for disk in disks if _which(disk) not in here]:
-        raise StepFailedError(
-            Outcome.NOT_ATTACHED, Reason.DISK_ABSENT, f"{', '.join(other)} is another disk by now"
-        )
+        raise StepFailedError(Outcome.NOT_ATTACHED, Reason.DISK_ABSENT, f"{', '.join(other)} is another disk now")
     return now.run
 
 

@@ -78,7 +78,7 @@ class OrderConsumer:
             HEALTH,
             BROKER_ERRORS,
             session,
-            words=lambda error: f"no orders can be taken from our bus: {failure_words(error)}",
+            words=lambda error: f"orders cannot be read from our bus: {failure_words(error)}",
         )
 
     def _consume(self, connection: kombu.Connection, stop: threading.Event) -> None:
@@ -94,7 +94,7 @@ class OrderConsumer:
                 auto_declare=False,
             )
             with consumer:
-                LOG.info("taking orders for host %s", self._host)
+                LOG.info("orders for host %s are read", self._host)
                 while not stop.is_set():
                     self._health.ok(HEALTH, good_for=LIMIT)
                     if time.monotonic() - looked > _LOOK_AGAIN:

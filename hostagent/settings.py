@@ -25,103 +25,108 @@ HOSTAGENT_OPTS = [
     cfg.BoolOpt(
         "read_only",
         default=False,
-        help="Only look: report what guests see and never touch a disk. For hosts whose nova-compute extends, with "
-        "[engine] mode = observe. Where the hypervisor can refuse whatever would change something, it is asked to.",
+        help="Report the sizes that guests see, and never change a disk. For hosts whose nova-compute extends, "
+        "with [engine] mode = observe. With libvirt the agent then opens a read-only connection.",
     ),
     cfg.FloatOpt(
         "observe_wait",
         default=5,
         min=0,
-        help="With read_only, seconds to wait for a size to come after an order, before saying that it has not.",
+        help="With read_only, seconds to wait after an order until a guest has the size, before the agent reports "
+        "that it does not.",
     ),
     cfg.IntOpt(
         "workers",
         default=8,
         min=1,
         max=64,
-        help="Volumes worked on at once. Each worker has its own session with the hypervisor. While workers hang "
-        "and volumes wait, up to four times as many are started.",
+        help="Volumes that the agent extends at once. Each worker has its own session with the hypervisor. While "
+        "workers hang and volumes wait, up to four times as many workers are started.",
     ),
     cfg.IntOpt(
         "brick_processes",
         default=2,
         min=1,
         max=16,
-        help="os-brick processes. os-brick itself lets one extend at a time pass for SCSI and NVMe-oF.",
+        help="os-brick processes. For SCSI and NVMe-oF, os-brick itself runs one extend at a time.",
     ),
     cfg.FloatOpt(
         "device_wait",
         default=120,
         min=0,
-        help="Seconds to wait for the host's device to show the new size: arrays publish it late.",
+        help="Seconds to wait until the host's device has the new size, because arrays publish it late.",
     ),
     cfg.FloatOpt(
         "crowded_wait",
         default=10,
         min=0,
-        help="Seconds of device_wait that a volume may take while others wait for a worker; then it gives way and "
-        "is tried again later. Else one array that is late would hold up the volumes of all others.",
+        help="Seconds of device_wait that a volume may use while others wait for a worker. After that the volume "
+        "is tried again later. Otherwise one slow array would delay the volumes of all others.",
     ),
     cfg.FloatOpt("nudge_every", default=30, min=0.1, help="Seconds between rescans during device_wait."),
     cfg.FloatOpt(
         "storage_limit",
         default=5,
         min=0.1,
-        help="Seconds a read of storage by the agent itself may take (LUKS headers, sysfs of a device). One that "
-        "takes longer is given up; the same device is not read again until it returned. A header that was read "
-        "once is remembered.",
+        help="Seconds that the agent's own reads of storage may take (LUKS headers, sysfs of a device). A read "
+        "that takes longer is abandoned, and the agent does not read this device again until it has returned. A "
+        "LUKS header is read only once.",
     ),
     cfg.FloatOpt(
         "brick_limit",
         default=180,
         min=0.1,
-        help="Seconds an os-brick call may take; then its process group is killed, and its file lock goes with it.",
+        help="Seconds that an os-brick call may take. After that its process group is killed, which also releases "
+        "its file lock.",
     ),
     cfg.FloatOpt(
         "lock_limit",
         default=60,
         min=0.1,
-        help="Seconds to wait for os-brick's file lock while another process (nova-compute) holds it; then the "
-        "extend is tried again later.",
+        help="Seconds to wait for os-brick's file lock while another process (nova-compute) holds it. After that "
+        "the extend is tried again later.",
     ),
     cfg.StrOpt(
         "lock_path",
-        help="Directory of os-brick's file locks; the one nova-compute uses, where there is one "
-        "([oslo_concurrency] lock_path). Unset: a directory of our own below state_path.",
+        help="Directory of os-brick's file locks. Beside nova-compute set its [oslo_concurrency] lock_path. Unset: "
+        "a directory of our own in state_path.",
     ),
     cfg.StrOpt(
         "state_path",
         default="/var/lib/extend-bridge",
-        help="Directory for what must outlive a restart: which device each attached volume is (identities.json). "
-        "In a container it must be the host's.",
+        help="Directory for data that must survive a restart: the identity of each attached volume's device "
+        "(identities.json), and file systems to grow (grow.jsonl). In a container it must be a directory of the "
+        "host.",
     ),
     cfg.BoolOpt(
         "use_multipath",
         default=False,
-        help="As nova-compute's volume_use_multipath; must be equal to it.",
+        help="Use multipath devices. Beside nova-compute it must equal [libvirt] volume_use_multipath.",
     ),
     cfg.ListOpt(
         "nova_conf",
         default=["/etc/nova/nova.conf", "/etc/nova/nova-compute.conf"],
-        help="Where nova-compute runs on this host: its configuration, read once at the start to warn where "
-        "use_multipath and lock_path are not equal to its own. Files that are not there are left out.",
+        help="Configuration files of nova-compute on this host. They are read once at the start, to warn if "
+        "use_multipath or lock_path differ from nova-compute's. Missing files are ignored.",
     ),
     cfg.StrOpt(
         "root_helper",
         default="sudo -n",
-        help="What starts os-brick's privsep helper when the agent does not run as root; etc/sudoers.d allows it.",
+        help="Command that starts os-brick's privsep helper when the agent does not run as root; etc/sudoers.d "
+        "allows it.",
     ),
     cfg.FloatOpt(
         "inventory_interval",
         default=600,
         min=1,
-        help="Seconds between full looks at all guests; changes are reported at once by the hypervisor's events.",
+        help="Seconds between two full inventories of all guests. Between them the hypervisor's events report "
+        "changes at once.",
     ),
     cfg.FloatOpt(
         "heartbeat_interval",
         default=20,
         min=0.1,
-        help="Seconds between signs of life; several times shorter than [engine] host_timeout.",
+        help="Seconds between two heartbeats. [engine] host_timeout must be several times longer.",
     ),
     *OPS_OPTS,
 ]
@@ -133,21 +138,32 @@ GUEST_OPTS: Final = [
         "filesystems",
         default=FileSystemMode.OFF.value,
         choices=[mode.value for mode in FileSystemMode],
-        help="File systems inside guests. off: guests' agents are never asked. see: two questions to the agent say "
-        "how large file systems are beside their disks; no command runs in a guest. grow: as see, and on volumes "
-        "whose owner asked (extend_bridge_grow=true in the volume's metadata, or as a property of its image) "
-        "commands in the guest grow partition, LVM and file system. Never holds up an extend.",
+        help="File systems inside guests. off: the agent never asks a guest's agent. see: two queries to the "
+        "guest's agent compare file systems with their disks; no command runs in a guest. grow: like see; in "
+        "addition, commands in the guest grow partition, LVM and file system, on volumes whose owner asked for "
+        "it (extend_bridge_grow=true in the volume's metadata, or as a property of its image). An extend never "
+        "waits for this.",
     ),
-    cfg.IntOpt("workers", default=4, min=1, max=64, help="Guests looked into at once, beside the extends."),
-    cfg.FloatOpt("call_limit", default=10, min=0.1, help="Seconds one answer of a guest's agent may take."),
+    cfg.IntOpt(
+        "workers",
+        default=4,
+        min=1,
+        max=64,
+        help="Guests that the agent queries at once, in addition to the extends.",
+    ),
+    cfg.FloatOpt("call_limit", default=10, min=0.1, help="Seconds that one answer of a guest's agent may take."),
     cfg.FloatOpt(
         "growth_limit",
         default=600,
         min=1,
-        help="Seconds all commands in the guest for one volume may take together; then it is tried again later.",
+        help="Seconds that all commands in the guest for one volume may take together. After that the volume is "
+        "tried again later.",
     ),
     cfg.FloatOpt(
-        "interval", default=3600, min=1, help="Seconds between looks into a guest whose volumes are not extended."
+        "interval",
+        default=3600,
+        min=1,
+        help="Seconds between two queries of a guest's file systems while its volumes are not extended.",
     ),
 ]
 
@@ -156,11 +172,11 @@ KEY_MANAGER_OPTS: Final = [
     cfg.StrOpt(
         "backend",
         sample_default="barbican",
-        help="Set it to let this host ask the key manager for the keys of encrypted volumes: resizing a LUKS2 "
-        "volume that dm-crypt on the host decrypts takes its key. Castellan's backend: barbican, vault or a class. "
-        "Its other options, and with them who we are to the key manager ([key_manager] auth_type, username, "
-        "password; [barbican]; [vault]), are castellan's own and are read from the same files. Needs "
-        "extend-bridge[keymanager]. Unset: such volumes end as unsupported, and no key ever comes to this host.",
+        help="Set it to let this host read the keys of encrypted volumes from the key manager. A LUKS2 volume that "
+        "dm-crypt decrypts on the host cannot be resized without its key. Castellan's backend: barbican, vault "
+        "or a class. All other options of castellan, credentials included, are read from the same files "
+        "([key_manager] auth_type, username, password; [barbican]; [vault]). Needs extend-bridge[keymanager]. "
+        "Unset: extends of such volumes end as unsupported, and this host reads no keys.",
     ),
 ]
 """Only `backend` is read here. The other options of the section are castellan's, read in the os-brick process."""
@@ -241,7 +257,10 @@ def hostagent_settings(conf: cfg.ConfigOpts) -> HostAgentSettings:
     options = conf.hostagent
     host = options.host or default_host()
     if len(host) > _HOST_MAX or any(c.isspace() for c in host):
-        raise ConfigError("[hostagent] host: a name of at most 255 characters without spaces, as nova-compute's")
+        raise ConfigError(
+            "[hostagent] host must be a name of at most 255 characters without spaces; beside Nova, "
+            "nova-compute's host"
+        )
     brick = section(
         conf,
         "hostagent",
@@ -267,7 +286,10 @@ def hostagent_settings(conf: cfg.ConfigOpts) -> HostAgentSettings:
 def _guest(conf: cfg.ConfigOpts) -> GuestSettings:
     mode = FileSystemMode(conf.guest.filesystems)
     if mode is not FileSystemMode.OFF and conf.hostagent.read_only:
-        raise ConfigError("[guest] filesystems needs [hostagent] read_only = false: asking an agent is a write")
+        raise ConfigError(
+            "[guest] filesystems needs [hostagent] read_only = false, because libvirt allows queries to a "
+            "guest's agent only on a read-write connection"
+        )
     return section(conf, GUEST_GROUP, GuestSettings, filesystems=mode)
 
 

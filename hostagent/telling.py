@@ -118,7 +118,7 @@ class Teller:
         try:
             told = self._tell(server_id, owned)
         except Exception:
-            LOG.exception("server %s: the guest cannot be told of its disks", server_id)
+            LOG.exception("server %s: the guest cannot be notified of its disks' sizes", server_id)
         finally:
             for disk in owned:
                 self._owners.done(disk.volume_id or "")
@@ -163,7 +163,7 @@ class Teller:
             try:
                 told |= self._tell_group(server_id, group)
             except StepFailedError as ex:
-                LOG.debug("server %s cannot be told of its disks now: %s", server_id, ex)
+                LOG.debug("server %s: the guest cannot be notified of its disks' sizes now: %s", server_id, ex)
                 for disk in group if len(group) > 1 else ():
                     with suppress(StepFailedError):
                         told |= self._tell_group(server_id, [disk])
@@ -176,7 +176,7 @@ class Teller:
         try:
             self._guard.check(Domain(server_id=server_id, state=GuestState.ACTIVE, disks=()), disk)
         except StepFailedError as ex:
-            LOG.warning("server %s disk %s: the guest is not told of its size: %s", server_id, disk.target, ex)
+            LOG.warning("server %s disk %s: the guest is not notified of its size: %s", server_id, disk.target, ex)
             return False
         return True
 
@@ -190,7 +190,7 @@ class Teller:
             capacity = result.capacities.get(disk.target)
             if capacity is not None and disk.volume_id is not None:
                 self._told.note(server_id, result.run, disk.volume_id, capacity, Told.YES)
-                LOG.debug("server %s disk %s: the guest was told of %d bytes", server_id, disk.target, capacity)
+                LOG.debug("server %s disk %s: the guest was notified of %d bytes", server_id, disk.target, capacity)
 
     def _image_size(self, disk: Disk) -> Callable[[], int] | None:
         """Return what reads the size of an image, without the header that its guest does not see."""

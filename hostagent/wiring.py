@@ -84,7 +84,7 @@ def this_host(settings: HostAgentSettings) -> HostAccess:
         raise ConfigError(missing)
     lock.prepare(settings.brick.lock_path, own=settings.brick.own_locks)
     if settings.brick.key_manager is not None:
-        LOG.info("keys of encrypted volumes are fetched as [key_manager] says")
+        LOG.info("keys of encrypted volumes are read from the key manager of [key_manager]")
     brick = BrickPool(settings.brick)
     return HostAccess(
         open_hypervisor=open_hypervisor,

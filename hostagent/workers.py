@@ -271,7 +271,7 @@ class Workers:
         """Take orders and return at once."""
         self._metrics.in_flight.inc(len(orders))
         if refused := self._orders.put(orders):
-            LOG.warning("%d orders are answered as busy, because %d are waiting already", len(refused), WAITING_MAX)
+            LOG.warning("%d orders are answered as busy, because %d orders wait already", len(refused), WAITING_MAX)
             self._hand_over(refused, [_busy(order, "this host has too many orders") for order in refused])
         for _ in range(self._orders.unserved()):
             self._start_thread(self._count)

@@ -16,8 +16,8 @@ def main() -> int:
         listener_groups(),
         listener_settings,
         build,
-        description="Takes Cinder's volume.resize.end off the bus and posts volume-extended events until each has "
-        "a verdict.",
+        description="Reads Cinder's volume.resize.end notifications and posts volume-extended events, until the "
+        "endpoint has accepted or finally refused each.",
     )
 
 

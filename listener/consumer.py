@@ -94,7 +94,7 @@ class Loop:
                 with self._connect() as connection:
                     self._session(connection, stop)
             except ShuttingDownError:
-                LOG.info("stopped with messages in hand; the broker delivers them again")
+                LOG.info("stopped with unacknowledged messages; the broker delivers them again")
             finally:
                 self._telemetry.in_hand(0)
 

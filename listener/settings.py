@@ -34,62 +34,75 @@ NOTIFICATIONS_OPTS = [
         "intake",
         default=IntakeMode.TOPIC.value,
         choices=[
-            (IntakeMode.TOPIC.value, "Cinder's queues for a topic that is ours alone (recommended)"),
+            (IntakeMode.TOPIC.value, "Cinder's queues for a topic that only the listener reads (recommended)"),
             (
                 IntakeMode.BIND.value,
                 "a durable queue of our own, extend_bridge.notifications, bound to Cinder's exchange",
             ),
         ],
-        help="How notifications come to the listener. With topic, set [oslo_messaging_notifications] topics = "
-        "notifications,extend_bridge in cinder.conf. With bind, cinder.conf stays as it is, but another program "
-        "has to drain the queue of its topic. Messages that Cinder sends between a restart of the broker and the "
-        "listener's next binding are lost, unless Cinder's exchange is durable.",
+        help="Source of the notifications. topic: read the queues of a topic of our own; set "
+        "[oslo_messaging_notifications] topics = extend_bridge in cinder.conf. bind: bind our own queue to "
+        "Cinder's exchange; cinder.conf stays as it is, but another program must drain the queue of its topic. "
+        "With bind, messages between a restart of the broker and the listener's next binding are lost, unless "
+        "Cinder's exchange is durable.",
     ),
     cfg.StrOpt(
         "topic",
-        help="The topic in cinder.conf. Default: extend_bridge, which is ours alone, with intake = topic: "
-        "Cinder declares its queues <topic>.info and <topic>.error, and both are drained. With intake = bind: "
-        "notifications.",
+        help="The topic in cinder.conf. Default with intake = topic: extend_bridge, which only the listener reads. "
+        "Cinder declares its queues <topic>.info and <topic>.error, and the listener reads both. Default with "
+        "intake = bind: notifications.",
     ),
     cfg.StrOpt(
         "exchange",
         default="openstack",
-        help="Cinder's control_exchange as it is on the bus; for intake = bind.",
+        help="Cinder's control_exchange; used with intake = bind.",
     ),
 ]
 
 _TOPICS = {IntakeMode.TOPIC: "extend_bridge", IntakeMode.BIND: "notifications"}
 
 LISTENER_OPTS = [
-    cfg.IntOpt("batch", default=100, min=1, max=700, help="Events sent in one request. Nova takes about 780."),
+    cfg.IntOpt(
+        "batch", default=100, min=1, max=700, help="Events sent in one request, at most. Nova accepts about 780."
+    ),
     cfg.IntOpt(
         "max_message_bytes",
         default=_MESSAGE_BYTES,
         min=1024,
-        help="A larger notification is not read but kept in the queue extend_bridge.unreadable. Reading one takes "
-        "up to 25 times its size in memory; that of an extend has 4 kB, and half a kB for each more attachment.",
+        help="A larger notification is not parsed. It goes to the queue extend_bridge.unreadable. Parsing takes up "
+        "to 25 times a message's size in memory. An extend has about 4 kB, and half a kB for each further "
+        "attachment.",
     ),
     cfg.IntOpt(
         "max_rows", default=10_000, min=1, help="A volume.resize.end with more attachment rows than this is parked."
     ),
     cfg.FloatOpt(
-        "retry_cap", default=30, min=0.1, help="Seconds between tries of an endpoint that is away, at most."
+        "retry_cap",
+        default=30,
+        min=0.1,
+        help="Longest time between two attempts to reach an endpoint that does not answer, in seconds.",
     ),
     cfg.FloatOpt(
         "hold_seconds",
         default=60,
         min=1,
-        help="Seconds that messages are held for an endpoint that is away. Then they go into the slow lane, and no "
-        "more are taken until the endpoint answers. Keep it well below the broker's consumer_timeout.",
+        help="Seconds that the listener holds messages while the endpoint does not answer. Then it moves them to "
+        "its slow queues and reads no more until the endpoint answers. Keep it well below the broker's "
+        "consumer_timeout.",
     ),
     cfg.IntOpt(
         "park_attempts",
         default=5,
         min=1,
-        help="An event the endpoint keeps refusing is parked for a person after so many answers, but not before "
+        help="Answers after which an event that the endpoint refuses is parked for an operator, but not before "
         "park_seconds.",
     ),
-    cfg.FloatOpt("park_seconds", default=3600, min=0, help="Seconds such an event is tried again for, at least."),
+    cfg.FloatOpt(
+        "park_seconds",
+        default=3600,
+        min=0,
+        help="Shortest time for which a refused event is tried again before it is parked, in seconds.",
+    ),
     *OPS_OPTS,
 ]
 

@@ -134,7 +134,7 @@ class HttpBasic:
                     self._users = _read(self._path)
                     LOG.info("%s was read again: it has %d users", self._path, len(self._users.hashes))
             except (OSError, ConfigError) as ex:
-                LOG.error("the users are not changed: %s", ex)  # noqa: TRY400 - the text says it all
+                LOG.error("the htpasswd file was changed, but cannot be used; the users before stay valid: %s", ex)  # noqa: TRY400 - the text says it all
             return self._users
 
     def _remembered(self, proof: bytes) -> bool:
@@ -165,7 +165,9 @@ def _read(path: Path) -> _Users:
     except UnicodeDecodeError as ex:
         raise ConfigError(f"{option}: {path} is not UTF-8") from ex
     if state.st_mode & _LOOSE:
-        raise ConfigError(f"{option}: {path} can be changed or read by others; chmod it to 0640 or less")
+        raise ConfigError(
+            f"{option}: {path} can be read or changed by other users; set its mode to 0640 or stricter"
+        )
     if state.st_uid not in {0, os.geteuid()}:
         raise ConfigError(f"{option}: {path} belongs to uid {state.st_uid}; it must be root's or this user's")
     hashes: dict[str, bytes] = {}
@@ -183,7 +185,7 @@ def _read(path: Path) -> _Users:
         cost = max(cost, int(match["cost"]))
         hashes[name] = text.encode()
     if not hashes:
-        raise ConfigError(f"{option}: {path} names no user")
+        raise ConfigError(f"{option}: {path} has no users")
     dummy = bcrypt.hashpw(secrets.token_hex(16).encode(), bcrypt.gensalt(cost))
     return _Users(hashes, dummy, _stamp(state))
 

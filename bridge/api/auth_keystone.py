@@ -62,7 +62,7 @@ _WORDS: Final[tuple[tuple[type[Exception], str], ...]] = (
     (ks.BadRequest, "refuses the user of [{group}]: check user_domain_name and project_domain_name"),
     (ks.Forbidden, "does not let the user of [{group}] validate tokens: give it the role service or admin"),
     (ks.CatalogException, "has no identity endpoint for [{group}] interface and region_name in its catalogue"),
-    (ks.DiscoveryFailure, "tells no version of its API: check [{group}] auth_url"),
+    (ks.DiscoveryFailure, "does not return the versions of its API: check [{group}] auth_url"),
     (ks.NotFound, "answers 404: check [{group}] auth_url"),
     (ks.HttpError, "answers {status}"),
     (ks.ConnectTimeout, "gives no complete answer in {seconds:g} s"),

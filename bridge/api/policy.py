@@ -108,7 +108,7 @@ class OsloPolicy:
         if overridden:
             return f"the policy file {self._enforcer.policy_path} has rules of its own for {', '.join(overridden)}"
         if who.project is None:
-            return "the token is not one of a project"
+            return "the token is not scoped to a project"
         return "the role service or admin is missing, and no policy file says otherwise"
 
 

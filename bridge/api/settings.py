@@ -207,8 +207,8 @@ def _proxies(conf: cfg.ConfigOpts) -> Proxies:
     conf.register_opts(http_proxy_to_wsgi.OPTS, group=_MIDDLEWARE)
     if conf[_MIDDLEWARE].enable_proxy_headers_parsing and not known.networks and not known.unix:
         LOG.warning(
-            "[oslo_middleware] enable_proxy_headers_parsing counts for proxies on this machine only; name the "
-            "proxies in [api] trusted_proxies"
+            "[oslo_middleware] enable_proxy_headers_parsing trusts proxies on this machine only; name the proxies "
+            "in [api] trusted_proxies"
         )
         return proxies(_THIS_MACHINE)
     return known
@@ -233,8 +233,8 @@ def refuse_open_door(settings: ApiSettings, *, built_in: bool) -> None:
         return
     if not built_in:
         raise ConfigError(
-            "[api] auth_strategy=noauth is refused under an external WSGI server, whose address is not known here; "
-            "use extend-bridge-api on a loopback address, or set [api] force_noauth=true"
+            "[api] auth_strategy=noauth is refused under an external WSGI server, because the server's address is "
+            "not known here; use extend-bridge-api on a loopback address, or set [api] force_noauth=true"
         )
     if not _is_loopback(settings.bind_host):
         raise ConfigError(

@@ -102,10 +102,10 @@ class ChainReader:
         if last is not None and last.link is not None and not last.ended:
             self._evidence.note(file, last.row, "has no newline at its end")
         if len(log.numbers) and not log.homes.names and all(kind != Piece.LINKED for kind in log.kinds):
-            self._evidence.note(file, 0, "no line of this file has a chain: nothing is proved of it")
+            self._evidence.note(file, 0, "no line of this file has a chain, so changes cannot be detected")
         if log.damaged:
             self._evidence.note(
-                file, len(log.numbers) - 1, "the packed file is cut short or damaged after this line"
+                file, len(log.numbers) - 1, "the compressed file is cut short or damaged after this line"
             )
 
     def _linked(self, file: int, piece: LogPiece) -> None:
@@ -351,6 +351,6 @@ def _excerpt(text: bytes) -> bytes:
 
 def rewritten(writer: WriterChain) -> str:
     return (
-        f"{writer.about()}: this line, or one from number {writer.proved_to + 1} on, was written again: "
-        "its hash is not the one that was kept elsewhere"
+        f"{writer.about()}: this line, or one from number {writer.proved_to + 1} on, was rewritten: its hash is "
+        "not the stored hash"
     )

@@ -33,7 +33,7 @@ class PlaceJudge:
         plain = sum(kind == Piece.PLAIN for kind in log.kinds)
         if gaps and (self._is_put_together(file) or len(gaps) > max(_FEW_GAPS, plain // 5)):
             self._evidence.note(
-                file, 0, "other lines were put into this file: those without a chain are not proved"
+                file, 0, "other lines were put into this file: its lines without a chain are not proved"
             )
             return
         for gap in gaps:
@@ -58,7 +58,7 @@ class PlaceJudge:
         if len(foreign) > max(_FEW_GAPS, len(log.kinds) // 20) or not log.homes.names:
             return
         for row in foreign:
-            self._evidence.find(Damage.INSERTED, file, row, "is no record of an audit log")
+            self._evidence.find(Damage.INSERTED, file, row, "is not a line of an audit log")
 
     def _judge_front(self, file: int, log: LogText) -> None:
         """Compare the bytes in front of the first line of known place with the line's original place."""
@@ -68,10 +68,10 @@ class PlaceJudge:
         surplus = log.starts[row] - log.written[row]
         gap = Displaced(row, -1, surplus)
         if surplus < 0 and not _is_broken(log, gap):
-            text = f"{-surplus} bytes are gone from the beginning of this file"
+            text = f"{-surplus} bytes are missing at the beginning of this file"
             self._evidence.find(Damage.REMOVED, file, row, text)
         elif surplus > 0 and not any(log.kinds[before] == Piece.NAMED for before in range(row)):
-            self._evidence.note(file, 0, f"{surplus} bytes in front of line {log.where(row)} were put there later")
+            self._evidence.note(file, 0, f"{surplus} bytes before line {log.where(row)} were added later")
 
     def _judge_order(self, file: int, log: LogText) -> list[int]:
         for writer in self._writers.values():
@@ -89,7 +89,7 @@ class PlaceJudge:
             return []
         for row in moved:
             self._evidence.find(
-                Damage.REORDERED, file, row, "does not stand where it was written, among other writers' lines"
+                Damage.REORDERED, file, row, "is not where it was written, among other writers' lines"
             )
         return moved
 
@@ -98,16 +98,16 @@ class PlaceJudge:
         loose = [row for row in between if log.kinds[row] in {Piece.PLAIN, Piece.FOREIGN, Piece.BROKEN}]
         behind = f"line {log.where(gap.first)}"
         if gap.bytes < 0:
-            text = f"{-gap.bytes} bytes are gone from between {behind} and this line"
+            text = f"{-gap.bytes} bytes are missing between {behind} and this line"
             self._evidence.find(Damage.REMOVED, file, gap.row, text)
         elif not loose:
-            text = f"{gap.bytes} bytes were put in between {behind} and this line"
+            text = f"{gap.bytes} bytes were inserted between {behind} and this line"
             self._evidence.find(Damage.INSERTED, file, gap.row, text)
         for row in loose if gap.bytes > 0 else ():
             text = (
-                "was put in here"
+                "was inserted here"
                 if len(loose) == 1
-                else f"is one of {len(loose)}, of which one or more were put in"
+                else f"is one of {len(loose)} lines, of which one or more were inserted"
             )
             self._evidence.find(Damage.INSERTED, file, row, f"{text}: {gap.bytes} bytes too many behind {behind}")
 

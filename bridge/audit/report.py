@@ -96,9 +96,11 @@ class LogReport:
     def missing(self) -> list[str]:
         """A sentence for each part without a line in the logs: the facts that are therefore unknown."""
         told = {
-            "listener": "no line of a listener: when Cinder sent what, and what never reached an API, is not known",
-            "api": "no line of an API: what was delivered but never accepted is not known",
-            "engine": "no line of an engine: whether what was accepted reached its guest is not known",
+            "listener": "the logs have no lines of a listener: when Cinder sent its notifications, and which never "
+            "reached an API, is not known",
+            "api": "the logs have no lines of an API: whether delivered events were accepted is not known",
+            "engine": "the logs have no lines of an engine: whether accepted extends reached their guests is not "
+            "known",
         }
         return [told[part] for part in PARTS if part not in self.parts] if self.events else []
 

@@ -69,20 +69,20 @@ def unknown(traced: Traced) -> Iterator[str]:
             and not story.replayed
         ):
             if "listener" in traced.parts:
-                yield f"{about}: no listener sent this; another client posted it, or the listener's log is missing"
+                yield f"{about}: no listener sent this event; another client did, or the listener's log is missing"
             else:
-                yield f"{about}: no listener's log is here: when Cinder sent it is not known"
+                yield f"{about}: the logs have no lines of a listener: when Cinder sent it is not known"
         opened = story.first(AuditEvent.ACCEPTED, AuditEvent.BEHIND) is not None  # by API, operator, engine
         if not opened and story.extend_id is not None:
-            yield f"{about}: no API's line says that it was accepted: the API's log is missing or cut"
+            yield f"{about}: no line says that an API accepted it: the API's log is missing or cut"
         if (
             story.extend_id is None
             and story.first(AuditEvent.ACCEPTED) is not None
             and "engine" not in traced.parts
         ):
-            yield f"{about}: no engine's log is here: whether it reached the guest is not known"
+            yield f"{about}: the logs have no lines of an engine: whether the size reached the guest is not known"
         if story.standing == "delivered" and "api" not in traced.parts:
-            yield f"{about}: no API's log is here: what the endpoint did with it is not known"
+            yield f"{about}: the logs have no lines of an API: whether the endpoint accepted the event is not known"
 
 
 def words(entry: Entry) -> str:

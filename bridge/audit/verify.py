@@ -50,7 +50,7 @@ class Verifier:
             self._judge_gap(gap)
         for held in self._chains.strays:
             self._evidence.find(
-                Damage.INSERTED, held.file, held.row, "belongs to no chain: no writer wrote this line here"
+                Damage.INSERTED, held.file, held.row, "does not belong to a chain: no writer wrote this line here"
             )
         self._judge_repeats()
         for writer in self._chains.writers.values():
@@ -90,7 +90,7 @@ class Verifier:
         )
         if gap.unverified:
             self._evidence.note(
-                after.file, after.row, "its own text is not proved, because the line before it is gone"
+                after.file, after.row, "its own text is not proved, because the line before it is missing"
             )
 
     def _judge_gap_of_files(self, gap: ChainGap, before: HeldLine, after: HeldLine) -> None:
@@ -152,7 +152,10 @@ class Verifier:
             if found < room:
                 self._chains.broken.remove(broken)
                 self._evidence.find(
-                    Damage.EDITED, broken.file, broken.row, f"was a line of {about} and is no record any more"
+                    Damage.EDITED,
+                    broken.file,
+                    broken.row,
+                    f"was a line of {about} and is not a valid line any more",
                 )
                 found += 1
         return found
@@ -213,7 +216,7 @@ class Verifier:
         broken = next((b for b in self._chains.broken if self._ends(writer, newest, b)), None)
         if broken is not None:
             self._chains.broken.remove(broken)
-            text = f"was a line of {writer.about()} and is no record any more"
+            text = f"was a line of {writer.about()} and is not a valid line any more"
             self._evidence.find(Damage.EDITED, broken.file, broken.row, text)
             first += 1
         if first <= last:
@@ -310,7 +313,8 @@ class Verifier:
                 writer = self._chains.writers[held.link.writer]
                 if held.link.seq < writer.first:
                     text = (
-                        f"{writer.about()}: number {held.link.seq} is not proved, because lines after it are gone"
+                        f"{writer.about()}: number {held.link.seq} is not proved, because lines after it are "
+                        "missing"
                     )
                     self._evidence.note(held.file, held.row, text)
                 else:
@@ -318,7 +322,7 @@ class Verifier:
                     self._evidence.find(Damage.INSERTED, held.file, held.row, text)
             elif not self._is_a_copy(held.file, copies[held.file]):
                 self._evidence.find(
-                    Damage.INSERTED, held.file, held.row, "is a copy of a line that stands elsewhere"
+                    Damage.INSERTED, held.file, held.row, "is a copy of a line that is elsewhere in the log"
                 )
             else:
                 log.kinds[held.row] = Piece.NAMED
@@ -346,7 +350,7 @@ class Verifier:
                 self._evidence.note(torn.file, torn.row, text)
             else:
                 self._evidence.find(
-                    Damage.INSERTED, torn.file, torn.row, "is no record, and no writer was writing one here"
+                    Damage.INSERTED, torn.file, torn.row, "is not a valid line, and no writer wrote one here"
                 )
 
     def _note_writer(self, writer: WriterChain, text: str) -> None:

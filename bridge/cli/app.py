@@ -28,8 +28,9 @@ class OperatorApp(App):
 
     def __init__(self) -> None:
         super().__init__(
-            description="Look after Extend Bridge: what happened, what waits, what to send again. Each command "
-            "takes --config-file FILE, also in front of its name; default: /etc/extend-bridge/extend-bridge.conf.",
+            description="Operate Extend Bridge: see its state and the history of each extend, and send or close "
+            "events by hand. Each command takes --config-file FILE, also in front of its name; default: "
+            "/etc/extend-bridge/extend-bridge.conf.",
             version=VERSION,
             command_manager=CommandManager(NAMESPACE),
             deferred_help=True,

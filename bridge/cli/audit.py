@@ -28,7 +28,7 @@ from bridge.runtime.listing import Listing
 
 _ABOUT_LOG: Final = (
     "audit log, pattern or directory; may be given several times (default: [audit] file of the configuration and "
-    f"what logrotate made of it, else {logfiles.DEFAULT})"
+    f"its rotated files, else {logfiles.DEFAULT})"
 )
 _READINGS: Final = 3  # attempts to read a log that is rotated during reading
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -41,7 +41,9 @@ def _logs(parser: argparse.ArgumentParser) -> None:
 
 def _proof(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--key-file", metavar="FILE", help="the log's key (default: [audit] key_file of the configuration)"
+        "--key-file",
+        metavar="FILE",
+        help="the key file of the audit log (default: [audit] key_file of the configuration)",
     )
     parser.add_argument(
         "--heads",
@@ -49,7 +51,8 @@ def _proof(parser: argparse.ArgumentParser) -> None:
         default=[],
         type=Path,
         metavar="FILE",
-        help="a daemon's own log (`journalctl -u extend-bridge-listener > FILE`), with the hashes it kept there",
+        help="a daemon's own log (`journalctl -u extend-bridge-listener > FILE`), which contains stored hashes of "
+        "the audit log",
     )
 
 
@@ -85,7 +88,7 @@ class _Where:
     def _journals(self) -> tuple[list[ChainHead], str | None]:
         settings = config.read(self._conf, journal_settings)
         if (file := missing_file(settings.connection)) is not None:
-            return [], f"there is no journal at {file}"
+            return [], f"the journal {file} does not exist"
         database = Database(settings)
         try:
             return AuditHeads(database).all(), None
@@ -105,7 +108,7 @@ def _told_heads(files: Sequence[Path]) -> Iterator[ChainHead]:
 
 
 def _span(parser: argparse.ArgumentParser) -> None:
-    form = "UTC, as 2026-01-31T12:00, or how long ago, as 90s, 15m, 2h, 7d"
+    form = "a time in UTC such as 2026-01-31T12:00, or an age such as 90s, 15m, 2h or 7d"
     parser.add_argument("--since", metavar="WHEN", help=f"only extends that began at this time or later: {form}")
     parser.add_argument("--until", metavar="WHEN", help="only extends that began before this time")
     parser.add_argument(
@@ -252,7 +255,7 @@ class AuditVerify(Listing):
         counts = f"{made.lines} lines: {made.proved} proved by the chains of {made.writers} writers"
         self.app.stderr.write(f"{counts}, {made.plain} without a chain; {len(made.findings)} findings\n")
         if why_not is not None:
-            self.app.stderr.write(f"not known: what the journal kept: {why_not}\n")
+            self.app.stderr.write(f"not known: the hashes in the journal: {why_not}\n")
         rows = [(f.kind.value, f.file, f.line or None, f.text) for f in [*made.findings, *made.notes]]
         return ("Kind", "File", "Line", "What"), rows
 

@@ -45,8 +45,8 @@ class BehindList(Reads, Listing):
             wanted = asked.unseen if parsed_args.cannot_see else asked.behind
             found = wanted(limit=parsed_args.limit)
             looked = last_survey(database).ended_at is not None
-        what = "every guest can be seen" if parsed_args.cannot_see else "no guest is behind its volume"
-        self.nothing = what if looked else f"{what}, as far as is known: no pass over all volumes has ended yet"
+        what = "the size in every guest is known" if parsed_args.cannot_see else "no guest is behind its volume"
+        self.nothing = what if looked else f"{what}, as far as known: no reconcile pass has ended yet"
         return ("Server", "Volume", "Since", "Why", "Host", "Sees", "Wanted"), [_row(lag) for lag in found]
 
     def _file_systems(self, parsed_args: argparse.Namespace) -> Rows:
@@ -54,7 +54,7 @@ class BehindList(Reads, Listing):
             rows = FileSystems(database).behind(limit=parsed_args.limit)
             counts = FileSystems(database).counts()
         self.nothing = (
-            "no file system leaves room of its disk unused, as far as guests' agents say"
+            "every known file system fills its disk"
             if counts
             else "no file system is known: set [guest] filesystems = see on the hosts"
         )

@@ -86,7 +86,7 @@ class EventList(Reads, Listing):
             found = look.events(wanted)
         such = "such " if parsed_args.server or parsed_args.volume else ""
         state = parsed_args.state
-        self.nothing = f"the journal holds no {such}extend" if state == "all" else f"no {such}extend is {state}"
+        self.nothing = f"the journal has no {such}extend" if state == "all" else f"no {such}extend is {state}"
         return (
             ("ID", "Server", "Volume", "State", "Outcome", "Reason", "Attempts", "Opened", "Overdue", "Waits for"),
             [
@@ -116,7 +116,7 @@ class EventShow(Reads, Showing):
         with self.look(parsed_args) as look:
             found = look.event(parsed_args.id)
         if found is None:
-            raise OperatorError(f"the journal holds no extend {parsed_args.id}", code=1)
+            raise OperatorError(f"the journal has no extend {parsed_args.id}", code=1)
         row, history = found
         shown = {name: moment(value) if name.endswith("_at") else value for name, value in row.items()}
         lines = [f"{moment(float(line.partition(' ')[0]))} {line.partition(' ')[2]}" for line in history]
@@ -150,7 +150,7 @@ class EventRetry(_Acts):
                 request_id = f"req-{new_id()}"
                 opened = look.retry(extend_id, request_id=request_id)
                 if opened is None:
-                    self.app.stderr.write(f"the journal holds no extend {extend_id}\n")
+                    self.app.stderr.write(f"the journal has no extend {extend_id}\n")
                     code = 1
                     continue
                 key, opened_id = opened
@@ -197,7 +197,7 @@ class HostList(Reads, Listing):
     """List the hosts that have reported, with the time of each host's last report."""
 
     _epilog = "Example: extend-bridge host list -f json"
-    nothing = "no host ever reported"
+    nothing = "no host has reported yet"
 
     def take_action(self, parsed_args: argparse.Namespace) -> Rows:
         """Run the command; return column names and rows."""
@@ -228,7 +228,7 @@ class HostShow(Reads, Listing):
         parser.add_argument(
             "--volume-types",
             action="store_true",
-            help="list the volume types that the host can extend, and the reason for those it cannot",
+            help="list the volume types that the host can extend, and for each other type the reason",
         )
         return parser
 

@@ -38,7 +38,7 @@ class Reconcile(Reads, Listing):
     """
 
     _epilog = "Example: extend-bridge reconcile --dry-run"
-    nothing = "nothing to mend: every guest sees its volume's size"
+    nothing = "nothing to do: every guest sees its volume's size"
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         """Add the options of the command."""

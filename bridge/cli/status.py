@@ -36,7 +36,7 @@ def count_parked(conf: cfg.ConfigOpts) -> tuple[int | str, bool]:
     url = bus_settings(conf).transport_url
     check_url(url, "[bus] transport_url")
     if is_memory(url):
-        return "inside the process: see its metrics", False
+        return "in the memory of the process: see its metrics", False
     try:
         with kombu_connection(url, heartbeat=0, name="extend-bridge status") as connection:
             connection.ensure_connection(max_retries=1, timeout=_TIMEOUT)
@@ -65,7 +65,7 @@ def _asked(url: str) -> tuple[str, bool]:
     except requests.RequestException:
         return "does not answer; is it down, or on another node?", False
     except (KeyError, TypeError, AttributeError):
-        return "answers something that is no readiness", True
+        return "does not answer like /healthz/ready", True
     return ("ready", False) if answer.ok else (f"not ready: {'; '.join(wrong)}", True)
 
 

@@ -26,7 +26,7 @@ from listener.settings import ListenerSettings, listener_groups, listener_settin
 from listener.wiring import build as build_listener
 
 _NAME: Final = "all-in-one"
-_DESCRIPTION: Final = "The whole bridge in one process, for a cloud of one node and for trying."
+_DESCRIPTION: Final = "All parts of the bridge in one process, for a cloud of one node and for tests."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

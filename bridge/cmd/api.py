@@ -16,8 +16,8 @@ def main() -> int:
         API_GROUPS,
         api_settings,
         build,
-        description="Takes volume-extended events as Nova does, POST /v2.1/os-server-external-events in compute "
-        "2.51, and commits them to the journal.",
+        description="Accepts volume-extended events like Nova: POST /v2.1/os-server-external-events of compute "
+        "2.51. Commits them to the journal.",
     )
 
 

@@ -72,16 +72,17 @@ def reached(option: str, url: str, queues: Sequence[str] = ()) -> Result:
 def judged(release: BrokerRelease, limited: Sequence[str]) -> Result:
     """Return the result for a broker that accepts our user. `limited`: our queues with a delivery limit."""
     if release.number is None:
-        return Result(Code.WARNING, f"takes our user; {release} is not a RabbitMQ: only RabbitMQ is tested")
+        return Result(Code.WARNING, f"accepts our user; {release} is not a RabbitMQ: only RabbitMQ is tested")
     if release.number < _OLDEST:
-        return Result(Code.FAILURE, f"takes our user, but {release} is too old: RabbitMQ 3.10 or newer is needed")
+        return Result(Code.FAILURE, f"accepts our user, but {release} is too old: RabbitMQ 3.10 or newer is needed")
     if limited:
         return Result(
             Code.WARNING,
-            f"{release} drops a message after {DELIVERIES} deliveries from {', '.join(limited)}, unless a policy "
-            "says otherwise: delete each while it is empty, and its daemon makes it again without that limit",
+            f"{release} drops a message from {', '.join(limited)} after {DELIVERIES} deliveries, unless a policy "
+            "says otherwise: delete each queue while it is empty, and its daemon declares it again without that "
+            "limit",
         )
-    return Result(Code.SUCCESS, f"takes our user; {release}")
+    return Result(Code.SUCCESS, f"accepts our user; {release}")
 
 
 def release_at(url: str) -> BrokerRelease | None:

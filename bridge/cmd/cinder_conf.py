@@ -77,11 +77,13 @@ def notifies(conf: CinderConf, topic: str | None, broker: BrokerRelease | None =
     if not conf.drivers & _NOTIFIES:
         said = ", ".join(sorted(conf.drivers)) or "none"
         return Result(
-            Code.FAILURE, f"Cinder sends no notifications: set {section} driver = messagingv2 (it is {said})"
+            Code.FAILURE, f"Cinder sends no notifications: set {section} driver = messagingv2 (now {said})"
         )
     if topic is not None and topic not in conf.topics:
         said = ", ".join(conf.topics) or "none"
-        return Result(Code.FAILURE, f"Cinder does not send to us: add {topic} to {section} topics (now {said})")
+        return Result(
+            Code.FAILURE, f"Cinder does not send to our topic: add {topic} to {section} topics (now {said})"
+        )
     if not conf.durable and broker is not None and broker.refuses_transient_queues:
         return Result(
             Code.WARNING,
@@ -91,16 +93,16 @@ def notifies(conf: CinderConf, topic: str | None, broker: BrokerRelease | None =
     if not conf.durable:
         return Result(
             Code.WARNING,
-            "notifications come to us, in queues that a restart of the broker empties: set "
-            "[oslo_messaging_rabbit] amqp_durable_queues or rabbit_quorum_queue, as README says",
+            "notifications reach us, but a restart of the broker empties their queues: set [oslo_messaging_rabbit] "
+            "amqp_durable_queues or rabbit_quorum_queue (cinder-notifications.rst)",
         )
     if topic is not None and conf.quorum and not conf.delivery_limit and broker and broker.limits_deliveries:
         return Result(
             Code.WARNING,
-            f"{broker} drops a notification after {DELIVERIES} deliveries, each lost connection counts, unless a "
-            "policy or [oslo_messaging_rabbit] rabbit_quorum_delivery_limit says otherwise: see broker.rst",
+            f"{broker} drops a notification after {DELIVERIES} deliveries, and a lost connection counts as one: "
+            "set a policy or [oslo_messaging_rabbit] rabbit_quorum_delivery_limit (cinder-notifications.rst)",
         )
-    return Result(Code.SUCCESS, "notifications come to us, in queues that last")
+    return Result(Code.SUCCESS, "notifications reach us, in durable queues")
 
 
 def double_path(conf: CinderConf | None, *, is_nova: bool, endpoint: str | None) -> Result:
@@ -109,31 +111,33 @@ def double_path(conf: CinderConf | None, *, is_nova: bool, endpoint: str | None)
     `endpoint` is the listener's endpoint, or None when the service catalogue names the endpoint.
     """
     if is_nova:
-        said = "Cinder calls it as well, the second event finds the size there"
+        said = "Cinder sends it the same event as well, and the second event finds the size there"
         if conf is not None and conf.nova_auth is None:
             said = (
-                "without [nova] auth_type Cinder calls it as the user who resizes, whom Nova refuses: we are needed"
+                "without [nova] auth_type in cinder.conf, Cinder uses the user's own token, which Nova refuses, so "
+                "the listener is needed"
             )
         return Result(Code.SUCCESS, f"the endpoint is a Nova: {said}")
     if endpoint is None:
         return Result(
             Code.WARNING,
-            "the catalogue's compute endpoint is this bridge, to which Cinder and everybody then sends every "
-            "call meant for Nova: set [endpoint] endpoint_override and take it out of the catalogue",
+            "the catalogue's compute endpoint is this bridge, so that Cinder and all other services send it every "
+            "call for Nova: set [endpoint] endpoint_override and remove the bridge from the catalogue",
         )
     if conf is not None and _same_place(conf.nova_endpoint, endpoint):
         return Result(
             Code.WARNING,
-            "[nova] endpoint in cinder.conf is this bridge, to which Cinder then sends every call meant for "
-            "Nova: take it out, notifications are enough",
+            "[nova] endpoint in cinder.conf is this bridge, so that Cinder sends it every call for Nova: remove "
+            "it, because notifications are enough",
         )
     if conf is not None and conf.nova_auth not in _NO_CATALOGUE:
         return Result(
             Code.WARNING,
-            "Cinder calls a Nova ([nova] in cinder.conf) and the listener a bridge: where both have the same "
-            "guests, nova-compute and the host agent extend the same disks; let the listener post to that Nova",
+            "Cinder sends events to a Nova ([nova] in cinder.conf), and the listener to a bridge: if both have the "
+            "same guests, nova-compute and the host agent extend the same disks; let the listener post to that "
+            "Nova",
         )
-    return Result(Code.SUCCESS, "the endpoint is a bridge that the catalogue does not name for Nova")
+    return Result(Code.SUCCESS, "the endpoint is a bridge, and the catalogue does not name it as Nova")
 
 
 def _same_place(one: str | None, other: str) -> bool:

@@ -13,7 +13,8 @@ def main() -> int:
         engine_groups(),
         engine_settings,
         build,
-        description="Takes due extends from the journal, casts them to their hosts, closes what hosts verified.",
+        description="Reads due extends from the journal, sends orders to their hosts, and closes each extend that "
+        "its host has verified.",
     )
 
 

@@ -32,7 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             _PROG,
             [("journal", JOURNAL_OPTS)],
             sys.argv[1:] if argv is None else argv,
-            description="Looks after the journal, and prints the broker's users.",
+            description="Manages the journal's tables, and prints sample configurations and commands for the "
+            "broker.",
             epilog=f"Example: {_PROG} --config-dir /etc/extend-bridge db sync",
             cli=[cfg.SubCommandOpt("command", title="command", handler=_commands)],
         )
@@ -72,7 +73,7 @@ def _print_sample(conf: cfg.ConfigOpts) -> int:
 def _commands(parsers: Any) -> None:
     samples = parsers.add_parser(
         _SAMPLE,
-        help="a configuration file to begin with",
+        help="print a sample configuration file",
         description="Prints the configuration file of one part, for one deployment.",
         epilog=f"Example: {_PROG} sample --part engine --deployment stand-alone",
     )
@@ -89,30 +90,35 @@ def _commands(parsers: Any) -> None:
     db = parsers.add_parser(
         "db",
         help="the journal's tables",
-        description="Makes, upgrades and tidies the journal's tables.",
+        description="Creates and upgrades the journal's tables, and deletes old rows.",
         epilog=f"Example: sudo -u extend-bridge {_PROG} db sync",
     )
     db.add_argument(
         "action",
         choices=sorted(_ACTIONS),
-        help="sync: bring them to the newest version; version: say which they are at; purge: delete now what the "
-        "engine deletes by and by, [journal] keep_closed_days and keep_gone_days",
+        help="sync: upgrade the tables to the newest version; version: print their version; purge: delete old rows "
+        "now, as the engine does regularly ([journal] keep_closed_days and keep_gone_days)",
     )
     broker = parsers.add_parser(
         _BROKER,
-        help="the rabbitmqctl commands that make the parts' users",
-        description="Prints the rabbitmqctl commands that give each part, and the host agent of each --host, a "
-        "broker user of its own with the permissions it needs. Runs none; rabbitmqctl asks for each password.",
+        help="print the rabbitmqctl commands that create the broker's users",
+        description="Prints rabbitmqctl commands that create a broker user with its permissions for each part, and "
+        "for the host agent of each --host. Runs none of them. rabbitmqctl asks for each password.",
         epilog=f"Example: {_PROG} {_BROKER} --host compute-1 --host compute-2",
     )
     broker.add_argument(
-        "--host", action="append", default=[], metavar="NAME", help="the [hostagent] host of an agent; repeatable"
+        "--host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="the [hostagent] host of an agent; may be given several times",
     )
     broker.add_argument(
         "--part",
         action="append",
         choices=[p.value for p in BrokerPart if p is not BrokerPart.HOSTAGENT],
-        help="commands for this part only; repeatable (default: all parts; with --host alone: the agents)",
+        help="commands for this part only; may be given several times (default: all parts; with --host alone: the "
+        "agents)",
     )
     broker.add_argument(
         "--vhost", help=f"the bridge's own virtual host (default: that of [bus] transport_url, or {OUR_VHOST})"
@@ -181,8 +187,8 @@ def _purge(database: Database, settings: JournalSettings) -> str:
 def _version(database: Database, _settings: JournalSettings) -> str:
     have, want = migrate.current(database), migrate.head()
     if have is None:
-        return f"the journal has no tables yet; this release wants version {want}: run db sync"
-    return f"the journal's tables are at version {have}; this release wants version {want}"
+        return f"the journal has no tables yet; this release needs version {want}: run db sync"
+    return f"the journal's tables are at version {have}; this release needs version {want}"
 
 
 _ACTIONS: Final[Mapping[str, Callable[[Database, JournalSettings], str]]] = {

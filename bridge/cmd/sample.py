@@ -108,7 +108,7 @@ def sample(part: str, deployment: Deployment) -> str:
     sections = _SAMPLES.get((deployment, part))
     if sections is None:
         parts = ", ".join(name for where, name in _SAMPLES if where is deployment)
-        raise ValueError(f"no {part} runs in the deployment {deployment.value}: its parts are {parts}")
+        raise ValueError(f"the deployment {deployment.value} has no {part}: its parts are {parts}")
     head = f"# Extend Bridge: {part}, deployment {deployment.value}. Replace each PASSWORD and host name.\n"
     user = "hostagent-compute-1" if part == "hostagent" else part
     return head + "\n" + "\n".join(section.format(user=user) for section in sections)

@@ -40,7 +40,7 @@ from listener.settings import listener_groups, listener_settings
 
 _PROG: Final = "extend-bridge-status"
 _TRIES: Final = 2
-_ONLY: Final = "API and engine need it; name what runs on this node, as --part listener"
+_ONLY: Final = "API and engine need it; name the parts on this node, such as --part listener"
 _LOUD: Final = ("keystoneauth", "keystoneauth1", "keystonemiddleware", "urllib3", "kombu", "amqp", "oslo_messaging")
 _SKEW: Final = 5.0  # seconds between our clock and Cinder's
 _OK: Final = 200
@@ -64,8 +64,8 @@ _PARTS: Final[Mapping[str, Callable[[cfg.ConfigOpts], object]]] = {
 _CINDER_CONF: Final = cfg.StrOpt(
     "cinder-conf",
     metavar="FILE",
-    help=f"Cinder's own configuration, to see whether its notifications come to us. Default: {USUAL}, where it "
-    "can be read.",
+    help=f"Cinder's own configuration, to check that its notifications reach the listener. Default: {USUAL}, where "
+    "it can be read.",
 )
 _PART: Final = cfg.MultiStrOpt(
     "part",
@@ -138,7 +138,7 @@ class UpgradeChecks(upgradecheck.UpgradeCommands):  # type: ignore[misc,unused-i
         try:
             settings = config.read(self._conf, hostagent_settings)
         except ConfigError:
-            return Result(Code.FAILURE, "cannot be looked at with this configuration")
+            return Result(Code.FAILURE, "cannot be checked with this configuration")
         found = list(probes(settings))
         wrong = [probe for probe in found if probe.wrong is not None]
         if not wrong:
@@ -153,9 +153,9 @@ class UpgradeChecks(upgradecheck.UpgradeCommands):  # type: ignore[misc,unused-i
             if not self._named and _is_default(self._conf, "journal", "connection"):
                 return Result(Code.WARNING, f"[journal] is not configured: {_ONLY}")
             if self._conf.journal.sync_on_startup:
-                return Result(Code.SUCCESS, f"{file} will be made at the first start")
+                return Result(Code.SUCCESS, f"{file} will be created at the first start")
             return Result(
-                Code.FAILURE, f"there is no {file} yet: run `extend-bridge-manage db sync` as the daemons' user"
+                Code.FAILURE, f"{file} does not exist yet: run `extend-bridge-manage db sync` as the daemons' user"
             )
         database = Database(settings)
         try:
@@ -188,8 +188,9 @@ class UpgradeChecks(upgradecheck.UpgradeCommands):  # type: ignore[misc,unused-i
         if depth is None:
             return Result(
                 Code.WARNING,
-                f"no queue {name} yet: Cinder makes it with its first notification; does cinder.conf say "
-                f"[oslo_messaging_notifications] driver = messagingv2, topics = {settings.topic}?",
+                f"queue {name} does not exist yet: Cinder declares it with its first notification; does "
+                "cinder.conf have [oslo_messaging_notifications] driver = messagingv2, topics = "
+                f"{settings.topic}?",
             )
         if reached.code is not Code.SUCCESS:
             return reached
@@ -201,7 +202,7 @@ class UpgradeChecks(upgradecheck.UpgradeCommands):  # type: ignore[misc,unused-i
             return Result(Code.SUCCESS, _NOT_ASKED)
         if self._cinder is None:
             return self._cinder_problem or Result(
-                Code.SUCCESS, f"no {USUAL} to look at here; --cinder-conf names it"
+                Code.SUCCESS, f"{USUAL} does not exist on this node; --cinder-conf names another file"
             )
         settings = listener_settings(self._conf)
         topic = settings.topic if settings.intake.value == "topic" else None
@@ -215,7 +216,10 @@ class UpgradeChecks(upgradecheck.UpgradeCommands):  # type: ignore[misc,unused-i
             with_rabbit_options(self._conf, self._conf.notifications.transport_url), "notifications.info"
         )
         if depth is None or depth[1] or not depth[0]:
-            return Result(Code.SUCCESS, "notifications.info is drained, not there, or not shown to us")
+            return Result(
+                Code.SUCCESS,
+                "notifications.info has a consumer, is empty or does not exist, or our user may not see it",
+            )
         return Result(
             Code.WARNING,
             f"notifications.info has no consumer ({depth[0]} messages): remove it from Cinder's topics",
@@ -246,9 +250,10 @@ class UpgradeChecks(upgradecheck.UpgradeCommands):  # type: ignore[misc,unused-i
         skew = abs(time.time() - parsedate_to_datetime(stamp).timestamp())
         if skew > _SKEW:
             return Result(
-                Code.WARNING, f"{skew:.0f} s away from Cinder's: durations in audit logs are wrong by that"
+                Code.WARNING,
+                f"differs from Cinder's clock by {skew:.0f} s: durations in audit logs are wrong by that",
             )
-        return Result(Code.SUCCESS, f"within {_SKEW:.0f} s of Cinder's")
+        return Result(Code.SUCCESS, f"within {_SKEW:.0f} s of Cinder's clock")
 
     def endpoint(self) -> Result:
         """Check that the listener's endpoint answers, supports compute 2.51 and accepts our user."""
@@ -258,13 +263,13 @@ class UpgradeChecks(upgradecheck.UpgradeCommands):  # type: ignore[misc,unused-i
         if isinstance(status, str):
             return Result(Code.FAILURE, status)
         if status in {401, 403}:  # every compute API that knows our user answers this GET with 404 or 405
-            return Result(Code.FAILURE, f"answers {status}: it does not take our user")
+            return Result(Code.FAILURE, f"answers {status}: it does not accept our user")
         newest = self._newest()
         if newest is None:
-            return Result(Code.WARNING, "shows no version document: is it a compute API, …/v2.1?")
+            return Result(Code.WARNING, "does not return a version document: is it a compute API, …/v2.1?")
         if newest < _NEEDED:
-            return Result(Code.FAILURE, f"speaks compute {newest[0]}.{newest[1]} at most; 2.51 is needed")
-        return Result(Code.SUCCESS, f"speaks compute {newest[0]}.{newest[1]}")
+            return Result(Code.FAILURE, f"supports compute {newest[0]}.{newest[1]} at most; 2.51 is needed")
+        return Result(Code.SUCCESS, f"supports compute {newest[0]}.{newest[1]}")
 
     def double_path(self) -> Result:
         """Check whether Cinder's own call to Nova sends the same events to the same place."""
@@ -272,7 +277,7 @@ class UpgradeChecks(upgradecheck.UpgradeCommands):  # type: ignore[misc,unused-i
             return Result(Code.SUCCESS, _NOT_ASKED)
         newest = self._newest()
         if newest is None:
-            return Result(Code.SUCCESS, "cannot be told as long as the endpoint does not say what it is")
+            return Result(Code.SUCCESS, "not known, because the endpoint does not return a version document")
         endpoint = self._conf.endpoint.endpoint_override
         return cinder_conf.double_path(self._cinder, is_nova=newest > _NEEDED, endpoint=endpoint)
 
@@ -333,7 +338,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             _PROG,
             _groups(),
             [word for word in words if word not in {"upgrade", "check"}],
-            description="Says whether this node has what its configuration needs.",
+            description="Checks that this node has everything that its configuration needs.",
             epilog=f"Example: {_PROG} --part listener --part api --part engine upgrade check; on a hypervisor: "
             f"{_PROG} --part hostagent upgrade check",
             cli=[_PART, _CINDER_CONF],

@@ -29,7 +29,7 @@ def text(message: Mapping[str, Any], key: str) -> str:
     """Return a printable text of 1 to 255 characters."""
     value = message.get(key)
     if not isinstance(value, str) or not value or len(value) > _TEXT_MAX or not value.isprintable():
-        raise BadMessageError(f"{key}: expected a printable text of 1 to {_TEXT_MAX} characters")
+        raise BadMessageError(f"{key}: expected a printable string of 1 to {_TEXT_MAX} characters")
     return value
 
 
@@ -37,7 +37,7 @@ def word(message: Mapping[str, Any], key: str, most: int) -> str:
     """Return a text that is only shown, cleaned and cut; an empty text is refused."""
     value = message.get(key)
     if not isinstance(value, str) or not value:
-        raise BadMessageError(f"{key}: expected a text")
+        raise BadMessageError(f"{key}: expected a string")
     return clean(value, most)
 
 

@@ -246,7 +246,7 @@ class ReportsConsumer:
             self._alarms.sound(
                 Reason.HOST_UNPROVED,
                 read.host,
-                "dropped, as [engine] accept_unbound_hosts is false",
+                "dropped, because [engine] accept_unbound_hosts is false",
             )
             return None
         unread = read.unread + (read.inventory.unread if read.inventory is not None else 0)
@@ -298,7 +298,7 @@ class ReportsConsumer:
             self._alarms.sound(
                 Reason.HOST_UNPROVED,
                 host,
-                "refused: the broker proves the name of this host's running agent, but not of this sender",
+                "refused: the broker verifies the messages of this host's running agent, but not this sender",
             )
         for host, lost in taken.lost.items():
             self._alarms.sound(
@@ -311,7 +311,7 @@ class ReportsConsumer:
             self._alarms.sound(
                 Reason.HOST_NOT_ORDERED,
                 settled.host,
-                f"attempt {report.attempt_id}, which the journal does not hold",
+                f"attempt {report.attempt_id}, which is not in the journal",
             )
             return
         if attempt is not None and (why := not_its_order(attempt, report, settled.host)) is not None:

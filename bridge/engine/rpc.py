@@ -61,12 +61,10 @@ class OrderSender:
     def _not_cast(self, host: str, error: NotPublishedError) -> Reason:
         reason = _ANSWERS.get(error.reason, Reason.CAST_FAILED)
         if reason is Reason.UNDELIVERABLE:
-            LOG.warning(
-                "host %s has no queue: its agent never ran, or its [hostagent] host is a different name", host
-            )
+            LOG.warning("host %s has no queue: its agent never ran, or has another [hostagent] host", host)
             self._health.ok(CASTS)  # the broker has answered
             return reason
-        LOG.warning("the broker did not take an order for host %s: %s", host, error)
+        LOG.warning("the broker did not accept an order for host %s: %s", host, error)
         self._health.bad(CASTS, f"orders cannot be sent to host agents: {error}")
         self._failed = (self._clock(), reason)
         return reason

@@ -32,30 +32,32 @@ class Mode(StrEnum):
 
 
 ENGINE_OPTS = [
-    cfg.IntOpt("batch", default=200, min=1, max=1000, help="Extends taken from the journal at a time."),
+    cfg.IntOpt(
+        "batch", default=200, min=1, max=1000, help="Extends that the engine reads from the journal at a time."
+    ),
     cfg.FloatOpt(
         "report_within",
         default=300,
         min=1,
-        help="Seconds a host has to report an order; then it is cast again. Longer than the host agent's "
-        "device_wait, or slow storage is asked twice (harmless, but noisy).",
+        help="Seconds a host has to report on an order. After that the order is sent again. Set it longer than the "
+        "host agent's device_wait; otherwise slow storage gets each order twice, which does no harm.",
     ),
     cfg.FloatOpt(
         "host_timeout",
         default=60,
         min=1,
-        help="Seconds of silence after which a host counts as down. Its extends wait and go out when it is back.",
+        help="Seconds without a message after which a host counts as down. Its extends wait until it is back.",
     ),
     cfg.FloatOpt(
         "overdue_after",
         default=900,
         min=1,
-        help="Seconds after which an open extend is marked overdue, for alarms. It goes on all the same.",
+        help="Seconds after which an open extend is marked as overdue, for alerts. It is still tried again.",
     ),
     cfg.FloatOpt(
-        "retry_first", default=1, min=0.01, help="Seconds, upper bound of the first back-off of an extend."
+        "retry_first", default=1, min=0.01, help="Upper bound of the first back-off of an extend, in seconds."
     ),
-    cfg.FloatOpt("retry_cap", default=600, min=1, help="Seconds, upper bound of every later back-off."),
+    cfg.FloatOpt("retry_cap", default=600, min=1, help="Upper bound of every later back-off, in seconds."),
     cfg.StrOpt(
         "mode",
         default=Mode.EXTEND.value,
@@ -63,39 +65,49 @@ ENGINE_OPTS = [
             (Mode.EXTEND.value, "Host agents extend."),
             (
                 Mode.OBSERVE.value,
-                "Nova's computes extend; host agents only look and the event is posted to Nova ([nova]) again.",
+                "nova-compute extends; host agents only report sizes; events are posted to Nova ([nova]) again.",
             ),
         ],
-        help="Who extends the guests' disks.",
+        help="The service that extends the guests' disks.",
     ),
     cfg.FloatOpt(
         "reconcile_interval",
         default=600,
         min=0,
-        help="Seconds from one pass over all volumes in use to the next. In a pass every guest that is behind its "
-        "volume gets an extend, whether or not anybody sent an event. One engine goes at a time. 0: never.",
+        help="Seconds between two reconcile passes over all volumes in use. A pass opens an extend for each guest "
+        "that is behind its volume, also if no event was sent. One engine at a time makes it. 0: never.",
     ),
-    cfg.IntOpt("reconcile_page", default=500, min=1, max=1000, help="Volumes asked of Cinder at a time."),
-    cfg.FloatOpt("reconcile_pause", default=1, min=0, help="Seconds between two such requests."),
+    cfg.IntOpt(
+        "reconcile_page",
+        default=500,
+        min=1,
+        max=1000,
+        help="Volumes that a reconcile pass reads from Cinder in one request.",
+    ),
+    cfg.FloatOpt("reconcile_pause", default=1, min=0, help="Seconds between two requests of a reconcile pass."),
     cfg.IntOpt(
         "reconcile_opens",
         default=60,
         min=1,
-        help="Extends a pass opens in a minute at most: after a long outage the fleet is mended, not stormed.",
+        help="Extends that a pass opens per minute, at most. The limit protects the storage when many guests are "
+        "behind after a long outage.",
     ),
     cfg.BoolOpt(
         "accept_unbound_hosts",
         default=True,
-        help="Believe messages of hosts whose name the broker does not vouch for: of host agents of 0.1.0, and of "
-        "those whose broker user may not write the exchange extend_bridge.hosts yet. Set it to false when every "
-        "host's user has the permissions that `extend-bridge-manage broker-commands` prints. A host whose living "
-        "agent the broker vouches for is believed in that way alone, whatever this says.",
+        help="Accept messages whose sender the broker has not verified: those of host agents of 0.1.0, and of "
+        "agents whose broker user may not write to the exchange extend_bridge.hosts yet. Set it to false when "
+        "every host's user has the permissions that `extend-bridge-manage broker-commands` prints. From a host "
+        "whose running agent uses that exchange, unverified messages are never accepted.",
     ),
-    cfg.HostAddressOpt("wake_host", default="127.0.0.1", help="Address to take the API's wake-up datagrams on."),
+    cfg.HostAddressOpt(
+        "wake_host", default="127.0.0.1", help="Address on which the engine receives the API's wake-up datagrams."
+    ),
     cfg.PortOpt(
         "wake_port",
         default=9786,
-        help="Port of the same. A lost or missing wake-up costs a second at most: the journal is polled besides.",
+        help="UDP port for these datagrams. A lost datagram costs at most one second, because the engine also "
+        "polls the journal.",
     ),
     *OPS_OPTS,
 ]

@@ -156,7 +156,7 @@ def _waker(address: tuple[str, int]) -> Callable[[], None]:
         try:
             sender.sendto(b"due", address)
         except OSError as ex:
-            LOG.debug("the dispatcher was not woken and polls within a second: %s", ex)
+            LOG.debug("the dispatcher could not be woken; it polls within a second: %s", ex)
 
     return wake
 

@@ -112,11 +112,11 @@ _ADVICE: Final[tuple[tuple[frozenset[str | int], str], ...]] = (
     (
         READ_ONLY,
         (
-            "no writes are taken here; after a fail-over [journal] connection must lead to the new primary "
+            "this server is read-only; after a fail-over [journal] connection must lead to the new primary "
             "(target_session_attrs=read-write for PostgreSQL, or a proxy that checks for it)"
         ),
     ),
-    (NOT_READY, "this server does not serve now; a new connection is tried"),
+    (NOT_READY, "this server does not accept statements now; a new connection is tried"),
     (
         CONTENDED,
         "other transactions hold these rows or tables: look for a backup, a migration or a dead client",
@@ -126,7 +126,7 @@ _ADVICE: Final[tuple[tuple[frozenset[str | int], str], ...]] = (
         frozenset({"SQLITE_BUSY"}),
         "another process holds the write lock: look for a shell or a backup with an open transaction",
     ),
-    (FULL, "make room where the database keeps its files"),
+    (FULL, "free space where the database keeps its files"),
     (FAILING_DISK, "its disk or share fails, or is full: look at the kernel's log and at the free space"),
-    (CROWDED, "raise the server's limit of connections, or put a pooler before it"),
+    (CROWDED, "raise the server's limit of connections, or use a connection pooler"),
 )

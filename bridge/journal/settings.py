@@ -18,29 +18,29 @@ JOURNAL_OPTS = [
     cfg.BoolOpt(
         "sync_on_startup",
         default=False,
-        help="Bring the tables up to date when a process starts. extend-bridge-all-in-one does so in any case; "
-        "elsewhere run `extend-bridge-manage db sync` once per upgrade.",
+        help="Upgrade the tables when a process starts. extend-bridge-all-in-one always does so; elsewhere run "
+        "`extend-bridge-manage db sync` once per upgrade.",
     ),
     cfg.IntOpt(
         "max_open",
         default=100_000,
         min=1,
-        help="Open extends above which the API takes no more and answers 503 with Retry-After; the listener then "
-        "holds its messages on the bus.",
+        help="Open extends above which the API answers 503 with Retry-After. The listener then leaves its messages "
+        "on the bus.",
     ),
     cfg.FloatOpt("keep_closed_days", default=30, min=0, help="Days to keep closed extends and their history."),
     cfg.FloatOpt(
         "keep_gone_days",
         default=7,
         min=0.1,
-        help="Days to keep servers no host reports any more, and hosts that are silent. Within them such a server "
-        "is answered with 422, after them with 404.",
+        help="Days to keep servers that no host reports any more, and hosts that are silent. Until then the API "
+        "answers events of such a server with 422, afterwards with 404.",
     ),
     cfg.FloatOpt(
         "keep_audit_heads_days",
         default=120,
         min=1,
-        help="Days to keep the hashes that prove the audit log (`extend-bridge audit verify`). Keep them longer "
+        help="Days to keep the hashes by which `extend-bridge audit verify` checks the audit log. Keep them longer "
         "than the log itself.",
     ),
 ]

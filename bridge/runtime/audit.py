@@ -252,7 +252,9 @@ class JournalAudit:
         self._socket.setblocking(False)
         self.lost = 0
         if not Path(address).exists():
-            raise ConfigError(f"[audit] journald: there is no journal at {address}; set [audit] file")
+            raise ConfigError(
+                f"[audit] journald: systemd's journal is not available at {address}; set [audit] file"
+            )
 
     def write(self, *records: AuditRecord) -> None:
         """Write one entry per record."""
@@ -272,7 +274,7 @@ class JournalAudit:
             self._socket.sendto(self._entry(record, line.decode()[:-1]), self._address)
         except OSError as ex:
             if self.lost == 0:
-                LOG.error("the journal does not take the audit log, lines are lost: %s", ex)  # noqa: TRY400
+                LOG.error("systemd's journal does not accept audit lines, lines are lost: %s", ex)  # noqa: TRY400
             self.lost += 1
             chain.lost += 1
             self._on_lost(1)

@@ -122,7 +122,7 @@ def ensure_queue(connection: kombu.Connection, spec: QueueSpec) -> None:
             kombu.Queue(spec.name, channel=channel).queue_declare(passive=True)
             return
         except (amqp.exceptions.NotFound, *connection.channel_errors):
-            LOG.debug("queue %s is not there yet", spec.name)
+            LOG.debug("queue %s does not exist yet", spec.name)
     with connection.channel() as channel:
         kombu.Queue(
             spec.name, exchange=kombu.Exchange(""), routing_key=spec.name, durable=True, channel=channel,
@@ -174,14 +174,15 @@ def ensure_agent_exchange(connection: kombu.Connection) -> None:
             kombu.Exchange(AGENT_EXCHANGE, type="topic", channel=channel, passive=True).declare()
             return
         except (amqp.exceptions.NotFound, *connection.channel_errors):
-            LOG.debug("exchange %s is not there yet", AGENT_EXCHANGE)
+            LOG.debug("exchange %s does not exist yet", AGENT_EXCHANGE)
     try:
         with connection.channel() as channel:
             kombu.Exchange(AGENT_EXCHANGE, type="topic", durable=False, channel=channel).declare()
     except amqp.exceptions.AccessRefused as ex:
         words = " ".join(str(ex).split())
         raise BusError(
-            f"there is no exchange {AGENT_EXCHANGE} yet: the engine declares it, this user may not: {words}"
+            f"the exchange {AGENT_EXCHANGE} does not exist yet; the engine declares it, because this user may not: "
+            f"{words}"
         ) from ex
 
 

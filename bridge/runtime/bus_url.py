@@ -53,7 +53,7 @@ _WORDS: Final[Sequence[tuple[type[BaseException] | tuple[type[BaseException], ..
     (ssl.SSLCertVerificationError, "the broker's certificate is not trusted: {verify}; set ssl_ca_file"),
     (ssl.SSLError, "TLS failed ({reason}): does this port speak TLS, and does it want a client certificate?"),
     (TimeoutError, "no answer in time: the host or the broker is frozen, or a firewall drops our packets"),
-    ((FileNotFoundError, PermissionError), "a file of TLS cannot be read: {said}"),
+    ((FileNotFoundError, PermissionError), "a TLS file cannot be read: {said}"),
 )
 """The texts for each kind of failure; the first match counts."""
 _FORM: Final = (
@@ -155,7 +155,7 @@ def parse_bus_url(url: str, option: str = "transport_url") -> BusUrl:
             f"TLS; {_FORM}"
         )
     if not hosts or not all(host.hostname for host in hosts):
-        raise ConfigError(f"{option}: {safe_url(url)!r} names no host")
+        raise ConfigError(f"{option}: {safe_url(url)!r} has no host name")
     query = _query(url)
     return BusUrl(
         hosts=hosts,
@@ -173,7 +173,7 @@ def _host(text: str) -> BusHost:
     if address.startswith("["):
         name, end, port = address[1:].partition("]")
         if not end or (port and not port.startswith(":")):
-            raise ValueError("an address in brackets, and then no port")
+            raise ValueError("expected a port after the address in brackets")
         port = port[1:]
     elif address.count(":") == 1:
         name, _, port = address.partition(":")

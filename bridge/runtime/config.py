@@ -69,10 +69,10 @@ LOCATOR_OPTS = [
             (Driver.INVENTORY.value, "The host agents' own reports; needs no Nova."),
             (Driver.NOVA.value, "Nova's API ([nova]); needs the role admin and Nova 19 (Stein) or newer."),
         ],
-        help="Who is asked where a server is. The same for API and engine. With nova a server is known before its "
-        "host's agent has reported it: the API accepts events of any server, and the engine looks for it.",
+        help="Source of a server's host. Set the same for API and engine. With nova, the API accepts events of any "
+        "server, also of one that no host agent has reported yet, and the engine asks Nova for its host.",
     ),
-    cfg.FloatOpt("cache_seconds", default=10, min=0, help="Seconds an answer of Nova's is believed."),
+    cfg.FloatOpt("cache_seconds", default=10, min=0, help="Seconds for which an answer of Nova is cached."),
 ]
 
 
@@ -106,15 +106,16 @@ BUS_OPTS = [
         "transport_url",
         secret=True,
         default="rabbit://guest:guest@127.0.0.1:5672/",
-        help="Our own message bus: slow, parked and unreadable lanes, casts to host agents and their reports. "
-        "rabbit://user:password@host:port,user:password@host:port/vhost; memory:// keeps everything inside one "
-        "process (extend-bridge-all-in-one only).",
+        help="The bridge's own message bus: waiting, parked and unreadable events, orders to host agents, and "
+        "their reports. rabbit://user:password@host:port,user:password@host:port/vhost; memory:// stays inside "
+        "one process (extend-bridge-all-in-one only).",
     ),
     cfg.IntOpt(
         "heartbeat",
         default=30,
         min=5,
-        help="Seconds after which a silent broker connection counts as dead. AMQP's heartbeat is a third of it.",
+        help="Seconds after which a silent broker connection counts as dead. AMQP's heartbeat interval is a third "
+        "of it.",
     ),
 ]
 
@@ -126,8 +127,8 @@ OPS_OPTS = [
     ),
     cfg.PortOpt(
         "ops_port",
-        help="Port of the same. Unset: listener 9786, API 9787, engine 9788, host agent 9789, all in one 9790, or "
-        "a free one where another process has that port. 0 picks a free one. The port in use is logged.",
+        help="Port of these. Unset: listener 9786, API 9787, engine 9788, host agent 9789, all in one 9790, or a "
+        "free port where another process uses that one. 0: a free port. The log names the port in use.",
     ),
 ]
 """Options of each daemon's own group, so that all daemons can share one file."""
@@ -135,8 +136,8 @@ OPS_OPTS = [
 AUDIT_OPTS = [
     cfg.StrOpt(
         "file",
-        help="File of the audit log, one JSON line per transition of each extend. Unset: standard error. "
-        "May be moved away by logrotate at any time.",
+        help="File of the audit log, one JSON line per transition of each extend. Unset: standard error. logrotate "
+        "can move the file at any time.",
     ),
     cfg.BoolOpt(
         "journald",
@@ -146,16 +147,16 @@ AUDIT_OPTS = [
     ),
     cfg.StrOpt(
         "key_file",
-        help="File with a secret of 16 bytes or more that others cannot read: each line is then proved by "
-        "HMAC-SHA-256 with it, and who does not have it cannot write the log again. Unset: a plain SHA-256 chain.",
+        help="File with a secret of 16 bytes or more that other users cannot read. Each line then has an "
+        "HMAC-SHA-256 with it, so that the log cannot be forged without the key. Unset: a plain SHA-256 chain.",
     ),
     cfg.FloatOpt(
         "heads_interval",
         default=1,
         min=0.1,
-        help="Seconds between two keepings of the newest line's hash outside of the log, while lines are written: "
-        "in the journal by API and engine, in its own log by the listener. Lines that a killed process wrote after "
-        "the last one kept can be cut off unseen.",
+        help="Seconds between two copies of the newest line's hash, while lines are written. API and engine store "
+        "it in the journal, the listener in its own log. If a process is killed, the removal of lines after its "
+        "last stored hash can go unnoticed.",
     ),
 ]
 
@@ -164,9 +165,9 @@ TRACING_OPTS = [
     cfg.URIOpt(
         "otlp_endpoint",
         schemes=["http", "https"],
-        help="Address of an OpenTelemetry collector that takes spans by OTLP over HTTP, as http://127.0.0.1:4318. "
-        "Needs the extra otel. Unset: no spans; trace ids are in the audit log all the same. Headers and "
-        "certificates are those of OpenTelemetry's own variables (OTEL_EXPORTER_OTLP_HEADERS and others).",
+        help="Address of an OpenTelemetry collector for spans, by OTLP over HTTP, such as http://127.0.0.1:4318. "
+        "Needs the extra otel. Unset: no spans, but the audit log still has trace ids. Headers and certificates "
+        "are set by OpenTelemetry's own environment variables (OTEL_EXPORTER_OTLP_HEADERS and others).",
     ),
 ]
 

@@ -251,4 +251,4 @@ def _aged(word: _Word, now: float) -> Check:
     age = now - word.said_at
     if not word.check.ok or age <= word.good_for:
         return word.check
-    return Check(False, f"nothing was heard of it for {age:.0f} s; before that: {word.check.reason}")
+    return Check(False, f"this check was not updated for {age:.0f} s; before that: {word.check.reason}")

@@ -29,14 +29,14 @@ def new_registry(part: str) -> CollectorRegistry:
 
 def audit_lost(registry: CollectorRegistry) -> Counter:
     """Return the counter of audit lines that could not be written: disk full, directory gone."""
-    return Counter("extend_bridge_audit_lost_lines", "Lines the audit log could not take", registry=registry)
+    return Counter("extend_bridge_audit_lost_lines", "Audit log lines that could not be written", registry=registry)
 
 
 def bus_blocked(registry: CollectorRegistry) -> Gauge:
     """Return the count of this process's connections that the broker takes no messages from."""
     return Gauge(
         "extend_bridge_bus_blocked",
-        "Connections the broker takes no messages from: its alarm of memory or disk space",
+        "Connections that the broker blocks because of its memory or disk space alarm",
         registry=registry,
     )
 
@@ -54,13 +54,13 @@ class ReadyCollector(Collector):
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """Yield the checks and ages as gauges."""
-        ready = GaugeMetricFamily("extend_bridge_ready", "1 while the check is well, else 0", labels=["check"])
+        ready = GaugeMetricFamily("extend_bridge_ready", "1 while the check is ready, else 0", labels=["check"])
         for name, check in self._health.checks().items():
             ready.add_metric([name], float(check.ok))
         yield ready
         oldest = GaugeMetricFamily(
             "extend_bridge_oldest_due_seconds",
-            "For how long the oldest due thing of a part has waited, 0 without one",
+            "Seconds for which the oldest due item of a part has waited, 0 without one",
             labels=["check"],
         )
         for name, seconds in self._health.oldest_due().items():
@@ -73,11 +73,11 @@ class ListenerMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.messages = Counter(
-            "extend_bridge_listener_messages", "Messages taken off the notification queue", registry=registry
+            "extend_bridge_listener_messages", "Messages received from the notification queues", registry=registry
         )
         self.skipped = Counter(
             "extend_bridge_listener_skipped",
-            "Messages and attachment rows that are no extend, by reason",
+            "Messages and attachment rows that are not an extend, by reason",
             ["reason"],
             registry=registry,
         )
@@ -89,19 +89,19 @@ class ListenerMetrics:
         )
         self.unreadable = Counter(
             "extend_bridge_listener_unreadable",
-            "Messages kept in the unreadable lane",
+            "Messages put into the unreadable queue, by reason",
             ["reason"],
             registry=registry,
         )
         self.held = Counter(
             "extend_bridge_listener_held",
-            "Events that had to wait for the endpoint, each once per wait, by reason",
+            "Events held because the endpoint could not be used, counted once per hold, by reason",
             ["reason"],
             registry=registry,
         )
         self.parked = Counter(
             "extend_bridge_listener_parked",
-            "Events and messages that wait for a person, in the parked lane",
+            "Events and messages that were parked for an operator, by reason",
             ["reason"],
             registry=registry,
         )
@@ -113,7 +113,7 @@ class ListenerMetrics:
         )
         self.in_hand = Gauge(
             "extend_bridge_listener_in_hand",
-            "Notifications taken and not yet acknowledged",
+            "Notifications received and not yet acknowledged",
             registry=registry,
         )
         self.due = Counter(
@@ -149,7 +149,7 @@ class EngineMetrics:
         )
         self.duplicate_hosts = Counter(
             "extend_bridge_engine_duplicate_hosts",
-            "Turns two host agents took under one name",
+            "Changes between two host agents that report under one name",
             registry=registry,
         )
         self.open = Gauge("extend_bridge_engine_open", "Open extends in the journal", registry=registry)
@@ -158,23 +158,23 @@ class EngineMetrics:
         )
         self.behind = Gauge(
             "extend_bridge_behind_guests",
-            "Guests that are behind their volume now, by reason: open, given up on, or seen and not yet opened",
+            "Guests that are behind their volume now, with or without an open extend, by reason",
             ["reason"],
             registry=registry,
         )
         self.behind_oldest = Gauge(
             "extend_bridge_behind_oldest_seconds",
-            "For how long the guest that is behind the longest has been, 0 without one",
+            "Seconds for which the guest that is behind longest has been behind its volume, 0 without one",
             registry=registry,
         )
         self.extending_oldest = Gauge(
             "extend_bridge_extending_oldest_seconds",
-            "For how long the volume that Cinder has been extending the longest has been, 0 without one",
+            "Seconds for which Cinder has been extending the volume that it extends longest, 0 without one",
             registry=registry,
         )
         self.unseen = Gauge(
             "extend_bridge_unseen_guests",
-            "Attached volumes of which it is not known what their guest sees, by reason",
+            "Attached volumes whose size in the guest is not known, by reason",
             ["reason"],
             registry=registry,
         )
@@ -192,23 +192,23 @@ class EngineMetrics:
         )
         self.host_alarms = Counter(
             "extend_bridge_engine_host_alarms",
-            "What hosts did that they must not, by reason and host",
+            "Alarms about messages of host agents, by reason and host",
             ["reason", "host"],
             registry=registry,
         )
         self.disputed = Gauge(
             "extend_bridge_disputed_guests",
-            "Guests that several living hosts say they run, for a minute or longer",
+            "Guests that several live hosts have claimed to run for a minute or longer",
             registry=registry,
         )
         self.overdue = Counter(
             "extend_bridge_engine_overdue",
-            "Extends that were open for longer than they should be",
+            "Extends that became overdue",
             registry=registry,
         )
         self.extend_seconds = Histogram(
             "extend_bridge_engine_extend_seconds",
-            "From the acceptance of an extend to its verified end",
+            "Seconds from the acceptance of an extend to its verified end",
             buckets=_SECONDS,
             registry=registry,
         )
@@ -220,17 +220,20 @@ class ReconcileMetrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         self.guests = Gauge(
             "extend_bridge_reconcile_guests",
-            "Attached volumes of the last whole pass by sight: fine, behind, open, failed, cannot_see, busy",
+            "Attached volumes of the last complete reconcile pass by result: fine, behind, open, failed, "
+            "cannot_see, busy",
             ["sight"],
             registry=registry,
         )
         self.last_pass = Gauge(
             "extend_bridge_reconcile_last_pass_timestamp_seconds",
-            "When the last whole pass ended, 0: never",
+            "Time at which the last complete reconcile pass ended, 0: never",
             registry=registry,
         )
         self.opened = Counter(
-            "extend_bridge_reconcile_opened", "Extends this engine opened for guests behind", registry=registry
+            "extend_bridge_reconcile_opened",
+            "Extends that this engine opened for guests behind their volume",
+            registry=registry,
         )
 
 
@@ -241,21 +244,25 @@ class AgentMetrics:
         self.orders = Counter("extend_bridge_hostagent_orders", "Orders by outcome", ["outcome"], registry=registry)
         self.step_seconds = Histogram(
             "extend_bridge_hostagent_step_seconds",
-            "Duration of each step of an extend",
+            "Seconds that each step of an extend took",
             ["step"],
             buckets=_SECONDS,
             registry=registry,
         )
-        self.in_flight = Gauge("extend_bridge_hostagent_in_flight", "Orders being worked on", registry=registry)
+        self.in_flight = Gauge(
+            "extend_bridge_hostagent_in_flight",
+            "Orders that workers have begun and not finished",
+            registry=registry,
+        )
         self.unsent = Gauge("extend_bridge_hostagent_unsent", "Reports waiting for the broker", registry=registry)
         self.abandoned = Gauge(
             "extend_bridge_hostagent_abandoned",
-            "Libvirt calls given up on that have not returned",
+            "Abandoned libvirt calls that have not returned",
             registry=registry,
         )
         self.storage_reads = Gauge(
             "extend_bridge_hostagent_storage_reads_hanging",
-            "Reads of storage given up that have not returned",
+            "Abandoned reads of storage that have not returned",
             registry=registry,
         )
 

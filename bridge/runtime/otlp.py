@@ -94,7 +94,9 @@ class _Exporter(SpanExporter):
         now = time.monotonic()
         if now - self._warned >= _QUIET:
             self._warned = now
-            LOG.warning("the collector at %s did not take %d spans; extends go on", self._shown, self._lost)
+            LOG.warning(
+                "the collector at %s did not accept %d spans; extends are not affected", self._shown, self._lost
+            )
             self._lost = 0
         return result
 

@@ -127,7 +127,7 @@ def daemon(
             "[audit] has no effect on a host agent: the engine writes the agent's steps into the engine's audit log"
         )
     if process.spans is not None and not process.audit_logs:
-        LOG.warning("[tracing] does nothing here: the engine sends the spans of this part's steps")
+        LOG.warning("[tracing] has no effect on a host agent: the engine sends the spans of the agent's steps")
     return Daemon(
         prog,
         [_AuditEnd(process), server, *parts],

@@ -10,13 +10,17 @@ from oslo_config import cfg
 
 GROUP: Final = "oslo_messaging_rabbit"
 USED: Final = (
-    cfg.BoolOpt("ssl", default=False, help="Connect over TLS, which is always verified."),
+    cfg.BoolOpt("ssl", default=False, help="Use TLS. The broker's certificate is always verified."),
     cfg.StrOpt(
         "ssl_ca_file", default="", help="Certificates of the authorities that sign the broker's certificate."
     ),
-    cfg.StrOpt("ssl_cert_file", default="", help="Certificate of this client, for a broker that wants one."),
+    cfg.StrOpt("ssl_cert_file", default="", help="Certificate of this client, for a broker that asks for one."),
     cfg.StrOpt("ssl_key_file", default="", help="Private key of this client's certificate."),
-    cfg.StrOpt("ssl_version", default="", help="TLSv1_2: that version only. By default the newest of both ends."),
+    cfg.StrOpt(
+        "ssl_version",
+        default="",
+        help="TLSv1_2: this version only. Default: the newest version that both sides support.",
+    ),
     cfg.BoolOpt(
         "ssl_enforce_hostname_verification",
         default=True,

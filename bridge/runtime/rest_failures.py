@@ -44,11 +44,11 @@ def failure_detail(ex: Exception, reason: Reason, adapter: Adapter, *, group: st
         elif ex.http_status == http.HTTPStatus.NOT_FOUND:
             words += f": [{group}] auth_url is not Keystone's"
     elif isinstance(ex, ks_errors.DiscoveryFailure):
-        words = f"{keystone} tells no version of its API: check [{group}] auth_url"
+        words = f"{keystone} does not return the versions of its API: check [{group}] auth_url"
     elif reason is Reason.NO_ENDPOINT:
         words = _no_endpoint(adapter, group)
     elif reason is Reason.TIMED_OUT:
-        words = f"no complete answer of {_tried(ex, adapter, group)} in {timeout:g} s"
+        words = f"no complete answer from {_tried(ex, adapter, group)} in {timeout:g} s"
     else:
         words = f"{_tried(ex, adapter, group)}: {_cause(ex)}"
     return _printable(words)

@@ -70,7 +70,7 @@ def waker(host: str, port: int) -> Callable[[], None]:
         try:
             sock.sendto(DATAGRAM, address)
         except OSError as ex:
-            LOG.debug("the engine was not woken: %s", ex)
+            LOG.debug("the wake-up datagram to the engine could not be sent: %s", ex)
 
     return wake
 

@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--bind-host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument("--bind-port", type=_port, default=8776, help="0 picks a free one (default: %(default)s)")
-    parser.add_argument("--volumes", metavar="FILE.json", help="volumes to begin with")
+    parser.add_argument("--volumes", metavar="FILE.json", help="JSON file of the volumes that exist at the start")
     parser.add_argument(
         "--extend-seconds", type=float, default=0.0, help="how long an extend takes (default: %(default)s)"
     )
@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _port(text: str) -> int:
     if not text.isdecimal() or int(text) > _LAST_PORT:
-        raise argparse.ArgumentTypeError(f"{text!r} is no port")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port")
     return int(text)
 
 

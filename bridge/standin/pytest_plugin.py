@@ -29,7 +29,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--cinder-bus-topic",
         default="notifications",
         metavar="TOPIC",
-        help="topic of its notifications (default: notifications)",
+        help="topic of the notifications (default: notifications)",
     )
 
 

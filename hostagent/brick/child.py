@@ -95,7 +95,7 @@ def answer(options: Mapping[str, Any], request: Mapping[str, Any]) -> dict[str, 
 
 def _grow_map(options: Mapping[str, Any], **properties: Any) -> None:
     if options["key_manager"] is None:
-        raise NotImplementedError("this host did not opt in to [key_manager]")
+        raise NotImplementedError("[key_manager] backend is not set on this host")
     from hostagent.brick import encryptor  # noqa: PLC0415 - castellan is there only where the operator opted in
 
     encryptor.grow_map(options["root_helper"], options["key_manager"], **properties)

@@ -20,6 +20,6 @@ def missing(*, opted_in: bool) -> str | None:
     if not opted_in or importlib.util.find_spec("castellan") is not None:
         return None
     return (
-        "[key_manager] backend is set, and castellan is not installed; hypervisors that ask for volumes' keys need "
+        "[key_manager] backend is set, but castellan is not installed; hypervisors that read volumes' keys need "
         "extend-bridge[hostagent,keymanager]"
     )

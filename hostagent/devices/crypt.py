@@ -66,20 +66,20 @@ def why_not(mapped: CryptMap, encryption: Encryption | None, *, opted_in: bool) 
     """Return why this map is not resized, in words to act on; None: it can be. Pure."""
     if not opted_in:
         return (
-            "dm-crypt: its map is resized with the volume's key only; to have this host ask the key manager for "
-            "it, set [key_manager] backend in its configuration"
+            "dm-crypt: the map cannot be resized without the volume's key; to let this host read it from the key "
+            "manager, set [key_manager] backend in its configuration"
         )
     if mapped.kind not in _LUKS_KINDS:
         return f"dm-crypt of kind {mapped.kind}: os-brick resizes LUKS only"
     if encryption is None:
         return (
-            "dm-crypt: the order does not say which key opens it; may the engine's user GET "
-            "/volumes/{id}/encryption of Cinder, and is the engine as new as this agent?"
+            "dm-crypt: the order does not contain the key's id; may the engine's user GET /volumes/{id}/encryption "
+            "of Cinder, and is the engine as new as this agent?"
         )
     if encryption.control_location.lower() != _FRONT_END or encryption.provider not in _LUKS_PROVIDERS:
         return (
-            f"dm-crypt: Cinder says provider {encryption.provider} at the {encryption.control_location}, which "
-            "os-brick cannot resize here"
+            f"dm-crypt: in Cinder the volume has provider {encryption.provider} at the "
+            f"{encryption.control_location}, which os-brick cannot resize here"
         )
     return None
 
@@ -112,7 +112,7 @@ class CryptStrategy:
             raise StepFailedError(
                 Outcome.REFUSED,
                 Reason.WOULD_SHRINK,
-                f"{self.mapped.beneath} has {device} bytes, the dm-crypt map on it takes {has}",
+                f"{self.mapped.beneath} has {device} bytes, but the dm-crypt map on it needs {has}",
             )
         if device > has:
             self.encryptor.grow_map(self.mapped.name, self.encryption)

@@ -19,7 +19,7 @@ from hostagent.storage_reads import StorageReads, StorageSilentError
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 _UDEV: Final = 0.5  # seconds
 _LEAVES_WITHIN: Final = 10  # looks, _UDEV apart, at a device that has lost its name
-_REMEDY: Final = "detach the volume and attach it again once its storage is right"
+_REMEDY: Final = "correct the storage, then detach the volume and attach it again"
 
 
 class RememberedDevices:
@@ -105,7 +105,7 @@ class RememberedDevices:
         self._sleep(_UDEV)
         if self._names(disk) is None:
             was = ", ".join(sorted(known))
-            detail = f"{disk.device.source} is gone from this host; the volume was {was}: {_REMEDY}"
+            detail = f"{disk.device.source} does not exist on this host any more; the volume was {was}: {_REMEDY}"
             raise StepFailedError(Outcome.REFUSED, Reason.WRONG_DEVICE, detail)
 
     def _names_or_none(self, disk: Disk) -> frozenset[str]:

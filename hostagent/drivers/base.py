@@ -216,9 +216,9 @@ class DriverCapabilities:
         """Return why the driver cannot resize such a disk; empty where it can."""
         protocol = disk.network.protocol if disk.network is not None else ""
         if disk.kind not in self.sources or (disk.kind is SourceKind.NETWORK and protocol not in self.protocols):
-            return f"the hypervisor's driver resizes no disk of this kind: {disk.words}"
+            return f"the hypervisor's driver cannot resize disks of this kind: {disk.words}"
         if disk.driver_format not in self.formats:
-            return f"the hypervisor's driver resizes no disk of this format: {disk.words}"
+            return f"the hypervisor's driver cannot resize disks of this format: {disk.words}"
         return ""
 
 

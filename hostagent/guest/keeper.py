@@ -165,7 +165,7 @@ class GuestKeeper:
                 session = session or self._make_session()
                 again = self._look(session, server_id)
             except Exception:
-                LOG.exception("server %s: its file systems cannot be looked at", server_id)
+                LOG.exception("server %s: its file systems cannot be read", server_id)
                 again = False
             self._done(server_id, tries, again=again, slow=self._clock() - began > self._limits.call)
         if session is not None:
@@ -207,7 +207,7 @@ class GuestKeeper:
         try:
             domain = session.domain(server_id)
         except StepFailedError as ex:
-            LOG.debug("server %s cannot be looked at: %s", server_id, ex)
+            LOG.debug("server %s: its guest cannot be read for file systems: %s", server_id, ex)
             return bool(wishes)
         if domain is None or domain.left:
             self._wishes.finish({ExtendKey(server_id, volume_id): wish for volume_id, wish in wishes.items()})
@@ -237,7 +237,7 @@ class GuestKeeper:
         try:
             shown = view(calls)
         except GuestLookError as ex:
-            LOG.debug("server %s: its agent does not tell its file systems: %s", server_id, ex)
+            LOG.debug("server %s: the guest's agent did not return its file systems: %s", server_id, ex)
             return [
                 _asked(unseen(ExtendKey(server_id, volume_id), ex.reason), wishes.get(volume_id))
                 for volume_id in targets

@@ -181,7 +181,7 @@ def _partition(row: Any, disk: str, sector: int) -> TablePartition:
     number = re.fullmatch(r"p?([1-9]\d{0,2})", str(device).removeprefix(disk))
     start, size = row.get("start"), row.get("size")
     if number is None or not _is_size(start) or not _is_size(size) or (start + size) * sector > _SIZE_MAX:
-        raise GuestLookError(Reason.FS_TABLE, "a partition without a place")
+        raise GuestLookError(Reason.FS_TABLE, "a partition without a start")
     return TablePartition(
         device=str(device), number=int(number[1]), start=start * sector, end=(start + size) * sector
     )

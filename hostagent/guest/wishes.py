@@ -130,7 +130,7 @@ def _text(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _warn(file: Path, ex: OSError) -> None:
-    LOG.warning("%s cannot be written: growth of file systems is lost at a restart: %s", file, ex)
+    LOG.warning("%s cannot be written: unfinished growth of file systems would be lost at a restart: %s", file, ex)
 
 
 def _row(key: ExtendKey, wish: GrowWish | None) -> Mapping[str, Any]:
@@ -148,7 +148,7 @@ def _read(file: Path) -> dict[ExtendKey, GrowWish]:
     except FileNotFoundError:
         return {}
     except OSError as ex:
-        LOG.warning("%s cannot be read, its growth of file systems is forgotten: %s", file, ex.strerror)
+        LOG.warning("%s cannot be read, unfinished growth of file systems is lost: %s", file, ex.strerror)
         return {}
     wishes: dict[ExtendKey, GrowWish] = {}
     for line in lines:

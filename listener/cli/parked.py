@@ -200,7 +200,7 @@ class ParkedReplay(_Chosen):
                 return False
             key = _key(kept)
             if key is None:
-                self.app.stderr.write(f"{kept.id}: names no server and volume; nothing to send\n")
+                self.app.stderr.write(f"{kept.id}: has no server and volume; nothing to send\n")
                 left.append(kept.id)
                 return False
             request_id = replay_id()

@@ -49,8 +49,10 @@ class Replay(Lister):  # type: ignore[misc,unused-ignore]
         commands.add_config_option(parser)
         parser.add_argument("file", nargs="+", type=Path, metavar="FILE", help="recordings, one JSON object a line")
         what = parser.add_mutually_exclusive_group()
-        what.add_argument("--dry-run", action="store_true", help="print what would be sent (the default)")
-        what.add_argument("--send", action="store_true", help="send it")
+        what.add_argument(
+            "--dry-run", action="store_true", help="print the events without sending them (the default)"
+        )
+        what.add_argument("--send", action="store_true", help="send the events")
         parser.add_argument(
             "--to", choices=("endpoint", "broker"), default="endpoint",
             help="the HTTP endpoint of [endpoint], or the listener's queue of [notifications] (default: endpoint)",
@@ -111,9 +113,9 @@ class Replay(Lister):  # type: ignore[misc,unused-ignore]
         only = {text.lower() for text in parsed_args.only}
         chosen = [item for item in recording.items if not only or only & {item.key.server_id, item.key.volume_id}]
         if parsed_args.mutate is not None and parsed_args.to != "broker":
-            raise OperatorError("--mutate needs --to broker: the endpoint is sent events, not messages")
+            raise OperatorError("--mutate needs --to broker, because the endpoint gets events, not messages")
         if parsed_args.hosts is not None and parsed_args.volumes is None:
-            raise OperatorError("--hosts needs --volumes FILE.json, the file the hosts are written to")
+            raise OperatorError("--hosts needs --volumes FILE.json, the file for the volumes and their hosts")
         mapped = [replace(item, key=_mapped(item.key, mapping)) for item in chosen]
         items = multiplied(mapped, parsed_args.multiply)
         if parsed_args.volumes is not None:
@@ -128,7 +130,7 @@ class Replay(Lister):  # type: ignore[misc,unused-ignore]
                 rows.append(("not sent now", "sent by an earlier run, or left for the next", left))
         else:
             rows.append(("would send", parsed_args.to, len(items)))
-            self.app.stderr.write("nothing was sent; --send does it\n")
+            self.app.stderr.write("nothing was sent; use --send to send\n")
         if len(chosen) < len(recording.items):
             rows.append(("left out", "by --only", len(recording.items) - len(chosen)))
         for name, counts in (

@@ -49,7 +49,9 @@ class Progress:
         except (OSError, ValueError, KeyError, TypeError) as ex:
             raise OperatorError(f"{path} cannot be used: remove it to replay from the start") from ex
         if of != self._of and (upto or beyond):
-            raise OperatorError(f"{path} is of a replay of other events: remove it, or name another with --state")
+            raise OperatorError(
+                f"{path} belongs to a replay of other events: remove it, or name another file with --state"
+            )
         self.done = {*range(upto), *beyond}
 
     def begin(self) -> None:

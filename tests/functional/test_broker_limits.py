@@ -166,8 +166,8 @@ def test_upgrade_check_names_the_release_and_our_queues_that_an_earlier_one_made
 
     with vhost.connection() as connection:
         ensure_queue(connection, QueueSpec(name=DUE_QUEUE, endless=False))
-        limited = f"deliveries from {DUE_QUEUE}, unless a policy" in said()
+        limited = f"from {DUE_QUEUE} after 20 deliveries, unless a policy" in said()
         assert limited is (vhost.node.version >= LIMIT_SINCE)
         connection.default_channel.queue_delete(DUE_QUEUE)
         ensure_queue(connection, QueueSpec(name=DUE_QUEUE))
-    assert "Our bus Result: Success Details: takes our user; RabbitMQ " in said()
+    assert "Our bus Result: Success Details: accepts our user; RabbitMQ " in said()

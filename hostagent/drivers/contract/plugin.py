@@ -132,10 +132,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--factory",
         metavar="MODULE:NAME",
-        help="what makes its guests; by default the entry point of extend_bridge.contract with the driver's name",
+        help="the factory of its guests (default: the entry point of extend_bridge.contract with the driver's "
+        "name)",
     )
     group.addoption(
-        "--patience", type=float, default=60.0, metavar="SECONDS", help="how long anything real may take"
+        "--patience",
+        type=float,
+        default=60.0,
+        metavar="SECONDS",
+        help="seconds that an operation on a real guest may take",
     )
 
 

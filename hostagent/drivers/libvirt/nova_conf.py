@@ -24,9 +24,7 @@ def disagreements(files: Sequence[str], *, use_multipath: bool, lock_path: str) 
     if not there:
         return []
     if closed := [name for name in there if not os.access(name, os.R_OK)]:
-        return [
-            f"{', '.join(closed)} cannot be read: see by hand that use_multipath and lock_path agree with Nova's"
-        ]
+        return [f"{', '.join(closed)} cannot be read: compare use_multipath and lock_path with Nova's by hand"]
     nova = cfg.ConfigOpts()
     nova.register_opts(_NOVA_LIBVIRT, group="libvirt")
     nova.register_opts(_LOCKS, group="oslo_concurrency")
@@ -34,7 +32,7 @@ def disagreements(files: Sequence[str], *, use_multipath: bool, lock_path: str) 
         nova([], project="nova", default_config_files=there, default_config_dirs=[])
         multipath, locks = nova.libvirt.volume_use_multipath, nova.oslo_concurrency.lock_path
     except (cfg.Error, ValueError) as ex:
-        return [f"{', '.join(there)} cannot be understood ({type(ex).__name__}): not compared with Nova's settings"]
+        return [f"{', '.join(there)} cannot be parsed ({type(ex).__name__}): not compared with Nova's settings"]
     found = []
     if multipath != use_multipath:
         found.append(

@@ -79,7 +79,7 @@ class Abandoned:
         if total >= self._most:
             self._health.bad(HEALTH, f"{total} libvirt calls hang; no new ones are made until some return")
         else:
-            self._health.ok(HEALTH, f"{total} given up on" if total else "ok")
+            self._health.ok(HEALTH, f"{total} calls are abandoned" if total else "ok")
 
 
 class Session:
@@ -286,7 +286,7 @@ class _CallHandle:
 def _unless_given_up(call: _CallHandle, job: Job, connection: Any) -> Any:
     """Run a job, unless its caller has given up while the connection was made."""
     if not call.still():
-        raise _timed_out("the call was given up on before libvirt was connected")
+        raise _timed_out("the call was abandoned before libvirt was connected")
     return job(connection)
 
 

@@ -8,21 +8,21 @@ from oslo_config import cfg
 from bridge.core.errors import ConfigError
 
 LIBVIRT_OPTS = [
-    cfg.StrOpt("libvirt_uri", default="qemu:///system", help="The libvirt whose guests are ours."),
+    cfg.StrOpt("libvirt_uri", default="qemu:///system", help="The libvirt that runs this host's guests."),
     cfg.FloatOpt(
         "libvirt_limit",
         default=20,
         min=0.1,
-        help="Seconds a libvirt call may take. A call that takes longer is given up on and its connection left "
-        "behind; its guest is not touched again until it returned.",
+        help="Seconds that a libvirt call may take. After that the call is abandoned together with its connection. "
+        "The agent makes no other call for this guest until the abandoned call has returned.",
     ),
     cfg.IntOpt(
         "abandoned_max",
         default=16,
         min=1,
-        help="Libvirt calls given up on that may be outstanding; above it no new call is made. Each holds one "
-        "of libvirtd's max_workers (20 by default), which nova-compute needs, too. The inventory stops asking for "
-        "sizes at a quarter of it.",
+        help="Abandoned libvirt calls at a time, at most; above it the agent makes no new call. Each occupies one "
+        "of libvirtd's max_workers (20 by default), which nova-compute needs as well. At a quarter of it the "
+        "inventory stops reading sizes.",
     ),
 ]
 

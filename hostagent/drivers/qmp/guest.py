@@ -77,7 +77,9 @@ class QmpGuest:
         """Resize a disk to exactly this size."""
         if self._read_only:
             raise StepFailedError(
-                Outcome.UNSUPPORTED, Reason.RESIZE_UNSUPPORTED, "[hostagent] read_only: only looks"
+                Outcome.UNSUPPORTED,
+                Reason.RESIZE_UNSUPPORTED,
+                "[hostagent] read_only is true: this agent changes nothing",
             )
         found = self._find(disk.target)
         which = {"node-name": found.node} if found.node else {"device": found.device}

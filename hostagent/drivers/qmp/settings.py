@@ -12,29 +12,30 @@ QMP_OPTS = [
     cfg.ListOpt(
         "sockets",
         default=["/run/extend-bridge/qmp/*.qmp"],
-        help="Patterns of the QMP sockets of this host's guests, absolute, with * and ?. Each is a monitor of its "
-        "own for the agent (QEMU: -qmp unix:/run/extend-bridge/qmp/NAME.qmp,server=on,wait=off), because QEMU "
-        "answers one client at a time on each. A guest's id is QEMU's -uuid, or the file's name where that is a "
-        "UUID. Only those who may change guests' disks may write to these directories.",
+        help="Patterns of the QMP sockets of this host's guests, absolute, with * and ?. Give each guest a monitor "
+        "for the agent alone (QEMU: -qmp unix:/run/extend-bridge/qmp/NAME.qmp,server=on,wait=off), because QEMU "
+        "serves one client of a monitor at a time. A guest's id is QEMU's -uuid, or the file's name if that is a "
+        "UUID. Only users that may change guests' disks may have write access to these directories.",
     ),
     cfg.FloatOpt(
         "limit",
         default=20,
         min=0.1,
-        help="Seconds a call of one guest's QEMU may take, connecting included. Then its connection is dropped, "
-        "and the guest is asked again after a pause; other guests go on meanwhile.",
+        help="Seconds that a call to one guest's QEMU may take, including the connect. After that the connection "
+        "is dropped, and the guest is tried again after a pause. Other guests are not delayed.",
     ),
     cfg.FloatOpt(
         "scan_interval",
         default=1,
         min=0.1,
-        help="Seconds between looks for sockets that came or went.",
+        help="Seconds between two scans for new and removed sockets.",
     ),
     cfg.StrOpt(
         "agent_suffix",
         default=".qga",
-        help="Suffix of the socket of a guest's agent, which lies beside its QMP socket: NAME.qga beside NAME.qmp "
-        "(QEMU: -chardev socket,path=...,server=on,wait=off and a virtserialport org.qemu.guest_agent.0).",
+        help="Suffix of the socket of a guest's agent, in the same directory as the QMP socket: NAME.qga for "
+        "NAME.qmp (QEMU: -chardev socket,path=...,server=on,wait=off and a virtserialport "
+        "org.qemu.guest_agent.0).",
     ),
 ]
 

@@ -50,9 +50,9 @@ def _fills_up_and_heals(url: str, disk: Path) -> None:
     migrate.upgrade(database)
     journal = Journal(database, max_open=10**9)
     with full(disk):
-        with pytest.raises(JournalUnavailableError, match="make room where the database keeps its files"):
+        with pytest.raises(JournalUnavailableError, match="free space where the database keeps its files"):
             _accept_many(journal, taken)
-        assert "make room" in health.checks()["api.database"].reason
+        assert "free space" in health.checks()["api.database"].reason
     taken.extend(journal.accept([Arrival(key=ExtendKey(new_id(), new_id()))]).values())
     assert health.checks()["api.database"].ok
     rows = database.read(lambda c: c.execute(sa.text("SELECT id FROM extends")).scalars().all())

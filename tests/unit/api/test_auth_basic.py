@@ -124,9 +124,9 @@ def test_a_file_broken_later_keeps_the_users_and_says_so(
         ("cinder:$2b$04$" + "a" * 53, 0o640, "cost from 8 to 15"),
         ("cinder:$2b$31$" + "a" * 53, 0o640, "cost from 8 to 15"),
         ("cinder:$2b$32$" + "a" * 53, 0o640, "cost from 8 to 15"),
-        ("", 0o640, "names no user"),
-        pytest.param(line("a", "b"), 0o644, "chmod it to 0640", id="world-readable"),
-        pytest.param(line("a", "b"), 0o660, "chmod it to 0640", id="group-writable"),
+        ("", 0o640, "has no users"),
+        pytest.param(line("a", "b"), 0o644, "set its mode to 0640", id="world-readable"),
+        pytest.param(line("a", "b"), 0o660, "set its mode to 0640", id="group-writable"),
     ],
 )
 def test_a_file_that_cannot_be_trusted_ends_the_start(tmp_path: Path, text: str, mode: int, says: str) -> None:

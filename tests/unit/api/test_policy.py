@@ -120,7 +120,7 @@ def test_who_was_allowed_is_not_looked_at_again_for_a_second(
     ("text", "identity", "says"),
     [
         (None, who("member"), "the role service or admin is missing, and no policy file says otherwise"),
-        (None, who("admin", project=None, system=True), "the token is not one of a project"),
+        (None, who("admin", project=None, system=True), "the token is not scoped to a project"),
         (f'"{CREATE}": "!"', who("admin"), f"policy.yaml has rules of its own for {CREATE}"),
         ('"context_is_admin": "role:boss"', who("admin"), "rules of its own for context_is_admin"),
         ('"os_compute_api:servers:create": "!"', who("member"), "the role service or admin is missing"),

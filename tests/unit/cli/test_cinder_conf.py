@@ -42,18 +42,18 @@ def changed(file: Path, old: str, new: str) -> CinderConf:
 
 def test_as_the_readme_says_it_is_well(file: Path) -> None:
     found = notifies(read(file), "extend_bridge")
-    assert (found.code, found.details) == (Code.SUCCESS, "notifications come to us, in queues that last")
+    assert (found.code, found.details) == (Code.SUCCESS, "notifications reach us, in durable queues")
 
 
 @pytest.mark.parametrize(
     ("old", "new", "code", "words"),
     [
-        ("driver = messagingv2", "driver = noop", Code.FAILURE, "driver = messagingv2 (it is noop)"),
-        ("driver = messagingv2", "", Code.FAILURE, "driver = messagingv2 (it is none)"),
-        ("driver = messagingv2", "driver = log\ndriver = messaging", Code.SUCCESS, "come to us"),
+        ("driver = messagingv2", "driver = noop", Code.FAILURE, "driver = messagingv2 (now noop)"),
+        ("driver = messagingv2", "", Code.FAILURE, "driver = messagingv2 (now none)"),
+        ("driver = messagingv2", "driver = log\ndriver = messaging", Code.SUCCESS, "notifications reach us"),
         (",extend_bridge", "", Code.FAILURE, "topics (now notifications)"),
         ("rabbit_quorum_queue = true", "", Code.WARNING, "a restart of the broker empties"),
-        ("rabbit_quorum_queue", "amqp_durable_queues", Code.SUCCESS, "come to us"),
+        ("rabbit_quorum_queue", "amqp_durable_queues", Code.SUCCESS, "notifications reach us"),
     ],
 )
 def test_what_keeps_notifications_from_us_is_said(file: Path, old: str, new: str, code: Code, words: str) -> None:
@@ -68,12 +68,12 @@ def test_what_keeps_notifications_from_us_is_said(file: Path, old: str, new: str
         ("4.3.0", "rabbit_quorum_queue = true", "", "extend_bridge", Code.WARNING, "rabbit_transient_quorum_queue"),
         ("4.2.1", "rabbit_quorum_queue = true", "", "extend_bridge", Code.WARNING, "a restart of the broker"),
         ("4.0.5", "GOOD", "GOOD", "extend_bridge", Code.WARNING, "RabbitMQ 4.0.5 drops a notification after 20"),
-        ("4.0.5", "GOOD", "GOOD", None, Code.SUCCESS, "queues that last"),
-        ("3.13.7", "GOOD", "GOOD", "extend_bridge", Code.SUCCESS, "queues that last"),
-        ("4.3.0", "rabbit_quorum_queue", "amqp_durable_queues", "extend_bridge", Code.SUCCESS, "queues that last"),
+        ("4.0.5", "GOOD", "GOOD", None, Code.SUCCESS, "durable queues"),
+        ("3.13.7", "GOOD", "GOOD", "extend_bridge", Code.SUCCESS, "durable queues"),
+        ("4.3.0", "rabbit_quorum_queue", "amqp_durable_queues", "extend_bridge", Code.SUCCESS, "durable queues"),
         (
             "4.3.0", "[nova]", "rabbit_quorum_delivery_limit = 1000000\n[nova]", "extend_bridge", Code.SUCCESS,
-            "queues that last",
+            "durable queues",
         ),
     ],
 )  # fmt: skip
@@ -109,13 +109,13 @@ def test_a_file_that_is_not_there_is_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("nova", "is_nova", "endpoint", "code", "words"),
     [
-        ("auth_type = password", True, None, Code.SUCCESS, "Cinder calls it as well"),
-        ("", True, None, Code.SUCCESS, "we are needed"),
-        ("auth_type = password", False, None, Code.WARNING, "take it out of the catalogue"),
+        ("auth_type = password", True, None, Code.SUCCESS, "Cinder sends it the same event"),
+        ("", True, None, Code.SUCCESS, "the listener is needed"),
+        ("auth_type = password", False, None, Code.WARNING, "remove the bridge from the catalogue"),
         ("auth_type = password", False, BRIDGE, Code.WARNING, "extend the same disks"),
         (f"auth_type = none\nendpoint = {BRIDGE}", False, BRIDGE, Code.WARNING, "is this bridge"),
         ("auth_type = none\nendpoint = http://nova.example:8774/v2.1", False, BRIDGE, Code.SUCCESS, "a bridge"),
-        ("", False, BRIDGE, Code.SUCCESS, "the catalogue does not name for Nova"),
+        ("", False, BRIDGE, Code.SUCCESS, "the catalogue does not name it as Nova"),
     ],
 )
 def test_a_double_way_of_events_is_named(

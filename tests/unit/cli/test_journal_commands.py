@@ -194,11 +194,11 @@ def test_a_configuration_that_is_not_there_is_two(shell: Shell) -> None:
     ("argv", "words"),
     [
         (("event", "list"), "no extend is open"),
-        (("event", "list", "--state", "all"), "the journal holds no extend"),
+        (("event", "list", "--state", "all"), "the journal has no extend"),
         (("event", "list", "--volume", "x"), "no such extend is open"),
-        (("host", "list"), "no host ever reported"),
-        (("behind",), "no guest is behind its volume, as far as is known: no pass over all volumes has ended yet"),
-        (("behind", "--cannot-see"), "every guest can be seen, as far as is known"),
+        (("host", "list"), "no host has reported yet"),
+        (("behind",), "no guest is behind its volume, as far as known: no reconcile pass has ended yet"),
+        (("behind", "--cannot-see"), "the size in every guest is known, as far as known"),
     ],
 )
 def test_an_empty_list_says_in_words_what_it_means(shell: Shell, argv: tuple[str, ...], words: str) -> None:

@@ -95,10 +95,10 @@ def test_db_sync_says_what_it_did(tmp_path: Path, capsys: pytest.CaptureFixture[
         said.append(capsys.readouterr().out.strip())
     newest = migrate.head()
     assert said == [
-        f"the journal has no tables yet; this release wants version {newest}: run db sync",
+        f"the journal has no tables yet; this release needs version {newest}: run db sync",
         f"the journal's tables were brought from nothing to version {newest} (sqlite:///{tmp_path}/journal)",
         f"the journal's tables are at version {newest} already: nothing was changed",
-        f"the journal's tables are at version {newest}; this release wants version {newest}",
+        f"the journal's tables are at version {newest}; this release needs version {newest}",
     ]
 
 

@@ -80,7 +80,7 @@ def test_one_process_needs_no_broker_no_tables_and_no_endpoint_of_its_own(
         f"[hostagent]\nlibvirt_uri = test:///default\nlock_path = {tmp_path}\n"
     )
     _, said = said_by(conf, capsys, "--part", "all-in-one")
-    assert "will be made at the first start" in said
+    assert "will be created at the first start" in said
     assert "Check: Our bus Result: Success Details: inside the process" in said
     assert "Check: Endpoint" not in said
     assert "Check: This host" in said
@@ -106,10 +106,10 @@ def test_a_configuration_no_part_would_start_with_is_said(conf: Path, capsys: py
 @pytest.mark.parametrize(
     ("newest", "code", "words"),
     [
-        ("2.51", 0, "speaks compute 2.51"),
+        ("2.51", 0, "supports compute 2.51"),
         ("2.104", 0, "the second event finds the size there"),
         ("2.47", 2, "2.51 is needed"),
-        (None, 1, "shows no version document"),
+        (None, 1, "does not return a version document"),
     ],
 )
 def test_the_endpoint_is_asked_for_its_microversion(

@@ -109,7 +109,7 @@ def test_reasons_say_what_to_look_at() -> None:
     read_only = wrapped(MariaError(1290, "The MariaDB server is running with the --read-only option"))
     assert "target_session_attrs=read-write" in explain(read_only, expired_after=None)
     assert "no answer within 15 s" in explain(read_only, expired_after=15.2)
-    assert "make room" in explain(wrapped(RefusalError("no space left", "53100")), expired_after=None)
+    assert "free space" in explain(wrapped(RefusalError("no space left", "53100")), expired_after=None)
 
 
 def test_errors_of_sqlite_have_their_names() -> None:

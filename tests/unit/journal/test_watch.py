@@ -160,7 +160,7 @@ def test_a_full_disk_keeps_the_check_bad_and_names_itself(site: Site, bench: Ben
         for number in range(1000):
             bench.arrive(ExtendKey(key.server_id, f"{number:036}"))
 
-    with pytest.raises(JournalUnavailableError, match="make room where the database keeps its files"):
+    with pytest.raises(JournalUnavailableError, match="free space where the database keeps its files"):
         fill()
     assert not site.ok()
 

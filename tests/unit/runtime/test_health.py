@@ -44,7 +44,7 @@ def test_a_word_is_good_for_its_time_and_goes_bad_by_itself(health: Health, cloc
     clock.now += 1
     check = health.checks()["database"]
     assert not check.ok
-    assert check.reason == "nothing was heard of it for 31 s; before that: a row was written"
+    assert check.reason == "this check was not updated for 31 s; before that: a row was written"
     health.ok("database", good_for=30)
     assert health.ready()
 

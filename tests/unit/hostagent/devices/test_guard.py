@@ -154,7 +154,7 @@ def test_a_running_guests_device_that_its_host_lost_is_refused(
     """The kernel takes an NVMe namespace away whose names have changed; a guest that is off may have none."""
     guard(fake).observe(domain(disk("/dev/nvme0n1")))
     monkeypatch.setattr(sysfs, "device_number", lambda _path: None)
-    with pytest.raises(StepFailedError, match="gone from this host") as info:
+    with pytest.raises(StepFailedError, match="does not exist on this host any more") as info:
         guard(fake).check(domain(disk("/dev/nvme0n1")), disk("/dev/nvme0n1"))
     assert (info.value.outcome, info.value.reason) == (Outcome.REFUSED, Reason.WRONG_DEVICE)
     guard(fake).check(domain(disk("/dev/nvme0n1"), state=GuestState.OFF, run=None), disk("/dev/nvme0n1"))
@@ -172,7 +172,7 @@ def test_a_device_that_is_about_to_leave_its_host_is_refused_as_one_that_left(
     def leaves(_seconds: float) -> None:
         monkeypatch.setattr(sysfs, "device_number", lambda _path: None)
 
-    with pytest.raises(StepFailedError, match="gone from this host") as info:
+    with pytest.raises(StepFailedError, match="does not exist on this host any more") as info:
         guard(fake, leaves).check(domain(attached), attached)
     assert info.value.outcome is Outcome.REFUSED
 
