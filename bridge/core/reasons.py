@@ -17,8 +17,8 @@ class Reason(StrEnum):
         return member
 
     # Listener: messages and attachment rows that are not an extend (skipped, acknowledged).
-    OTHER_EVENT = "other_event", "another notification than volume.resize.end"
-    NOT_ATTACHED = "not_attached", "the volume is attached to no server"
+    OTHER_EVENT = "other_event", "a notification other than volume.resize.end"
+    NOT_ATTACHED = "not_attached", "the volume is not attached to any server"
     NO_SERVER = "no_server", "an attachment row without instance_uuid (Glance store, bare metal)"
     ROW_NOT_ATTACHED = (
         "row_not_attached",
@@ -43,10 +43,10 @@ class Reason(StrEnum):
     TOO_MANY_ROWS = "too_many_rows", "a volume.resize.end with more attachment rows than [listener] max_rows"
 
     # Listener: answers of the endpoint.
-    DELIVERED = "delivered", "the endpoint took the event (code 200)"
+    DELIVERED = "delivered", "the endpoint accepted the event (code 200)"
     EVENT_BAD = "event_bad", "the endpoint answered 400 for this event"
     EVENT_UNKNOWN_SERVER = "event_unknown_server", "the endpoint does not know the server (code 404)"
-    EVENT_NO_HOST = "event_no_host", "the server is on no host (code 422)"
+    EVENT_NO_HOST = "event_no_host", "the server is not on any host (code 422)"
     EVENT_NO_CODE = "event_no_code", "the endpoint's answer lacks this event, or its code"
     EVENT_OTHER_CODE = (
         "event_other_code",
@@ -73,9 +73,9 @@ class Reason(StrEnum):
         "the endpoint answered 403: the user lacks the role service or admin, or a policy file forbids the call",
     )
     WRONG_URL = "wrong_url", "the endpoint's URL answers 404 or 405: it is not the compute API"
-    WRONG_VERSION = "wrong_version", "the endpoint answered 406: it does not speak compute 2.51"
+    WRONG_VERSION = "wrong_version", "the endpoint answered 406: it does not support compute 2.51"
     UNEXPECTED_STATUS = "unexpected_status", "the endpoint answered with a status that the API does not define"
-    TOLD_TO_WAIT = "told_to_wait", "the endpoint asked to be called again later (429 or 503 with Retry-After)"
+    TOLD_TO_WAIT = "told_to_wait", "the endpoint asked to wait (429 or 503 with Retry-After)"
     UNAVAILABLE = "unavailable", "the endpoint answered 502, 503 or 504"
     UNREACHABLE = "unreachable", "the endpoint cannot be connected to, or TLS failed"
     TIMED_OUT = "timed_out", "the endpoint did not answer in time"
@@ -87,9 +87,9 @@ class Reason(StrEnum):
     )
 
     # API: events that got another code than 200.
-    UNKNOWN_SERVER = "unknown_server", "no host agent ever reported the server (code 404)"
-    SERVER_NO_HOST = "server_no_host", "the server is known, but on no host now (code 422)"
-    NO_TAG = "no_tag", "an event without a tag: it names no volume (code 400)"
+    UNKNOWN_SERVER = "unknown_server", "no host agent has ever reported the server (code 404)"
+    SERVER_NO_HOST = "server_no_host", "the server is known, but is not on any host now (code 422)"
+    NO_TAG = "no_tag", "an event without a tag, so without a volume (code 400)"
     TAG_NO_VOLUME = "tag_no_volume", "an event whose tag is not a volume id (code 400)"
     NOT_OURS = "not_ours", "an event that Nova handles and the bridge does not (code 400)"
 
@@ -97,13 +97,13 @@ class Reason(StrEnum):
     NO_HOST = "no_host", "no host reports the server"
     HOST_DOWN = "host_down", "the server's host sends no heartbeats; the order is sent when its agent is back"
     UNDELIVERABLE = "undeliverable", "the broker has no queue for the host agent"
-    CAST_FAILED = "cast_failed", "the broker did not take the order for the host agent"
+    CAST_FAILED = "cast_failed", "the broker did not accept the order for the host agent"
     CINDER_UNREACHABLE = "cinder_unreachable", "Cinder cannot be reached or answered 5xx"
     CINDER_TIMED_OUT = "cinder_timed_out", "Cinder, or Keystone before it, did not answer in time"
     CINDER_UNAUTHORIZED = "cinder_unauthorized", "Keystone refuses the user of [cinder]"
     CINDER_NO_ENDPOINT = "cinder_no_endpoint", "Keystone's catalogue has no such endpoint for [cinder]"
     CINDER_WRONG_URL = "cinder_wrong_url", "the URL of [cinder] is not Cinder's API, version 3"
-    CINDER_WRONG_VERSION = "cinder_wrong_version", "Cinder answered 406: it does not speak volume 3.27"
+    CINDER_WRONG_VERSION = "cinder_wrong_version", "Cinder answered 406: it does not support volume 3.27"
     CINDER_REFUSED = (
         "cinder_refused",
         "Cinder refuses: the user of [cinder] may not read this volume, or the volumes of every project",
@@ -114,22 +114,25 @@ class Reason(StrEnum):
     NOVA_UNAUTHORIZED = "nova_unauthorized", "Keystone refuses the user of [nova]"
     NOVA_NO_ENDPOINT = "nova_no_endpoint", "Keystone's catalogue has no such endpoint for [nova]"
     NOVA_WRONG_URL = "nova_wrong_url", "the URL of [nova] is not Nova's API, version 2.1"
-    NOVA_WRONG_VERSION = "nova_wrong_version", "Nova answered 406: it does not speak compute 2.69"
+    NOVA_WRONG_VERSION = "nova_wrong_version", "Nova answered 406: it does not support compute 2.69"
     NOVA_REFUSED = (
         "nova_refused",
-        "Nova does not tell the user of [nova] where servers are: the user lacks the role admin",
+        "Nova does not show servers' hosts to the user of [nova]: the user lacks the role admin",
     )
     NOVA_CELL_DOWN = "nova_cell_down", "the server's cell is down: Nova knows only the server's id"
     NOVA_BAD_ANSWER = "nova_bad_answer", "Nova's answer is not a server"
-    SERVER_DELETED = "server_deleted", "Nova does not know the server any more; Cinder still says it is attached"
+    SERVER_DELETED = (
+        "server_deleted",
+        "Nova does not know the server any more, but in Cinder the volume is still attached to it",
+    )
     VOLUME_EXTENDING = "volume_extending", "Cinder is still extending the volume"
     NOT_REPORTED = "not_reported", "the host did not report in time; the order is sent again"
     NEWER_GENERATION = "newer_generation", "another extend of the same disk arrived meanwhile"
     HOST_NOT_ITSELF = "host_not_itself", "the host sent a message in the name of another host"
-    HOST_NOT_ORDERED = "host_not_ordered", "the host reports an order that it was not given"
+    HOST_NOT_ORDERED = "host_not_ordered", "the host reported on an order that it did not get"
     HOST_UNPROVED = (
         "host_unproved",
-        "a message in the host's name, but the broker does not prove that this host sent it",
+        "a message in the host's name, but the broker did not verify that this host sent it",
     )
     HOST_SHRANK = "host_shrank", "most of the host's servers are missing in its inventory at once"
     HOST_TOO_MUCH = "host_too_much", "the host's message cannot be read, or exceeds the limits of a message"
@@ -139,9 +142,15 @@ class Reason(StrEnum):
     # Reconciliation: the cause of a guest behind its volume, or of an unknown state.
     NOBODY_TOLD = "nobody_told", "the guest sees less than its volume's size and no event came; an extend is opened"
     ON_ITS_WAY = "on_its_way", "an extend is open and in progress"
-    NO_AGENT = "no_agent", "no host agent ever reported from the host Cinder names"
-    DISK_NOT_REPORTED = "disk_not_reported", "the host's agent is alive, but reports no such disk of the server"
-    SIZE_UNKNOWN = "size_unknown", "the host reports the disk, but libvirt does not say what size its guest sees"
+    NO_AGENT = "no_agent", "no host agent has ever reported from the host that Cinder names"
+    DISK_NOT_REPORTED = (
+        "disk_not_reported",
+        "the host's agent is alive, but does not report this disk of the server",
+    )
+    SIZE_UNKNOWN = (
+        "size_unknown",
+        "the host reports the disk, but the hypervisor does not return the size that its guest sees",
+    )
 
     # Host agent.
     SIZE_REACHED = "size_reached", "the guest's disk has the size"
@@ -152,7 +161,7 @@ class Reason(StrEnum):
     DOMAIN_SAVED = "domain_saved", "the guest is saved; it is notified of the size when it is restored"
     SEEN_AT_RESTART = (
         "seen_at_restart",
-        "the disk has the size; the guest sees it at its next restart, as its bus cannot notify a running guest",
+        "the disk has the size; the guest sees it after a restart, because its bus cannot notify a running guest",
     )
     GUEST_NOT_TOLD = (
         "guest_not_told",
@@ -166,15 +175,15 @@ class Reason(StrEnum):
     CDROM = "cdrom", "the volume is attached as a CD-ROM, which cannot be resized"
     RESIZE_UNSUPPORTED = "resize_unsupported", "the hypervisor's driver of this disk cannot resize it"
     DEVICE_SMALLER = "device_smaller", "after the refresh the host device is still smaller than the volume"
-    IMAGE_UNREADABLE = "image_unreadable", "the image's true size cannot be read from its storage"
+    IMAGE_UNREADABLE = "image_unreadable", "the image's size cannot be read from its storage"
     STORAGE_SILENT = (
         "storage_silent",
         "the storage does not answer: a read was abandoned after [hostagent] storage_limit",
     )
-    WOULD_SHRINK = "would_shrink", "the size asked for is below the disk's current capacity"
-    WRONG_DEVICE = "wrong_device", "the domain's disk is not the device the connection data names"
-    OVERLAY_ACTIVE = "overlay_active", "a snapshot's overlay lies over an encrypted device"
-    BLOCK_JOB = "block_job", "a block job holds the disk"
+    WOULD_SHRINK = "would_shrink", "the requested size is below the disk's current capacity"
+    WRONG_DEVICE = "wrong_device", "the domain's disk is not the device of the connection data"
+    OVERLAY_ACTIVE = "overlay_active", "a snapshot's overlay is on top of an encrypted device"
+    BLOCK_JOB = "block_job", "a block job uses the disk"
     DOMAIN_JOB = "domain_job", "the guest is being migrated, saved or dumped"
     CANNOT_GROW_DEVICE = "cannot_grow_device", "QEMU: the device under the disk is too small"
     NO_STRATEGY = "no_strategy", "this host cannot extend this volume type"
@@ -201,46 +210,46 @@ class Reason(StrEnum):
 
     # File systems inside guests ([guest] filesystems).
     FS_FITS = "fs_fits", "the file system has the size of its disk"
-    FS_CAN_FOLLOW = "fs_can_follow", "the file system is smaller than its disk, and can follow"
+    FS_CAN_FOLLOW = "fs_can_follow", "the file system is smaller than its disk, and can be grown"
     FS_GROWN = "fs_grown", "the file system was grown, and the guest's agent reads the new size back"
     FS_NOT_MOUNTED = "fs_not_mounted", "nothing on the disk, or on its last partition, is mounted"
     FS_SEVERAL_PARTITIONS = (
         "fs_several_partitions",
-        "the disk has several partitions; only a command in the guest tells which is last",
+        "the disk has several partitions; only a command in the guest can show which is last",
     )
     FS_LAYERS = (
         "fs_layers",
-        "LVM or encryption lies below the file system; only a command in the guest tells more",
+        "LVM or encryption is below the file system; only a command in the guest can show more",
     )
     FS_TYPE = "fs_type", "a file system of this type cannot be grown while it is mounted"
     FS_READ_ONLY = "fs_read_only", "the file system is mounted read-only"
-    FS_NOT_LAST = "fs_not_last", "another partition or swap lies behind the file system"
-    FS_LUKS = "fs_luks", "the disk is encrypted inside the guest: growing it takes a key that only its owner has"
+    FS_NOT_LAST = "fs_not_last", "another partition or swap is behind the file system"
+    FS_LUKS = "fs_luks", "the disk is encrypted inside the guest: growing it needs a key that only its owner has"
     FS_SEVERAL_VOLUMES = (
         "fs_several_volumes",
-        "several logical volumes lie there; its owner decides which of them grows",
+        "the volume group has several logical volumes; its owner decides which of them grows",
     )
-    FS_NO_FREE_EXTENTS = "fs_no_free_extents", "the room is smaller than one extent of the volume group"
+    FS_NO_FREE_EXTENTS = "fs_no_free_extents", "the free space is smaller than one extent of the volume group"
     FS_LOGICAL_PARTITION = (
         "fs_logical_partition",
-        "the last partition is a logical one, inside an extended one",
+        "the last partition is a logical partition inside an extended one",
     )
-    FS_MBR_LIMIT = "fs_mbr_limit", "the disk's MBR ends at 2 TiB"
+    FS_MBR_LIMIT = "fs_mbr_limit", "the disk's MBR partition table cannot address more than 2 TiB"
     FS_SIZE_LIMIT = "fs_size_limit", "the file system's own format cannot address the disk's new size"
     FS_ERRORS = "fs_errors", "the file system is marked as faulty; it must be checked before it can grow"
     FS_TABLE = "fs_table", "the partition table is of an unknown kind, or cannot be read"
-    FS_LAYOUT = "fs_layout", "the layers on the disk are of a kind the bridge does not grow"
+    FS_LAYOUT = "fs_layout", "the disk has layers that the bridge does not grow"
     FS_DISK_NOT_FOUND = "fs_disk_not_found", "no disk of the guest has the volume's serial"
     FS_SERIAL_AMBIGUOUS = (
         "fs_serial_ambiguous",
-        "the serial fits several disks of the guest, or several volumes",
+        "the serial matches several disks of the guest, or several volumes",
     )
     FS_DISK_STILL_SMALL = "fs_disk_still_small", "the guest's kernel does not show the disk's new size yet"
     FS_NO_AGENT = "fs_no_agent", "the guest has no agent, or its agent is not connected"
     FS_AGENT_SILENT = "fs_agent_silent", "the guest's agent did not answer in time"
     FS_AGENT_FORBIDS = (
         "fs_agent_forbids",
-        "the guest's agent does not allow the command; the helper in the guest does without",
+        "the guest's agent does not allow the command; the helper in the guest does not need it",
     )
     FS_AGENT_ERROR = "fs_agent_error", "the guest's agent answered with an error"
     FS_AGENT_BAD_ANSWER = "fs_agent_bad_answer", "the guest's agent gave an answer that cannot be read"
@@ -251,9 +260,9 @@ class Reason(StrEnum):
     # Transport.
     RETURNED = "returned", "the broker has no queue for the message (mandatory return)"
     NACKED = "nacked", "the broker refused the message (nack)"
-    BUS_BLOCKED = "bus_blocked", "the broker takes no messages now, because of its memory or disk space alarm"
+    BUS_BLOCKED = "bus_blocked", "the broker accepts no messages now, because of its memory or disk space alarm"
     BUS_UNREACHABLE = "bus_unreachable", "our own message bus ([bus] transport_url) cannot be reached"
     NOT_PERMITTED = (
         "not_permitted",
-        "the broker's permissions do not let our user write there: see etc/rabbitmq/permissions",
+        "our user has no permission to write there in the broker: see etc/rabbitmq/permissions",
     )

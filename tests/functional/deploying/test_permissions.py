@@ -47,7 +47,7 @@ pytestmark = pytest.mark.functional
 HOST: Final = "cmp-1.example"
 GUEST: Final = "6695eb01-f6a4-8304-79aa-97f2502e193f"
 """The domain that libvirt's test driver has from the start."""
-REFUSED: Final = ("AccessRefused", "ACCESS_REFUSED", "refuses to", "access to", "may not", "do not let")
+REFUSED: Final = ("AccessRefused", "ACCESS_REFUSED", "refuses to", "access to", "may not", "no permission")
 
 
 ALL: Final = documented(HOST)

@@ -74,8 +74,8 @@ def test_alerts_of_guests_behind_and_unseen_fire_when_they_should(tmp_path: Path
     gone = {f'{unseen}{{instance="{engine}",reason="no_agent"}}': "3x90" for engine in "ab"}
     said = {
         "ExtendBridgeGuestsBehind": "a guest has been behind its volume for 1h 10m 0s",
-        "ExtendBridgeGuestsUnseen": "of 3 guests nobody can tell what they see: no_agent",
-        "ExtendBridgeNobodyLooks": "no pass over all volumes has ended for 2h 10m 0s",
+        "ExtendBridgeGuestsUnseen": "the size in 3 guests is not known: no_agent",
+        "ExtendBridgeNobodyLooks": "no reconcile pass has ended for 2h 10m 0s",
     }
     one, other, third = said
     tests = [
@@ -99,7 +99,7 @@ def test_alerts_of_parts_that_do_not_move_fire_when_they_should(tmp_path: Path) 
     labels = {"check": "engine.due", "instance": "a"}
     series = '{check="engine.due",instance="a"}'
     stuck = "engine.due of a has not moved for 4m 0s"
-    flaps = "engine.due of a comes and goes"
+    flaps = "engine.due of a changes between ready and not ready"
     tests = [
         alert("ExtendBridgeStuck", {due + series: "0+60x20"}, 4, stuck, **(labels | {"severity": "critical"})),
         alert("ExtendBridgeStuck", {due + series: "0 30 0 50 0 20 59 0"}, 7),

@@ -70,11 +70,11 @@ def test_an_endpoint_that_is_away_is_waited_for_longer_than_a_heartbeat_on_the_s
     ("status", "headers", "words"),
     [
         (503, {}, "502, 503 or 504"),
-        (503, {"Retry_After": "1"}, "asked to be called again later"),
+        (503, {"Retry_After": "1"}, "asked to wait"),
         (401, {}, "refuses the configured user"),
         (403, {}, "lacks the role"),
         (404, {}, "not the compute API"),
-        (406, {}, "does not speak compute 2.51"),
+        (406, {}, "does not support compute 2.51"),
     ],
 )
 def test_an_endpoint_that_refuses_us_is_named_in_words_and_tried_until_it_is_mended(

@@ -145,7 +145,7 @@ def test_a_map_somebody_else_resized_costs_no_key(host: Host) -> None:
     ("encryption", "kind", "opted_in", "says"),
     [
         (ENCRYPTION, "LUKS2", False, r"set \[key_manager\] backend"),
-        (None, "LUKS2", True, "which key opens it"),
+        (None, "LUKS2", True, "the key's id"),
         (ENCRYPTION, "PLAIN", True, "kind PLAIN"),
         (ENCRYPTION, "INTEGRITY", True, "kind INTEGRITY"),
         (replace(ENCRYPTION, provider="plain"), "LUKS2", True, "provider plain"),
