@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The host agent: brings a guest's disk up to its volume's size on one hypervisor, never down."""
+"""The host agent: grows guests' disks to their volumes' sizes on one hypervisor, and never shrinks a disk."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The frame of an attempt: the disk that an order means, and the report on the work, whatever happens in it."""
+"""The frame of an attempt: it finds the disk of an order, and reports the result of the work in any case."""
 
 import logging
 from collections.abc import Sequence
@@ -39,7 +39,7 @@ LOG = logging.getLogger(__name__)
 
 
 class AttemptRun(Protocol):
-    """The work on one order, and how far it came."""
+    """The work on one order, and its progress."""
 
     @property
     def before(self) -> Bytes | None:

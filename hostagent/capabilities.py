@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which volume types this host can extend, and why not where it cannot: told before it is tried."""
+"""The volume types that this host can extend, and the reason for each other type."""
 
 import os
 import shutil

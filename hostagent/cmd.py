@@ -15,7 +15,7 @@ from hostagent.settings import HostAgentSettings, hostagent_groups, hostagent_se
 
 
 def build(settings: HostAgentSettings, process: Process) -> Sequence[Part]:
-    """Return the host agent's parts; raises ConfigError with what to install: a control plane has none of it."""
+    """Return the host agent's parts; raises ConfigError that names a missing package."""
     try:
         from hostagent import wiring  # noqa: PLC0415 - the one place that may find the host's libraries missing
     except ImportError as ex:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A guest and its disks as each driver shows them, whatever hypervisor is behind it. Values only.
+"""A guest and its disks as values, the same for every hypervisor.
 
 A disk is known by its serial, which Nova sets to the volume id, or by another mark of the driver. The device path
 never finds it: paths are reused.
@@ -67,7 +67,7 @@ class Disk:
 
     @property
     def can_be_told(self) -> bool:
-        """Return whether a running guest can be told of this disk's size at all."""
+        """Return whether a running guest can be notified of this disk's size."""
         return self.notifies and not self.read_only and not self.cdrom and self._known_kind
 
     @property
@@ -100,5 +100,5 @@ class Domain:
     left: bool = False
 
     def disks_of(self, volume_id: str) -> tuple[Disk, ...]:
-        """Return the disks that carry this volume id. More than one means that something is badly wrong."""
+        """Return the disks with this volume id. More than one is a serious fault."""
         return tuple(disk for disk in self.disks if disk.volume_id == volume_id)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The agent's own memory, kept small: a hypervisor's belongs to its guests. For glibc; others change nothing."""
+"""Limits on the agent's memory, because a hypervisor's memory belongs to its guests. Only for glibc."""
 
 import ctypes
 import gc

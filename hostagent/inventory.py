@@ -42,7 +42,7 @@ class DeviceWatch(Protocol):
 
 
 class Touched:
-    """Servers to be looked at again. For several threads."""
+    """Servers that need another look. For several threads."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -51,7 +51,7 @@ class Touched:
         self._closed = False
 
     def add(self, server_ids: Collection[str]) -> None:
-        """Have these looked at again."""
+        """Add servers that need another look."""
         with self._changed:
             self._servers.update(server_ids)
             self._changed.notify_all()
@@ -124,7 +124,7 @@ class InventoryKeeper:
         health.expect(check)
 
     def run(self, stop: threading.Event) -> None:
-        """Look until told to stop; wait for a hypervisor that cannot be reached."""
+        """Keep the inventory until stopped; wait for a hypervisor that cannot be reached."""
         failures = 0
         while not stop.is_set():
             try:
@@ -137,7 +137,7 @@ class InventoryKeeper:
                 failures = 0
 
     def look_at_all(self) -> Inventory:
-        """Look at every domain. Raises StepFailedError where the hypervisor cannot be asked at all."""
+        """Read every domain. Raises StepFailedError where the hypervisor cannot be reached."""
         listed = self._hypervisor.guests()
         here = listed.server_ids
         for server_id in (self._known.keys() - here) if listed.complete else ():
@@ -208,7 +208,7 @@ class InventoryKeeper:
         return True
 
     def changed(self, server_id: str) -> None:
-        """Have a guest looked at again; called in a thread of the driver."""
+        """Request another look at a guest; called in a thread of the driver."""
         self._touched.add({server_id})
 
     def disk_removed(self, server_id: str, alias: str) -> None:
@@ -216,7 +216,7 @@ class InventoryKeeper:
         self._touched.removed(server_id, alias)
 
     def arrived(self, server_id: str, how: GuestArrival) -> None:
-        """Note in a thread of the driver how a guest came, or came back."""
+        """Note the cause of a guest's arrival or return; called in a thread of the driver."""
         self._told.arrived(server_id, how)
 
     def _look(self, server_id: str, *, came_back: bool = False) -> DomainSeen | None:

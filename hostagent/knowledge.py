@@ -47,7 +47,7 @@ class ToldDisks:
         self._started: set[str] = set()
 
     def arrived(self, server_id: str, how: GuestArrival) -> None:
-        """Note an event: what was known of the guest counts no more."""
+        """Note an event that makes the knowledge about a guest void."""
         with self._lock:
             if how is GuestArrival.STARTED:
                 self._guests.pop(server_id, None)
@@ -93,7 +93,7 @@ class ToldDisks:
             return judged
 
     def note(self, server_id: str, run: str | None, volume_id: str, capacity: int, told: Told) -> None:
-        """Note that a guest was told of a size, or cannot be before its restart."""
+        """Note that a guest was notified of a size, or cannot be before its restart."""
         with self._lock:
             self._guest(server_id, run).sizes[volume_id] = (capacity, told)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The refresh of a host's device: which one was refreshed a moment ago, and when to look at it again."""
+"""The refresh of a host's device: the device that was refreshed last, and the times between rescans."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass

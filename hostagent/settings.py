@@ -26,7 +26,7 @@ HOSTAGENT_OPTS = [
         "read_only",
         default=False,
         help="Report the sizes that guests see, and never change a disk. For hosts whose nova-compute extends, "
-        "with [engine] mode = observe. With libvirt the agent then opens a read-only connection.",
+        "with [engine] mode = observe. If the hypervisor has read-only sessions, the agent uses one.",
     ),
     cfg.FloatOpt(
         "observe_wait",
@@ -101,7 +101,7 @@ HOSTAGENT_OPTS = [
     cfg.BoolOpt(
         "use_multipath",
         default=False,
-        help="Use multipath devices. Beside nova-compute it must equal [libvirt] volume_use_multipath.",
+        help="Use multipath devices. Must equal nova-compute's volume_use_multipath.",
     ),
     cfg.ListOpt(
         "nova_conf",
@@ -287,8 +287,8 @@ def _guest(conf: cfg.ConfigOpts) -> GuestSettings:
     mode = FileSystemMode(conf.guest.filesystems)
     if mode is not FileSystemMode.OFF and conf.hostagent.read_only:
         raise ConfigError(
-            "[guest] filesystems needs [hostagent] read_only = false, because libvirt allows queries to a "
-            "guest's agent only on a read-write connection"
+            "[guest] filesystems needs [hostagent] read_only = false, because a query to a guest's agent needs a "
+            "read-write session"
         )
     return section(conf, GUEST_GROUP, GuestSettings, filesystems=mode)
 

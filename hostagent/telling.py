@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The thread that tells guests the sizes their disks have. One call limit is what a guest that hangs costs."""
+"""The thread that notifies guests of their disks' sizes. A guest that hangs delays it by one call limit."""
 
 import logging
 import threading
@@ -101,14 +101,14 @@ class Teller:
             self._changed.notify_all()
 
     def run(self, stop: threading.Event) -> None:
-        """Tell until told to stop."""
+        """Notify guests until stopped."""
         while not stop.is_set():
             server_id = self._next()
             if server_id is not None:
                 self.tell_one(server_id)
 
     def tell_one(self, server_id: str) -> None:
-        """Tell one guest that is due, or have it tried again later."""
+        """Notify one guest that is due, or schedule another attempt."""
         with self._changed:
             due = self._due.get(server_id)
         if due is None:
@@ -170,7 +170,7 @@ class Teller:
         return told
 
     def _is_its_volume(self, server_id: str, disk: Disk) -> bool:
-        """Return whether the device still is the volume: QEMU takes all of a device, whatever size it is told."""
+        """Return whether the device still is the volume, because QEMU uses all of a device at any resize."""
         if self._guard is None:
             return True
         try:
@@ -193,7 +193,7 @@ class Teller:
                 LOG.debug("server %s disk %s: the guest was notified of %d bytes", server_id, disk.target, capacity)
 
     def _image_size(self, disk: Disk) -> Callable[[], int] | None:
-        """Return what reads the size of an image, without the header that its guest does not see."""
+        """Return a reader of an image's size, without the header that its guest does not see."""
         if disk.kind is not SourceKind.NETWORK or self._images is None:
             return None
         read, header = self._images.reader(disk), self._hidden(disk)

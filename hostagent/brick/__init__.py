@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""os-brick, in a child process that can be ended. The only folder that imports os_brick."""
+"""os-brick, in a child process that can be killed. The only folder that imports os_brick."""

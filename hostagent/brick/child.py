@@ -67,7 +67,7 @@ def set_up(options: Mapping[str, Any]) -> None:
 
 
 def _helper() -> Path:
-    """Return privsep-helper beside this Python, which sudoers names: a virtualenv is in no PATH that sudo keeps."""
+    """Return privsep-helper beside this Python, which sudoers names, because sudo's PATH has no virtualenv."""
     return Path(sys.executable).with_name("privsep-helper")
 
 
@@ -119,7 +119,7 @@ def _rescan(options: Mapping[str, Any], *, scsi: Sequence[str], nvme: Sequence[s
 
 @synchronized("extend_volume", external=True)  # type: ignore[untyped-decorator]
 def _read_anew(options: Mapping[str, Any], *, scsi: Sequence[str], nvme: Sequence[str], map: str | None) -> None:  # noqa: A002
-    """Rescan the paths alone, each by itself: the kernel reads the names they have now.
+    """Rescan only the paths, one by one, so that the kernel reads their current names.
 
     A path that was given to another volume may fail the read that _rescan begins with.
     """

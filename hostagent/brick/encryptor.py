@@ -27,7 +27,7 @@ _NO_SUCH_KEY: Final = 2  # cryptsetup: no permission, a bad passphrase
 
 
 class _Keys:
-    """castellan's key manager, as os-brick's encryptors use it: within a limit, and with one error for all."""
+    """castellan's key manager for os-brick's encryptors, with a time limit, and one error for all failures."""
 
     def __init__(self, conf: cfg.ConfigOpts) -> None:
         self._conf = conf

@@ -8,15 +8,15 @@ import importlib.util
 
 
 class NoKeyError(Exception):
-    """A key that the key manager did not give; the text says why and holds no key."""
+    """A key that the key manager did not return; the text has the reason and no key."""
 
 
 class WrongKeyError(Exception):
-    """A key that cryptsetup does not take."""
+    """A key that cryptsetup does not accept."""
 
 
 def missing(*, opted_in: bool) -> str | None:
-    """Return what has to be installed first, in words to act on. Castellan itself is not imported."""
+    """Return an error that names what must be installed. Castellan itself is not imported."""
     if not opted_in or importlib.util.find_spec("castellan") is not None:
         return None
     return (

@@ -27,7 +27,7 @@ _MODE: Final = 0o660
 def holder(lock_path: str) -> int | None:
     """Return the pid of the process that holds the lock, None without one, 0 for one outside of this container.
 
-    The file is not created, and closing it lets go of no lock, because this process never holds it.
+    The file is not created. Closing it releases no lock, because this process never holds one.
     """
     try:
         file = os.open(Path(lock_path) / LOCK_FILE, os.O_RDONLY | os.O_CLOEXEC)
@@ -54,7 +54,7 @@ def name_of(pid: int) -> str:
 
 
 def prepare(lock_path: str, *, own: bool) -> None:
-    """Have a directory that os-brick can lock in; raises ConfigError.
+    """Prepare a directory for os-brick's lock; raises ConfigError.
 
     A directory of our own is created. A named one must be there: created with our owner and mode it could shut
     nova-compute out of its own locks. If it belongs to another user (nova-compute's) and the agent is root, the
@@ -76,7 +76,7 @@ def prepare(lock_path: str, *, own: bool) -> None:
 
 
 def trouble(lock_path: str) -> str | None:
-    """Return what is wrong with a shared lock directory, in words to act on; None: nothing. Changes nothing."""
+    """Return the fault of a shared lock directory and its remedy; None without a fault. Changes nothing."""
     directory, file = Path(lock_path), Path(lock_path) / LOCK_FILE
     if not directory.is_dir():
         return f"{directory} is not a directory"

@@ -81,7 +81,7 @@ class BrickPool:
         self._call(GROW_MAP, "", properties)
 
     def _call(self, what: str, protocol: str, properties: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Call a process. The wait for it and the call have the limit each; os-brick's lock has its own."""
+        """Call a process. The wait for a process and the call each have the limit; os-brick's lock has another."""
         try:
             process = self._free.get(timeout=self._settings.limit)
         except queue.Empty as ex:
@@ -109,20 +109,20 @@ class BrickPool:
             return [process.pid for process in self._all]
 
     def start(self) -> None:
-        """Start to look after idle processes."""
+        """Start the thread that ends idle processes."""
         threading.Thread(target=self._look_after, name="brick-idle", daemon=True).start()
 
     def stop(self) -> None:
-        """Change nothing yet: calls on their way may end by themselves."""
+        """Do nothing, because calls in progress may end by themselves."""
 
     def join(self, seconds: float) -> bool:
-        """Kill all processes, and with them the calls on their way."""
+        """Kill all processes, and with them the calls in progress."""
         del seconds
         self.close()
         return True
 
     def close(self) -> None:
-        """Kill all processes; calls on their way end as failed."""
+        """Kill all processes; calls in progress end as failed."""
         self._ended.set()
         with self._lock:
             self._closed = True

@@ -17,5 +17,5 @@ def all_strategies(brick: Brick) -> tuple[Strategy, ...]:
 
 
 def choose(strategies: Sequence[Strategy], disk: Disk, connection: Mapping[str, Any] | None) -> Strategy | None:
-    """Return the first that takes the disk, None where the disk cannot be extended on this host."""
+    """Return the first strategy for the disk, None where the disk cannot be extended on this host."""
     return next((strategy for strategy in strategies if strategy.takes(disk, connection)), None)

@@ -39,7 +39,7 @@ class ConnectedStrategy:
         return block_device_size(disk.source or "", self._sys)
 
     def _prepare(self, data: dict[str, Any]) -> dict[str, Any]:
-        """Mend what the connector trips over."""
+        """Correct values that make the connector fail."""
         return data
 
     def _extend(self, protocol: str, disk: Disk, data: Mapping[str, Any]) -> None:
@@ -109,7 +109,7 @@ class NvmeStrategy(ConnectedStrategy):
         super().__init__(brick, "nvme", {"nvmeof": "NVMEOF"}, sys)
 
     def _prepare(self, data: dict[str, Any]) -> dict[str, Any]:
-        """Mend two values: os-brick compares `ns_id` as text, and `volume_replicas: None` ends in a TypeError."""
+        """Correct values: os-brick compares `ns_id` as text, and `volume_replicas: None` ends in a TypeError."""
         if isinstance(data.get("ns_id"), int):
             data["ns_id"] = str(data["ns_id"])
         if data.get("volume_replicas", ...) is None:
@@ -129,7 +129,7 @@ class NvmeStrategy(ConnectedStrategy):
 
 
 def _differs(ours: Mapping[str, str], data: Mapping[str, Any]) -> str:
-    """Explain in what a namespace is not the connection's; empty where all that both sides tell agrees."""
+    """Return how a namespace differs from the connection's; empty where all values that both have are equal."""
     theirs = {"nqn": data.get("nqn", data.get("target_nqn")), "nsid": data.get("ns_id")}
     if "nqn" not in data and "volume_replicas" not in data and ours.get("uuid"):
         theirs["uuid"] = data.get("vol_uuid")
@@ -140,12 +140,12 @@ def _differs(ours: Mapping[str, str], data: Mapping[str, Any]) -> str:
 
 
 def _plain(value: object) -> str:
-    """Drop hyphens and capitals: backends write uuids in every way."""
+    """Drop hyphens and capitals, because backends write uuids differently."""
     return str(value).replace("-", "").lower()
 
 
 def vendor_strategy(brick: Brick) -> ConnectedStrategy:
-    """Return the strategy of vendors' connectors, named as Nova's drivers; not proved on real storage."""
+    """Return the strategy of vendors' connectors, named as Nova's drivers; not tested with real storage."""
     return ConnectedStrategy(brick, "vendor", {"scaleio": "SCALEIO", "storpool": "STORPOOL", "lightos": "LIGHTOS"})
 
 
@@ -166,7 +166,7 @@ class LocalStrategy:
         return volume_type(connection) in {None, "local"} and is_plain_block(disk)
 
     def refresh(self, disk: Disk, connection: Mapping[str, Any] | None) -> int:
-        """Rescan; the device's own size counts, not os-brick's, because QEMU will find the device's."""
+        """Rescan; return the device's own size instead of os-brick's, because QEMU uses the device's."""
         number = sysfs.device_number(disk.source or "")
         nudge = sysfs.nudge(number, self._sys) if number is not None and connection is None else Nudge()
         if nudge == Nudge():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks of a block device before and after a rescan. Paths are reused, so a name alone proves nothing."""
+"""Checks of a block device before and after a rescan. Device names are reused, so a name alone proves nothing."""
 
 import os
 import stat
@@ -135,7 +135,7 @@ def _check_wwids(disk: Disk, known: _Paths, number: str, root: Path) -> None:
 
 @contextmanager
 def explained(disk: Disk, root: Path = sysfs.SYS) -> Iterator[None]:
-    """Explain a failed rescan in the device's terms: a path that went down, a map that did not follow its paths."""
+    """Find the device's fault behind a failed rescan: a path that went down, or a map smaller than its paths."""
     try:
         yield
     except StepFailedError as ex:

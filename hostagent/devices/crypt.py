@@ -63,7 +63,7 @@ def beneath(disk: Disk, mapped: CryptMap) -> Disk:
 
 
 def why_not(mapped: CryptMap, encryption: Encryption | None, *, opted_in: bool) -> str | None:
-    """Return why this map is not resized, in words to act on; None: it can be. Pure."""
+    """Return the reason why this map cannot be resized, with a remedy; None where it can. Pure."""
     if not opted_in:
         return (
             "dm-crypt: the map cannot be resized without the volume's key; to let this host read it from the key "
@@ -101,11 +101,11 @@ class CryptStrategy:
         return f"{self.inner.name}, dm-crypt {self.encryption.provider}"
 
     def takes(self, disk: Disk, connection: Mapping[str, Any] | None) -> bool:
-        """Take what the inner strategy takes."""
+        """Return the answer of the inner strategy."""
         return self.inner.takes(beneath(disk, self.mapped), connection)
 
     def refresh(self, disk: Disk, connection: Mapping[str, Any] | None) -> int:
-        """Refresh the device, then its map. A key is asked for only where the map is behind; a map only grows."""
+        """Refresh the device, then its map. A key is read only where the map is smaller; a map only grows."""
         self.inner.refresh(beneath(disk, self.mapped), connection)
         device, has = self._device(disk), self._has(disk)
         if device < has:
@@ -119,7 +119,7 @@ class CryptStrategy:
         return self.size(disk)
 
     def size(self, disk: Disk) -> int:
-        """Return the bytes that are there in the device and in the map."""
+        """Return the smaller of the sizes of the device and the map."""
         return min(self._device(disk), self._has(disk))
 
     def _device(self, disk: Disk) -> int:

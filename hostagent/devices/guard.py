@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The guard between a disk and its device: refuses one whose storage shows another volume than the one it was."""
+"""The guard between a disk and its device: it refuses a device that shows another volume than before."""
 
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -75,7 +75,7 @@ class RememberedDevices:
         return self._memory.observe_guest(domain.server_id, disks, removed)
 
     def observe_host(self, server_ids: frozenset[str]) -> None:
-        """Note which guests are on this host."""
+        """Store which guests are on this host."""
         self._memory.observe_host(server_ids)
 
     def _settled_names(self, key: ExtendKey, domain: Domain, disk: Disk) -> frozenset[str] | None:
@@ -109,7 +109,7 @@ class RememberedDevices:
             raise StepFailedError(Outcome.REFUSED, Reason.WRONG_DEVICE, detail)
 
     def _names_or_none(self, disk: Disk) -> frozenset[str]:
-        """Return the names; none where the device does not answer: one disk must not spoil a look at a host."""
+        """Return the names; none where the device does not answer, because one disk must not stop the inventory."""
         try:
             return self._names(disk) or frozenset()
         except StepFailedError:

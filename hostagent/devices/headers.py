@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Headers of volumes, which their guests do not see: read within a limit, and remembered once they were read."""
+"""Headers of volumes, which their guests do not see. Each is read within a time limit, and only once."""
 
 import threading
 from pathlib import Path

@@ -34,19 +34,19 @@ class FileStrategy:
     name = "file"
 
     def takes(self, disk: Disk, connection: Mapping[str, Any] | None) -> bool:
-        """Take the files that QEMU can grow."""
+        """Return whether the disk is a file that QEMU can grow."""
         del connection
         return disk.kind is SourceKind.FILE and disk.driver_format in _FORMATS and not disk.encrypted
 
     def refresh(self, disk: Disk, connection: Mapping[str, Any] | None) -> None:
-        """Return None: QEMU makes the file larger itself."""
+        """Return None, because QEMU grows the file itself."""
 
     def size(self, disk: Disk) -> None:
-        """Return None: a file is not a device of this host."""
+        """Return None, because a file is not a device of this host."""
 
 
 class RbdStrategy:
-    """Raw RBD images, whose size Ceph tells."""
+    """Raw RBD images, whose size is read from Ceph."""
 
     name = "rbd"
 
@@ -54,7 +54,7 @@ class RbdStrategy:
         self._images = images
 
     def takes(self, disk: Disk, connection: Mapping[str, Any] | None) -> bool:
-        """Take raw images; the domain itself says how they are reached."""
+        """Return whether the disk is a raw image; the domain has the addresses of its cluster."""
         return (
             disk.kind is SourceKind.NETWORK
             and disk.network is not None
@@ -65,12 +65,12 @@ class RbdStrategy:
         )
 
     def refresh(self, disk: Disk, connection: Mapping[str, Any] | None) -> int:
-        """Return the size: Ceph needs no rescan."""
+        """Return the size, because Ceph needs no rescan."""
         del connection
         return self.size(disk)
 
     def size(self, disk: Disk) -> int:
-        """Return the size that Ceph tells."""
+        """Return the size that Ceph has."""
         return self._images.reader(disk)()
 
 
@@ -108,11 +108,11 @@ class QemuImages:
         return offset
 
     def names(self, disk: Disk) -> frozenset[str]:
-        """Return the names by which the storage itself knows the image; empty where it tells none."""
+        """Return the names of the image in its storage; empty where they cannot be read."""
         return image_names(disk, self._key(disk), limit=self._limit)
 
     def _key(self, disk: Disk) -> bytes | None:
-        """Return the domain's key; None leaves it to the host's own ceph.conf and keyring."""
+        """Return the domain's key; None where the host's own ceph.conf and keyring are used."""
         secret_id = disk.network.secret_id if disk.network is not None else None
         return self._secret(secret_id) if secret_id is not None else None
 

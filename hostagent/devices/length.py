@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The length of a file or block device of this host, read within the limit of storage reads."""
+"""The size of a file or block device of this host, read within the limit of storage reads."""
 
 import os
 

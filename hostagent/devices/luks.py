@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""LUKS headers: the bytes at the beginning of a volume that its guest does not see.
+"""LUKS headers: the first bytes of a volume, which its guest does not see.
 
 The header belongs to the host: the guest writes behind it. QEMU itself opens LUKS1, dm-crypt on the host both.
 Layout of LUKS1: LUKS On-Disk Format 1.2.3, table "phdr".
@@ -25,7 +25,7 @@ _SECTOR: Final = 512
 
 
 def payload_offset(header: bytes) -> int:
-    """Return the bytes before the payload; raises ValueError in words for what is not a LUKS1 header."""
+    """Return the bytes before the payload; raises ValueError for another header than LUKS1."""
     if len(header) < HEADER or not header.startswith(_MAGIC):
         raise ValueError("not a LUKS header")
     (version,) = struct.unpack_from(">H", header, _VERSION_AT)

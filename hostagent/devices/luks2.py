@@ -24,7 +24,7 @@ _SUM_AT: Final = slice(448, 512)
 
 
 def header_size(binary: bytes) -> int:
-    """Return the bytes of the whole header, read from its first FIRST bytes; raises ValueError in words."""
+    """Return the size of the whole header by its first FIRST bytes; raises ValueError."""
     if len(binary) < FIRST or not binary.startswith(_MAGIC):
         raise ValueError("not a LUKS header")
     version, size = struct.unpack_from(">HQ", binary, len(_MAGIC))
@@ -34,7 +34,7 @@ def header_size(binary: bytes) -> int:
 
 
 def payload_offset(header: bytes) -> int:
-    """Return the bytes before the payload, from the whole header; raises ValueError in words."""
+    """Return the bytes before the payload, by the whole header; raises ValueError."""
     algorithm = header[_ALGORITHM_AT].rstrip(b"\0").decode(errors="replace")
     if algorithm not in _ALGORITHMS:
         raise ValueError("a LUKS2 header with an unknown checksum")

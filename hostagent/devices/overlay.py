@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A volume beneath an overlay, as a backup tool's external snapshot leaves it: the device first, then the overlay.
+"""A volume under an overlay, such as a backup tool's external snapshot: first the device grows, then the overlay.
 
 A commit makes the device as large as the overlay, which works only on a device that has been refreshed.
 """
@@ -14,7 +14,7 @@ from hostagent.domain import Disk
 
 @dataclass(frozen=True, slots=True)
 class OverlayStrategy:
-    """The strategy of the bottom device, for a disk whose top QEMU grows itself."""
+    """The strategy of the bottom device, for a disk whose overlay QEMU grows itself."""
 
     inner: Strategy
 

@@ -85,7 +85,7 @@ def connection_targets(data: Mapping[str, Any]) -> frozenset[tuple[str, int]]:
 
 
 def mismatch(paths: Iterable[PathAddress], named: frozenset[tuple[str, int]]) -> str:
-    """Explain why these paths are not the connection's; empty where they are, or where one side says nothing. Pure.
+    """Return how these paths differ from the connection's; empty where they do not, or one side has no data. Pure.
 
     A target that the connection leaves out is no contradiction: discovery finds more portals than Cinder lists.
     """

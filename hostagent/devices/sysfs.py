@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Facts about a block device and those beneath it from sysfs: read only, no open, no root."""
+"""Facts from sysfs about a block device and the devices under it. Needs neither root nor an open device."""
 
 import os
 import re

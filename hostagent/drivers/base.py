@@ -72,7 +72,7 @@ class GuestList:
 
 
 class GuestArrival(Enum):
-    """A way in which a guest came, or came back."""
+    """The cause of a guest's arrival or return."""
 
     STARTED = auto()  # it boots, and reads the size of each disk itself
     CAME_BACK = auto()  # with memory of before: restored, migrated, reverted
@@ -82,13 +82,13 @@ class GuestEvents(Protocol):
     """The receiver of a driver's events. Its methods return at once and may be called in any thread."""
 
     def changed(self, server_id: str) -> None:
-        """Have a guest looked at again: it came, went, or its disks changed."""
+        """Request another look at a guest that came, went, or whose disks changed."""
 
     def disk_removed(self, server_id: str, alias: str) -> None:
         """Note that a disk left its guest, by `Disk.alias`; it may be back before the next look."""
 
     def arrived(self, server_id: str, how: GuestArrival) -> None:
-        """Note how a guest came, or came back."""
+        """Note the cause of a guest's arrival or return."""
 
 
 class Watch(Protocol):
@@ -110,10 +110,10 @@ class GuestHandle(Protocol):
         """Return whether `resize` itself refuses a smaller size, in the same moment as it resizes."""
 
     def look(self) -> GuestDisks:
-        """Return the disks that the guest has now, never from a memory."""
+        """Return the disks that the guest has now, never cached ones."""
 
     def capacity(self, target: str) -> Capacity:
-        """Return the sizes that the disk has now, never from a memory."""
+        """Return the sizes that the disk has now, never cached ones."""
 
     def check_stays(self) -> None:
         """Raise StepFailedError (`busy`) while the guest is being migrated, saved or dumped."""
@@ -190,13 +190,13 @@ class HostView(Protocol):
 
 
 class HypervisorSession(Hypervisor, GuestAgent, HostView, Protocol):
-    """All of a hypervisor for one thread."""
+    """The complete hypervisor for one thread."""
 
     def secret(self, secret_id: str) -> bytes | None:
         """Return a secret that a disk names (NetworkSource.secret_id); None for one that cannot be had."""
 
     def close(self) -> None:
-        """Give back what the session holds."""
+        """Release the session's resources."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -224,7 +224,7 @@ class DriverCapabilities:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probe:
-    """A check and its result: what is wrong, in words to act on; None: nothing."""
+    """A check and its result. `wrong`: the fault and its remedy, None without a fault."""
 
     about: str
     wrong: str | None
@@ -279,7 +279,7 @@ class HypervisorHost(Protocol):
         """
 
     def close(self) -> None:
-        """Give back what all sessions share, once the parts have ended."""
+        """Release what all sessions share, once the parts have ended."""
 
 
 class HypervisorDriver(Protocol):
@@ -293,7 +293,7 @@ class HypervisorDriver(Protocol):
         """Return the driver's option groups. The group of a new driver has the driver's name."""
 
     def settings(self, conf: cfg.ConfigOpts) -> Any:
-        """Read the options; raises ConfigError. Touches nothing of the host."""
+        """Read the options; raises ConfigError. Does not access the host."""
 
     def probes(self, settings: Any, facts: ProbeFacts) -> Iterator[Probe]:
         """Yield a probe for each thing the driver needs of its host. Needs no libraries and creates nothing."""
@@ -303,12 +303,12 @@ class HypervisorDriver(Protocol):
 
 
 def failed(reason: Reason, detail: str) -> StepFailedError:
-    """Return the error of a hypervisor that did not do what it was asked."""
+    """Return the error of a hypervisor that did not do as requested."""
     return StepFailedError(Outcome.HYPERVISOR_FAILED, reason, detail)
 
 
 def checked_capacity(capacity: object, physical: object, target: str) -> Capacity:
-    """Return the sizes that a hypervisor told; raises StepFailedError for impossible ones."""
+    """Return the sizes that a hypervisor returned; raises StepFailedError for impossible ones."""
     match capacity, physical:
         case int(), int() if _is_size(capacity) and _is_size(physical):
             return Capacity(capacity, physical)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One try to connect to a Unix socket of this host."""
+"""One attempt to connect to a Unix socket of this host."""
 
 import socket
 

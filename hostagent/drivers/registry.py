@@ -82,7 +82,7 @@ def choose_driver(conf: cfg.ConfigOpts) -> ChosenDriver:
 
 
 def _load(point: EntryPoint) -> FoundDriver:
-    """Load one driver. A package that is broken is no reason not to start with another driver."""
+    """Load one driver. A broken package does not stop the agent from using another driver."""
     try:
         driver: HypervisorDriver = point.load()
         why_not = _trouble(point.name, driver)
@@ -95,7 +95,7 @@ def _load(point: EntryPoint) -> FoundDriver:
 
 
 def _trouble(name: str, driver: HypervisorDriver) -> str:
-    """Return what is wrong with a driver's own words; empty where nothing is."""
+    """Return the fault in a driver's name or options; empty without one."""
     if driver.name != name:
         return f"its entry point is {name}, its name is {driver.name}"
     allowed = {name, _SHARED} if name in _OURS else {name}

@@ -22,7 +22,7 @@ _WHY: Final = {
 
 
 class AgentCalls:
-    """One guest's agent for one look: every call and the whole look end in time."""
+    """One guest's agent during one look. Every call and the whole look have a time limit."""
 
     def __init__(
         self,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The error of a look into a guest: the reason, and a line for a person. Nothing of the extend depends on it."""
+"""The error of a look into a guest: a reason, and a line for the operator. It does not affect the extend."""
 
 from typing import Final
 

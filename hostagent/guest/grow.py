@@ -69,7 +69,7 @@ REFUSALS: Final = frozenset(
 
 
 class _RefusedError(Exception):
-    """The file system cannot follow; nothing was touched."""
+    """The file system cannot grow; nothing was changed."""
 
     def __init__(self, refusal: GrowRefusal) -> None:
         super().__init__(refusal.reason.value)
@@ -127,7 +127,7 @@ class VolumeGrowth:
         return self._ended(now, FsState.GROWN, Reason.FS_GROWN, follow=Follow.YES)
 
     def _change(self, command: GrowCommand) -> str | None:
-        """Run one command; return None where it did its work, else its words."""
+        """Run one command; return None on success, else its message."""
         before = self._size_of(command.enlarges) if command.enlarges is not None else 0
         ended = self._run(command.argv, self.command_limit, name=command.name)
         if ended.code != 0:

@@ -48,7 +48,7 @@ class GuestSession(GuestAgent, Protocol):
         """Return the current sizes of one disk."""
 
     def close(self) -> None:
-        """Give back what the session holds."""
+        """Release the session's resources."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,20 +107,20 @@ class GuestKeeper:
             thread.start()
 
     def stop(self) -> None:
-        """Give up every wait."""
+        """End every wait of the threads."""
         self._stopping.set()
         with self._changed:
             self._changed.notify_all()
 
     def join(self, seconds: float) -> bool:
-        """Wait for the looks in hand; a thread that hangs in a call ends with the process."""
+        """Wait for looks in progress; a thread that hangs in a call ends with the process."""
         deadline = self._clock() + seconds
         for thread in self._threads:
             thread.join(max(0.0, deadline - self._clock()))
         return True
 
     def note(self, order: Order, report: Report) -> None:
-        """Have a guest looked at after its extend; returns at once."""
+        """Schedule a look at a guest after its extend; returns at once."""
         if report.outcome not in _GROWN:
             return
         if order.grow_file_system and self._mode is FileSystemMode.GROW:
@@ -131,7 +131,7 @@ class GuestKeeper:
         self._want(order.key.server_id, 0.0)
 
     def present(self, inventory: Inventory) -> None:
-        """Have guests looked at that came, now and then; forget those that left."""
+        """Schedule looks at new guests, and regular ones at all; forget guests that left."""
         here = {domain.server_id for domain in inventory.domains if domain.state is GuestState.ACTIVE}
         with self._changed:
             if inventory.full:

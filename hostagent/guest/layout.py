@@ -120,7 +120,7 @@ def stayed_behind(before: tuple[int, int], now: tuple[int, int], floor: float) -
 
 
 def can_follow(tree: DiskTree) -> tuple[Follow, Reason]:
-    """Return whether the file system can follow its disk, by what the agent shows without running a command."""
+    """Return whether the file system can grow, by what the agent shows without a command."""
     if not tree.file_systems:
         return Follow.NO, Reason.FS_NOT_MOUNTED
     unknown = [each.kind for each in tree.file_systems if each.kind not in FLOORS]

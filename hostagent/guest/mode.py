@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The extent to which the host agent looks into guests."""
+"""The extent of the host agent's access to guests' file systems."""
 
 from enum import StrEnum
 

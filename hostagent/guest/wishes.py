@@ -53,7 +53,7 @@ class GrowWishes:
             self._unsafe = True
 
     def make_safe(self) -> None:
-        """Have the disk keep what was added; may take as long as the disk does."""
+        """Sync the file to the disk; takes as long as the disk needs."""
         with self._lock:
             unsafe, self._unsafe = self._unsafe, False
         if not unsafe or self._file is None:
@@ -80,7 +80,7 @@ class GrowWishes:
             return {key.server_id for key in self._wishes}
 
     def finish(self, finished: Mapping[ExtendKey, GrowWish]) -> None:
-        """Forget wishes that are fulfilled, refused, or void. A wish of a newer extend of the volume stays."""
+        """Remove wishes that are fulfilled, refused or void. A wish of a newer extend of the volume stays."""
         with self._lock:
             known = [key for key, wish in finished.items() if self._wishes.get(key) is wish]
             for key in known:

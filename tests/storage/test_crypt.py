@@ -18,7 +18,7 @@ def kept(seen: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     ("cause", "says"),
-    [("without_opt_in", "set [key_manager] backend"), ("without_its_key_id", "which key opens it")],
+    [("without_opt_in", "set [key_manager] backend"), ("without_its_key_id", "the key's id")],
 )
 def test_a_map_whose_key_nobody_gave_us_is_unsupported(case: Case, cause: str, says: str) -> None:
     """LUKS2 over iSCSI: the map is not resized without the key. Final, one line that says what to do."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The guest agent by virDomainQemuAgentCommand: the question, the answer, and libvirt's errors about it."""
+"""The guest agent by virDomainQemuAgentCommand: the command, the answer, and libvirt's errors about it."""
 
 import json
 from collections.abc import Mapping
@@ -33,7 +33,7 @@ def ask(domain: Any, command: Mapping[str, Any], seconds: int) -> str:
 
 
 def trouble(code: int | None, text: str) -> AgentTrouble | None:
-    """Return what an error of the call says of the agent; None where it is about the domain or the connection."""
+    """Return the agent's failure in an error of the call; None where the error is about domain or connection."""
     words = text.lower()
     if any(absent in words for absent in _ABSENT_WORDS):
         return AgentTrouble.ABSENT

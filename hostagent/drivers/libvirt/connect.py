@@ -65,7 +65,7 @@ def _open(uri: str, how: Callable[[str], Any]) -> Any:
 
 
 def close_libvirt(connection: Any) -> None:
-    """Give a connection back. A shared one stays."""
+    """Close a connection. A shared one stays open."""
     if any(connection is kept for kept in _embedded.values()):
         return
     with suppress(libvirt.libvirtError):

@@ -52,7 +52,7 @@ class LibvirtHost:
         )
 
     def close(self) -> None:
-        """Give nothing back: each session has its own connection."""
+        """Do nothing, because each session has its own connection."""
 
 
 class LibvirtDriver:
@@ -61,7 +61,7 @@ class LibvirtDriver:
     name = "libvirt"
 
     def options(self) -> Sequence[tuple[str, Sequence[cfg.Opt]]]:
-        """Return options of [hostagent], where operators have them since before there were drivers."""
+        """Return options of [hostagent], where they were before drivers existed."""
         return [("hostagent", LIBVIRT_OPTS)]
 
     def settings(self, conf: cfg.ConfigOpts) -> LibvirtSettings:
@@ -69,7 +69,7 @@ class LibvirtDriver:
         return libvirt_settings(conf)
 
     def probes(self, settings: LibvirtSettings, facts: ProbeFacts) -> Iterator[Probe]:
-        """Look at libvirt's socket, and at nova-compute's configuration."""
+        """Check libvirt's socket, and nova-compute's configuration."""
         if settings.uri == "qemu:///system":
             yield Probe(
                 about="libvirt's socket", wrong=sockets.trouble(facts.root / "run" / "libvirt", facts.read_only)

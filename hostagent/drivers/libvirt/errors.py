@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Libvirt's numbers and messages in our words. Pure; numbers as in libvirt's headers, which never change them."""
+"""Translation of libvirt's error numbers and messages. Pure; libvirt's headers never change the numbers."""
 
 import re
 from typing import Final, Protocol
@@ -44,7 +44,7 @@ class LibvirtError(Protocol):
         """Return the virErrorDomain of the error."""
 
     def get_error_message(self) -> str | None:
-        """Return the text for a person."""
+        """Return the error message."""
 
 
 def is_migration_or_restore(state: int, reason: int) -> bool:
@@ -91,7 +91,7 @@ def no_secret(error: LibvirtError) -> bool:
 
 
 def connection_lost(error: LibvirtError) -> bool:
-    """Return whether the error is about the way to libvirt, so that a new connection is worth one more try.
+    """Return whether the error is about the connection, so that a new connection is worth another attempt.
 
     An answer above libvirt's own limits is about one domain: its metadata may hold megabytes.
     """

@@ -15,7 +15,7 @@ _LOCKS = [cfg.StrOpt("lock_path")]
 
 
 def disagreements(files: Sequence[str], *, use_multipath: bool, lock_path: str) -> list[str]:
-    """Return where nova-compute is configured otherwise, each a line to act on; none without a nova.conf.
+    """Return a line for each option that differs from nova-compute's; none without a nova.conf.
 
     If multipath differs, os-brick rescans a path and leaves its map small, or looks for a map that does not exist.
     If the lock directory differs, two processes rescan the same device at once.
@@ -48,7 +48,7 @@ def disagreements(files: Sequence[str], *, use_multipath: bool, lock_path: str) 
 
 
 def warn(files: Sequence[str], *, use_multipath: bool, lock_path: str) -> None:
-    """Log each of them."""
+    """Log a warning for each difference."""
     for line in disagreements(files, use_multipath=use_multipath, lock_path=lock_path):
         LOG.warning("%s", line)
 

@@ -43,7 +43,7 @@ _AGENT_MARGIN = 6.0  # seconds less than the session has: libvirt first waits up
 
 
 class Abandoned:
-    """The calls of this process that were given up on and have not returned, by guest. For several threads."""
+    """The abandoned calls of this process that have not returned, by guest. For several threads."""
 
     def __init__(self, most: int, health: Health, gauge: Gauge) -> None:
         self._most = most
@@ -62,7 +62,7 @@ class Abandoned:
                 raise _not_asked("too many libvirt calls have not returned")
 
     def add(self, key: str) -> None:
-        """Count a call that was given up on."""
+        """Count an abandoned call."""
         self._change(key, 1)
 
     def remove(self, key: str) -> None:
@@ -218,7 +218,7 @@ class Session:
         return result
 
     def close(self) -> None:
-        """End the watch and give the connection back."""
+        """End the watch and close the connection."""
         watch, self._watch = self._watch, None
         if watch is not None and self._caller is not None:
             with suppress(StepFailedError):
@@ -226,7 +226,7 @@ class Session:
         self._leave()
 
     def _leave(self) -> None:
-        """Give the connection back, once the call in it has returned."""
+        """Close the connection, once the call in it has returned."""
         caller, self._caller = self._caller, None
         if caller is not None:
             caller.leave()
@@ -271,7 +271,7 @@ class _ConnectionWatch:
 
 
 class _CallHandle:
-    """A call's handle: false once its caller has given up."""
+    """A call's handle: false once its caller has abandoned it."""
 
     def __init__(self) -> None:
         self._given_up = False
@@ -284,7 +284,7 @@ class _CallHandle:
 
 
 def _unless_given_up(call: _CallHandle, job: Job, connection: Any) -> Any:
-    """Run a job, unless its caller has given up while the connection was made."""
+    """Run a job, unless its caller abandoned it while the connection was made."""
     if not call.still():
         raise _timed_out("the call was abandoned before libvirt was connected")
     return job(connection)

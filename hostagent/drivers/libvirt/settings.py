@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Options of the libvirt driver. They stand in [hostagent], where they were before there were drivers."""
+"""Options of the libvirt driver. They are in [hostagent], where they were before drivers existed."""
 
 from dataclasses import dataclass
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A look at the sockets of a libvirt, without libvirt."""
+"""A check of libvirt's sockets that does not need libvirt."""
 
 from pathlib import Path
 from typing import Final

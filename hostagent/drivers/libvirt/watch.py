@@ -31,7 +31,7 @@ class LibvirtEvents:
             self.connection.domainEventDeregisterAny(each)
 
     def _on_event(self, _connection: Any, domain: Any, *_details: Any) -> None:
-        """Have the domain of an event looked at again."""
+        """Request another look at the domain of an event."""
         self._events.changed(domain.UUIDString().lower())
 
     def _on_removed(self, _connection: Any, domain: Any, alias: str, *_details: Any) -> None:
@@ -39,7 +39,7 @@ class LibvirtEvents:
         self._events.disk_removed(domain.UUIDString().lower(), alias)
 
     def _on_lifecycle(self, connection: Any, domain: Any, event: int, detail: int, *_opaque: Any) -> None:
-        """Note how a guest came, or came back."""
+        """Note the cause of a guest's arrival or return."""
         if (how := arrival(event, detail)) is not None:
             self._events.arrived(domain.UUIDString().lower(), how)
         self._on_event(connection, domain)

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The driver of plain QEMU: each guest by the QMP socket of its own QEMU, without a daemon between."""
+"""The driver of plain QEMU: each guest by the QMP socket of its own QEMU, without a daemon."""

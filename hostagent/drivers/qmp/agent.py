@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A guest's agent by its own socket. Whatever comes from there was written by the guest: bounded, never trusted."""
+"""A guest's agent by its own socket. The guest writes the answers, so they are limited and never trusted."""
 
 import secrets
 from collections.abc import Mapping
@@ -57,7 +57,7 @@ def _asked(path: str, command: Mapping[str, Any], deadline: QmpDeadline) -> Any:
 
 
 def _synchronize(wire: JsonLines, deadline: QmpDeadline) -> None:
-    """Have the agent answer a number of ours, so that the next line is the answer to our command."""
+    """Synchronize with the agent by a number, so that the next line is the answer to our command."""
     number = secrets.randbelow(1 << 53)
     wire.send({"execute": "guest-sync-delimited", "arguments": {"id": number}}, deadline, prefix=_DELIMITER)
     seen = 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""QEMU's errors in our words. Pure."""
+"""Translation of QEMU's errors. Pure."""
 
 import re
 from typing import Final

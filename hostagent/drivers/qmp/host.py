@@ -213,7 +213,7 @@ def is_there(pattern: str) -> bool:
 
 
 def _words(monitors: Collection[Monitor]) -> str:
-    """Name the sockets that are no guests': they do not make the rest of the host unready."""
+    """Return the sockets without a guest; they do not make the check fail."""
     odd = sorted(f"{m.path}: {m.trouble}" for m in monitors if not m.connected and m.trouble is not None)
     if not odd:
         return "ok"

@@ -80,12 +80,12 @@ class QmpSession:
         return agent.ask(str(Path(path).with_suffix(self._agent_suffix)), command, limit)
 
     def secret(self, secret_id: str) -> bytes | None:
-        """Return None: QEMU gives no secret away."""
+        """Return None, because QEMU returns no secrets."""
         del secret_id
         return None
 
     def close(self) -> None:
-        """Give nothing back: the connections belong to all sessions."""
+        """Do nothing, because all sessions share the connections."""
 
     def _ask(self, server_id: str, ask: Callable[[QmpGuest], T]) -> T | None:
         """Return the answer, None where the guest is not here. A lost connection is worth one more try."""

@@ -106,7 +106,7 @@ class JsonLines:
         return json_object(self.line(deadline))
 
     def close(self) -> None:
-        """Drop the connection without a word."""
+        """Drop the connection without a goodbye message."""
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)  # wakes a thread that reads
         self._socket.close()

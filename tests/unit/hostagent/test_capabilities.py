@@ -68,5 +68,5 @@ def test_what_the_driver_cannot_resize_is_said_before_it_is_tried() -> None:
     driver = DriverCapabilities(sources=frozenset({SourceKind.BLOCK}))
     found = volume_types(STRATEGIES, driver, use_multipath=False, have=lambda _tool: True)
     assert found["iscsi"] == ""
-    assert "the hypervisor's driver resizes no disk of this kind: network rbd raw" in found["rbd"]
-    assert "no disk of this kind: file raw" in found["nfs"]
+    assert "the hypervisor's driver cannot resize disks of this kind: network rbd raw" in found["rbd"]
+    assert "cannot resize disks of this kind: file raw" in found["nfs"]

@@ -523,5 +523,5 @@ def test_a_disk_that_the_driver_cannot_resize_is_refused_before_anything_is_touc
     made = replace(tools(hypervisor, strategy), driver=DriverCapabilities(sources=frozenset({SourceKind.FILE})))
     report = extend(order(server_id, disk.volume_id, 128 * MIB), made)
     assert (report.outcome, report.reason) == (Outcome.UNSUPPORTED, "resize_unsupported")
-    assert "the hypervisor's driver resizes no disk of this kind: block raw" in report.detail
+    assert "the hypervisor's driver cannot resize disks of this kind: block raw" in report.detail
     assert strategy.refreshes == 0

@@ -179,7 +179,7 @@ def test_a_guest_that_breaks_the_call_leaves_the_others_told(caplog: pytest.LogC
     rig.hypervisor.just_before_resize = breaks
     rig.tell()
     rig.hypervisor.just_before_resize = lambda _domain: None
-    assert "cannot be told" in caplog.text
+    assert "cannot be notified" in caplog.text
     rig.teller.want(other, domain.disks)
     rig.teller.tell_one(other)
     assert rig.reported == [other]

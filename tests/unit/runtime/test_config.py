@@ -58,7 +58,7 @@ def test_a_file_that_is_no_text_is_one_line(tmp_path: Path) -> None:
     [
         ("nonsense", "is not a transport_url"),
         ("kafka://u:p@h/", "transport 'kafka' is unknown"),
-        ("rabbit://", "names no host"),
+        ("rabbit://", "has no host name"),
     ],
 )
 def test_a_transport_nobody_knows_is_refused_without_its_password(url: str, says: str) -> None:

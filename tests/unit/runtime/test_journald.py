@@ -67,7 +67,7 @@ def test_a_journal_that_takes_nothing_stops_nobody_and_is_counted(journald: sock
 
 def test_no_journal_is_said_at_the_start(tmp_path: Path) -> None:
     """As an audit file that cannot be written is."""
-    with pytest.raises(ConfigError, match="no journal"):
+    with pytest.raises(ConfigError, match="journal is not available"):
         JournalAudit("engine", str(tmp_path / "none"))
 
 

@@ -59,7 +59,7 @@ def test_the_later_file_wins_as_it_does_for_nova(tmp_path: Path) -> None:
 def test_a_nova_conf_that_cannot_be_understood_is_said_so(tmp_path: Path, text: str) -> None:
     """It is not ours to mend, and no reason not to start."""
     [line] = disagreements([write(tmp_path, text)])
-    assert "cannot be understood" in line
+    assert "cannot be parsed" in line
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root can read everything")
