@@ -173,6 +173,9 @@ def ensure_agent_exchange(connection: kombu.Connection) -> None:
         try:
             kombu.Exchange(AGENT_EXCHANGE, type="topic", channel=channel, passive=True).declare()
             return
+        except amqp.exceptions.AccessRefused as ex:  # RabbitMQ 4.3, whether the exchange exists or not
+            words = " ".join(str(ex).split())
+            raise BusError(f"this user has no permission for the exchange {AGENT_EXCHANGE}: {words}") from ex
         except (amqp.exceptions.NotFound, *connection.channel_errors):
             LOG.debug("exchange %s does not exist yet", AGENT_EXCHANGE)
     try:

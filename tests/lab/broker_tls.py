@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """A certificate authority of a test's own, and a RabbitMQ that speaks TLS only."""
 
+import socket
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 from urllib.parse import urlencode
 
 import trustme
 
 from tests.lab.ports import steady_port
 from tests.lab.rabbitmq import RabbitNode
+from tests.lab.waiting import until
 
 _NAMES: Final = ("localhost", "127.0.0.1")
 
@@ -27,6 +29,24 @@ class TlsFiles:
         )
 
 
+class TlsNode(RabbitNode):
+    """A node that has started once both listeners are up: the one for TLS may be the last."""
+
+    def __init__(self, tls_port: int, config: str) -> None:
+        super().__init__(config=f"listeners.ssl.1 = 127.0.0.1:{tls_port}\n{config}")
+        self._tls_port = tls_port
+
+    def start(self) -> Self:
+        """Start and wait for both listeners."""
+        super().start()
+        until(self._listens, "the listener for TLS is up")
+        return self
+
+    def _listens(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self._tls_port)) == 0
+
+
 def tls_node(files: TlsFiles, *, client_certificates: bool = False) -> tuple[RabbitNode, int]:
     """Return a node, not yet started, with a TLS listener, and the port of that.
 
@@ -35,14 +55,13 @@ def tls_node(files: TlsFiles, *, client_certificates: bool = False) -> tuple[Rab
     port = steady_port()
     verify = "verify_peer" if client_certificates else "verify_none"
     config = (
-        f"listeners.ssl.1 = 127.0.0.1:{port}\n"
         f"ssl_options.cacertfile = {files.ca}\n"
         f"ssl_options.certfile = {files.cert}\n"
         f"ssl_options.keyfile = {files.key}\n"
         f"ssl_options.verify = {verify}\n"
         f"ssl_options.fail_if_no_peer_cert = {'true' if client_certificates else 'false'}\n"
     )
-    return RabbitNode(config=config), port
+    return TlsNode(port, config), port
 
 
 def tls_url(port: int, *, host: str = "localhost", vhost: str = "", **query: object) -> str:
