@@ -36,6 +36,7 @@ from bridge.runtime.broker import (
     REPORTS_EXCHANGE,
     REPORTS_QUEUE,
     QueueSpec,
+    ensure_agent_exchange,
     ensure_queue,
     ensure_topic_way,
     ensure_way,
@@ -84,9 +85,8 @@ def bus(rabbit: RabbitNode, tmp_path_factory: pytest.TempPathFactory) -> Iterato
             ensure_queue(own, QueueSpec(name=queue))
         ensure_way(own, REPORTS_EXCHANGE, REPORTS_QUEUE)
         ensure_topic_way(own, HOSTS_EXCHANGE, REPORTS_QUEUE)
-        orders = kombu.Exchange(AGENT_EXCHANGE, type="topic", channel=own.default_channel)
-        orders.declare()
-        kombu.Queue(OTHER, channel=own.default_channel).bind_to(orders, OTHER)
+        ensure_agent_exchange(own)
+        kombu.Queue(OTHER, channel=own.default_channel).bind_to(AGENT_EXCHANGE, OTHER)
         yield Bus(own, liar, broker.url("lies", "engine", "bridge"))
 
 
