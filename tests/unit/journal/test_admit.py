@@ -91,16 +91,6 @@ def test_each_try_of_an_event_has_an_id_of_its_own(driver: str, key: ExtendKey) 
     assert len(set(seen)) == 2
 
 
-def test_the_connection_that_was_used_last_is_used_again(bench: Bench) -> None:
-    """SQLite reads its pages anew in a connection after another one has written."""
-    taken = [bench.database.engine.raw_connection() for _ in range(3)]
-    kept = [connection.driver_connection for connection in taken]
-    for connection in taken:
-        connection.close()
-    assert bench.database.write_prepared(lambda c: c.connection.driver_connection) is kept[-1]
-    assert bench.database.write_prepared(lambda c: c.connection.driver_connection) is kept[-1]
-
-
 def test_a_choice_that_raises_leaves_no_open_transaction(bench: Bench, key: ExtendKey) -> None:
     """The pool does not reset connections, so the transaction itself must."""
     bench.has("h1", key)

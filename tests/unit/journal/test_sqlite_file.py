@@ -11,6 +11,7 @@ from bridge.core.errors import JournalUnavailableError
 from bridge.journal import migrate
 from bridge.journal.database import Database
 from bridge.journal.settings import JournalSettings
+from tests.unit.journal.conftest import Bench
 
 
 def mode(path: Path) -> int:
@@ -49,3 +50,13 @@ def test_a_link_is_not_followed(tmp_path: Path, name: str) -> None:
     with pytest.raises(JournalUnavailableError, match="symbolic link"):
         migrate.upgrade(Database(JournalSettings(connection=f"sqlite:///{tmp_path / 'journal.sqlite3'}")))
     assert not target.exists()
+
+
+def test_the_connection_that_was_used_last_is_used_again(bench: Bench) -> None:
+    """SQLite reads its pages anew in a connection after another one has written."""
+    taken = [bench.database.engine.raw_connection() for _ in range(3)]
+    kept = [connection.driver_connection for connection in taken]
+    for connection in taken:
+        connection.close()
+    assert bench.database.write_prepared(lambda c: c.connection.driver_connection) is kept[-1]
+    assert bench.database.write_prepared(lambda c: c.connection.driver_connection) is kept[-1]
