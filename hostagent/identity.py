@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bridge.core.extend import ExtendKey, is_uuid
-from bridge.runtime.health import Health
+from bridge.runtime.health import Check, Health, InFlight
 
 LOG = logging.getLogger(__name__)
 
@@ -31,6 +31,7 @@ _GONE_KEPT: Final = 7 * 86400.0
 """Seconds an entry outlives its guest on this host: a hard reboot by Nova undefines the domain for a while."""
 _NAMES_MAX: Final = 64
 _TEXT_MAX: Final = 256
+_WRITE_LIMIT: Final = 10.0  # seconds after which a write on its way counts as one that does not return
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,16 +97,18 @@ class DeviceMemory:
     """The remembered disks of this host; for several threads. Written to disk before a caller goes on.
 
     A file that cannot be written makes the check `hostagent.identities` bad and leaves the memory of this process.
+    So does a disk on which a write does not return.
     """
 
     def __init__(self, directory: Path | None, health: Health, *, clock: Callable[[], float] = time.time) -> None:
         """`directory`: None keeps the memory in this process only."""
         self._file = directory / FILE_NAME if directory is not None else None
-        self._health = health
         self._clock = clock
         self._lock = threading.Lock()
         self._known: dict[ExtendKey, KnownDisk] = {}
-        health.ok(HEALTH)
+        self._wrong: str | None = None
+        self._writes = InFlight()
+        health.state(HEALTH, self._state)
         if self._file is not None:
             self._known = self._read(self._file)
 
@@ -174,7 +177,7 @@ class DeviceMemory:
                 elif now - known.gone > _GONE_KEPT:
                     del self._known[key]
                     changed = True
-            if changed:
+            if changed or self._wrong is not None:
                 self._write()
 
     def _learn(
@@ -202,11 +205,19 @@ class DeviceMemory:
             return
         body = json.dumps({"version": _VERSION, "disks": [_to_wire(*item) for item in self._known.items()]})
         try:
-            _replace(self._file, body)
+            with self._writes.one():
+                _replace(self._file, body)
         except OSError as ex:
-            self._health.bad(HEALTH, f"{self._file} cannot be written: {ex.strerror}")
+            self._wrong = f"{self._file} cannot be written: {ex.strerror}"
         else:
-            self._health.ok(HEALTH)
+            self._wrong = None
+
+    def _state(self) -> Check:
+        """Return the state of the file now; takes no lock, because a write on a frozen disk holds it."""
+        if (since := self._writes.oldest()) is not None and since > _WRITE_LIMIT:
+            return Check(False, f"{self._file} cannot be written: a write has not returned for {since:.0f} s")
+        wrong = self._wrong
+        return Check(wrong is None, wrong or "ok")
 
     def _read(self, file: Path) -> dict[ExtendKey, KnownDisk]:
         try:

@@ -16,7 +16,7 @@ from bridge.core.extend import Bytes
 from bridge.core.inventory import DiskSeen, DomainSeen, GuestState, Inventory
 from bridge.core.outcome import Told
 from bridge.core.reasons import Reason
-from bridge.runtime.health import Health, moving
+from bridge.runtime.health import LIMIT, Health, moving
 from bridge.runtime.retry import Backoff
 from hostagent.domain import Disk, Domain
 from hostagent.drivers.base import GuestArrival, HostView, Watch
@@ -102,10 +102,13 @@ class InventoryKeeper:
         interval: float,
         health: Health,
         check: str = "hostagent.hypervisor",
+        good_for: float = LIMIT,
         backoff: Backoff | None = None,
     ) -> None:
         self._hypervisor = hypervisor
         self._check = check
+        self._good_for = good_for
+        self._read = False  # all guests were read over this connection
         self._tell = tell
         self._touched = touched
         self._capabilities = tuple(name for name, why_not in volume_types.items() if not why_not)
@@ -131,6 +134,7 @@ class InventoryKeeper:
                 self._watch(stop)
             except StepFailedError as ex:
                 failures += 1
+                self._read = False
                 self._health.bad(self._check, f"{ex.reason.text}: {ex.detail}")
                 stop.wait(self._backoff.delay(failures))
             else:
@@ -155,6 +159,7 @@ class InventoryKeeper:
                 seen[changed] = self._look(changed, came_back=True)
             if server_id not in seen:
                 seen[server_id] = self._look(server_id)
+                self._renew()
         return Inventory(
             full=not self._missed,  # a list with gaps must not say that guests left this host
             domains=tuple(domain for domain in seen.values() if domain is not None),
@@ -170,6 +175,11 @@ class InventoryKeeper:
             domains=tuple(domain for domain in seen.values() if domain is not None),
             gone=tuple(server_id for server_id, domain in seen.items() if domain is None),
         )
+
+    def _renew(self) -> None:
+        """Repeat the good word about the hypervisor, which has just answered, until the next look at all guests."""
+        if self._read:
+            self._health.ok(self._check, self._words(), good_for=self._good_for)
 
     def _words(self) -> str:
         """Name the guests that cannot be read: they do not make the rest of the host unready."""
@@ -190,13 +200,15 @@ class InventoryKeeper:
             if time.monotonic() >= full_at:
                 self._touched.take(0)
                 self._tell(self.look_at_all())
-                self._health.ok(self._check, self._words())
+                self._read = True
+                self._renew()
                 full_at = time.monotonic() + self._interval * random.uniform(*_UNEVEN)  # noqa: S311 - no secret
             if self._touched_soon(stop, min(_LOOK_ALIVE, full_at - time.monotonic())):
                 self._tell(self.look_at(self._touched.take(0)))
             elif not watch.stands():
                 LOG.info("events of the hypervisor may have been lost; all guests are read again")
                 return
+            self._renew()
 
     def _touched_soon(self, stop: threading.Event, seconds: float) -> bool:
         """Return whether a server was touched within the time; give its neighbours a moment to arrive, too."""

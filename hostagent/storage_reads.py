@@ -3,7 +3,7 @@
 
 A read that hangs inside the kernel cannot be interrupted. So it runs in a thread of its own, which is abandoned at
 the deadline. Until that thread returns, the same device or file is not read again, and `hostagent.storage` is not
-ready.
+ready. The check is made from the reads of this moment.
 """
 
 import logging
@@ -16,7 +16,7 @@ from typing import Any, Final, Generic, TypeVar
 
 from prometheus_client import Gauge
 
-from bridge.runtime.health import Health
+from bridge.runtime.health import Check, Health
 
 LOG = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -49,12 +49,12 @@ class StorageReads:
     def __init__(self, *, limit: float, most: int, health: Health, gauge: Gauge) -> None:
         self._limit = limit
         self._most = most
-        self._health = health
         self._gauge = gauge
         self._lock = threading.Lock()
         self._hanging: dict[str, _Read[Any]] = {}
         self._idle: list[queue.SimpleQueue[_Read[Any]]] = []
-        health.ok(HEALTH)
+        self._names: tuple[str, ...] = ()
+        health.state(HEALTH, self._state)
 
     def read(self, about: str, work: Callable[[], T], *, limit: float | None = None) -> T:
         """Return what `work` returns, or raise what it raises. `about` names what is read: a path, an image.
@@ -140,9 +140,12 @@ class StorageReads:
 
     def _show(self) -> None:
         self._gauge.set(len(self._hanging))
-        if not self._hanging:
-            self._health.ok(HEALTH)
-            return
-        names = sorted(self._hanging)
+        self._names = tuple(sorted(self._hanging))
+
+    def _state(self) -> Check:
+        """Return the state of the reads now; takes no lock."""
+        names = self._names
+        if not names:
+            return Check(True, "ok")
         more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-        self._health.bad(HEALTH, f"storage does not answer: {', '.join(names[:_NAMED])}{more}")
+        return Check(False, f"storage does not answer: {', '.join(names[:_NAMED])}{more}")

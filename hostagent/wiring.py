@@ -180,6 +180,7 @@ def build(
         stuck_after=_longest_order(settings, shared.hypervisor.limit),
     )
     teller = _teller(shared, workers, touched)
+    looks_within, beats_within = _LOOKS * shared.hypervisor.limit, LIMIT + settings.heartbeat_interval
     keeper = _keeper(shared, outbox, touched, teller, health)
     reporter = Reporter(
         settings.host,
@@ -198,10 +199,9 @@ def build(
         workers.submit,
         health,
     )
-    looks_within = _LOOKS * shared.hypervisor.limit
     return [
         PartWithCleanup(
-            Supervised("hostagent.reporter", reporter.run, health),
+            Supervised("hostagent.reporter", reporter.run, health, moves_within=beats_within),
             wake=outbox.close,
             after=partial(_close, sender, shared),
         ),
@@ -215,7 +215,7 @@ def build(
         ),
         *([shared.guests] if shared.guests is not None else []),
         workers,
-        Supervised("hostagent.orders", orders.run, health, moves_within=LIMIT),
+        Supervised("hostagent.orders", orders.run, health),
     ]
 
 
@@ -332,6 +332,7 @@ def _keeper(shared: _Shared, outbox: Outbox, touched: Touched, teller: Teller, h
         interval=settings.inventory_interval,
         health=health,
         check=f"hostagent.{settings.driver.name}",
+        good_for=LIMIT + shared.hypervisor.limit,
     )
 
 

@@ -12,7 +12,7 @@ from typing import Final
 import kombu
 
 from bridge.runtime.broker import is_memory_connection
-from bridge.runtime.health import Health
+from bridge.runtime.health import LIMIT, Health
 from bridge.runtime.raw_messages import as_sent
 from listener.batch import Acks
 from listener.sources import QueueSource
@@ -20,6 +20,7 @@ from listener.sources import QueueSource
 _LOOK_EVERY: Final = 1.0  # seconds between checks for the queue of extends
 _LOOK_SELDOM: Final = 30.0  # seconds between checks for a queue that may never exist
 _IDLE: Final = 1.0  # seconds to wait for a first message; also the interval of the heartbeat's service
+_SAY_EVERY: Final = 1.0  # seconds between two good words about a connection that is serviced
 _BYTES_MAX: Final = 8 * 1024 * 1024
 """Limit for the bytes of messages in hand: about 2,000 notifications of the usual size."""
 _DRY: Final = 0.001  # seconds: messages already on their way are taken, others are not waited for
@@ -28,7 +29,8 @@ _DRY: Final = 0.001  # seconds: messages already on their way are taken, others 
 class Intake:
     """The consumer of one source's queues. For one thread. Raises BROKER_ERRORS when the connection is lost.
 
-    `check` is the health check of the queue of extends. `alive` is called after each service of the connection.
+    `check` is the health check of the queue of extends. `alive` is called about once a second, after the connection
+    was serviced.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Intake:
         self._usable = False
         self._consumer: kombu.Consumer | None = None
         self._looked = 0.0
+        self._said = 0.0
 
     @contextmanager
     def consuming(self) -> Iterator[None]:
@@ -115,7 +118,13 @@ class Intake:
 
     def _look_after(self) -> None:
         self._connection.heartbeat_check()
+        now = time.monotonic()
+        if now - self._said < _SAY_EVERY:
+            return
+        self._said = now
         self._alive()
+        if self._usable:
+            self._health.ok(self._check, good_for=LIMIT)
 
     def _take(self, message: kombu.Message) -> None:
         self._inbox.append(message)
@@ -164,7 +173,7 @@ class Intake:
             if name == wanted:
                 self._usable = why_not is None
                 if why_not is None:
-                    self._health.ok(self._check)
+                    self._health.ok(self._check, good_for=LIMIT)
                 else:
                     self._health.bad(self._check, why_not)
         if missing:

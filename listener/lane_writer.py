@@ -9,7 +9,7 @@ from typing import Protocol
 import kombu
 
 from bridge.core.reasons import Reason
-from bridge.runtime.health import Health, moving
+from bridge.runtime.health import LIMIT, Health, moving
 from bridge.runtime.publisher import NotPublishedError
 from bridge.runtime.retry import Backoff
 from listener.batch import Batch
@@ -45,6 +45,7 @@ class LaneWriter:
         self._health = health
         self._check = check
         self._telemetry = telemetry
+        health.ok(check, "not needed yet", good_for=LIMIT)
 
     @property
     def slow(self) -> bool:
@@ -109,7 +110,7 @@ class LaneWriter:
         try:
             publish()
         except NotPublishedError as ex:
-            self._health.bad(self._check, str(ex))
+            self._health.bad(self._check, str(ex), unanswered=ex.reason is Reason.BUS_UNREACHABLE)
             return False
-        self._health.ok(self._check)
+        self._health.ok(self._check, good_for=LIMIT)
         return True

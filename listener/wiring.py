@@ -5,11 +5,11 @@ import threading
 from typing import Final
 
 from bridge.runtime.broker import kombu_connection
+from bridge.runtime.bus_probe import BusProbe
 from bridge.runtime.bus_url import check_url, is_memory
 from bridge.runtime.daemon import Part, Supervised
 from bridge.runtime.endpoint_probe import EndpointProbe
 from bridge.runtime.endpoints import open_client
-from bridge.runtime.health import LIMIT
 from bridge.runtime.metrics import ListenerMetrics
 from bridge.runtime.process import Process
 from bridge.runtime.rest import NovaEventsClient
@@ -42,16 +42,25 @@ def build(settings: ListenerSettings, process: Process) -> list[Part]:
     parts = [
         _part("listener.loop", settings, process, settings.transport_url, source, reader, NOTIFICATIONS, telemetry)
     ]
-    endpoint_checks = [NOTIFICATIONS.endpoint]
+    endpoint_checks, lanes_checks = [NOTIFICATIONS.endpoint], [NOTIFICATIONS.lanes]
     if not is_memory(settings.bus.transport_url):
         endpoint_checks.append(DUE.endpoint)
+        lanes_checks.append(DUE.lanes)
         telemetry = Telemetry(audit, metrics, due=True)
         back = DueSource(DUE_SPEC)
         url = settings.bus.transport_url
         parts.append(_part("listener.due_loop", settings, process, url, back, DueReader(), DUE, telemetry))
     client = open_client(process.conf, "endpoint", user_agent=_AGENT)
     probe = EndpointProbe(client.get, process.health, endpoint_checks)
-    return [*parts, Supervised("listener.endpoint_look", probe.run, process.health)]
+    bus = BusProbe(
+        lambda: kombu_connection(settings.bus.transport_url, heartbeat=0, name=f"{_AGENT} look"),
+        process.health, lanes_checks, words="nothing can be put into the lanes",
+    )  # fmt: skip
+    return [
+        *parts,
+        Supervised("listener.endpoint_look", probe.run, process.health),
+        Supervised("listener.lanes_look", bus.run, process.health),
+    ]
 
 
 def _part(
@@ -102,4 +111,4 @@ def _part(
         finally:
             lanes.close()
 
-    return Supervised(name, run, health, moves_within=LIMIT)
+    return Supervised(name, run, health)

@@ -15,7 +15,7 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Any, Final
@@ -77,13 +77,13 @@ class TokenCache:
     """The validated tokens of this process, used without a configured memcached. Safe for several threads.
 
     keystonemiddleware's own cache keeps one unbounded table per thread. The interface is a memcached client's: keys
-    are hashes, values are bytes, times are seconds.
+    are hashes, values are bytes, times are seconds, of a clock that nothing sets back.
     """
 
-    def __init__(self, size: int = _CACHED_TOKENS) -> None:
+    def __init__(self, size: int = _CACHED_TOKENS, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._lock = threading.Lock()
         self._rows: TLRUCache[str, tuple[bytes, float]] = TLRUCache(
-            size, lambda _key, row, now: now + row[1], timer=lambda: timeutils.utcnow_ts(microsecond=True)
+            size, lambda _key, row, now: now + row[1], timer=clock
         )
 
     def get(self, key: str) -> bytes | None:

@@ -129,8 +129,7 @@ class ServiceProbe:
     """A look at a service now and then, because without due work nothing else notices that the service is gone.
 
     `check` returns why the service cannot be used, None where it can. A good word lasts as long as a few looks, so
-    the check also goes bad where a look itself does not come back. A look asks for little, so its good word never
-    replaces the bad word of a request that asked for more.
+    the check also goes bad where a look itself does not come back.
     """
 
     def __init__(
@@ -147,7 +146,6 @@ class ServiceProbe:
         self._health = health
         self._every = every
         self._good_for = good_for
-        self._found = ""
         health.ok(name, "not asked yet", good_for=good_for)
 
     def run(self, stop: threading.Event) -> None:
@@ -158,11 +156,4 @@ class ServiceProbe:
     def look(self) -> None:
         """Ask once and say what came of it."""
         trouble = self._check()
-        word = self._health.said(self._name)
-        if word is not None and not word.ok and word.reason != self._found:
-            return
-        if trouble is None:
-            self._health.ok(self._name, good_for=self._good_for)
-        else:
-            self._found = str(trouble)
-            self._health.bad(self._name, self._found)
+        self._health.looked(self._name, None if trouble is None else str(trouble), good_for=self._good_for)

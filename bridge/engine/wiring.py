@@ -16,7 +16,7 @@ from bridge.engine.nova import NovaReader
 from bridge.engine.reconcile import RECONCILE, OpenRate, Reconciler
 from bridge.engine.renotify import NOVA_EVENTS, Renotifier
 from bridge.engine.reports import ReportsConsumer
-from bridge.engine.rpc import OrderSender
+from bridge.engine.rpc import CASTS, NO_ORDERS, OrderSender
 from bridge.engine.settings import EngineSettings, Mode
 from bridge.engine.upstream import ServiceProbe, Trouble
 from bridge.journal.accept import Journal
@@ -33,12 +33,13 @@ from bridge.journal.sweeps import Passes
 from bridge.journal.watch import DatabaseCheck, DatabaseProbe, DueWatch
 from bridge.runtime.audit import AuditLog
 from bridge.runtime.broker import kombu_connection
+from bridge.runtime.bus_probe import BusProbe
 from bridge.runtime.bus_url import check_url
 from bridge.runtime.config import Driver
 from bridge.runtime.daemon import Part, Supervised
 from bridge.runtime.endpoint_probe import EndpointProbe
 from bridge.runtime.endpoints import open_client
-from bridge.runtime.health import LIMIT, moving
+from bridge.runtime.health import moving
 from bridge.runtime.metrics import EngineMetrics, ReconcileMetrics
 from bridge.runtime.process import Process
 from bridge.runtime.rest import NovaEventsClient
@@ -47,7 +48,6 @@ from bridge.runtime.wakeup import Wake
 LOG = logging.getLogger(__name__)
 _DATABASE = "engine.database"
 _DUE = "engine.due"
-_MOVES_WITHIN = LIMIT
 _HORIZON = 2  # times the longest wait the engine ever writes
 
 
@@ -59,10 +59,11 @@ def build(settings: EngineSettings, process: Process) -> list[Part]:
     check = DatabaseCheck(health, _DATABASE)
     database = Database(settings.journal, results=check, moved=moving)
     audit = process.audit("engine", AuditHeads(database).keep)
-    due = DueWatch()
+    horizon = _HORIZON * max(settings.backoff.cap, settings.report_within)
+    due = DueWatch(horizon=horizon)
     health.due(_DUE, due.oldest, what="extend")
     probe = DatabaseProbe(database, check, sync=settings.journal.sync_on_startup, look=due.look)
-    work = Claims(database, horizon=_HORIZON * max(settings.backoff.cap, settings.report_within))
+    work = Claims(database, horizon=horizon)
     wake = Wake(settings.wake)
 
     def reader() -> CinderReader:
@@ -111,10 +112,15 @@ def build(settings: EngineSettings, process: Process) -> list[Part]:
         asked[NOVA] = _nova(process).check
 
     def loop(name: str, body: Callable[[threading.Event], None]) -> Supervised:
-        return Supervised(name, probe.when_usable(body), health, moves_within=_MOVES_WITHIN)
+        return Supervised(name, probe.when_usable(body), health)
 
+    bus = BusProbe(
+        lambda: kombu_connection(settings.bus.transport_url, heartbeat=0, name="extend-bridge-engine look"),
+        health, [CASTS], words=NO_ORDERS,
+    )  # fmt: skip
     parts: list[Part] = [
         probe.part(_DATABASE, health),
+        Supervised(f"{CASTS}_look", bus.run, health),
         loop("engine.reports", consumer.run),
         loop("engine.dispatch", dispatcher.run),
         loop("engine.sweep", sweep.run),
@@ -125,7 +131,8 @@ def build(settings: EngineSettings, process: Process) -> list[Part]:
     ]
     if settings.mode is Mode.OBSERVE:
         nova = open_client(process.conf, "nova", user_agent="extend-bridge-engine")
-        parts.append(Supervised(f"{NOVA_EVENTS}.look", EndpointProbe(nova.get, health, [NOVA_EVENTS]).run, health))
+        look = EndpointProbe(nova.get, health, [NOVA_EVENTS]).run
+        parts.append(Supervised(f"{NOVA_EVENTS}.look", look, health))
     if settings.reconcile_interval:
         reconciler = Reconciler(
             passes=Passes(database, interval=settings.reconcile_interval),

@@ -78,16 +78,22 @@ class DatabaseCheck:
 
 
 class DueWatch:
-    """The oldest due extend, and since when it has been the oldest: for Health.due."""
+    """The oldest due extend, and since when it has been the oldest: for Health.due.
 
-    def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
+    Due is what Claims would claim, so also a `due_at` beyond the `horizon`, written before the clock was set back.
+    """
+
+    def __init__(self, *, horizon: float = 3600.0, clock: Callable[[], float] = time.time) -> None:
+        self._horizon = horizon
         self._clock = clock
         self._row: tuple[str, float] | None = None
         self._since = 0.0
 
     def look(self, connection: sa.Connection) -> None:
         """Read the oldest due extend, in the caller's transaction."""
-        due = sa.and_(extends.c.open == 1, extends.c.due_at <= self._clock())
+        now = self._clock()
+        there = sa.or_(extends.c.due_at <= now, extends.c.due_at > now + self._horizon)
+        due = sa.and_(extends.c.open == 1, there)
         first = sa.select(extends.c.id, extends.c.due_at).where(due).order_by(extends.c.due_at).limit(1)
         found = connection.execute(first).first()
         row = (found[0], found[1]) if found is not None else None

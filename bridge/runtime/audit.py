@@ -2,7 +2,8 @@
 """Destinations of audit records: a file that logrotate may move away, systemd's journal, or standard error.
 
 A line that cannot be written (disk full, directory gone) is counted and reported once. Such a line never stops the
-work. Each log is one writer of the hash chain in bridge.core.audit.
+work. Each log is one writer of the hash chain in bridge.core.audit. On a frozen disk one thread waits for the
+kernel. The others lose their lines after a moment, and the check of the log says so.
 """
 
 import errno
@@ -22,6 +23,7 @@ from typing import Any, Final, Protocol
 from bridge.core.audit import AuditRecord, ChainHead, ChainState, key_name, read_link
 from bridge.core.errors import ConfigError
 from bridge.runtime.audit_heads import AuditProof, HeadKeeper
+from bridge.runtime.health import Check
 from bridge.runtime.log_output import Output, output_of
 
 LOG = logging.getLogger(__name__)
@@ -32,6 +34,9 @@ _SEEN_MAX: Final = 64
 _STANDARD: Final = {"/dev/stdout": 1, "/dev/stderr": 2}  # links, in every container
 JOURNALD: Final = "/run/systemd/journal/socket"
 _FIELDS: Final = ("event", "server", "volume", "host", "extend_id", "request_id", "global_request_id", "reason")
+
+_WRITE_LIMIT: Final = 2.0  # seconds a thread waits for another one's write
+_SAID: Final = 600.0  # seconds lost lines are said in health, unless a line is written before
 
 Lost = Callable[[int], None]
 
@@ -122,6 +127,8 @@ class StreamAudit:
         self._fresh = True
         self._torn = False
         self._looked = 0.0
+        self._writing_at: float | None = None
+        self._lost_at: float | None = None
         self.lost = 0
         if path is not None:
             try:
@@ -136,8 +143,24 @@ class StreamAudit:
             if LOG.isEnabledFor(logging.DEBUG):
                 for record in records:
                     LOG.debug("%s", record.words())
-            with self._writer.lock:
+            began = self._writing_at
+            late = began is not None and time.monotonic() - began > _WRITE_LIMIT
+            if not self._writer.lock.acquire(timeout=0 if late else _WRITE_LIMIT):
+                self._lose(len(lines), TimeoutError("an earlier write has not returned"))
+                return
+            try:
+                self._writing_at = time.monotonic()
                 self._write(lines, records[-1].at)
+            finally:
+                self._writing_at = None
+                self._writer.lock.release()
+
+    def state(self) -> Check:
+        """Return whether lines are written, for Health; takes no lock."""
+        began = self._writing_at
+        if began is not None and (since := time.monotonic() - began) > _WRITE_LIMIT:
+            return Check(False, f"{self._path}: a write has not returned for {since:.0f} s; lines are lost")
+        return _state(self._path or "standard error", self.lost, self._lost_at)
 
     def close(self) -> None:
         """Keep the head of the last line. A later line is still written."""
@@ -157,6 +180,7 @@ class StreamAudit:
         if linked and written == len(data):
             self._remember(len(lines), linked[-1][1], written - self._torn, at)
             self._torn = False
+            self._lost_at = None
             return
         count = self._complete(linked, written)
         if count:
@@ -195,6 +219,7 @@ class StreamAudit:
     def _lose(self, lines: int, error: Exception | None) -> None:
         if self.lost == 0:
             LOG.error("the audit log cannot be written, lines are lost: %s", error or "the disk is full")
+        self._lost_at = time.monotonic()
         self.lost += lines
         self._writer.chain.lost += lines
         self._on_lost(lines)
@@ -250,6 +275,7 @@ class JournalAudit:
         self._writer = _Writer(part, proof or AuditProof())
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
         self._socket.setblocking(False)
+        self._lost_at: float | None = None
         self.lost = 0
         if not Path(address).exists():
             raise ConfigError(
@@ -261,6 +287,10 @@ class JournalAudit:
         for record in records:
             with self._writer.lock:
                 self._write(record)
+
+    def state(self) -> Check:
+        """Return whether entries are taken, for Health."""
+        return _state(f"the journal at {self._address}", self.lost, self._lost_at)
 
     def close(self) -> None:
         """Keep the head of the last line."""
@@ -277,8 +307,10 @@ class JournalAudit:
                 LOG.error("systemd's journal does not accept audit lines, lines are lost: %s", ex)  # noqa: TRY400
             self.lost += 1
             chain.lost += 1
+            self._lost_at = time.monotonic()
             self._on_lost(1)
             return
+        self._lost_at = None
         self._writer.wrote(1, digest, None, "", record.at)
 
     def _entry(self, record: AuditRecord, line: str) -> bytes:
@@ -291,6 +323,13 @@ class JournalAudit:
         }
         told = (f"{name}={value}\n" for name, value in fields.items() if value and "\n" not in value)
         return "".join(told).encode(errors="replace")
+
+
+def _state(where: str, lost: int, lost_at: float | None) -> Check:
+    """Return the state of a log by its last lost lines; None as `lost_at`: a line was written since."""
+    if lost_at is None or time.monotonic() - lost_at > _SAID:
+        return Check(True, "ok")
+    return Check(False, f"{where} cannot be written: {lost} audit lines are lost")
 
 
 def open_audit(

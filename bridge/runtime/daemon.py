@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Protocol, runtime_checkable
 
-from bridge.runtime.health import Health
+from bridge.runtime.health import LIMIT, Health
 from bridge.runtime.retry import Backoff
 
 LOG = logging.getLogger(__name__)
@@ -72,8 +72,8 @@ class Supervised:
     """A thread that runs `body(stop)` until the stop flag is set, and starts it anew when it raises.
 
     One error never ends a part. The error is logged with its traceback, the part is not ready during its back-off,
-    and the body runs again. With `moves_within` the part is also not ready while its body makes no progress for so
-    many seconds. Progress is a look at the flag, a wait for it, or a call of health.moving().
+    and the body runs again. The part is also not ready while its body makes no progress for `moves_within` seconds.
+    Progress is a look at the flag, a wait for it, or a call of health.moving().
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Supervised:
         body: Callable[[threading.Event], None],
         health: Health,
         *,
-        moves_within: float | None = None,
+        moves_within: float = LIMIT,
     ) -> None:
         self._name = name
         self._body = body
@@ -105,8 +105,7 @@ class Supervised:
         return not self._thread.is_alive()
 
     def _run(self) -> None:
-        if self._moves_within is not None:
-            self._health.loop(self._name, within=self._moves_within)
+        self._health.loop(self._name, within=self._moves_within)
         self._health.follow(self._name)
         try:
             self._supervise()

@@ -28,17 +28,13 @@ Get = Callable[[str, Mapping[str, str]], Answer | NoAnswer]
 
 
 class EndpointProbe:
-    """The look, and its word on the endpoint's checks.
-
-    Its good word never replaces the bad word of a request with events, because a request asks for more.
-    """
+    """The look, and its word on the endpoint's checks."""
 
     def __init__(self, get: Get, health: Health, checks: Sequence[str], *, every: float = _EVERY) -> None:
         self._get = get
         self._health = health
         self._checks = checks
         self._every = every
-        self._found = ""
         for check in checks:
             health.ok(check, "not asked yet", good_for=LIMIT)
 
@@ -49,16 +45,9 @@ class EndpointProbe:
 
     def look(self) -> None:
         """Ask once, and say on each check what came of it."""
-        wrong, before = _wrong(self._get(_DOCUMENT, {})), self._found
-        self._found = wrong or before
+        wrong = _wrong(self._get(_DOCUMENT, {}))
         for check in self._checks:
-            word = self._health.said(check)
-            if word is not None and not word.ok and word.reason != before:
-                continue
-            if wrong is None:
-                self._health.ok(check, good_for=LIMIT)
-            else:
-                self._health.bad(check, wrong)
+            self._health.looked(check, wrong)
 
 
 def _wrong(answer: Answer | NoAnswer) -> str | None:

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Readiness checks, each with its reason. Parts write them; ops port, metrics, log and watchdog read them.
 
-Ready means moving. There are three kinds of checks, and each goes bad by itself:
+Ready means moving. There are four kinds of checks, and each goes bad by itself:
 
-- a word (`ok`, `bad`) about a service or resource that a part needs, good for so many seconds (`good_for`);
+- a word (`ok`, `bad`, `looked`) about a service or resource that a part needs, good for so many seconds
+  (`good_for`);
+- a state (`state`) that the process keeps itself, read anew each time;
 - due work (`due`): not ready while the oldest due item waits for longer than a limit;
 - a loop (`loop`, `turn`, `rest`): not ready while its thread makes no turn (Supervised does this). A long turn of
   the loop calls `moving` on its way.
@@ -27,6 +29,8 @@ LIMIT: Final = 30.0
 """Seconds for which a check may read ready while its subject does not work (DESIGN, rule 14)."""
 HUNG: Final = 120.0
 """Seconds without a turn after which a loop counts as hung for good: a restart is the only help."""
+REPEATED: Final = 900.0
+"""Seconds after which a bad word that no request repeated is ended by a good look: hops retry within 600 s."""
 _CHANGES_EVERY: Final = 30.0
 """Seconds between two log lines about a check that stays bad and changes its reason."""
 
@@ -46,6 +50,7 @@ class _Word:
     check: Check
     said_at: float
     good_for: float = math.inf
+    by_look: bool = False  # a good look replaces it at once, although it is bad
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +93,7 @@ class Health:
         self._lock = threading.RLock()
         self._words: dict[str, _Word] = {}
         self._due: dict[str, _DueWork] = {}
+        self._states: dict[str, Callable[[], Check]] = {}
         self._loops: dict[str, _LoopTurn] = {}
         self._logged: dict[str, _Logged] = {}
 
@@ -95,25 +101,41 @@ class Health:
         """Announce checks, which are not ready until their part marks them ready."""
         with self._lock:
             for name in names:
-                word = self._words.setdefault(name, _Word(check=STARTING, said_at=self._clock()))
+                starting = _Word(check=STARTING, said_at=self._clock(), by_look=True)
+                word = self._words.setdefault(name, starting)
                 self._logged.setdefault(name, _Logged(word.check, -math.inf))
 
-    def ok(self, name: str, reason: str = "ok", *, good_for: float | None = None) -> None:
-        """Mark the check ready for `good_for` seconds.
+    def ok(self, name: str, reason: str = "ok", *, good_for: float = math.inf) -> None:
+        """Mark the check ready for `good_for` seconds, which every part of the product gives."""
+        self._say(name, _Word(check=Check(True, reason), said_at=self._clock(), good_for=good_for))
 
-        Without `good_for` the check stays ready until the next word: only for a state that cannot fail unnoticed.
+    def bad(self, name: str, reason: str, *, unanswered: bool = False) -> None:
+        """Mark the check not ready. The reason names the part, the address, what was tried and what to set.
+
+        `unanswered`: a look (`looked`) asks for as much as the failed request did, so a good one ends this word.
         """
-        lasts = math.inf if good_for is None else good_for
-        self._say(name, _Word(check=Check(True, reason), said_at=self._clock(), good_for=lasts))
+        self._say(name, _Word(check=Check(False, reason), said_at=self._clock(), by_look=unanswered))
 
-    def bad(self, name: str, reason: str) -> None:
-        """Mark the check not ready. The reason names the part, the address, what was tried and what to set."""
-        self._say(name, _Word(check=Check(False, reason), said_at=self._clock()))
+    def looked(self, name: str, wrong: str | None, *, good_for: float = LIMIT) -> None:
+        """Take the result of a look at a service: what is wrong, None where nothing is.
 
-    def said(self, name: str) -> Check | None:
-        """Return the last word about a check, however old; None before the first."""
-        word = self._words.get(name)
-        return word.check if word is not None else None
+        Parts look now and then, because without requests nothing else notices that a service is gone. A look asks
+        for little. So its word never replaces the bad word of a request, which asked for more, unless requests have
+        not repeated that word for long (REPEATED): perhaps another process did the work.
+        """
+        with self._lock:
+            word = self._words.get(name)
+            if word is not None and not (word.check.ok or word.by_look or self._clock() - word.said_at > REPEATED):
+                return
+            if wrong is None:
+                self.ok(name, good_for=good_for)
+            else:
+                self.bad(name, wrong, unanswered=True)
+
+    def state(self, name: str, look: Callable[[], Check]) -> None:
+        """Watch a state that this process keeps itself. `look` must not block and must not raise."""
+        with self._lock:
+            self._states[name] = look
 
     def due(self, name: str, oldest: Callable[[], float | None], *, what: str, limit: float = LIMIT) -> None:
         """Watch due work: `oldest` returns the seconds for which the oldest due item has waited, None without one.
@@ -153,6 +175,7 @@ class Health:
             now = self._clock()
             checks = {name: self._loop_check(name, loop, now) for name, loop in self._loops.items()}
             checks |= {name: self._due_check(due) for name, due in self._due.items()}
+            checks |= {name: look() for name, look in self._states.items()}
             for name, word in self._words.items():
                 if name not in checks or checks[name].ok:  # a failed loop says more than its part's last word
                     checks[name] = _aged(word, now)
@@ -199,10 +222,11 @@ class Health:
     def _log(self, name: str, check: Check, now: float) -> None:
         before = self._logged.get(name)
         if before is not None and before.check.ok == check.ok:
-            same = _NUMBERS.sub("#", before.check.reason) == _NUMBERS.sub("#", check.reason)
-            if check.ok or same or now - before.at < _CHANGES_EVERY:
+            if check.ok or now - before.at < _CHANGES_EVERY:
                 return
-        elif before is None and check.ok and name in self._loops:
+            if _NUMBERS.sub("#", before.check.reason) == _NUMBERS.sub("#", check.reason):
+                return
+        elif before is None and check.ok and (name in self._loops or name in self._states):
             return  # a loop that moves is not worth a log line
         self._logged[name] = _Logged(check, now)
         level, state = (logging.INFO, "ready") if check.ok else (logging.WARNING, "not ready")

@@ -53,6 +53,7 @@ class Process:
             proof=AuditProof(key=self.audit_key, keep=kept, every=self.audit_heads_interval),
         )  # fmt: skip
         self.audit_logs.append(log)
+        self.health.state(f"{part}.audit", log.state)
         return log if self.spans is None else TracedAudit(part, log, self.spans)
 
     def close_audit(self) -> None:

@@ -83,6 +83,18 @@ class SafePublisher:
             self._connection.collect()
             raise NotPublishedError(Reason.BUS_UNREACHABLE, queue, failure_words(ex)) from ex
 
+    def look(self, *, timeout: float | None = None) -> None:
+        """Have the broker answer on this connection, without a message; raises NotPublishedError."""
+        if is_memory_connection(self._connection):
+            return
+        try:
+            with _limit(self._connection, timeout or self._timeout):
+                self._ready_channel().basic_qos(0, 0, False)  # changes nothing: this channel does not consume
+        except BROKER_ERRORS as ex:
+            self._channel = None
+            self._connection.collect()
+            raise NotPublishedError(Reason.BUS_UNREACHABLE, "our bus", failure_words(ex)) from ex
+
     def close(self) -> None:
         """Close the channel; the connection stays with its owner."""
         channel, self._channel = self._channel, None
@@ -161,6 +173,13 @@ class BusPublisher:
         def send(publisher: SafePublisher, timeout: float | None) -> None:
             publisher.publish(queue, body, timeout=timeout, **options)
 
+        self._send(queue, send)
+
+    def look(self) -> None:
+        """Have the broker answer on this publisher's connection, without a message; raises NotPublishedError."""
+        self._send("our bus", lambda publisher, timeout: publisher.look(timeout=timeout))
+
+    def _send(self, queue: str, send: Callable[[SafePublisher, float | None], None]) -> None:
         self._look_at_the_block(queue)
         reused = self._publisher is not None
         try:

@@ -23,7 +23,7 @@ from bridge.core.extend import is_uuid
 from bridge.core.inventory import GuestState
 from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
-from bridge.runtime.health import Health
+from bridge.runtime.health import Check, Health
 from hostagent.domain import Domain
 from hostagent.drivers.base import Capacity, GuestEvents, GuestHandle, GuestList, Watch, failed
 from hostagent.drivers.libvirt import agent, errors
@@ -47,11 +47,11 @@ class Abandoned:
 
     def __init__(self, most: int, health: Health, gauge: Gauge) -> None:
         self._most = most
-        self._health = health
         self._gauge = gauge
         self._lock = threading.Lock()
         self._calls: dict[str, int] = {}
-        health.ok(HEALTH)
+        self._total = 0
+        health.state(HEALTH, self._state)
 
     def check(self, key: str, share: float = 1.0) -> None:
         """Raise NotAskedError where a new call must not be made now; `share` of the cap is what it may use up."""
@@ -74,12 +74,15 @@ class Abandoned:
             self._calls[key] = self._calls.get(key, 0) + by
             if self._calls[key] == 0:
                 del self._calls[key]
-            total = sum(self._calls.values())
+            self._total = total = sum(self._calls.values())
         self._gauge.set(total)
+
+    def _state(self) -> Check:
+        """Return the state of the calls now; takes no lock."""
+        total = self._total
         if total >= self._most:
-            self._health.bad(HEALTH, f"{total} libvirt calls hang; no new ones are made until some return")
-        else:
-            self._health.ok(HEALTH, f"{total} calls are abandoned" if total else "ok")
+            return Check(False, f"{total} libvirt calls hang; no new ones are made until some return")
+        return Check(True, f"{total} calls are abandoned" if total else "ok")
 
 
 class Session:

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
-from bridge.runtime.health import Health, moving
+from bridge.runtime.health import LIMIT, Health, moving
 from hostagent.drivers.base import GuestArrival, GuestEvents, GuestList, failed
 from hostagent.drivers.qmp.disks import device_name
 from hostagent.drivers.qmp.errors import unreached
@@ -89,7 +89,7 @@ class QmpSockets:
             now = {m.server_id for m in monitors if m.connected and m.server_id is not None}
             self._changed(now ^ before)
             before = now
-            self._health.ok(HEALTH, _words(monitors))
+            self._health.ok(HEALTH, _words(monitors), good_for=LIMIT + self._settings.scan_interval)
             stop.wait(self._settings.scan_interval)
 
     def read_events(self, stop: threading.Event) -> None:

@@ -10,9 +10,10 @@ import falcon
 import pytest
 from falcon.testing import create_req
 from oslo_config import cfg
+from oslo_utils import timeutils
 
 from bridge.api.auth import Guard
-from bridge.api.auth_keystone import Keystone
+from bridge.api.auth_keystone import Keystone, TokenCache
 from bridge.api.faults import FaultError
 from bridge.api.identity import Authenticator
 from bridge.api.settings import Rate
@@ -202,3 +203,18 @@ def test_the_check_names_an_address_where_no_keystone_is(standin: KeystoneStandI
     standin.url = f"http://127.0.0.1:{steady_port()}/v3"
     why = keystone(standin, tmp_path, seconds=2).check()
     assert why == f"Keystone at {standin.url} cannot be reached: Connection refused"
+
+
+@pytest.mark.parametrize("jump", [-3600.0, 3600.0])
+def test_a_wall_clock_that_is_set_does_not_change_how_long_a_token_is_kept(
+    monkeypatch: pytest.MonkeyPatch, jump: float
+) -> None:
+    now = [100.0]
+    cache = TokenCache(clock=lambda: now[0])
+    cache.set("token", b"its owner", time=300)
+    wall = time.time()
+    monkeypatch.setattr(time, "time", lambda: wall + jump)
+    monkeypatch.setattr(timeutils, "utcnow_ts", lambda **_: wall + jump)
+    assert cache.get("token") == b"its owner"
+    now[0] += 300
+    assert cache.get("token") is None

@@ -53,19 +53,6 @@ def test_a_look_that_does_not_come_back_makes_the_check_bad_by_itself(clock: _Cl
     assert not fresh.checks()["engine.nova"].ok
 
 
-def test_a_good_look_does_not_hide_what_a_request_that_asked_for_more_was_told(clock: _Clock) -> None:
-    health, answers = Health(clock=clock), iter([None, Trouble(Reason.CINDER_UNREACHABLE, "x"), None, None])
-    probe = ServiceProbe("engine.cinder", lambda: next(answers), health)
-    health.bad("engine.cinder", "the user needs the role admin")
-    for _ in range(2):
-        probe.look()
-        assert health.checks()["engine.cinder"].reason == "the user needs the role admin"
-    health.ok("engine.cinder", good_for=1)
-    clock.now += LIMIT
-    probe.look()
-    assert health.checks()["engine.cinder"].ok
-
-
 def test_the_probe_looks_until_it_is_stopped(clock: _Clock) -> None:
     stop, looks = threading.Event(), []
 

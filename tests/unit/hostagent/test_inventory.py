@@ -212,9 +212,9 @@ def test_libvirt_away_is_not_ready_with_the_reason_and_goes_on_by_itself() -> No
     stop, reasons = threading.Event(), []
     original = health.bad
 
-    def bad(name: str, reason: str) -> None:
+    def bad(name: str, reason: str, *, unanswered: bool = False) -> None:
         reasons.append((name, reason))
-        original(name, reason)
+        original(name, reason, unanswered=unanswered)
 
     health.bad = bad  # type: ignore[method-assign]
     made._tell = lambda inventory: (told.append(inventory), stop.set(), touched.close())  # type: ignore[assignment]

@@ -18,7 +18,7 @@ from bridge.core.audit import AuditEvent, AuditRecord
 from bridge.core.errors import ShuttingDownError
 from bridge.core.extend import ExtendKey
 from bridge.core.reasons import Reason
-from bridge.runtime.health import Health
+from bridge.runtime.health import LIMIT, Health
 from bridge.runtime.metrics import ListenerMetrics
 from bridge.runtime.publisher import NotPublishedError
 from bridge.runtime.rest import Answer, NoAnswer
@@ -498,6 +498,17 @@ def test_what_cannot_be_kept_is_tried_until_it_can_and_acknowledged_only_then(bo
     assert message.acked
     assert len(bench.lanes.parked) + len(bench.lanes.raw) == 1
     assert bench.health.checks()["listener.lanes"].ok
+
+
+def test_the_word_about_the_lanes_ends_where_nothing_is_put_into_them_and_nobody_looks() -> None:
+    clock = [100.0]
+    health = Health(clock=lambda: clock[0])
+    telemetry = Telemetry(Audit(), ListenerMetrics(CollectorRegistry()))
+    LaneWriter(Lanes(), health=health, check="lanes", telemetry=telemetry)
+    clock[0] += LIMIT
+    assert health.checks()["lanes"].ok
+    clock[0] += 1
+    assert not health.checks()["lanes"].ok
 
 
 def test_a_lane_that_is_away_does_not_stop_what_needs_none() -> None:

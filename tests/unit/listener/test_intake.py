@@ -10,7 +10,7 @@ import pytest
 from bridge.core.extend import new_id
 from bridge.runtime.broker import kombu_connection
 from bridge.runtime.bus_url import MEMORY
-from bridge.runtime.health import Health
+from bridge.runtime.health import LIMIT, Health
 from listener import intake as module
 from listener.intake import Intake
 from listener.sources import TopicSource
@@ -20,6 +20,7 @@ from listener.sources import TopicSource
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_IDLE", 0.02)
     monkeypatch.setattr(module, "_LOOK_EVERY", 0.0)
+    monkeypatch.setattr(module, "_SAY_EVERY", 0.0)
     monkeypatch.setattr(module, "_LOOK_SELDOM", 0.0)
 
 
@@ -77,6 +78,20 @@ def test_queues_are_taken_as_they_come_to_be_and_only_the_first_is_needed(
         publish(connection, f"{topic}.error", b"two")
         assert [bytes(message.body) for message in intake.gather()] == [b"two"]
         assert health.checks()[QUEUE].ok
+
+
+def test_the_queue_is_ready_only_as_long_as_the_loop_turns(connection: kombu.Connection, topic: str) -> None:
+    clock = [100.0]
+    health = Health(clock=lambda: clock[0])
+    declare(connection, f"{topic}.info")
+    intake = opened(connection, topic, health)
+    with intake.consuming():
+        for _ in range(3):
+            clock[0] += LIMIT - 1
+            intake.gather()
+            assert health.checks()[QUEUE].ok
+        clock[0] += LIMIT + 1
+        assert not health.checks()[QUEUE].ok
 
 
 def test_no_more_than_the_prefetch_is_taken_before_it_is_acknowledged(

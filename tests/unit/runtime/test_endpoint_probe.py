@@ -71,13 +71,3 @@ def test_a_proxy_may_hide_the_document_but_not_that_its_server_is_gone(
 ) -> None:
     EndpointProbe(says(Answer(status=HTTPStatus(status))), health, CHECKS).look()
     assert are_ready(health) == [works, works]
-
-
-def test_a_good_look_does_not_hide_what_a_request_with_events_was_told(health: Health) -> None:
-    probe = EndpointProbe(says(Answer(status=200), SILENT, Answer(status=200)), health, CHECKS)
-    health.bad(CHECKS[0], Reason.FORBIDDEN.text)
-    for _ in range(3):
-        probe.look()
-    assert are_ready(health) == [False, True]
-    health.ok(CHECKS[0], good_for=LIMIT)
-    assert are_ready(health) == [True, True]
