@@ -117,14 +117,10 @@ def gray_spread(options: Options) -> float:
     return max((fault.at + fault.seconds for fault in gray_plan(options)), default=_HEAD)
 
 
-def link_name(kind: str, service: Service) -> str:
-    """Return the name of a link on the command line."""
-    return f"{kind}:{service.value}"
-
-
 def link_names() -> list[str]:
-    """Return the names of all links."""
-    return [link_name(kind, service) for kind, services in USES.items() for service in services]
+    """Return the names of all links, and of each fault of each."""
+    links = [f"{kind}:{service.value}" for kind, services in USES.items() for service in services]
+    return [*links, *(f"{link}:{fault.value}" for link in links for fault in LINK_FAULTS)]
 
 
 def show_gray(options: Options) -> None:
@@ -145,7 +141,7 @@ def _deck(options: Options, rng: random.Random) -> Iterator[tuple[Gray, str, Ser
     servers: list[tuple[Gray, str, Service | None]] = [(Gray.BLOCKED, "broker", None)]
     servers += [(fault, "database", None) for fault in _JOURNAL_FAULTS[options.db]]
     if options.links:
-        links, servers = [link for link in links if link_name(*link) in options.links], []
+        return cycle(_named_cards(options.links))
     cards: list[tuple[Gray, str, Service | None]] = []
     for turn in range(len(LINK_FAULTS)):
         at_first = len(cards)
@@ -154,6 +150,17 @@ def _deck(options: Options, rng: random.Random) -> Iterator[tuple[Gray, str, Ser
         if servers:
             cards.insert(at_first + len(links) // 2, servers.pop(0))
     return cycle(cards)
+
+
+def _named_cards(names: Sequence[str]) -> list[tuple[Gray, str, Service | None]]:
+    """Return the faults of the links that were named: of each the one fault of its name, or all in turn."""
+    cards: list[tuple[Gray, str, Service | None]] = []
+    for fault in LINK_FAULTS:
+        for name in names:
+            kind, service, *only = name.split(":")
+            if only in ([], [fault.value]):
+                cards.append((fault, kind, Service(service)))
+    return cards
 
 
 def _rotated(numbers: Sequence[int], by: int) -> list[int]:

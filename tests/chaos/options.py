@@ -149,7 +149,8 @@ def options(argv: Sequence[str] | None = None) -> Options:
     parser.add_argument("--gray", action="store_true", help="instead of kills: half-alive connections and servers")
     parser.add_argument(
         "--link", dest="links", action="append", default=[], metavar="KIND:SERVICE",
-        help="with --gray: faults of this link only, such as engine:nova; may be given several times",
+        help="with --gray: faults of this link only, such as engine:nova; may be given several times; with a third "
+        "word, such as engine:nova:freeze, this fault only",
     )  # fmt: skip
     parser.add_argument(
         "--lasts", type=float, metavar="SECONDS", help="with --gray: length of each fault (default 35 to 50)"
@@ -191,9 +192,10 @@ def _wrong_links(given: dict[str, Any]) -> str | None:
 
     if not given["gray"]:
         return "--link goes with --gray only"
-    if unknown := sorted(set(given["links"]) - set(link_names())):
-        return f"--link {unknown[0]}: expected one of {', '.join(link_names())}"
-    if given["db"] == "sqlite" and any(link.endswith(":journal") for link in given["links"]):
+    if unknown := [link for link in given["links"] if link not in link_names()]:
+        links = ", ".join(link for link in link_names() if link.count(":") == 1)
+        return f"--link {unknown[0]}: expected one of {links}"
+    if given["db"] == "sqlite" and any(":journal" in link for link in given["links"]):
         return "--link: SQLite is a file, not a connection; choose another --db"
     return None
 

@@ -130,8 +130,8 @@ def test_frozen_connections_are_replaced_and_no_second_is_blind(tmp_path: Path) 
 def test_a_request_without_a_deadline_is_found(tmp_path: Path) -> None:
     """The kept connections to Keystone freeze: an engine that waits for an hour there extends nothing any more."""
     code, numbers, said = chaos(
-        "--gray", "--events", "30", "--kills", "1", "--link", "engine:keystone", "--lasts", "8", "--agents", "1",
-        "--patience", "10", "--break", "no-read-timeout", keep=tmp_path / "run", line=GRAY_LINE,
+        "--gray", "--events", "30", "--kills", "1", "--link", "engine:keystone:freeze", "--lasts", "8",
+        "--agents", "1", "--patience", "10", "--break", "no-read-timeout", keep=tmp_path / "run", line=GRAY_LINE,
     )  # fmt: skip
     assert code == 1, said
     assert numbers[2] > 0, said
@@ -142,16 +142,17 @@ def test_a_request_without_a_deadline_is_found(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("bug", "links"),
     [
-        ("cast-only", ("hostagent:libvirt",)),
-        ("no-read-timeout", ("engine:bus",)),
-        ("no-read-timeout", ("listener:keystone",)),
-        ("no-read-timeout", ("engine:nova",)),
-        ("no-read-timeout", ("engine:cinder",)),
-        ("polite-close", ("engine:bus",)),
-        ("last-word", ("engine:bus",)),
-        ("last-word", ("engine:keystone",)),
-        ("last-word", ("engine:nova",)),
-        ("last-word", ("hostagent:libvirt",)),
+        ("cast-only", ("hostagent:libvirt:freeze",)),
+        ("no-read-timeout", ("engine:bus:freeze-old",)),
+        ("no-read-timeout", ("engine:keystone:freeze",)),
+        ("no-read-timeout", ("engine:nova:freeze",)),
+        ("no-read-timeout", ("engine:cinder:freeze",)),
+        ("no-read-timeout", ("listener:keystone:freeze",)),
+        ("polite-close", ("engine:bus:freeze-old",)),
+        ("last-word", ("engine:bus:freeze",)),
+        ("last-word", ("engine:keystone:freeze",)),
+        ("last-word", ("engine:nova:freeze",)),
+        ("last-word", ("hostagent:libvirt:freeze",)),
     ],
     ids=lambda value: value if isinstance(value, str) else value[0],
 )

@@ -88,6 +88,11 @@ def test_faults_of_one_link_are_of_every_kind_and_of_no_other_link() -> None:
     assert {fault.seconds for fault in every} == {4.0, 0.0}
 
 
+def test_a_fault_can_be_named_with_its_link() -> None:
+    every = faults("--kills", "3", "--link", "engine:nova:freeze", "--lasts", "4")
+    assert {(fault.kind, fault.service, fault.fault) for fault in every} == {("engine", Service.NOVA, Gray.FREEZE)}
+
+
 @pytest.mark.parametrize(
     "wrong", [("--link", "engine:libvirt"), ("--link", "engine"), ("--link", "engine:journal")], ids=str
 )
