@@ -174,7 +174,6 @@ STAGES: Final = (
         (("tools/matrix", "debian13", "--short"),),
         thorough=(("tools/matrix", "debian13"),),
         packages=PACKAGING_PACKAGES,
-        only_long=True,
         beside=True,
     ),
     Stage(
