@@ -11,10 +11,10 @@ import sqlalchemy as sa
 from bridge.core.audit import AuditEvent
 from bridge.core.extend import Arrival, ArrivalSource, ExtendKey
 from bridge.core.outcome import THEN, Then
+from bridge.journal.accept import open_extends
 from bridge.journal.database import Database
 from bridge.journal.hosts import read_capabilities
 from bridge.journal.inventory import GONE
-from bridge.journal.opening import open_extends
 from bridge.journal.states import State
 from bridge.journal.tables import attempts, disks, domains, extends, hosts, transitions
 

@@ -20,8 +20,7 @@ from bridge.core.extend import Bytes, ExtendKey, new_id
 from bridge.core.outcome import Outcome
 from bridge.core.reasons import Reason
 from bridge.journal import hosts as host_rows
-from bridge.journal.database import Database
-from bridge.journal.statements import Prepared
+from bridge.journal.database import Database, Prepared
 from bridge.journal.states import Extend, State
 from bridge.journal.tables import attempts, extends, hosts, transitions
 

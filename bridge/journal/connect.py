@@ -197,7 +197,7 @@ def _defaults(url: sa.URL, limits: DatabaseLimits | None) -> dict[str, Any]:
 def _session_of_mariadb(limits: DatabaseLimits | None) -> str:
     """Set the limits of a session in one round trip; the text in `/*M! */` is for MariaDB alone.
 
-    The mode ORACLE is dropped, because it has another grammar for a block (one_event.py).
+    The mode ORACLE is dropped, because it has another grammar for a block (accept.py).
     """
     waits = limits or LIMITS
     parts = [f"innodb_lock_wait_timeout={round(waits.lock)}"]

@@ -8,8 +8,8 @@ from typing import Final
 import sqlalchemy as sa
 
 from bridge.core.extend import Arrival, ArrivalSource, ExtendKey
+from bridge.journal.accept import open_extends
 from bridge.journal.hosts import HostUpdate
-from bridge.journal.opening import open_extends
 from bridge.journal.states import State
 from bridge.journal.tables import attempts, extends
 

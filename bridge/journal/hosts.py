@@ -10,8 +10,8 @@ import sqlalchemy as sa
 
 from bridge.core.inventory import DomainSeen, GuestState, Inventory
 from bridge.core.messages import HostMessage
+from bridge.journal.database import Prepared
 from bridge.journal.inventory import GONE, write_inventory
-from bridge.journal.statements import Prepared
 from bridge.journal.tables import domains, hosts
 
 _CONFIRMED: Final = 30.0  # seconds within which another agent of the same name would be heard

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from bridge.core.inventory import DiskSeen, DomainSeen, GuestState, Inventory
 from bridge.core.outcome import Told
-from bridge.journal.statements import Prepared
+from bridge.journal.database import Prepared
 from bridge.journal.tables import disks, domains
 
 _MANY: Final = 10  # servers that one inventory lacks; with fewer the inventory is believed

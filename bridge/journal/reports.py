@@ -22,11 +22,10 @@ from bridge.core.file_systems import FileSystemSeen
 from bridge.core.messages import HostMessage, Report
 from bridge.journal import hosts as host_rows
 from bridge.journal.claims import EXTEND_COLUMNS, extend_of
-from bridge.journal.database import Database
+from bridge.journal.database import Database, Prepared, PreparedForRows, names
 from bridge.journal.file_systems import write_file_systems
 from bridge.journal.handover import OpenedByMove, hand_over, look_again, open_again
 from bridge.journal.portions import slices, weight
-from bridge.journal.statements import Prepared, PreparedForRows, names
 from bridge.journal.states import Attempt, Extend, Move, SettleDecision, State, is_final, settle
 from bridge.journal.tables import attempts, extends, transitions
 from bridge.runtime.retry import Backoff

@@ -10,7 +10,7 @@ import falcon
 import sqlalchemy as sa
 
 from bridge.core.extend import ExtendKey, new_id
-from bridge.journal.statements import DriverConnection, Prepared
+from bridge.journal.database import DriverConnection, Prepared
 from bridge.journal.tables import domains, extends, transitions
 from tests.benchmarks.measure import Row, median, per_item
 from tests.benchmarks.rig import Rig, post

@@ -55,7 +55,7 @@ def _ack_early() -> None:
 
 def _no_generation() -> None:
     """Takes an event for an extend that is on its way for the same extend: the first report closes both."""
-    from bridge.journal import accept, opening  # noqa: PLC0415
+    from bridge.journal import accept  # noqa: PLC0415
 
     def raise_all(connection: object, rows: object) -> None:
         del connection, rows
@@ -63,16 +63,16 @@ def _no_generation() -> None:
     def by_several(*_of_one_request: object, **_more: object) -> dict[object, str]:
         return {}
 
-    _put(opening, "_raise_all", raise_all)
+    _put(accept, "_raise_all", raise_all)
     _put(accept, "open_alone", by_several)
-    _put(opening, "_open_one", _open_as_many)
+    _put(accept, "_open_one", _open_as_many)
 
 
 def _open_as_many(connection: Any, arrival: Any, now: float) -> dict[Any, str]:
-    from bridge.journal import opening  # noqa: PLC0415
+    from bridge.journal import accept  # noqa: PLC0415
 
-    ids = opening._open_many(connection, {arrival.key: arrival}, now)
-    opening.ACCEPTED.run_many(connection, [opening.line_of(ids[arrival.key], arrival, now)])
+    ids = accept._open_many(connection, {arrival.key: arrival}, now)
+    accept.ACCEPTED.run_many(connection, [accept.line_of(ids[arrival.key], arrival, now)])
     return ids
 
 

@@ -227,7 +227,7 @@ def test_the_permissions_of_before_the_exchange_of_reports_go_on_working(
             case.start(part)
         until(lambda: case.site.knows(GUEST), "the host's inventory")
         until(lambda: "to which hosts report, is missing" in case.log("engine").read_text(), "the engine says it")
-        words = "reports go to the default exchange, which does not prove this host's name"
+        words = "reports are sent to the default exchange, where the broker does not verify this host's name"
         until(lambda: words in case.log("hostagent").read_text(), "the agent says it")
 
 

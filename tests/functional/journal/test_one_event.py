@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from bridge.core.errors import JournalUnavailableError
 from bridge.core.extend import Arrival, ExtendKey, ServerState, new_id
-from bridge.journal import opening
+from bridge.journal import accept
 from bridge.journal.connect import DatabaseLimits
 from bridge.journal.database import Database
 from bridge.journal.settings import JournalSettings
@@ -144,7 +144,7 @@ def test_a_server_without_blocks_takes_the_statements_of_several_events(
     bench.has("h1", key)
     monkeypatch.setattr(bench.database.engine.dialect, "is_mariadb", False)
     monkeypatch.setattr(bench.database.engine.dialect, "insert_returning", False)
-    monkeypatch.setattr(opening, "_open_one", None)
+    monkeypatch.setattr(accept, "_open_one", None)
     for wanted in (1, 2):
         assert _admit(bench, key) == {key}
         (claimed,) = bench.claim()

@@ -98,7 +98,7 @@ def test_an_event_to_the_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         assert answer.json["events"][0]["code"] == 200
 
     post()
-    check("event", walk_of(post), modules=18)
+    check("event", walk_of(post), modules=15)
 
 
 def test_an_order_to_the_report(monkeypatch: pytest.MonkeyPatch) -> None:

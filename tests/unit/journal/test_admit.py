@@ -12,13 +12,11 @@ from sqlalchemy.dialects import mysql
 
 from bridge.core.errors import JournalRefusedError, JournalUnavailableError
 from bridge.core.extend import Arrival, ExtendKey, ServerState, new_id
-from bridge.journal import opening
-from bridge.journal.accept import Journal
-from bridge.journal.database import Database
+from bridge.journal import accept
+from bridge.journal.accept import Journal, open_alone
+from bridge.journal.database import Database, Prepared, PreparedBlock
 from bridge.journal.inventory import GONE
-from bridge.journal.one_event import open_alone
 from bridge.journal.settings import JournalSettings
-from bridge.journal.statements import Prepared, PreparedBlock
 from tests.lab.ports import steady_port
 from tests.unit.journal.conftest import Bench
 
@@ -186,6 +184,6 @@ def test_a_value_that_no_row_can_hold_is_refused_and_leaves_the_connection_usabl
 def test_pymysql_sends_the_rows_of_a_request_in_one_statement(name: str) -> None:
     """It does so only for rows of bound values alone; else each row costs a round trip."""
     cursors = pytest.importorskip("pymysql.cursors")
-    statement = getattr(opening, name)._statement
+    statement = getattr(accept, name)._statement
     text = str(statement.compile(dialect=mysql.pymysql.dialect()))
     assert cursors.RE_INSERT_VALUES.match(text)

@@ -6,8 +6,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 
 from bridge.core.extend import new_id
-from bridge.journal.database import Database
-from bridge.journal.statements import Prepared, PreparedForRows, names
+from bridge.journal.database import Database, Prepared, PreparedForRows, names
 from bridge.journal.tables import hosts, metadata
 from tests.unit.journal.conftest import Bench
 
