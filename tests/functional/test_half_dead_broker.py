@@ -264,7 +264,7 @@ def test_a_user_without_the_queues_permission_is_told_so(vhost: Vhost) -> None:
         ensure_agent_exchange(connection)  # as the engine does
     words = reason(url)
     assert re.search("ACCESS_REFUSED - (access|configure access) to", words)
-    assert "there is no exchange" not in words
+    assert "does not exist yet" not in words
 
 
 def test_the_first_host_may_be_dead_or_frozen(vhost: Vhost) -> None:

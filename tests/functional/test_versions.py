@@ -192,7 +192,7 @@ def test_todays_agent_serves_an_engine_of_version_1(site: Site, vhost: Vhost) ->
     assert [(r.attempt_id, r.outcome, r.gen) for r in reports] == [(order.attempt_id, V1.Outcome.NOT_HERE, 1)]
     said = processes.log("hostagent").read_text()
     assert "upgrade" in said
-    assert "reports go to the default exchange" in said
+    assert "reports are sent to the default exchange" in said
 
 
 def _reports(vhost: Vhost, count: int) -> list[Any]:

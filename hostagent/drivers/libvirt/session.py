@@ -82,7 +82,7 @@ class Abandoned:
         total = self._total
         if total >= self._most:
             return Check(False, f"{total} libvirt calls hang; no new ones are made until some return")
-        return Check(True, f"{total} calls are abandoned" if total else "ok")
+        return Check(True, f"abandoned calls that have not returned: {total}" if total else "ok")
 
 
 class Session:

@@ -119,7 +119,7 @@ def test_guests_that_hang_hold_up_no_other_and_the_inventory_goes_on(machine: Ma
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
     try:
-        wait_for(lambda: "given up on" in agent.reason("hostagent.libvirt_calls"), agent)
+        wait_for(lambda: "abandoned" in agent.reason("hostagent.libvirt_calls"), agent)
         boot(host, late := machine.guest("late")[0])
         wait_for(lambda: late.server_id in machine.reports.domains(host.name), agent)
         assert agent.ready(), agent.checks()

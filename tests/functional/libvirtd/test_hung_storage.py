@@ -124,7 +124,7 @@ def test_a_hung_share_costs_its_own_volumes_and_no_others(machine: Machine) -> N
         answer = wait_for(lambda order=order: machine.reports.report(order.attempt_id), agent)  # type: ignore[misc]
         assert answer is not None
         assert answer.outcome in {Outcome.DEVICE_STALE, Outcome.HYPERVISOR_FAILED, Outcome.BUSY}, answer
-    assert "given up on" in str(agent.checks()["hostagent.libvirt_calls"]["reason"])
+    assert "abandoned" in str(agent.checks()["hostagent.libvirt_calls"]["reason"])
     server.send_signal(signal.SIGCONT)
     wait_for(lambda: agent.checks()["hostagent.libvirt_calls"]["reason"] == "ok", agent)
     assert machine.extend(agent, stuck, 128 * MIB).outcome is Outcome.RESIZED, "it heals with its share"
