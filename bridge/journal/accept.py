@@ -154,6 +154,8 @@ def _count_open(connection: sa.Connection) -> int:
     return int(connection.scalar(sa.select(sa.func.count()).where(extends.c.open == 1)) or 0)
 
 
+# One statement locks all rows of a request, in one order, whatever their number. So two writers wait for each other
+# at most once.
 _MOST: Final = 1000
 
 
@@ -174,10 +176,6 @@ _STATE: Final = Prepared(
 def fixed(value: str | int) -> sa.ColumnClause[Any]:
     """Return a constant of ours as text of the statement, because each bound value costs the driver time."""
     return sa.literal_column(f"'{value}'" if isinstance(value, str) else str(value))
-
-
-# One statement locks all rows of a request, in one order, whatever their number. So two writers wait for each other
-# at most once.
 
 
 def _open_ids_of(size: int) -> sa.Select[Any]:

@@ -12,6 +12,7 @@ from falcon import testing
 
 from bridge.api.healthcheck import Healthcheck
 from bridge.core.errors import JournalUnavailableError
+from tests.unit.clock import PlayedClock
 
 
 class Journal:
@@ -34,16 +35,6 @@ class Journal:
         return self.wrong
 
 
-class Clock:
-    """Time that passes when told."""
-
-    def __init__(self) -> None:
-        self.now = time.monotonic()
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def journal() -> Iterator[Journal]:
     running = Journal()
@@ -60,7 +51,7 @@ def said(check: Healthcheck) -> str:
 
 def test_the_journal_is_asked_once_a_second(journal: Journal) -> None:
     """Balancers ask often, and from everywhere."""
-    clock = Clock()
+    clock = PlayedClock(time.monotonic())
     check = Healthcheck(journal, clock=clock)
     assert [said(check) for _ in range(5)] == ["OK"] * 5
     assert journal.asked == 1
@@ -77,7 +68,7 @@ def test_the_journal_is_asked_once_a_second(journal: Journal) -> None:
 
 def test_a_silent_journal_holds_one_thread_and_goes_bad_by_itself(journal: Journal) -> None:
     """The others answer by the last word, for ten seconds."""
-    clock = Clock()
+    clock = PlayedClock(time.monotonic())
     check = Healthcheck(journal, clock=clock)
     assert said(check) == "OK"
     journal.hangs = True

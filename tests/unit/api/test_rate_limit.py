@@ -5,7 +5,6 @@ from collections.abc import Callable
 from functools import partial
 
 import falcon
-import pytest
 from falcon import testing
 
 from bridge.api.auth import Buckets, Guard
@@ -13,18 +12,9 @@ from bridge.api.faults import FaultError, unauthorized
 from bridge.api.identity import Identity
 from bridge.api.settings import Rate
 from tests.unit.api.fakes import Api, event
+from tests.unit.clock import PlayedClock
 
 NO_LIMIT = Rate(per_second=0, burst=1)
-
-
-class Clock:
-    """Time that passes when told."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Counted:
@@ -54,12 +44,7 @@ def status(call: Callable[[], object]) -> int:
     return 200
 
 
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-def test_a_caller_has_its_burst_and_then_its_rate(clock: Clock) -> None:
+def test_a_caller_has_its_burst_and_then_its_rate(clock: PlayedClock) -> None:
     guard = Guard(Counted(), requests=Rate(per_second=2, burst=3), failures=NO_LIMIT, clock=clock)
     assert [status(lambda: guard.authenticate(request())) for _ in range(5)] == [200, 200, 200, 429, 429]
     assert status(lambda: guard.authenticate(request("good2"))) == 200  # each its own
@@ -67,7 +52,7 @@ def test_a_caller_has_its_burst_and_then_its_rate(clock: Clock) -> None:
     assert [status(lambda: guard.authenticate(request())) for _ in range(2)] == [200, 429]
 
 
-def test_who_is_told_to_wait_is_told_how_long(clock: Clock) -> None:
+def test_who_is_told_to_wait_is_told_how_long(clock: PlayedClock) -> None:
     """As Nova words it, and with Retry-After in whole seconds."""
     guard = Guard(Counted(), requests=Rate(per_second=0.1, burst=1), failures=NO_LIMIT, clock=clock)
     api = Api(auth=guard)
@@ -76,7 +61,7 @@ def test_who_is_told_to_wait_is_told_how_long(clock: Clock) -> None:
     assert (answer.status_code, list(answer.json), answer.headers["retry-after"]) == (429, ["overLimit"], "10")
 
 
-def test_a_guesser_is_stopped_before_it_costs_anything(clock: Clock) -> None:
+def test_a_guesser_is_stopped_before_it_costs_anything(clock: PlayedClock) -> None:
     """And who was good before, from the same address, is not."""
     inner = Counted()
     guard = Guard(inner, requests=NO_LIMIT, failures=Rate(per_second=1, burst=5), clock=clock)
@@ -91,27 +76,27 @@ def test_a_guesser_is_stopped_before_it_costs_anything(clock: Clock) -> None:
     assert status(lambda: guard.authenticate(request("good-new"))) == 200
 
 
-def test_requests_without_credentials_are_not_counted_as_failures(clock: Clock) -> None:
+def test_requests_without_credentials_are_not_counted_as_failures(clock: PlayedClock) -> None:
     """keystoneauth asks without a token to learn where Keystone is."""
     guard = Guard(Counted(), requests=NO_LIMIT, failures=Rate(per_second=1, burst=1), clock=clock)
     assert {status(lambda: guard.authenticate(request(None))) for _ in range(5)} == {401}
     assert status(lambda: guard.authenticate(request())) == 200
 
 
-def test_a_million_addresses_take_no_more_memory_than_the_first_thousands(clock: Clock) -> None:
+def test_a_million_addresses_take_no_more_memory_than_the_first_thousands(clock: PlayedClock) -> None:
     buckets = Buckets(Rate(per_second=1, burst=1), clock=clock, keys=100)
     for n in range(1000):
         buckets.take(str(n))
     assert len(buckets) == 100
 
 
-def test_a_rate_of_zero_means_no_limit(clock: Clock) -> None:
+def test_a_rate_of_zero_means_no_limit(clock: PlayedClock) -> None:
     buckets = Buckets(NO_LIMIT, clock=clock)
     assert [buckets.take("x") for _ in range(5)] == [0.0] * 5
     assert len(buckets) == 0
 
 
-def test_who_was_known_a_moment_ago_is_not_asked_for_again(clock: Clock) -> None:
+def test_who_was_known_a_moment_ago_is_not_asked_for_again(clock: PlayedClock) -> None:
     """For a second, by the same credentials on the same path; a failure is never remembered."""
     inner = Counted()
     guard = Guard(inner, requests=NO_LIMIT, failures=NO_LIMIT, clock=clock)
@@ -131,12 +116,12 @@ def test_who_was_known_a_moment_ago_is_not_asked_for_again(clock: Clock) -> None
     assert inner.asked == 8
 
 
-def test_who_was_known_is_still_counted(clock: Clock) -> None:
+def test_who_was_known_is_still_counted(clock: PlayedClock) -> None:
     guard = Guard(Counted(), requests=Rate(per_second=1, burst=2), failures=NO_LIMIT, clock=clock)
     assert [status(lambda: guard.authenticate(request())) for _ in range(3)] == [200, 200, 429]
 
 
-def test_a_slow_check_does_not_pay_for_the_next_guess(clock: Clock) -> None:
+def test_a_slow_check_does_not_pay_for_the_next_guess(clock: PlayedClock) -> None:
     """bcrypt at a high cost, a slow Keystone: while it works the bucket would fill again."""
 
     class Slow(Counted):
@@ -151,7 +136,7 @@ def test_a_slow_check_does_not_pay_for_the_next_guess(clock: Clock) -> None:
     assert answers.count(401) <= 20
 
 
-def test_failures_are_counted_by_network(clock: Clock) -> None:
+def test_failures_are_counted_by_network(clock: PlayedClock) -> None:
     """One caller has all addresses of a /64."""
     inner = Counted()
     guard = Guard(inner, requests=NO_LIMIT, failures=Rate(per_second=1, burst=5), clock=clock)
@@ -160,7 +145,7 @@ def test_failures_are_counted_by_network(clock: Clock) -> None:
     assert inner.asked == 5
 
 
-def test_a_caller_is_remembered_for_as_long_as_its_identity_says(clock: Clock) -> None:
+def test_a_caller_is_remembered_for_as_long_as_its_identity_says(clock: PlayedClock) -> None:
     """In the last tenth of that time its credentials are checked again."""
 
     class Long(Counted):

@@ -13,21 +13,10 @@ from bridge.engine.nova import NovaReader
 from bridge.engine.upstream import ServiceProbe, Trouble
 from bridge.runtime.health import LIMIT, Health
 from bridge.runtime.rest import Answer
+from tests.unit.clock import PlayedClock
 
 
-class _Clock:
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> _Clock:
-    return _Clock()
-
-
-def test_a_service_that_goes_while_nothing_is_due_is_not_ready(clock: _Clock) -> None:
+def test_a_service_that_goes_while_nothing_is_due_is_not_ready(clock: PlayedClock) -> None:
     health, answers = (
         Health(clock=clock),
         iter([None, Trouble(Reason.CINDER_UNREACHABLE, "http://x: refused"), None]),
@@ -41,7 +30,7 @@ def test_a_service_that_goes_while_nothing_is_due_is_not_ready(clock: _Clock) ->
     assert "http://x: refused" in seen[1].reason
 
 
-def test_a_look_that_does_not_come_back_makes_the_check_bad_by_itself(clock: _Clock) -> None:
+def test_a_look_that_does_not_come_back_makes_the_check_bad_by_itself(clock: PlayedClock) -> None:
     health = Health(clock=clock)
     ServiceProbe("engine.cinder", lambda: None, health).look()
     clock.now += LIMIT + 1
@@ -53,7 +42,7 @@ def test_a_look_that_does_not_come_back_makes_the_check_bad_by_itself(clock: _Cl
     assert not fresh.checks()["engine.nova"].ok
 
 
-def test_the_probe_looks_until_it_is_stopped(clock: _Clock) -> None:
+def test_the_probe_looks_until_it_is_stopped(clock: PlayedClock) -> None:
     stop, looks = threading.Event(), []
 
     def check() -> None:

@@ -17,6 +17,7 @@ from hostagent.drivers.libvirt.session import Abandoned
 from hostagent.identity import AttachEvidence, DeviceMemory
 from hostagent.inventory import InventoryKeeper, Touched
 from tests.lab.waiting import until
+from tests.unit.clock import PlayedClock
 from tests.unit.hostagent.fakes import FakeDisk, FakeHypervisor
 from tests.unit.hostagent.test_inventory import Libvirt
 
@@ -24,25 +25,8 @@ CHECK = "hostagent.libvirt"
 RUN = AttachEvidence(run="1")
 
 
-class _Clock:
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> _Clock:
-    return _Clock()
-
-
-@pytest.fixture
-def health(clock: _Clock) -> Health:
-    return Health(clock=clock)
-
-
 def test_libvirt_is_ready_as_long_as_it_is_looked_at(
-    health: Health, clock: _Clock, monkeypatch: pytest.MonkeyPatch
+    health: Health, clock: PlayedClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between two inventories, which may be ten minutes apart, the looks whether the connection stands count."""
     monkeypatch.setattr("hostagent.inventory._LOOK_ALIVE", 0.001)

@@ -12,13 +12,7 @@ from bridge.runtime.bus_url import MEMORY
 from bridge.runtime.health import LIMIT, Health
 from bridge.runtime.publisher import BusPublisher, NotPublishedError
 from tests.lab.ports import steady_port
-
-
-class _Clock:
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.unit.clock import PlayedClock
 
 
 class _Bus:
@@ -32,17 +26,7 @@ class _Bus:
 
 
 @pytest.fixture
-def clock() -> _Clock:
-    return _Clock()
-
-
-@pytest.fixture
-def health(clock: _Clock) -> Health:
-    return Health(clock=clock)
-
-
-@pytest.fixture
-def sender(monkeypatch: pytest.MonkeyPatch, health: Health, clock: _Clock) -> tuple[OrderSender, _Bus]:
+def sender(monkeypatch: pytest.MonkeyPatch, health: Health, clock: PlayedClock) -> tuple[OrderSender, _Bus]:
     bus = _Bus()
     monkeypatch.setattr(BusPublisher, "publish", bus.publish)
     return OrderSender(_memory, health=health, clock=clock), bus
@@ -66,7 +50,7 @@ def test_a_bus_that_goes_while_nothing_is_sent_is_not_ready_in_words(health: Hea
 
 
 def test_a_word_of_one_who_sent_ends_without_looks(
-    sender: tuple[OrderSender, _Bus], health: Health, clock: _Clock
+    sender: tuple[OrderSender, _Bus], health: Health, clock: PlayedClock
 ) -> None:
     assert health.checks()[CASTS].ok
     assert sender[0].cast("host", []) is None

@@ -10,26 +10,10 @@ from bridge.core.reasons import Reason
 from bridge.runtime.endpoint_probe import EndpointProbe
 from bridge.runtime.health import LIMIT, Health
 from bridge.runtime.rest import Answer, NoAnswer
+from tests.unit.clock import PlayedClock
 
 CHECKS = ("listener.endpoint", "listener.due_endpoint")
 SILENT = NoAnswer(Reason.TIMED_OUT, "http://x/v2.1 gave no answer in 5 s")
-
-
-class _Clock:
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> _Clock:
-    return _Clock()
-
-
-@pytest.fixture
-def health(clock: _Clock) -> Health:
-    return Health(clock=clock)
 
 
 def says(*answers: Answer | NoAnswer) -> Callable[[str, Mapping[str, str]], Answer | NoAnswer]:
@@ -55,7 +39,7 @@ def test_the_reason_names_the_address(health: Health) -> None:
     assert SILENT.detail in health.checks()[CHECKS[0]].reason
 
 
-def test_a_look_that_does_not_come_back_makes_the_checks_bad_by_itself(health: Health, clock: _Clock) -> None:
+def test_a_look_that_does_not_come_back_makes_the_checks_bad_by_itself(health: Health, clock: PlayedClock) -> None:
     probe = EndpointProbe(says(Answer(status=200)), health, CHECKS)
     assert are_ready(health) == [True, True]
     probe.look()

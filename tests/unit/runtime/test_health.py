@@ -15,29 +15,10 @@ from bridge.runtime.health import HUNG, Health, InFlight, moving
 from bridge.runtime.metrics import ReadyCollector, new_registry
 from bridge.runtime.ops import ops_app
 from tests.lab.waiting import until
+from tests.unit.clock import PlayedClock
 
 
-class Clock:
-    """Moved by the test."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def health(clock: Clock) -> Health:
-    return Health(clock=clock)
-
-
-def test_a_word_is_good_for_its_time_and_goes_bad_by_itself(health: Health, clock: Clock) -> None:
+def test_a_word_is_good_for_its_time_and_goes_bad_by_itself(health: Health, clock: PlayedClock) -> None:
     health.ok("database", "a row was written", good_for=30)
     clock.now += 30
     assert health.ready()
@@ -49,13 +30,13 @@ def test_a_word_is_good_for_its_time_and_goes_bad_by_itself(health: Health, cloc
     assert health.ready()
 
 
-def test_a_word_without_an_end_stays(health: Health, clock: Clock) -> None:
+def test_a_word_without_an_end_stays(health: Health, clock: PlayedClock) -> None:
     health.ok("configuration")
     clock.now += 1e6
     assert health.ready()
 
 
-def test_the_oldest_due_thing_makes_its_part_not_ready(health: Health, clock: Clock) -> None:
+def test_the_oldest_due_thing_makes_its_part_not_ready(health: Health, clock: PlayedClock) -> None:
     orders = InFlight(clock=clock)
     health.due("agent.orders", orders.oldest, what="order", limit=30)
     assert health.checks()["agent.orders"].reason == "no order is due"
@@ -75,7 +56,7 @@ def test_the_oldest_due_thing_makes_its_part_not_ready(health: Health, clock: Cl
     assert orders.oldest() is None
 
 
-def test_a_loop_that_does_not_come_round_is_not_ready_then_hung(health: Health, clock: Clock) -> None:
+def test_a_loop_that_does_not_come_round_is_not_ready_then_hung(health: Health, clock: PlayedClock) -> None:
     health.loop("dispatch", within=30)
     clock.now += 31
     assert "has not moved for 31 s" in health.checks()["dispatch"].reason
@@ -90,7 +71,7 @@ def test_a_loop_that_does_not_come_round_is_not_ready_then_hung(health: Health, 
     assert health.hung() == []
 
 
-def test_a_hung_loop_is_seen_through_its_parts_last_good_word(health: Health, clock: Clock) -> None:
+def test_a_hung_loop_is_seen_through_its_parts_last_good_word(health: Health, clock: PlayedClock) -> None:
     health.loop("dispatch", within=30)
     health.ok("dispatch", "restarted")
     clock.now += 31
@@ -98,7 +79,7 @@ def test_a_hung_loop_is_seen_through_its_parts_last_good_word(health: Health, cl
 
 
 def test_what_goes_bad_by_itself_is_logged_once(
-    health: Health, clock: Clock, caplog: pytest.LogCaptureFixture
+    health: Health, clock: PlayedClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     health.ok("database", good_for=30)
@@ -109,7 +90,7 @@ def test_what_goes_bad_by_itself_is_logged_once(
 
 
 def test_a_reason_that_changes_all_the_time_is_logged_every_half_minute(
-    health: Health, clock: Clock, caplog: pytest.LogCaptureFixture
+    health: Health, clock: PlayedClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     for number in range(60):
         health.bad("bus", "refused" if number % 2 else "timed out")
@@ -117,7 +98,7 @@ def test_a_reason_that_changes_all_the_time_is_logged_every_half_minute(
     assert len(caplog.records) == 2
 
 
-def test_a_supervised_body_is_watched_by_its_looks_at_the_stop_flag(clock: Clock) -> None:
+def test_a_supervised_body_is_watched_by_its_looks_at_the_stop_flag(clock: PlayedClock) -> None:
     health, at_work, go_on = Health(clock=clock), threading.Event(), threading.Event()
 
     def body(stop: threading.Event) -> None:
@@ -143,7 +124,7 @@ def test_a_supervised_body_is_watched_by_its_looks_at_the_stop_flag(clock: Clock
 
 
 def test_the_watchdog_is_fed_only_while_all_loops_come_round(
-    clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    clock: PlayedClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     health = Health(clock=clock)
     heard: list[bytes] = []
@@ -173,7 +154,7 @@ def test_the_watchdog_is_fed_only_while_all_loops_come_round(
         thread.join(120)
 
 
-def test_the_ops_port_tells_liveness_by_the_loops(health: Health, clock: Clock) -> None:
+def test_the_ops_port_tells_liveness_by_the_loops(health: Health, clock: PlayedClock) -> None:
     said: list[str] = []
     app = ops_app(health, new_registry("test"))
 

@@ -1,29 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """A look at a service asks for little: it ends a look's bad word at once, and a request's only much later."""
 
-import pytest
-
 from bridge.runtime.health import LIMIT, REPEATED, Check, Health
+from tests.unit.clock import PlayedClock
 
 NAME = "engine.cinder"
 REFUSED = "the user needs the role admin"
-
-
-class _Clock:
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> _Clock:
-    return _Clock()
-
-
-@pytest.fixture
-def health(clock: _Clock) -> Health:
-    return Health(clock=clock)
 
 
 def test_a_good_look_ends_the_bad_word_of_a_look(health: Health) -> None:
@@ -49,7 +31,9 @@ def test_the_word_of_a_request_that_got_no_answer_is_ended_by_an_answer(health: 
     assert health.ready()
 
 
-def test_a_bad_word_that_no_request_repeats_is_ended_by_a_look_in_the_end(health: Health, clock: _Clock) -> None:
+def test_a_bad_word_that_no_request_repeats_is_ended_by_a_look_in_the_end(
+    health: Health, clock: PlayedClock
+) -> None:
     health.bad(NAME, REFUSED)
     clock.now += REPEATED
     health.bad(NAME, REFUSED)  # the retry
@@ -61,7 +45,7 @@ def test_a_bad_word_that_no_request_repeats_is_ended_by_a_look_in_the_end(health
     assert health.ready(), "another process did the work"
 
 
-def test_a_good_look_goes_bad_by_itself(health: Health, clock: _Clock) -> None:
+def test_a_good_look_goes_bad_by_itself(health: Health, clock: PlayedClock) -> None:
     health.expect(NAME)
     health.looked(NAME, None)
     assert health.ready(), "a part that has not started yet waits for its first look"

@@ -8,24 +8,15 @@ import pytest
 from bridge.core.errors import ConfigError
 from bridge.standin.cinder import Attachment, RefusedError, StandInCinder, load_volumes
 from bridge.standin.volumes import Volume, Volumes
+from tests.unit.clock import PlayedClock
 
 VOLUME = "0e63d806-6fe4-4ffc-99bf-f3dd056574c0"
 SERVER = "11111111-1111-4111-8111-111111111101"
 
 
-class Clock:
-    """A clock that stands until it is moved."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 def test_an_extend_takes_its_time_and_then_status_and_size_change_together() -> None:
     """Extending with the old size, then in-use with the new one: nothing between."""
-    clock = Clock()
+    clock = PlayedClock()
     volumes = Volumes(extend_seconds=5, clock=clock)
     volumes.add(Volume(id=VOLUME, size=1, status="in-use", attachments=(Attachment(server_id=SERVER),)))
     volumes.extend(VOLUME, 3)
@@ -38,7 +29,7 @@ def test_an_extend_takes_its_time_and_then_status_and_size_change_together() -> 
 
 def test_a_second_extend_meanwhile_is_refused() -> None:
     """As Cinder: the status is wrong."""
-    volumes = Volumes(extend_seconds=5, clock=Clock())
+    volumes = Volumes(extend_seconds=5, clock=PlayedClock())
     volumes.add(Volume(id=VOLUME, size=1, status="available"))
     volumes.extend(VOLUME, 2)
     with pytest.raises(RefusedError, match="currently extending"):
