@@ -31,6 +31,7 @@ _GONE_KEPT: Final = 7 * 86400.0
 """Seconds an entry outlives its guest on this host: a hard reboot by Nova undefines the domain for a while."""
 _NAMES_MAX: Final = 64
 _TEXT_MAX: Final = 256
+_WRITE_TOGETHER: Final = 64  # guests of one look at a host whose changes are one write
 _WRITE_LIMIT: Final = 10.0  # seconds after which a write on its way counts as one that does not return
 
 
@@ -96,6 +97,8 @@ def attached_anew(before: AttachEvidence, now: AttachEvidence) -> bool:
 class DeviceMemory:
     """The remembered disks of this host; for several threads. Written to disk before a caller goes on.
 
+    A look at the whole host is written once for many guests, because each write is of all disks.
+
     A file that cannot be written makes the check `hostagent.identities` bad and leaves the memory of this process.
     So does a disk on which a write does not return.
     """
@@ -106,11 +109,14 @@ class DeviceMemory:
         self._clock = clock
         self._lock = threading.Lock()
         self._known: dict[ExtendKey, KnownDisk] = {}
+        self._of_server: dict[str, set[ExtendKey]] = {}
+        self._unwritten = 0  # guests whose disks have changed since the last write
         self._wrong: str | None = None
         self._writes = InFlight()
         health.state(HEALTH, self._state)
         if self._file is not None:
-            self._known = self._read(self._file)
+            for key, known in self._read(self._file).items():
+                self._keep(key, known)
 
     def judge(self, key: ExtendKey, names: frozenset[str], evidence: AttachEvidence) -> IdentityVerdict:
         """Compare a disk with what is remembered; changes nothing."""
@@ -133,7 +139,7 @@ class DeviceMemory:
         """Judge, and remember where the verdict allows it; a disk that is another volume changes nothing."""
         with self._lock:
             verdict, changed = self._learn(key, names, evidence)
-            if changed:
+            if changed or self._unwritten:
                 self._write()
             return verdict
 
@@ -148,21 +154,29 @@ class DeviceMemory:
         `detached`: volumes that the hypervisor reported as removed since the last look, also where they are back.
         """
         with self._lock:
-            gone = {key for key in self._known if key.server_id == server_id and key.volume_id not in disks}
-            gone |= {ExtendKey(server_id, volume_id) for volume_id in detached} & self._known.keys()
+            known = self._of_server.get(server_id, set())
+            gone = {key for key in known if key.volume_id not in disks}
+            gone |= {ExtendKey(server_id, volume_id) for volume_id in detached} & known
             for key in gone:
                 LOG.info(
                     "server %s volume %s: detached, its device's identity is removed", key.server_id, key.volume_id
                 )
-                del self._known[key]
+                self._forget(key)
             changed, verdicts = bool(gone), {}
             for volume_id, (names, evidence) in disks.items():
                 verdict, learned = self._learn(ExtendKey(server_id, volume_id), names, evidence)
                 verdicts[volume_id] = verdict
                 changed |= learned
-            if changed:
+            self._unwritten += changed
+            if self._unwritten >= _WRITE_TOGETHER:
                 self._write()
             return verdicts
+
+    def write_observed(self) -> None:
+        """Write what the looks at guests have changed; to be called after the last of them."""
+        with self._lock:
+            if self._unwritten:
+                self._write()
 
     def observe_host(self, server_ids: frozenset[str]) -> None:
         """Note which guests left this host; their disks are forgotten a week later."""
@@ -175,7 +189,7 @@ class DeviceMemory:
                     self._known[key] = replace(known, gone=now)
                     changed = True
                 elif now - known.gone > _GONE_KEPT:
-                    del self._known[key]
+                    self._forget(key)
                     changed = True
             if changed or self._wrong is not None:
                 self._write()
@@ -197,10 +211,21 @@ class DeviceMemory:
             after = KnownDisk(names=_bounded(before.names | names), evidence=marks)
         else:
             after = KnownDisk(names=_bounded(names), evidence=evidence)
-        self._known[key] = after
+        self._keep(key, after)
         return verdict, after != before
 
+    def _keep(self, key: ExtendKey, known: KnownDisk) -> None:
+        self._known[key] = known
+        self._of_server.setdefault(key.server_id, set()).add(key)
+
+    def _forget(self, key: ExtendKey) -> None:
+        del self._known[key]
+        self._of_server[key.server_id].discard(key)
+        if not self._of_server[key.server_id]:
+            del self._of_server[key.server_id]
+
     def _write(self) -> None:
+        self._unwritten = 0
         if self._file is None:
             return
         body = json.dumps({"version": _VERSION, "disks": [_to_wire(*item) for item in self._known.items()]})

@@ -40,6 +40,9 @@ class DeviceWatch(Protocol):
     def observe_host(self, server_ids: frozenset[str]) -> None:
         """Take note of the guests of this host."""
 
+    def write_observed(self) -> None:
+        """Keep what was observed across a restart."""
+
 
 class Touched:
     """Servers that need another look. For several threads."""
@@ -160,6 +163,7 @@ class InventoryKeeper:
             if server_id not in seen:
                 seen[server_id] = self._look(server_id)
                 self._renew()
+        self._write_devices()
         return Inventory(
             full=not self._missed,  # a list with gaps must not say that guests left this host
             domains=tuple(domain for domain in seen.values() if domain is not None),
@@ -170,11 +174,16 @@ class InventoryKeeper:
     def look_at(self, server_ids: Collection[str]) -> Inventory:
         """Look at the named domains; say which of them are gone."""
         seen = {server_id: self._look(server_id, came_back=True) for server_id in sorted(server_ids)}
+        self._write_devices()
         return Inventory(
             full=False,
             domains=tuple(domain for domain in seen.values() if domain is not None),
             gone=tuple(server_id for server_id, domain in seen.items() if domain is None),
         )
+
+    def _write_devices(self) -> None:
+        if self._devices is not None:
+            self._devices.write_observed()
 
     def _renew(self) -> None:
         """Repeat the good word about the hypervisor, which has just answered, until the next look at all guests."""

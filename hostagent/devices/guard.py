@@ -19,6 +19,7 @@ from hostagent.storage_reads import StorageReads, StorageSilentError
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 _UDEV: Final = 0.5  # seconds
 _LEAVES_WITHIN: Final = 10  # looks, _UDEV apart, at a device that has lost its name
+_NO_DEVICE: Final = (frozenset[str](), AttachEvidence())
 _REMEDY: Final = "correct the storage, then detach the volume and attach it again"
 
 
@@ -65,14 +66,20 @@ class RememberedDevices:
         nothing, or to something else.
         """
         active = domain.state is GuestState.ACTIVE
-        disks = {}
-        for disk in domain.disks:
-            if disk.volume_id is not None:
-                names = self._names_or_none(disk) if active else frozenset()
-                disks[disk.volume_id] = (names, self._evidence(domain, disk, None))
+        disks = {
+            disk.volume_id: (self._names_or_none(disk), self._evidence(domain, disk, None))
+            if active and disk.device.kind is SourceKind.BLOCK
+            else _NO_DEVICE
+            for disk in domain.disks
+            if disk.volume_id is not None
+        }
         gone = set(detached)
         removed = [disk.volume_id for disk in domain.disks if disk.volume_id is not None and disk.alias in gone]
         return self._memory.observe_guest(domain.server_id, disks, removed)
+
+    def write_observed(self) -> None:
+        """Write what the looks at guests have changed."""
+        self._memory.write_observed()
 
     def observe_host(self, server_ids: frozenset[str]) -> None:
         """Store which guests are on this host."""

@@ -99,7 +99,7 @@ WALLS: Final = {
     "hostagent/drivers/libvirt": _wall(
         "bridge.core bridge.runtime hostagent.domain hostagent.drivers.base hostagent.drivers.connects "
         "hostagent.errors",
-        "libvirt libvirt_qemu oslo_config prometheus_client",
+        "cachetools libvirt libvirt_qemu oslo_config prometheus_client",
     ),
     "hostagent/drivers/qmp": _wall(
         "bridge.core bridge.runtime hostagent.domain hostagent.drivers.base hostagent.errors", "oslo_config"

@@ -6,7 +6,12 @@ A disk is known by its <serial>, which Nova sets to the volume id, else by the a
 """
 
 import re
+import threading
 import xml.etree.ElementTree as ET
+from hashlib import blake2b
+from typing import Final
+
+from cachetools import LRUCache, cached
 
 from bridge.core.extend import is_uuid
 from hostagent.domain import Disk, NetworkSource, SourceKind
@@ -19,8 +24,16 @@ _DEVICES = frozenset({"disk", "lun", "floppy", _CDROM})
 _VIRTIO_SCSI = "virtio"  # begins the model of each SCSI controller that tells its guest by an event
 
 
+_PARSED_MAX: Final = 2048
+"""Domains whose disks are remembered by a digest of their XML, because nearly every look finds the same text."""
+
+
 class BadDomainError(ValueError):
     """XML that is not a domain's; the text says what is wrong with it and never quotes it."""
+
+
+def _digest(xml: str) -> bytes:
+    return blake2b(xml.encode(errors="surrogatepass"), digest_size=16).digest()
 
 
 def parse_disks(xml: str) -> tuple[Disk, ...]:
@@ -28,6 +41,7 @@ def parse_disks(xml: str) -> tuple[Disk, ...]:
     return parse_domain(xml)[0]
 
 
+@cached(LRUCache(_PARSED_MAX), key=_digest, lock=threading.Lock())
 def parse_domain(xml: str) -> tuple[tuple[Disk, ...], str | None]:
     """Return the disks of a domain's XML and the id of its run; raises BadDomainError.
 

@@ -10,6 +10,7 @@ import pytest
 
 from bridge.core.extend import ExtendKey
 from bridge.runtime.health import Health
+from hostagent import identity
 from hostagent.identity import FILE_NAME, HEALTH, AttachEvidence, DeviceMemory, IdentityVerdict
 
 MINE = frozenset({"scsi naa.6001405aa"})
@@ -97,6 +98,7 @@ def test_a_detached_disk_is_forgotten_and_its_new_attach_is_learned(memory: Devi
     disk, other = key(), str(uuid.uuid4())
     memory.observe_guest(disk.server_id, {disk.volume_id: (MINE, RUN), other: (STRANGE, RUN)})
     memory.observe_guest(disk.server_id, {other: (STRANGE, RUN)})
+    memory.write_observed()
     assert again(tmp_path).learn(disk, STRANGE, RUN) is IdentityVerdict.FIRST
     assert memory.judge(ExtendKey(disk.server_id, other), MINE, RUN) is IdentityVerdict.OTHER
 
@@ -109,6 +111,30 @@ def test_a_disk_that_was_removed_and_is_back_before_the_look_is_attached_anew(me
     )
     assert seen == {disk.volume_id: IdentityVerdict.FIRST}
     assert memory.judge(disk, STRANGE, RUN) is IdentityVerdict.SAME
+
+
+def test_a_look_at_a_whole_host_writes_for_many_guests_together(
+    memory: DeviceMemory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each write is of all disks, so one per guest would cost the square of their number."""
+    written: list[str] = []
+    keep = identity._replace
+    monkeypatch.setattr(identity, "_replace", lambda file, body: (written.append(body), keep(file, body)))
+    disks = [key() for _ in range(100)]
+    for _ in range(2):
+        for disk in disks:
+            memory.observe_guest(disk.server_id, {disk.volume_id: (MINE, RUN)})
+        memory.write_observed()
+    assert len(written) == 2
+    stored = again(tmp_path)
+    assert {stored.judge(disk, STRANGE, RUN) for disk in disks} == {IdentityVerdict.OTHER}
+
+
+def test_an_order_during_the_look_has_what_was_observed_on_disk(memory: DeviceMemory, tmp_path: Path) -> None:
+    disk = key()
+    memory.observe_guest(disk.server_id, {disk.volume_id: (MINE, RUN)})
+    assert memory.learn(disk, MINE, RUN) is IdentityVerdict.SAME
+    assert again(tmp_path).judge(disk, STRANGE, RUN) is IdentityVerdict.OTHER
 
 
 def test_a_disk_whose_device_is_silent_keeps_its_name(memory: DeviceMemory) -> None:

@@ -16,7 +16,7 @@ from hostagent.domain import Domain
 from hostagent.drivers.base import Capacity, GuestEvents, GuestList
 from hostagent.drivers.libvirt.watch import LibvirtEvents
 from hostagent.errors import NotAskedError, StepFailedError
-from hostagent.inventory import InventoryKeeper, Touched
+from hostagent.inventory import DeviceWatch, InventoryKeeper, Touched
 from tests.unit.hostagent.fakes import MIB, FakeDisk, FakeHypervisor
 
 HEALTH = "hostagent.hypervisor"
@@ -109,12 +109,14 @@ class FakeWatch:
         return self._libvirt.on_connection(lambda now: now is self.connection and bool(now.isAlive())) is True
 
 
-def keeper(libvirt: Libvirt) -> tuple[InventoryKeeper, list[Inventory], Touched, Health]:
+def keeper(
+    libvirt: Libvirt, devices: DeviceWatch | None = None
+) -> tuple[InventoryKeeper, list[Inventory], Touched, Health]:
     told: list[Inventory] = []
     touched, health = Touched(), Health()
     made = InventoryKeeper(
         libvirt, tell=told.append, touched=touched, volume_types={"nfs": "", "rbd": "no"}, interval=1000,
-        health=health, backoff=Backoff(first=0.001, cap=0.002),
+        health=health, backoff=Backoff(first=0.001, cap=0.002), devices=devices,
     )  # fmt: skip
     return made, told, touched, health
 
@@ -173,6 +175,29 @@ def test_a_named_domain_that_is_gone_is_told_as_gone() -> None:
     made, *_ = keeper(Libvirt(hypervisor))
     seen = made.look_at({here, gone})
     assert (seen.full, seen.gone, [d.server_id for d in seen.domains]) == (False, (gone,), [here])
+
+
+def test_each_look_ends_with_the_devices_of_its_guests_written() -> None:
+    class Devices:
+        def __init__(self) -> None:
+            self.done: list[str] = []
+
+        def observe_host(self, _server_ids: frozenset[str]) -> None:
+            self.done.append("host")
+
+        def observe(self, domain: Domain, _detached: object = ()) -> None:
+            self.done.append(domain.server_id)
+
+        def write_observed(self) -> None:
+            self.done.append("written")
+
+    hypervisor = FakeHypervisor()
+    servers = sorted(hypervisor.add(FakeDisk()) for _ in range(2))
+    devices = Devices()
+    made, _, _, _ = keeper(Libvirt(hypervisor), devices)
+    made.look_at_all()
+    made.look_at(servers[:1])
+    assert devices.done == ["host", *servers, "written", servers[0], "written"]
 
 
 def test_a_hung_guest_hides_no_other_and_does_not_vanish() -> None:

@@ -89,6 +89,7 @@ class Agent:
         domain = self._session.domain(server_id)
         assert domain is not None
         self._guard.observe(domain)
+        self._guard.write_observed()
 
     def start(self) -> None:
         """The os-brick process and the threads."""

@@ -2,7 +2,7 @@
 """Names by which storage knows its devices, and the guard that compares them, on a small sysfs of our own."""
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -40,6 +40,13 @@ def guard(fake: FakeSys, sleep: Callable[[float], object] = lambda _: None) -> R
     """The guard of an agent that has just started."""
     memory = DeviceMemory(fake.root.parent / "state", Health())
     return RememberedDevices(memory, storage_reads(), fake.root, sleep=sleep)
+
+
+def look(fake: FakeSys, seen: Domain, detached: Iterable[str] = ()) -> None:
+    """Look at a guest as the inventory of an agent that has just started."""
+    own = guard(fake)
+    own.observe(seen, detached)
+    own.write_observed()
 
 
 def disk(source: str = "/dev/sda", alias: str | None = None) -> Disk:
@@ -84,15 +91,15 @@ def test_a_reused_number_is_refused_by_every_run_of_the_agent_until_its_detach(
 ) -> None:
     """iSCSI and Fibre Channel, one path of a map, an NVMe namespace; a new attach is accepted and remembered."""
     attached = disk(f"/dev/{source}")
-    guard(fake).observe(domain(attached))
+    look(fake, domain(attached))
     (fake.root / "block" / file).write_text("0f-stranger\n")
     for _ in range(2):
         for ask in (guard(fake).check, guard(fake).learn):
             with pytest.raises(StepFailedError, match=rf"0f-stranger.*{was}") as info:
                 ask(domain(attached), attached)
             assert (info.value.outcome, info.value.reason) == (Outcome.REFUSED, Reason.WRONG_DEVICE)
-        guard(fake).observe(domain(attached))
-    guard(fake).observe(domain())
+        look(fake, domain(attached))
+    look(fake, domain())
     guard(fake).learn(domain(attached), attached)
     guard(fake).check(domain(attached), attached)
     (fake.root / "block" / file).write_text("0f-another\n")
@@ -117,25 +124,25 @@ def test_one_path_of_a_map_that_is_another_volume_is_refused(fake: FakeSys) -> N
 def test_a_disk_libvirt_removed_and_attached_again_is_learned_anew(fake: FakeSys) -> None:
     """Both happened before the look."""
     first = disk(alias="ua-x")
-    guard(fake).observe(domain(first))
+    look(fake, domain(first))
     fake.wwid("sda", "naa.new")
-    guard(fake).observe(domain(first), detached=["ua-x"])
+    look(fake, domain(first), detached=["ua-x"])
     guard(fake).check(domain(first), first)
 
 
 def test_the_device_of_a_guest_that_is_off_is_compared_and_never_learned(fake: FakeSys) -> None:
     off = domain(disk(), state=GuestState.OFF, run=None)
-    guard(fake).observe(off)
+    look(fake, off)
     fake.wwid("sda", "naa.good")
-    guard(fake).observe(domain(disk()))
+    look(fake, domain(disk()))
     fake.wwid("sda", "naa.stranger")
-    guard(fake).observe(off)
+    look(fake, off)
     with pytest.raises(StepFailedError, match=r"naa\.good"):
         guard(fake).check(off, disk())
 
 
 def test_a_device_that_tells_no_name_any_more_is_tried_again(fake: FakeSys) -> None:
-    guard(fake).observe(domain(disk()))
+    look(fake, domain(disk()))
     fake.wwid("sda", "")
     with pytest.raises(StepFailedError) as info:
         guard(fake).check(domain(disk()), disk())
@@ -152,7 +159,7 @@ def test_a_running_guests_device_that_its_host_lost_is_refused(
     fake: FakeSys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The kernel takes an NVMe namespace away whose names have changed; a guest that is off may have none."""
-    guard(fake).observe(domain(disk("/dev/nvme0n1")))
+    look(fake, domain(disk("/dev/nvme0n1")))
     monkeypatch.setattr(sysfs, "device_number", lambda _path: None)
     with pytest.raises(StepFailedError, match="does not exist on this host any more") as info:
         guard(fake).check(domain(disk("/dev/nvme0n1")), disk("/dev/nvme0n1"))
@@ -165,7 +172,7 @@ def test_a_device_that_is_about_to_leave_its_host_is_refused_as_one_that_left(
 ) -> None:
     """The kernel takes the names of a namespace away first; the order that meets this waits for the rest."""
     attached = disk("/dev/nvme0n1")
-    guard(fake).observe(domain(attached))
+    look(fake, domain(attached))
     for name in ("uuid", "wwid"):
         (fake.root / "block" / "nvme0n1" / name).write_text("\n")
 
@@ -207,7 +214,7 @@ def test_a_map_whose_paths_all_became_another_volume_is_refused_though_multipath
 ) -> None:
     """At every order, also of an agent that has just started: the storage is asked where it showed the volume."""
     attached = disk("/dev/dm-0")
-    guard(fabrics).observe(domain(attached))
+    look(fabrics, domain(attached))
     thrown_out(fabrics, "sda", "sdb")
     for name in ("sda", "sdb"):
         fabrics.wwid(name, "naa.stranger")
@@ -226,7 +233,7 @@ def test_a_map_whose_paths_all_became_another_volume_is_refused_though_multipath
 def test_a_map_whose_paths_went_is_no_other_volume(fabrics: FakeSys, gone: bool) -> None:
     """dev_loss took the disks, or multipathd has not taken them back yet: tried again."""
     attached = disk("/dev/dm-0")
-    guard(fabrics).observe(domain(attached))
+    look(fabrics, domain(attached))
     thrown_out(fabrics, "sda", "sdb")
     if gone:
         for name in ("sda", "sdb"):
@@ -243,7 +250,7 @@ def test_a_namespace_under_a_map_that_became_another_volume_is_refused(fake: Fak
         thrown_out(fake, name)
     (fake.root / "block" / "dm-0" / "slaves" / "nvme0n1").symlink_to(fake.root / "block" / "nvme0n1")
     attached = disk("/dev/dm-0")
-    guard(fake).observe(domain(attached))
+    look(fake, domain(attached))
     thrown_out(fake, "nvme0n1")
     (fake.root / "block" / "nvme0n1" / "uuid").write_text("0f-stranger\n")
     (fake.root / "block" / "nvme0n1").rename(fake.root / "block" / "nvme0n2")
