@@ -129,6 +129,8 @@ class StreamAudit:
         self._looked = 0.0
         self._writing_at: float | None = None
         self._lost_at: float | None = None
+        self._counting = threading.Lock()
+        self._unsaid = 0  # lost lines that no line says yet; threads that cannot write add to it
         self.lost = 0
         if path is not None:
             try:
@@ -168,6 +170,9 @@ class StreamAudit:
 
     def _write(self, lines: list[str], at: float) -> None:
         written, linked, data, error = 0, [], b"", None
+        with self._counting:
+            self._writer.chain.lost += self._unsaid
+            self._unsaid = 0
         try:
             fd = self._current()
             linked = self._writer.chain.link(lines, self._opening() if self._fresh else None)
@@ -220,8 +225,9 @@ class StreamAudit:
         if self.lost == 0:
             LOG.error("the audit log cannot be written, lines are lost: %s", error or "the disk is full")
         self._lost_at = time.monotonic()
-        self.lost += lines
-        self._writer.chain.lost += lines
+        with self._counting:
+            self.lost += lines
+            self._unsaid += lines
         self._on_lost(lines)
         self._looked = 0.0  # makes the next write check whether the file is still the right one
 
