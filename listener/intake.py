@@ -15,7 +15,7 @@ from bridge.runtime.broker import is_memory_connection
 from bridge.runtime.health import LIMIT, Health
 from bridge.runtime.raw_messages import as_sent
 from listener.batch import Acks
-from listener.sources import QueueSource
+from listener.sources import NoQueue, QueueSource
 
 _LOOK_EVERY: Final = 1.0  # seconds between checks for the queue of extends
 _LOOK_SELDOM: Final = 30.0  # seconds between checks for a queue that may never exist
@@ -166,15 +166,17 @@ class Intake:
         if self._looked and time.monotonic() - self._looked < every:
             return
         self._looked = time.monotonic()
+        troubles: list[NoQueue] = []
         for name in missing if self._source.tended is None else self._source.queues:
             why_not = self._source.why_not(self._connection, name)
-            if name in missing and why_not is None:
+            if why_not is None and name in missing:
                 consumer.add_queue(kombu.Queue(name, no_declare=True))
-            if name == wanted:
-                self._usable = why_not is None
-                if why_not is None:
-                    self._health.ok(self._check, good_for=LIMIT)
-                else:
-                    self._health.bad(self._check, why_not)
+            elif why_not is not None and (name == wanted or not why_not.comes):
+                troubles.append(why_not)
+        self._usable = not troubles
+        if troubles:
+            self._health.bad(self._check, troubles[0].words)
+        else:
+            self._health.ok(self._check, good_for=LIMIT)
         if missing:
             consumer.consume()

@@ -55,7 +55,7 @@ NOTIFICATIONS_OPTS = [
     cfg.StrOpt(
         "exchange",
         default="openstack",
-        help="Cinder's control_exchange; used with intake = bind.",
+        help="Cinder's control_exchange; used with intake = bind, and by extend-bridge record.",
     ),
 ]
 

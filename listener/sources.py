@@ -6,6 +6,7 @@ A source never declares Cinder's queues or exchange. With our arguments Cinder's
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 import amqp.exceptions
@@ -14,6 +15,14 @@ import kombu
 from bridge.runtime.broker import QueueSpec, ensure_queue
 
 NOTIFICATIONS_QUEUE: Final = "extend_bridge.notifications"
+
+
+@dataclass(frozen=True, slots=True)
+class NoQueue:
+    """The reason why a queue cannot be consumed now, with the remedy. `comes`: Cinder declares it by itself."""
+
+    words: str
+    comes: bool = False
 
 
 class QueueSource(Protocol):
@@ -27,8 +36,8 @@ class QueueSource(Protocol):
     def tended(self) -> float | None:
         """The seconds after which `why_not` is called again for a consumed queue; None for never."""
 
-    def why_not(self, connection: kombu.Connection, queue: str) -> str | None:
-        """Return the reason why the queue cannot be consumed now, with the remedy, else None.
+    def why_not(self, connection: kombu.Connection, queue: str) -> NoQueue | None:
+        """Return the reason why the queue cannot be consumed now, else None.
 
         Raises BROKER_ERRORS when the connection is lost.
         """
@@ -38,7 +47,7 @@ class TopicSource:
     """The queues of Cinder for a topic that only the listener reads; never declared by us.
 
     Cinder declares the queue of a priority with its first notification of that priority. So the queue for errors
-    may be missing for months, which is not a fault.
+    may be missing for months, which is not a fault. One that we may not read is: it grows until the broker is full.
     """
 
     tended = None
@@ -47,17 +56,18 @@ class TopicSource:
         self._topic = topic
         self.queues: Final = (f"{topic}.info", f"{topic}.error")
 
-    def why_not(self, connection: kombu.Connection, queue: str) -> str | None:
+    def why_not(self, connection: kombu.Connection, queue: str) -> NoQueue | None:
         """Check the queue by a passive declaration."""
         try:
             with connection.channel() as channel:
                 kombu.Queue(queue, channel=channel).queue_declare(passive=True)
         except amqp.exceptions.AccessRefused:
-            return f"the broker refuses access to queue {queue}: our user needs the permission to read it"
+            return NoQueue(f"the broker refuses access to queue {queue}: our user needs the permission to read it")
         except connection.channel_errors:
-            return (
+            return NoQueue(
                 f"queue {queue} does not exist yet: Cinder declares it with its first notification once "
-                f"cinder.conf has [oslo_messaging_notifications] driver = messagingv2 and topics = {self._topic}"
+                f"cinder.conf has [oslo_messaging_notifications] driver = messagingv2 and topics = {self._topic}",
+                comes=True,
             )
         return None
 
@@ -77,7 +87,7 @@ class BindSource:
         self._routing_key = f"{topic}.info"
         self.queues: Final = (NOTIFICATIONS_QUEUE,)
 
-    def why_not(self, connection: kombu.Connection, queue: str) -> str | None:
+    def why_not(self, connection: kombu.Connection, queue: str) -> NoQueue | None:
         """Declare and bind the queue; a repetition changes nothing."""
         try:
             ensure_queue(connection, QueueSpec(name=queue))
@@ -85,15 +95,16 @@ class BindSource:
                 bound = kombu.Queue(queue, channel=channel)
                 bound.bind_to(exchange=self._exchange, routing_key=self._routing_key)
         except amqp.exceptions.AccessRefused:
-            return (
+            return NoQueue(
                 f"the broker refuses to bind {queue}: our user needs the permissions to configure, write and "
                 f"read it, and to read the exchange {self._exchange}"
             )
         except connection.channel_errors:
-            return (
+            return NoQueue(
                 f"exchange {self._exchange} does not exist yet: Cinder declares it with its first "
                 f"notification once cinder.conf has [oslo_messaging_notifications] driver = messagingv2; "
-                "earlier messages are lost"
+                "earlier messages are lost",
+                comes=True,
             )
         return None
 
@@ -107,12 +118,12 @@ class DueSource:
         self._spec = spec
         self.queues: Final = (spec.name,)
 
-    def why_not(self, connection: kombu.Connection, queue: str) -> str | None:
+    def why_not(self, connection: kombu.Connection, queue: str) -> NoQueue | None:
         """Declare the queue, which is our own."""
         try:
             ensure_queue(connection, self._spec)
         except connection.channel_errors as ex:
-            return (
+            return NoQueue(
                 f"the broker refuses access to queue {queue} ({type(ex).__name__}): our user needs its permissions"
             )
         return None

@@ -94,9 +94,8 @@ class Lane:
         except NotPublishedError as ex:
             raise OperatorError(f"the parked lane cannot be written: {ex}", code=3) from ex
         except BROKER_ERRORS as ex:
-            raise OperatorError(
-                f"our own message bus ([bus] transport_url) cannot be reached: {type(ex).__name__}", code=3
-            ) from ex
+            words = commands.broker_words(ex, "[bus] transport_url")
+            raise OperatorError(f"our own message bus: {words}", code=3) from ex
 
 
 def _kept(body: bytes) -> Kept:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 import kombu
+from amqp.exceptions import NotFound
 from cliff.command import Command
 
 from bridge.core.errors import OperatorError
@@ -134,12 +135,15 @@ def record(
             with consumer:
                 while not stop.is_set() and not tap.full and (deadline is None or time.monotonic() < deadline):
                     _drain(connection)
-    except connection.channel_errors as ex:
+    except NotFound as ex:
         raise OperatorError(
-            f"no exchange {exchange} on this bus, or our user may not bind to it ({type(ex).__name__})", code=3
+            f"the notification bus has no exchange {exchange}: set [notifications] exchange to Cinder's "
+            "control_exchange; Cinder declares it with its first notification",
+            code=3,
         ) from ex
     except BROKER_ERRORS as ex:
-        raise OperatorError(f"the notification bus cannot be reached: {type(ex).__name__}", code=3) from ex
+        words = commands.broker_words(ex, "[notifications] transport_url")
+        raise OperatorError(f"the notification bus: {words}", code=3) from ex
 
 
 def _drain(connection: kombu.Connection) -> None:

@@ -136,7 +136,7 @@ def test_what_cannot_be_kept_stays_in_hand_until_it_can_be_and_does_not_stop_its
             bus.publish(b"no notification at all")
             (event,) = publish(bus, 1)
             until(lambda: not _ok(listener, "lanes"), "the lanes are refused")
-            until(lambda: lab.endpoint.events == [event], "the neighbour is delivered")
+            until(lambda: event in lab.endpoint.events, "the neighbour is delivered")
             assert listener.count("in_hand") > 0
             vhost.node.ctl("set_permissions", "-p", vhost.name, user, ".*", ".*", ".*")
             listener.settles(2)
@@ -144,7 +144,7 @@ def test_what_cannot_be_kept_stays_in_hand_until_it_can_be_and_does_not_stop_its
     finally:
         vhost.node.ctl("delete_user", user)
     assert [body for body, _ in lab.drain(UNREADABLE_QUEUE)] == [b"no notification at all"]
-    assert lab.endpoint.events == [event]
+    assert set(lab.endpoint.events) == {event}
 
 
 def test_missing_queues_are_named_with_what_to_set_in_cinder_conf_and_taken_once_they_are_there(

@@ -13,7 +13,7 @@ from bridge.runtime.bus_url import MEMORY
 from bridge.runtime.health import LIMIT, Health
 from listener import intake as module
 from listener.intake import Intake
-from listener.sources import TopicSource
+from listener.sources import NoQueue, TopicSource
 
 
 @pytest.fixture(autouse=True)
@@ -76,6 +76,35 @@ def test_queues_are_taken_as_they_come_to_be_and_only_the_first_is_needed(
         assert health.checks()[QUEUE].ok
         declare(connection, f"{topic}.error")
         publish(connection, f"{topic}.error", b"two")
+        assert [bytes(message.body) for message in intake.gather()] == [b"two"]
+        assert health.checks()[QUEUE].ok
+
+
+def test_a_queue_that_we_may_not_read_is_said_though_extends_come_on_the_other(
+    connection: kombu.Connection, topic: str
+) -> None:
+    """RabbitMQ 4.3 refuses to look at it, as it refuses to read it; the queue would grow for ever."""
+
+    class WithoutRight(TopicSource):
+        refused = True
+
+        def why_not(self, connection: kombu.Connection, queue: str) -> NoQueue | None:
+            if self.refused and queue.endswith(".error"):
+                return NoQueue(f"the broker refuses access to queue {queue}")
+            return super().why_not(connection, queue)
+
+    for name in ("info", "error"):
+        declare(connection, f"{topic}.{name}")
+    publish(connection, f"{topic}.info", b"one")
+    publish(connection, f"{topic}.error", b"two")
+    health, source = Health(), WithoutRight(topic)
+    intake = Intake(connection, source, prefetch=4, health=health, check=QUEUE)
+    with intake.consuming():
+        assert [bytes(message.body) for message in intake.gather()] == [b"one"]
+        intake.gather()
+        check = health.checks()[QUEUE]
+        assert (check.ok, check.reason) == (False, f"the broker refuses access to queue {topic}.error")
+        source.refused = False
         assert [bytes(message.body) for message in intake.gather()] == [b"two"]
         assert health.checks()[QUEUE].ok
 
