@@ -46,7 +46,7 @@ def count_parked(conf: cfg.ConfigOpts) -> tuple[int | str, bool]:
     except amqp.exceptions.NotFound:
         return 0, False
     except BROKER_ERRORS as ex:
-        return f"unknown: our own message bus ([bus] transport_url) cannot be reached ({type(ex).__name__})", True
+        return f"unknown: our own message bus: {commands.broker_words(ex, '[bus] transport_url')}", True
 
 
 def ask_daemons(conf: cfg.ConfigOpts) -> Iterator[tuple[str, str, bool]]:

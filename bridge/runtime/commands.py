@@ -10,13 +10,14 @@ from pathlib import Path
 from types import FrameType
 from typing import Final
 
+from amqp.exceptions import AccessRefused
 from oslo_config import cfg
 
 from bridge.core.errors import OperatorError
 from bridge.runtime import config
 from bridge.runtime.audit import AuditLog, open_audit
 from bridge.runtime.audit_heads import AuditProof, read_key
-from bridge.runtime.bus_url import is_memory
+from bridge.runtime.bus_url import failure_words, is_memory
 
 CONFIG_FILE: Final = "/etc/extend-bridge/extend-bridge.conf"
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -50,6 +51,20 @@ def positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return int(text)
+
+
+def broker_words(error: BaseException, option: str) -> str:
+    """Return what the broker of `option` denied to a command, or why it cannot be reached.
+
+    Each daemon's broker user has the daemon's rights alone, so a command has a user of its own.
+    """
+    if isinstance(error, AccessRefused):
+        return (
+            f"the broker user of {option} has no right to this ({failure_words(error)}); use a configuration file "
+            "with the operator's user, for which `extend-bridge-manage broker-commands --part operator` prints the "
+            "commands"
+        )
+    return f"{option} cannot be reached: {failure_words(error)}"
 
 
 def outside(url: str, option: str) -> None:
