@@ -37,9 +37,12 @@ def unpacked_kernel() -> Kernel:
             part.chmod(0o755)  # apt drops its privileges and wants to write here
             _download(package, part)
             subprocess.run(["dpkg-deb", "-x", *part.glob("*.deb"), part / "root"], check=True)
-            release = next((part / "root" / "lib" / "modules").iterdir()).name
-            subprocess.run(["depmod", "-b", part / "root", release], check=True)
-            (part / "root").rename(kept)
+            root = part / "root"
+            (root / "usr" / "lib").mkdir(parents=True, exist_ok=True)
+            if not (root / "lib").exists():  # Debian 13 ships the modules in /usr/lib, and depmod looks in /lib
+                (root / "lib").symlink_to("usr/lib")
+            subprocess.run(["depmod", "-b", root, next((root / "lib" / "modules").iterdir()).name], check=True)
+            root.rename(kept)
     modules = next((kept / "lib" / "modules").iterdir())
     return Kernel(image=kept / "boot" / f"vmlinuz-{modules.name}", modules=modules)
 
