@@ -16,7 +16,7 @@ from typing import TypeVar
 from tests.lab.ceph import have_ceph
 from tests.lab.libvirtd import have_libvirtd
 from tests.lab.rabbitmq import have_rabbitmq
-from tests.live import latency, nova_walk, tempest_walk, walk
+from tests.live import latency, nova_walk, tempest_walk, user_walk, walk
 from tests.live.cloud import LiveCloud
 from tests.live.nova_cloud import NovaCloud
 from tests.live.options import options
@@ -31,7 +31,7 @@ def main() -> int:
     chosen = options()
     if chosen.nova:
         return _walk(chosen, NovaCloud, (*nova_walk.STEPS, *tempest_walk.STEPS, *latency.STEPS))
-    return _walk(chosen, LiveCloud, walk.STEPS)
+    return _walk(chosen, LiveCloud, (*walk.STEPS, *user_walk.STEPS))
 
 
 def _walk(chosen: argparse.Namespace, kind: type[C], every: Sequence[LiveStep[C]]) -> int:

@@ -22,6 +22,9 @@ from tests.lab.rabbitmq import RabbitNode
 from tests.lab.waiting import until
 
 PARTS: Final = ("listener", "api", "engine", "hostagent")
+ALL_IN_ONE: Final = "all-in-one"
+OPERATOR: Final = "operator"
+"""The part of a person with the command extend-bridge, who has a broker user and a configuration file."""
 VHOST: Final = "extend_bridge"
 PASSWORD: Final = "bridge-secret"
 _EXTRAS: Final = {"control": "mysql", "hypervisor": "hostagent"}
@@ -60,6 +63,7 @@ class BridgeSite:
         self._programs = programs
         self._node = node
         self.users: list[str] = []
+        self.operator = ""
         self._ports = {part: steady_port() for part in self.parts}
         self._servers = {part: ServerProcess(part, directory / f"{part}.log") for part in self.parts}
         for name in ("etc", "log", "state"):
@@ -68,6 +72,16 @@ class BridgeSite:
     def conf(self, part: str) -> Path:
         """The configuration file of a part."""
         return self.directory / "etc" / f"{part}.conf"
+
+    @property
+    def in_one(self) -> bool:
+        """Whether one process has all the parts."""
+        return self.parts == (ALL_IN_ONE,)
+
+    @property
+    def journal_part(self) -> str:
+        """The part whose configuration the commands about the journal read."""
+        return ALL_IN_ONE if self.in_one else "engine"
 
     @property
     def audit_log(self) -> Path:
@@ -86,19 +100,22 @@ class BridgeSite:
             conf.read_string(sample)
             filled: dict[str, dict[str, str]] = {**own, **{name: dict(given) for name, given in options.items()}}
             filled["bus"] = {**filled.get("bus", {}), "transport_url": url.get(part, "")}
+            if part == ALL_IN_ONE:
+                conf.add_section("api")  # its port alone is not an operator's: two sites take turns
             for section, given in filled.items():
                 if conf.has_section(section):
                     conf[section] = {**dict(conf[section]), **given}
-            if not conf.has_section(part):
-                conf.add_section(part)
-            conf[part]["ops_port"] = str(self._ports[part])
+            section = part.replace("-", "_")
+            if not conf.has_section(section):
+                conf.add_section(section)
+            conf[section]["ops_port"] = str(self._ports[part])
             with self.conf(part).open("w") as file:
                 conf.write(file)
 
     def make_broker_users(self) -> None:
         """Run the commands that the project prints for each part's broker user."""
         printed = self.run(
-            "extend-bridge-manage", "broker-commands", "--part", "listener", "--part", "engine",
+            "extend-bridge-manage", "broker-commands", "--part", "listener", "--part", "engine", "--part", OPERATOR,
             "--host", self.host, "--vhost", VHOST, "--cinder-vhost", "/",
         )  # fmt: skip
         for line in printed.splitlines():
@@ -106,7 +123,9 @@ class BridgeSite:
                 continue
             words = shlex.split(line)[1:]
             self._node.ctl(*words, *((PASSWORD,) if words[0] == "add_user" else ()))
-        self.users = re.findall(r"^rabbitmqctl add_user (\S+)", printed, re.MULTILINE)
+        users = re.findall(r"^rabbitmqctl add_user (\S+)", printed, re.MULTILINE)
+        self.operator = next(user for user in users if user.endswith(OPERATOR))
+        self.users = [user for user in users if user != self.operator]
 
     def start(self, *parts: str) -> None:
         """Start daemons, and wait until each has an ops port."""
@@ -162,10 +181,17 @@ class BridgeSite:
 
     def operator_command(self, part: str) -> str:
         """Return the operator CLI with the configuration of a part, as a line of a shell."""
-        return shlex.join([str(self._program(part, "extend-bridge")), "--config-file", str(self.conf(part))])
+        return shlex.join(self._operator(part))
+
+    def begin(self, part: str, *arguments: str) -> subprocess.Popen[bytes]:
+        """Start the operator CLI with the configuration of a part, and return at once."""
+        return subprocess.Popen([*self._operator(part), *arguments], cwd=self.directory, env=self._environment())
+
+    def _operator(self, part: str) -> list[str]:
+        return [str(self._program(part, "extend-bridge")), "--config-file", str(self.conf(part))]
 
     def _program(self, part: str, name: str) -> Path:
-        place = self.directory / ("hypervisor" if part == "hostagent" else "control") / "bin"
+        place = self.directory / ("hypervisor" if part in {"hostagent", ALL_IN_ONE} else "control") / "bin"
         return (self._programs or place) / name
 
     @staticmethod

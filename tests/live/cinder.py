@@ -31,6 +31,7 @@ REQUIREMENTS: Final = (
     "setuptools<82",
 )
 PARTS: Final = ("scheduler", "volume")
+BACKEND: Final = "ceph"
 _LIBRARIES: Final = ("rados", "rbd")
 _SYSTEM: Final = Path("/usr/lib/python3/dist-packages")
 _HERE: Final = Path(__file__).parent

@@ -70,12 +70,17 @@ class CloudGround:
         return url.replace("guest:guest", f"{user}:{PASSWORD}")
 
     def configure_stand_alone(self, site: BridgeSite) -> None:
-        """Write the configuration of a bridge without Nova, with the broker users that the site has."""
+        """Write the configuration of a bridge without Nova, with the broker users that the site has.
+
+        One process has its own SQLite and Cinder's own user of the broker, as its sample says.
+        """
+        one = site.directory / "state" / "journal.sqlite3"
         users = dict(zip(BUS_PARTS, site.users, strict=True))
+        cinders, listeners = tls_url(self._tls_port, ssl_ca_file=self._ca), self.bridge_url(users["listener"], "")
         site.configure(
             {
-                "notifications": {"transport_url": self.bridge_url(users["listener"], "")},
-                "journal": {"connection": self.database.new_url()},
+                "notifications": {"transport_url": cinders if site.in_one else listeners},
+                "journal": {"connection": f"sqlite:///{one}" if site.in_one else self.database.new_url()},
                 "endpoint": {"endpoint_override": f"http://127.0.0.1:{site.api_port}/v2.1"},
                 "cinder": self.auth(),
                 "hostagent": {

@@ -14,7 +14,7 @@ import requests
 from tests.lab.ceph import CephCluster
 from tests.lab.keystone import Keystone
 from tests.lab.waiting import until
-from tests.live.cinder import RealCinder
+from tests.live.cinder import BACKEND, RealCinder
 
 _VERSION: Final = "volume 3.71"
 _LOOK_EVERY: Final = 0.3  # seconds between two looks at a volume
@@ -30,7 +30,10 @@ cloud.block_storage.extend_volume(volume, size)
 
 @dataclass(slots=True, kw_only=True)
 class LiveVolume:
-    """A volume attached to a guest, by the connection data that Cinder gave. `size` in GiB."""
+    """A volume attached to a guest, by the connection data that Cinder gave. `size` in GiB.
+
+    `shared`: another guest may have it at the same time.
+    """
 
     volume_id: str
     attachment_id: str
@@ -39,17 +42,19 @@ class LiveVolume:
     data: dict[str, Any]
     ceph: CephCluster
     secret_id: str
+    shared: bool = False
 
     def xml(self, target: str) -> str:
         """The <disk> element, as Nova writes it."""
         host, port = self.data["hosts"][0], self.data["ports"][0]
+        cache, shareable = ("none", "<shareable/>") if self.shared else ("writeback", "")
         return (
-            "<disk type='network' device='disk'><driver name='qemu' type='raw' cache='writeback'/>"
+            f"<disk type='network' device='disk'><driver name='qemu' type='raw' cache='{cache}'/>"
             f"<auth username={quoteattr(self.data['auth_username'])}>"
             f"<secret type='ceph' uuid='{self.secret_id}'/></auth>"
             f"<source protocol='rbd' name={quoteattr(self.data['name'])}><host name='{host}' port='{port}'/>"
             f"<config file={quoteattr(str(self.ceph.conf))}/></source>"
-            f"<target dev='{target}' bus='virtio'/><serial>{self.volume_id}</serial></disk>"
+            f"<target dev='{target}' bus='virtio'/>{shareable}<serial>{self.volume_id}</serial></disk>"
         )
 
     def grow(self, size: int) -> None:
@@ -67,9 +72,15 @@ class CinderUser:
         self._token, self._until = "", 0.0
         self._project = keystone.projects["service"]
 
-    def create(self, size: int) -> str:
-        """Make a volume and return its id once it is available."""
-        made = self._ask("POST", "volumes", {"volume": {"size": size, "name": "live"}})["volume"]["id"]
+    def make_type(self, name: str, **specs: str) -> None:
+        """Make a volume type of the one backend, with these extra specs."""
+        given = {"volume_backend_name": BACKEND, **specs}
+        self._ask("POST", "types", {"volume_type": {"name": name, "extra_specs": given}})
+
+    def create(self, size: int, *, kind: str | None = None) -> str:
+        """Make a volume, of a type if it is given, and return its id once it is available."""
+        wanted = {"size": size, "name": "live", "volume_type": kind}
+        made = self._ask("POST", "volumes", {"volume": wanted})["volume"]["id"]
         self.wait_status(made, "available")
         return str(made)
 
@@ -80,11 +91,13 @@ class CinderUser:
         attachment = self._ask("POST", "attachments", body)["attachment"]
         self._ask("POST", f"attachments/{attachment['id']}/action", {"os-complete": None})
         self.wait_status(volume_id, "in-use")
+        shown = self.show(volume_id)
         return LiveVolume(
             volume_id=volume_id,
             attachment_id=attachment["id"],
             server_id=server_id,
-            size=self.show(volume_id)["size"],
+            size=shown["size"],
+            shared=shown["multiattach"],
             data=attachment["connection_info"],
             ceph=self._ceph,
             secret_id=self._secret_id,
@@ -93,7 +106,18 @@ class CinderUser:
     def detach(self, volume: LiveVolume) -> None:
         """Delete the attachment, with a service token as Nova does."""
         self._ask("DELETE", f"attachments/{volume.attachment_id}", service=True)
-        self.wait_status(volume.volume_id, "available")
+        others = [a for a in self.show(volume.volume_id)["attachments"] if a["server_id"] != volume.server_id]
+        self.wait_status(volume.volume_id, "in-use" if others else "available")
+
+    def retype(self, volume: LiveVolume, kind: str) -> None:
+        """Give an attached volume another type of the same backend, and wait for it."""
+        body = {"os-retype": {"new_type": kind, "migration_policy": "never"}}
+        self._ask("POST", f"volumes/{volume.volume_id}/action", body)
+        until(
+            lambda: (shown := self.show(volume.volume_id))["volume_type"] == kind and shown["status"] == "in-use",
+            lambda: f"the volume has the type {kind}: {self.show(volume.volume_id)['volume_type']}",
+            every=_LOOK_EVERY,
+        )
 
     def delete(self, volume_id: str) -> None:
         """Delete a volume and wait until it is gone."""

@@ -19,38 +19,40 @@ _SHUTOFF: Final = 5  # VIR_DOMAIN_SHUTOFF
 
 
 @contextmanager
-def _guest(cloud: LiveCloud) -> Iterator[tuple[Guest, LiveVolume]]:
+def one_guest(cloud: LiveCloud) -> Iterator[tuple[Guest, LiveVolume]]:
+    """Have a guest with a volume for one step; at its end no extend may be open."""
     guest, volume = cloud.new_guest()
     yield guest, volume
     cloud.wait_closed()
     cloud.remove(guest, volume)
 
 
-def _grown(cloud: LiveCloud, volume: LiveVolume) -> None:
+def wait_grown(cloud: LiveCloud, volume: LiveVolume) -> None:
     """Extend the volume and wait until Cinder has done it."""
     cloud.user.extend(volume)
     cloud.user.extended(volume)
 
 
-def _sees(guest: Guest, volume: LiveVolume) -> str:
+def see(guest: Guest, volume: LiveVolume) -> str:
+    """Wait until the guest prints the volume's size; return the words for the step's line."""
     took = guest.wait_size(gib(volume.size))
     return f"the guest sees {volume.size} GiB {took:.1f} s after Cinder was done"
 
 
 def by_client(cloud: LiveCloud, *, client: str) -> str:
     """Extend by a client of users."""
-    with _guest(cloud) as (guest, volume):
+    with one_guest(cloud) as (guest, volume):
         cloud.user.extend(volume, by=client)
         cloud.user.extended(volume)
-        return _sees(guest, volume)
+        return see(guest, volume)
 
 
 def many(cloud: LiveCloud) -> str:
     """Extend one volume three times, each as soon as Cinder takes it."""
-    with _guest(cloud) as (guest, volume):
+    with one_guest(cloud) as (guest, volume):
         for _ in range(3):
-            _grown(cloud, volume)
-        return _sees(guest, volume)
+            wait_grown(cloud, volume)
+        return see(guest, volume)
 
 
 def part_away(
@@ -61,13 +63,13 @@ def part_away(
     start: Callable[[BridgeSite, str], object],
 ) -> str:
     """Extend while a part of ours is dead or stopped, then have it back; it is back also where the step fails."""
-    with _guest(cloud) as (guest, volume):
+    with one_guest(cloud) as (guest, volume):
         stop(cloud.bridge, part)
         try:
-            _grown(cloud, volume)
+            wait_grown(cloud, volume)
         finally:
             start(cloud.bridge, part)
-        words = _sees(guest, volume)
+        words = see(guest, volume)
         cloud.bridge.wait_ready()
         return words
 
@@ -76,52 +78,52 @@ def service_restarted(
     cloud: LiveCloud, *, stop: Callable[[LiveCloud], object], start: Callable[[LiveCloud], object]
 ) -> str:
     """Extend, take a service away as soon as Cinder has answered, and start it again."""
-    with _guest(cloud) as (guest, volume):
+    with one_guest(cloud) as (guest, volume):
         cloud.user.extend(volume)
         stop(cloud)
         start(cloud)
         cloud.user.extended(volume)
-        words = _sees(guest, volume)
-        _grown(cloud, volume)  # Cinder's queue died with the broker and is made by its next message
-        _sees(guest, volume)
+        words = see(guest, volume)
+        wait_grown(cloud, volume)  # Cinder's queue died with the broker and is made by its next message
+        see(guest, volume)
         cloud.bridge.wait_ready()
         return words
 
 
 def paused(cloud: LiveCloud) -> str:
     """Extend while the guest is paused."""
-    with _guest(cloud) as (guest, volume):
+    with one_guest(cloud) as (guest, volume):
         cloud.domain(guest).suspend()
-        _grown(cloud, volume)
+        wait_grown(cloud, volume)
         cloud.wait_closed()
         cloud.domain(guest).resume()
-        return _sees(guest, volume)
+        return see(guest, volume)
 
 
 def off(cloud: LiveCloud) -> str:
     """Extend while the guest is off."""
-    with _guest(cloud) as (guest, volume):
+    with one_guest(cloud) as (guest, volume):
         cloud.domain(guest).destroy()
         until(lambda: cloud.domain(guest).state()[0] == _SHUTOFF, "the guest is off")
-        _grown(cloud, volume)
+        wait_grown(cloud, volume)
         cloud.wait_closed()
         cloud.domain(guest).create()
-        return _sees(guest, volume)
+        return see(guest, volume)
 
 
 def saved(cloud: LiveCloud) -> str:
     """Extend while the guest is saved, as Nova suspends it."""
-    with _guest(cloud) as (guest, volume):
+    with one_guest(cloud) as (guest, volume):
         cloud.domain(guest).managedSave(0)
-        _grown(cloud, volume)
+        wait_grown(cloud, volume)
         cloud.domain(guest).create()
-        return _sees(guest, volume)
+        return see(guest, volume)
 
 
 def detached(cloud: LiveCloud) -> str:
     """Extend, and detach and delete right after: nothing stays open, and nothing is grown."""
     guest, volume = cloud.new_guest()
-    _grown(cloud, volume)
+    wait_grown(cloud, volume)
     cloud.remove(guest, volume)
     cloud.wait_closed()
     return "no extend is open after the volume was detached and deleted"
@@ -129,13 +131,13 @@ def detached(cloud: LiveCloud) -> str:
 
 def tokens(cloud: LiveCloud) -> str:
     """Extend once more after every token of the walk's beginning has ended."""
-    with _guest(cloud) as (guest, volume):
+    with one_guest(cloud) as (guest, volume):
         token = cloud.keystone.token("cinder", "service")
-        _grown(cloud, volume)
-        _sees(guest, volume)
+        wait_grown(cloud, volume)
+        see(guest, volume)
         until(lambda: not cloud.keystone.knows(token), "the tokens have ended", seconds=TOKEN_SECONDS * 5)
-        _grown(cloud, volume)
-        return _sees(guest, volume)
+        wait_grown(cloud, volume)
+        return see(guest, volume)
 
 
 def _restart_libvirtd(cloud: LiveCloud) -> None:
