@@ -5,6 +5,7 @@ Its libraries and ours need not agree, so it never shares our virtualenv. Instal
 working tree; setting one up takes some seconds, once per test run.
 """
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -45,10 +46,9 @@ class Keystone(InBlock):
         self.projects: dict[str, str] = {}
         self._setup()
 
-    @property
-    def validations(self) -> int:
-        """How often it was asked whom a token belongs to."""
-        return self._said().count("GET /v3/auth/tokens\n")
+    def validations(self, token: str) -> int:
+        """How often it was asked whom this token belongs to; a service also looks whether its own one is valid."""
+        return self._said().count(f"GET /v3/auth/tokens {hashlib.sha256(token.encode()).hexdigest()}\n")
 
     def start(self, *, token_seconds: int = 3600) -> Self:
         """Start, and wait until it answers. Its new tokens live so long."""

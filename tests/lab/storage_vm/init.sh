@@ -9,7 +9,7 @@ mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev
 exec </dev/ttyS0 >/dev/ttyS0 2>&1
-for module in /mod/*.ko; do insmod "$module" || echo "insmod $module failed"; done
+for module in /mod/*; do insmod "$module" || echo "insmod $module failed"; done
 for word in $(cat /proc/cmdline); do
     case $word in tree=* | python=* | modules=* | module=* | form=* | groups=*) export "${word%%=*}"="${word#*=}" ;; esac
 done

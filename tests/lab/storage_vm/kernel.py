@@ -28,23 +28,26 @@ class Kernel:
 
 def unpacked_kernel() -> Kernel:
     """The kernel apt would install now, downloaded once and kept in the lab's cache. Raises CalledProcessError."""
-    package = _package()
+    package, others = _packages()
     kept = lab_cache() / "kernel" / package
     if not kept.is_dir():
         kept.parent.mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(dir=kept.parent) as text:
             part = Path(text)
             part.chmod(0o755)  # apt drops its privileges and wants to write here
-            _download(package, part)
-            subprocess.run(["dpkg-deb", "-x", *part.glob("*.deb"), part / "root"], check=True)
             root = part / "root"
-            (root / "usr" / "lib").mkdir(parents=True, exist_ok=True)
+            (root / "usr" / "lib").mkdir(parents=True)
+            for each in (package, *others):
+                _download(each, part)
+            for file in part.glob("*.deb"):
+                subprocess.run(["dpkg-deb", "-x", file, root], check=True)
             if not (root / "lib").exists():  # Debian 13 ships the modules in /usr/lib, and depmod looks in /lib
                 (root / "lib").symlink_to("usr/lib")
             subprocess.run(["depmod", "-b", root, next((root / "lib" / "modules").iterdir()).name], check=True)
             root.rename(kept)
     modules = next((kept / "lib" / "modules").iterdir())
-    return Kernel(image=kept / "boot" / f"vmlinuz-{modules.name}", modules=modules)
+    images = (kept / "boot" / f"vmlinuz-{modules.name}", modules / "vmlinuz")
+    return Kernel(image=next(filter(Path.exists, images)), modules=modules)
 
 
 def initramfs(kernel: Kernel, directory: Path) -> Path:
@@ -77,12 +80,17 @@ def _download(package: str, directory: Path) -> None:
         subprocess.run(command, cwd=directory, check=True, capture_output=True)
 
 
-def _package() -> str:
-    said = subprocess.run(["apt-cache", "depends", _META], check=True, capture_output=True, text=True).stdout
-    found = re.search(r"Depends: (linux-image-\S+)", said)
+def _packages() -> tuple[str, list[str]]:
+    """Return the kernel's package, and those with its image and modules in the releases that split them off."""
+    found = re.search(r"Depends: (linux-image-(\S+))", _depends(_META))
     if found is None:
         raise RuntimeError(f"apt knows no package {_META}; run apt-get update")
-    return found[1]
+    package, release = found[1], re.escape(found[2])
+    return package, re.findall(rf"Depends: (linux-(?:binary|modules)-{release})$", _depends(package), re.MULTILINE)
+
+
+def _depends(package: str) -> str:
+    return subprocess.run(["apt-cache", "depends", package], check=True, capture_output=True, text=True).stdout
 
 
 def modules_in_order(kernel: Kernel, modules: Sequence[str]) -> list[str]:
