@@ -126,7 +126,7 @@ class Reason(StrEnum):
         "Nova does not know the server any more, but in Cinder the volume is still attached to it",
     )
     VOLUME_EXTENDING = "volume_extending", "Cinder is still extending the volume"
-    NOT_REPORTED = "not_reported", "the host did not report in time; the order is sent again"
+    NOT_REPORTED = "not_reported", "no report came in time; the order is sent again"
     NEWER_GENERATION = "newer_generation", "another extend of the same disk arrived meanwhile"
     HOST_NOT_ITSELF = "host_not_itself", "the host sent a message in the name of another host"
     HOST_NOT_ORDERED = "host_not_ordered", "the host reported on an order that it did not get"

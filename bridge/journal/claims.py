@@ -102,6 +102,12 @@ def extend_of(row: Sequence[Any]) -> Extend:
     )
 
 
+CAST_WITHIN: Final = 60.0
+"""Seconds an engine has from a claim to its attempts.
+
+If it dies in between, or the answer to its commit is lost, no host has an order, and the extend is due again then.
+"""
+_SKEW: Final = 10.0  # seconds by which the clocks of an engine and of an API may differ
 _BITE: Final = 500  # rows per transaction: a long one would hold up the API
 
 
@@ -158,13 +164,18 @@ class Claims:
         self._clock = clock
 
     def claim(self, limit: int, *, report_within: float) -> list[Extend]:
-        """Claim up to `limit` due extends, oldest first; each is due again in `report_within` seconds.
+        """Claim up to `limit` due extends, oldest first; each is due again in CAST_WITHIN seconds.
 
-        So no extend is lost if an engine or an agent dies at work.
+        `write_attempts` then gives the host `report_within`. So no extend is lost if an engine or an agent dies at
+        work.
         """
         now = self._clock()
         due = self._database.read(lambda c: read_due(c, now, now + self._horizon, limit))
-        return self._database.write(lambda c: _claim(c, due, now, now + report_within)) if due else []
+        return (
+            self._database.write(lambda c: _claim(c, due, now, now + min(report_within, CAST_WITHIN)))
+            if due
+            else []
+        )
 
     def locate(self, claimed: Sequence[Extend], *, host_timeout: float) -> Mapping[str, list[host_rows.Location]]:
         """Return the hosts that report each extend's server; a host silent for `host_timeout` is not fresh."""
@@ -186,8 +197,11 @@ class Claims:
         query = sa.select(hosts.c.name).where(hosts.c.name.in_(sorted(names)), heard)
         return self._database.read(lambda c: set(c.scalars(query)))
 
-    def write_attempts(self, new: Sequence[NewAttempt]) -> None:
-        """Write attempts down, before the cast, because a report must find its attempt."""
+    def write_attempts(self, new: Sequence[NewAttempt], *, report_within: float) -> None:
+        """Write attempts down, before the cast, because a report must find its attempt.
+
+        Each extend is then due again in `report_within` seconds, unless a newer event has made it due at once.
+        """
         now = self._clock()
 
         def work(connection: sa.Connection) -> None:
@@ -206,6 +220,13 @@ class Claims:
                     for a in new
                 ],
             )
+            if report_within > CAST_WITHIN:
+                still_claimed = sa.and_(extends.c.state == State.DISPATCHED, extends.c.due_at > now + _SKEW)
+                connection.execute(
+                    sa.update(extends)
+                    .where(extends.c.id.in_({a.extend.id for a in new}), still_claimed)
+                    .values(due_at=now + report_within)
+                )
             _note(connection, [_line(a.extend, now, AuditEvent.DISPATCHED, host=a.host) for a in new])
 
         if new:
