@@ -27,6 +27,8 @@ TIMES: Final = "EXTEND_BRIDGE_TIMES"
 """The environment variable with the file where each test that ends is written to, with its seconds."""
 KEEP: Final = "EXTEND_BRIDGE_KEEP"
 """The environment variable that keeps the run's directory, for looking at the logs of a failed test."""
+_TRACKER: Final = b"multiprocessing.resource_tracker"
+"""Python's own helper, which ends with its parent; from Python 3.14 on a progress bar starts one."""
 _ROUNDS: Final = 200
 _BETWEEN: Final = 0.05  # seconds
 _EMPTY_ROUNDS: Final = 3  # rounds without a process: a process that was just forked is seen in the next round
@@ -58,7 +60,7 @@ def of_run(directory: Path) -> dict[int, str]:
             state, parent = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(") ")[2].split()[:2]
             command = Path(f"/proc/{pid}/cmdline").read_bytes()
             parents[pid] = int(parent)
-            if state in "ZX" or not command:
+            if state in "ZX" or not command or _TRACKER in command:
                 continue
             commands[pid] = command.replace(b"\0", b" ").decode(errors="replace").strip()
             if path in command or token in Path(f"/proc/{pid}/environ").read_bytes():
