@@ -104,6 +104,7 @@ def running_machine(
         words += f" groups={','.join(groups)}"
     command = [
         "setpriv", "--pdeathsig", "KILL",  # it ends with the tests, however they end
+        "nice", "-n", "-5",  # multipathd, udev and os-brick in it give up after times that are not ours to set
         "qemu-system-x86_64", "-machine", "pc", "-accel", "tcg,thread=multi,tb-size=512", "-cpu", "max,-la57",
         "-smp", "2", "-m", str(memory_mib), "-nodefaults", "-display", "none", "-no-reboot",
         "-kernel", str(kernel.image), "-initrd", str(initramfs(kernel, directory)),
