@@ -221,8 +221,7 @@ class Dispatcher:
         for cast in casts:
             for host in cast.hosts:
                 groups.setdefault(host, []).append(self._order(cast, host, connections))
-        attempts = [attempt for group in groups.values() for attempt, _ in group]
-        self._work.write_attempts(attempts, report_within=self._settings.report_within)
+        self._work.write_attempts([attempt for group in groups.values() for attempt, _ in group])
         for host, group in groups.items():
             for start in range(0, len(group), _ORDERS_PER_CAST):
                 self._cast_group(host, group[start : start + _ORDERS_PER_CAST])

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Housekeeping every few seconds: marks overdue extends, sets gauges, sounds alarms, deletes old rows."""
+"""Housekeeping every few seconds: marks overdue extends, takes up lost claims, sets gauges, sounds alarms, deletes
+old rows."""
 
 import logging
 import threading
@@ -37,6 +38,7 @@ class Sweeper:
         retention: Retention,
         overdue_after: float,
         host_timeout: float = 60.0,
+        report_within: float = 300.0,
         metrics: EngineMetrics,
         audit: AuditLog,
         clock: Callable[[], float] = time.time,
@@ -47,6 +49,7 @@ class Sweeper:
         self._retention = retention
         self._overdue_after = overdue_after
         self._host_timeout = host_timeout
+        self._report_within = report_within
         self._disputed: set[str] = set()
         self._alarms = HostAlarms(metrics=metrics, audit=audit)
         self._metrics = metrics
@@ -66,6 +69,8 @@ class Sweeper:
         """Sweep once. Raises JournalUnavailableError."""
         while late := self._work.mark_overdue(older_than=self._overdue_after):
             self._say_overdue(late)
+        if returned := self._work.return_unordered(report_within=self._report_within):
+            LOG.warning("%d extends were claimed and no order was sent: an engine or the database died", returned)
         standing = self._work.standing()
         self._metrics.open.set(standing.open)
         self._metrics.oldest.set(self._age(standing.oldest))

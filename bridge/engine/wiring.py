@@ -103,7 +103,7 @@ def build(settings: EngineSettings, process: Process) -> list[Part]:
     sweep = Sweeper(
         work=work, behind=Behind(database), file_systems=FileSystems(database),
         retention=retention, overdue_after=settings.overdue_after,
-        host_timeout=settings.host_timeout,
+        host_timeout=settings.host_timeout, report_within=settings.report_within,
         metrics=metrics, audit=audit,
     )  # fmt: skip
 

@@ -102,12 +102,8 @@ def extend_of(row: Sequence[Any]) -> Extend:
     )
 
 
-CAST_WITHIN: Final = 60.0
-"""Seconds an engine has from a claim to its attempts.
-
-If it dies in between, or the answer to its commit is lost, no host has an order, and the extend is due again then.
-"""
-_SKEW: Final = 10.0  # seconds by which the clocks of an engine and of an API may differ
+CAST_WITHIN: Final = 45.0
+"""Seconds an engine has from a claim to its attempts, more than the longest round takes."""
 _BITE: Final = 500  # rows per transaction: a long one would hold up the API
 
 
@@ -164,18 +160,13 @@ class Claims:
         self._clock = clock
 
     def claim(self, limit: int, *, report_within: float) -> list[Extend]:
-        """Claim up to `limit` due extends, oldest first; each is due again in CAST_WITHIN seconds.
+        """Claim up to `limit` due extends, oldest first; each is due again in `report_within` seconds.
 
-        `write_attempts` then gives the host `report_within`. So no extend is lost if an engine or an agent dies at
-        work.
+        So no extend is lost if an engine or an agent dies at work.
         """
         now = self._clock()
         due = self._database.read(lambda c: read_due(c, now, now + self._horizon, limit))
-        return (
-            self._database.write(lambda c: _claim(c, due, now, now + min(report_within, CAST_WITHIN)))
-            if due
-            else []
-        )
+        return self._database.write(lambda c: _claim(c, due, now, now + report_within)) if due else []
 
     def locate(self, claimed: Sequence[Extend], *, host_timeout: float) -> Mapping[str, list[host_rows.Location]]:
         """Return the hosts that report each extend's server; a host silent for `host_timeout` is not fresh."""
@@ -197,11 +188,8 @@ class Claims:
         query = sa.select(hosts.c.name).where(hosts.c.name.in_(sorted(names)), heard)
         return self._database.read(lambda c: set(c.scalars(query)))
 
-    def write_attempts(self, new: Sequence[NewAttempt], *, report_within: float) -> None:
-        """Write attempts down, before the cast, because a report must find its attempt.
-
-        Each extend is then due again in `report_within` seconds, unless a newer event has made it due at once.
-        """
+    def write_attempts(self, new: Sequence[NewAttempt]) -> None:
+        """Write attempts down, before the cast, because a report must find its attempt."""
         now = self._clock()
 
         def work(connection: sa.Connection) -> None:
@@ -220,13 +208,6 @@ class Claims:
                     for a in new
                 ],
             )
-            if report_within > CAST_WITHIN:
-                still_claimed = sa.and_(extends.c.state == State.DISPATCHED, extends.c.due_at > now + _SKEW)
-                connection.execute(
-                    sa.update(extends)
-                    .where(extends.c.id.in_({a.extend.id for a in new}), still_claimed)
-                    .values(due_at=now + report_within)
-                )
             _note(connection, [_line(a.extend, now, AuditEvent.DISPATCHED, host=a.host) for a in new])
 
         if new:
@@ -299,6 +280,28 @@ class Claims:
 
         if ended:
             self._database.write(work)
+
+    def return_unordered(self, *, report_within: float) -> int:
+        """Make claimed extends due that have no attempt after CAST_WITHIN seconds; return how many.
+
+        Their engine died before the order, or the answer to its commit was lost. No host could report. An engine
+        that is only slow sends the order a second time, which is harmless.
+        """
+        now = self._clock()
+        ordered = sa.exists().where(attempts.c.extend_id == extends.c.id, attempts.c.number == extends.c.attempt)
+        waits = sa.and_(
+            extends.c.open == 1,
+            extends.c.state == State.DISPATCHED.value,
+            extends.c.due_at > now,
+            extends.c.due_at < now + report_within - CAST_WITHIN,
+        )
+        found = self._database.read(
+            lambda c: list(c.scalars(sa.select(extends.c.id).where(waits, ~ordered).limit(_BITE)))
+        )
+        if found:
+            again = sa.update(extends).where(extends.c.id.in_(found), waits).values(due_at=now)
+            self._database.write(lambda c: c.execute(again))
+        return len(found)
 
     def mark_overdue(self, *, older_than: float) -> list[Extend]:
         """Mark open extends older than `older_than` seconds, once each; return the newly marked, none when all are.

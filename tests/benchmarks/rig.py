@@ -94,7 +94,7 @@ class Rig:
         new: list[NewAttempt] = []
         while claimed := self.work.claim(200, report_within=600):
             new += [NewAttempt(id=new_id(), extend=x, host=HOST, target=gib(2)) for x in claimed]
-        self.work.write_attempts(new, report_within=600)
+        self.work.write_attempts(new)
         return [_report(attempt, number) for number, attempt in enumerate(new)]
 
     def close(self) -> None:

@@ -192,7 +192,7 @@ class Engine:
         self.journal.accept([Arrival(key=key)])
         (extend,) = (x for x in self.claims.claim(10, report_within=60) if x.key == key)
         new = NewAttempt(id=new_id(), extend=extend, host=host, target=gib(2))
-        self.claims.write_attempts([new], report_within=60)
+        self.claims.write_attempts([new])
         return new.id
 
     def state(self, key: ExtendKey) -> tuple[object, ...]:

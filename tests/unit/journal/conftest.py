@@ -55,7 +55,7 @@ class Bench:
     def dispatch(self, extend: Extend, *hosts: str) -> list[NewAttempt]:
         """Attempts written down for these hosts."""
         new = [NewAttempt(id=new_id(), extend=extend, host=host, target=TARGET) for host in hosts]
-        self.work.write_attempts(new, report_within=REPORT_WITHIN)
+        self.work.write_attempts(new)
         return new
 
     def report(

@@ -113,7 +113,7 @@ class JournalMachine(RuleBasedStateMachine):
         """The engine asks Cinder, writes attempts down, casts; or dies before, between or after."""
         new = [NewAttempt(id=new_id(), extend=x, host=HOST, target=Bytes(self.cinder[x.key])) for x in self.claimed]
         self.claimed = []
-        if self._dying(lambda: self.work.write_attempts(new, report_within=100), die_after):
+        if self._dying(lambda: self.work.write_attempts(new), die_after):
             self.casts += new
 
     @rule()
