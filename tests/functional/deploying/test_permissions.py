@@ -17,6 +17,7 @@ import pytest
 import sqlalchemy as sa
 
 from bridge.cli.app import main
+from bridge.cmd.broker_commands import EXCHANGES
 from bridge.core.extend import Arrival, ExtendKey, new_id
 from bridge.core.inventory import DomainSeen, GuestState, Inventory
 from bridge.core.messages import HostMessage
@@ -288,7 +289,16 @@ def the_part(case: Case, about: str, volume: str) -> None:
         one_due(case, volume)
     if part == "hostagent":
         make_exchanges(case)
+    if part == "engine" and " configure " in about:  # needed after the restart of a broker
+        lose_exchanges(case)
     case.start(part, intake or "topic")
+
+
+def lose_exchanges(case: Case) -> None:
+    """Delete the exchanges, as the restart of a broker does with those that are not durable."""
+    with kombu_connection(case.broker.own(case.name, "bridge"), heartbeat=0, name="test") as connection:
+        for name in EXCHANGES:
+            connection.channel().exchange_delete(name)
 
 
 def make_exchanges(case: Case) -> None:
