@@ -156,14 +156,16 @@ class InventoryKeeper:
         self._odd.clear()
         self._missed = not listed.complete
         seen: dict[str, DomainSeen | None] = {}
-        for server_id in sorted(here):
-            # A guest that comes back does not wait for the rest of a large host.
-            for changed in self._touched.take(0):
-                seen[changed] = self._look(changed, came_back=True)
-            if server_id not in seen:
-                seen[server_id] = self._look(server_id)
-                self._renew()
-        self._write_devices()
+        try:
+            for server_id in sorted(here):
+                # A guest that comes back does not wait for the rest of a large host.
+                for changed in self._touched.take(0):
+                    seen[changed] = self._look(changed, came_back=True)
+                if server_id not in seen:
+                    seen[server_id] = self._look(server_id)
+                    self._renew()
+        finally:  # also of a look that ends early, because the hypervisor went away
+            self._write_devices()
         return Inventory(
             full=not self._missed,  # a list with gaps must not say that guests left this host
             domains=tuple(domain for domain in seen.values() if domain is not None),

@@ -103,7 +103,7 @@ def extend_of(row: Sequence[Any]) -> Extend:
 
 
 CAST_WITHIN: Final = 45.0
-"""Seconds an engine has from a claim to its attempts, more than the longest round takes."""
+"""Seconds an engine has from a claim to its attempts: more than a round takes, unless Cinder or Nova is slow."""
 _BITE: Final = 500  # rows per transaction: a long one would hold up the API
 
 

@@ -6,6 +6,8 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from bridge.core.extend import Bytes
 from bridge.core.inventory import DiskSeen, GuestState, Inventory
 from bridge.core.outcome import Outcome
@@ -198,6 +200,10 @@ def test_each_look_ends_with_the_devices_of_its_guests_written() -> None:
     made.look_at_all()
     made.look_at(servers[:1])
     assert devices.done == ["host", *servers, "written", servers[0], "written"]
+    hypervisor.down = AWAY
+    with pytest.raises(StepFailedError):
+        made.look_at_all()
+    assert devices.done[-1] == "written", "also of a look that ends early"
 
 
 def test_a_hung_guest_hides_no_other_and_does_not_vanish() -> None:
